@@ -1,0 +1,84 @@
+// protoc-gen-go-natscall is a plugin of protoc and buf. For each .proto file
+// with services it writes the Go code that joins them to the natscall runtime:
+// a client, a server interface and their registration, in a package of its own
+// beside the messages (for order/v1/order.proto the package orderv1nats).
+//
+// The messages are written by protoc-gen-go, to which the parameters paths,
+// module and M must be given as well. See docs/generate.md.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"google.golang.org/protobuf/compiler/protogen"
+)
+
+const usage = `protoc-gen-go-natscall writes Go clients and servers on NATS for Protobuf services.
+
+It is a plugin: buf or protoc runs it and talks to it over standard input and output. In buf.gen.yaml:
+
+  plugins:
+    - local: protoc-gen-go
+      out: gen
+      opt: paths=source_relative
+    - local: protoc-gen-go-natscall
+      out: gen
+      opt: paths=source_relative
+
+Parameters (opt), the same as those of protoc-gen-go:
+
+  paths=source_relative   place the output beside its .proto file
+  paths=import            place it by its Go import path (the default)
+  module=PREFIX           leave out this beginning of the import path
+  M<file>=<import path>   the Go import path of a .proto file
+
+Flags:
+
+  --version   print the version
+  -h, --help  print this text
+`
+
+func main() {
+	if text := about(os.Args[1:], isTerminal(os.Stdin)); text != "" {
+		fmt.Print(text)
+		return
+	}
+	options().Run(generate)
+}
+
+func options() protogen.Options {
+	return protogen.Options{ParamFunc: refuseParameter, ImportRewriteFunc: realImport}
+}
+
+// about is what a person who runs the plugin by hand wants to read. It is empty
+// when a compiler runs it.
+func about(args []string, terminal bool) string {
+	switch {
+	case len(args) == 1 && args[0] == "--version":
+		return "protoc-gen-go-natscall " + version() + "\n"
+	case len(args) == 1 && (args[0] == "-h" || args[0] == "--help"), len(args) == 0 && terminal:
+		return usage
+	}
+	return ""
+}
+
+// version is the version of the module that the plugin was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// refuseParameter is called with parameters that protogen does not know.
+func refuseParameter(name, _ string) error {
+	return fmt.Errorf("unknown parameter %q: want paths, module or M<file>", name)
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/compiler/protogen"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+)
+
+// service is a service with its options and the names that it gets in Go.
+type service struct {
+	*protogen.Service
+	file    *protogen.File
+	options *natscallv1.ServiceOptions // nil where there are none; its getters are fine with that
+	methods []*method
+
+	descVar    string // the variable that holds its rpc.ServiceDesc
+	clientType string // the unexported implementation of its client
+}
+
+// method is a method with its options and the name that it gets in Go.
+type method struct {
+	*protogen.Method
+	service *service
+	options *natscallv1.MethodOptions // nil where there are none
+
+	descVar string // the variable that holds its typed descriptor
+}
+
+// load returns the services of the files to generate and of all that they
+// import, in the order of the files. The imported ones matter because they
+// share packages and subjects with the others.
+func load(gen *protogen.Plugin) []*service {
+	var services []*service
+	for _, f := range gen.Files {
+		for _, s := range f.Services {
+			services = append(services, newService(f, s))
+		}
+	}
+	nameUnexported(services)
+	return services
+}
+
+func newService(f *protogen.File, ps *protogen.Service) *service {
+	s := &service{Service: ps, file: f}
+	s.options, _ = proto.GetExtension(ps.Desc.Options(), natscallv1.E_Service).(*natscallv1.ServiceOptions)
+	for _, pm := range ps.Methods {
+		m := &method{Method: pm, service: s}
+		m.options, _ = proto.GetExtension(pm.Desc.Options(), natscallv1.E_Method).(*natscallv1.MethodOptions)
+		s.methods = append(s.methods, m)
+	}
+	return s
+}
+
+// nameUnexported names what a generated package declares for itself. Names that
+// two declarations would share (service Foo with a method Client: the variable
+// of the method and the type of the client) get an underscore. The services are
+// taken by name, so that the order of the files changes nothing.
+func nameUnexported(services []*service) {
+	taken := make(map[protogen.GoIdent]bool)
+	byName := slices.SortedFunc(slices.Values(services), func(a, b *service) int {
+		return cmp.Compare(a.Desc.FullName(), b.Desc.FullName())
+	})
+	for _, s := range byName {
+		s.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+"Desc"))
+		s.clientType = claimName(taken, s.ident(lowerFirst(s.GoName)+"Client"))
+	}
+	for _, s := range byName {
+		for _, m := range s.methods {
+			m.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+m.GoName))
+		}
+	}
+}
+
+func claimName(taken map[protogen.GoIdent]bool, ident protogen.GoIdent) string {
+	for taken[ident] {
+		ident.GoName += "_"
+	}
+	taken[ident] = true
+	return ident.GoName
+}
+
+// ident is an identifier in the package that is generated for the service.
+func (s *service) ident(name string) protogen.GoIdent {
+	return servicesPath(s.file).Ident(name)
+}
+
+// exported are the exported identifiers that are generated for the service.
+func (s *service) exported() []string {
+	return []string{
+		s.nameConst(), s.clientInterface(), s.newClient(), s.serverInterface(), s.register(), s.unimplemented(),
+	}
+}
+
+func (s *service) nameConst() string       { return s.GoName + "Name" }
+func (s *service) clientInterface() string { return s.GoName + "Client" }
+func (s *service) newClient() string       { return "New" + s.GoName + "Client" }
+func (s *service) serverInterface() string { return s.GoName + "Server" }
+func (s *service) register() string        { return "Register" + s.GoName + "Server" }
+func (s *service) unimplemented() string   { return "Unimplemented" + s.GoName + "Server" }
+
+// root is the subject under which all subjects of the service stand.
+func (s *service) root() string {
+	return strings.TrimPrefix(s.options.GetSubjectPrefix()+"."+string(s.Desc.FullName()), ".")
+}
+
+func (s *service) microName() string {
+	return cmp.Or(s.options.GetMicroName(), string(s.Desc.Name()))
+}
+
+func (s *service) version() string {
+	return cmp.Or(s.options.GetVersion(), packageVersion(string(s.file.Desc.Package())))
+}
+
+func (s *service) description() string {
+	return cmp.Or(s.options.GetDescription(), firstParagraph(string(s.Comments.Leading)))
+}
+
+func (s *service) deprecated() bool {
+	options, _ := s.Desc.Options().(*descriptorpb.ServiceOptions)
+	return options.GetDeprecated()
+}
+
+// subject is where the method listens.
+func (m *method) subject() string {
+	return cmp.Or(m.options.GetSubject(), m.service.root()+"."+string(m.Desc.Name()))
+}
+
+func (m *method) deprecated() bool {
+	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
+	return options.GetDeprecated()
+}
+
+// idempotency is the name of the runtime's constant for the method's
+// idempotency_level; empty for the level that promises nothing.
+func (m *method) idempotency() string {
+	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
+	switch options.GetIdempotencyLevel() {
+	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:
+		return "NoSideEffects"
+	case descriptorpb.MethodOptions_IDEMPOTENT:
+		return "Idempotent"
+	}
+	return ""
+}
+
+// shape is the kind of a method, by the name that it has in the runtime's
+// constructors and handlers: rpc.NewUnary, rpc.HandleUnary.
+type shape string
+
+const (
+	unary        shape = "Unary"
+	oneWay       shape = "OneWay"
+	serverStream shape = "ServerStream"
+	clientStream shape = "ClientStream"
+	bidi         shape = "Bidi"
+)
+
+func (m *method) shape() shape {
+	switch client, server := m.Desc.IsStreamingClient(), m.Desc.IsStreamingServer(); {
+	case client && server:
+		return bidi
+	case client:
+		return clientStream
+	case server:
+		return serverStream
+	case m.options.GetOneWay():
+		return oneWay
+	}
+	return unary
+}

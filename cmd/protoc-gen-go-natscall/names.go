@@ -1,0 +1,154 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"google.golang.org/protobuf/compiler/protogen"
+)
+
+// packageSuffix makes the name of the generated package from the messages' own.
+const packageSuffix = "nats"
+
+// servicesPath is the import path of the package that is generated for the
+// services of f.
+func servicesPath(f *protogen.File) protogen.GoImportPath {
+	return protogen.GoImportPath(path.Join(string(f.GoImportPath), servicesPackage(f)))
+}
+
+// servicesPackage is the name of that package.
+func servicesPackage(f *protogen.File) string {
+	return string(f.GoPackageName) + packageSuffix
+}
+
+// servicesFile is the name of the file that is generated for the services of f:
+// foo/v1/foo becomes foo/v1/foov1nats/foo.nats.go.
+func servicesFile(f *protogen.File) string {
+	dir, base := path.Split(f.GeneratedFilenamePrefix)
+	return path.Join(dir, servicesPackage(f), base+".nats.go")
+}
+
+// importName separates the path of an import from the name that the package
+// gets in the file. No import path can hold it.
+const importName = "/#/"
+
+// namedImport asks protogen, which names imports by the last element of their
+// path, to name this one by its package.
+func namedImport(path protogen.GoImportPath, name protogen.GoPackageName) protogen.GoImportPath {
+	return path + importName + protogen.GoImportPath(name)
+}
+
+// realImport is the path that namedImport was given.
+func realImport(path protogen.GoImportPath) protogen.GoImportPath {
+	before, _, _ := strings.Cut(string(path), importName)
+	return protogen.GoImportPath(before)
+}
+
+// packageNames returns the name of each package of messages by its import path.
+func packageNames(gen *protogen.Plugin) map[protogen.GoImportPath]protogen.GoPackageName {
+	names := make(map[protogen.GoImportPath]protogen.GoPackageName)
+	for _, f := range gen.Files {
+		names[f.GoImportPath] = f.GoPackageName
+	}
+	return names
+}
+
+// lowerFirst makes the Go name of a service unexported. Go names that protogen
+// makes start with an ASCII letter, always an upper-case one.
+func lowerFirst(name string) string {
+	return strings.ToLower(name[:1]) + name[1:]
+}
+
+// packageVersion is the semantic version that the last element of a Protobuf
+// package stands for: v1 is 1.0.0, v2beta1 is 2.0.0-beta1, anything else 0.0.0.
+func packageVersion(pkg string) string {
+	last := pkg[strings.LastIndexByte(pkg, '.')+1:]
+	parts := regexp.MustCompile(`^v(0|[1-9][0-9]*)([a-z][a-z0-9]*)?$`).FindStringSubmatch(last)
+	switch {
+	case parts == nil:
+		return "0.0.0"
+	case parts[2] == "":
+		return parts[1] + ".0.0"
+	}
+	return parts[1] + ".0.0-" + parts[2]
+}
+
+// firstParagraph returns the first paragraph of a comment on one line.
+func firstParagraph(comment string) string {
+	var words []string
+	for line := range strings.Lines(strings.TrimSpace(comment)) {
+		if strings.TrimSpace(line) == "" {
+			break
+		}
+		words = append(words, strings.Fields(line)...)
+	}
+	return strings.Join(words, " ")
+}
+
+// goComment returns text as the lines of a Go comment; none for an empty one.
+func goComment(text string) []string {
+	if strings.TrimSpace(text) == "" {
+		return nil
+	}
+	var lines []string
+	for line := range strings.SplitSeq(strings.Trim(text, "\n"), "\n") {
+		lines = append(lines, commentLine(line))
+	}
+	return lines
+}
+
+// commentLine makes sure that a line stays a comment. The space after the
+// slashes keeps "go:generate" from becoming an instruction to the Go tools, and
+// the backquotes do so for "+build", which go/printer would even move to the top
+// of the file. Characters that Go source must not hold are left out.
+func commentLine(line string) string {
+	line = strings.TrimPrefix(strings.Map(commentRune, line), " ")
+	if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "+build"); ok {
+		line = "`+build`" + rest
+	}
+	return strings.TrimRight("// "+line, " \t")
+}
+
+// commentRune keeps the characters that may stand in a Go comment.
+func commentRune(r rune) rune {
+	const byteOrderMark = '\uFEFF'
+	if r == byteOrderMark || r == unicode.ReplacementChar || unicode.IsControl(r) && r != '\t' {
+		return -1
+	}
+	return r
+}
+
+// durationLiteral splits d into a number and the name of the largest unit of
+// package time that d is a multiple of.
+func durationLiteral(d time.Duration) (n int64, unit string) {
+	units := []struct {
+		size time.Duration
+		name string
+	}{
+		{time.Hour, "Hour"}, {time.Minute, "Minute"}, {time.Second, "Second"},
+		{time.Millisecond, "Millisecond"}, {time.Microsecond, "Microsecond"},
+	}
+	for _, u := range units {
+		if d%u.size == 0 {
+			return int64(d / u.size), u.name
+		}
+	}
+	return int64(d), "Nanosecond"
+}
+
+// mapLiteral returns m as a Go literal with sorted keys.
+func mapLiteral(m map[string]string) string {
+	var entries []string
+	for _, key := range slices.SortedFunc(maps.Keys(m), cmp.Compare) {
+		entries = append(entries, fmt.Sprintf("%s: %s", strconv.Quote(key), strconv.Quote(m[key])))
+	}
+	return "map[string]string{" + strings.Join(entries, ", ") + "}"
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPackageVersion(t *testing.T) {
+	tests := map[string]string{
+		"order.v1":         "1.0.0",
+		"order.v12":        "12.0.0",
+		"order.v2beta1":    "2.0.0-beta1",
+		"order.v3alpha":    "3.0.0-alpha",
+		"order.v1p1beta1":  "1.0.0-p1beta1",
+		"order.v0":         "0.0.0",
+		"v1":               "1.0.0",
+		"order":            "0.0.0",
+		"":                 "0.0.0",
+		"order.v1.admin":   "0.0.0",
+		"order.v01":        "0.0.0",
+		"order.v1_beta":    "0.0.0",
+		"order.version1":   "0.0.0",
+		"order.v1testfoo2": "1.0.0-testfoo2",
+	}
+	for pkg, want := range tests {
+		if got := packageVersion(pkg); got != want {
+			t.Errorf("package %q: got %q, want %q", pkg, got, want)
+		}
+		if reason := versionReason(packageVersion(pkg)); reason != "" {
+			t.Errorf("package %q: default %s", pkg, reason)
+		}
+	}
+}
+
+func TestFirstParagraph(t *testing.T) {
+	tests := map[string]string{
+		"":                               "",
+		" \n":                            "",
+		" One line.\n":                   "One line.",
+		" Two\n   lines.\n":              "Two lines.",
+		"\n\n First.\n \t\n\n Second.\n": "First.",
+		" Carriage\r\n return.\r\n\r\nX": "Carriage return.",
+	}
+	for comment, want := range tests {
+		if got := firstParagraph(comment); got != want {
+			t.Errorf("%q: got %q, want %q", comment, got, want)
+		}
+	}
+}
+
+func TestDurationLiteral(t *testing.T) {
+	tests := []struct {
+		d    time.Duration
+		n    int64
+		unit string
+	}{
+		{3 * time.Hour, 3, "Hour"},
+		{90 * time.Minute, 90, "Minute"},
+		{90 * time.Second, 90, "Second"},
+		{1500 * time.Millisecond, 1500, "Millisecond"},
+		{time.Microsecond, 1, "Microsecond"},
+		{1, 1, "Nanosecond"},
+		{1<<63 - 1, 1<<63 - 1, "Nanosecond"},
+	}
+	for _, test := range tests {
+		if n, unit := durationLiteral(test.d); n != test.n || unit != test.unit {
+			t.Errorf("%v: got %d %s, want %d %s", test.d, n, unit, test.n, test.unit)
+		}
+	}
+}
+
+func TestGoComment(t *testing.T) {
+	tests := []struct {
+		text string
+		want []string
+	}{
+		{"", nil},
+		{" \n\n", nil},
+		{" One.\n", []string{"// One."}},
+		{"\n One.  \n\n Two.\n\n", []string{"// One.", "//", "// Two."}},
+		{"   indented", []string{"//   indented"}},
+		{"go:embed x", []string{"// go:embed x"}},
+		{"\t +build x", []string{"// `+build` x"}},
+		{"a\x00b\ufeffc\r\nd\ufffd", []string{"// abc", "// d"}},
+	}
+	for _, test := range tests {
+		if diff := cmp.Diff(test.want, goComment(test.text)); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", test.text, diff)
+		}
+	}
+}
+
+// FuzzGoComment looks for text that does not stay in its comment.
+func FuzzGoComment(f *testing.F) {
+	for _, seed := range []string{"one\ntwo", "*/ x", "go:build ignore", "+build ignore", "\x00\ufeff\r", "\xff", "\u2028"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		source := strings.Join(goComment(text), "\n") + "\npackage p\n"
+		file, err := parser.ParseFile(token.NewFileSet(), "", source, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatalf("%q: %v", source, err)
+		}
+		for _, group := range file.Comments {
+			for _, line := range group.List {
+				if line.Text != "//" && !strings.HasPrefix(line.Text, "// ") && !strings.HasPrefix(line.Text, "//\t") {
+					t.Errorf("%q is more than a comment", line.Text)
+				}
+			}
+		}
+	})
+}
+
+// FuzzSubjectReason looks for subjects that are let through and that NATS would
+// read otherwise than as one plain subject.
+func FuzzSubjectReason(f *testing.F) {
+	for _, seed := range []string{"orders.new", "a..b", ".", "$SRV.PING", "a.*", "a b", "_INBOX.x", "ü", strings.Repeat("a", 256)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, subject string) {
+		if subjectReason(subject) != "" {
+			return
+		}
+		if subject == "" || len(subject) > maxSubject || strings.ContainsAny(subject, " \t\r\n*>\x00\x7f") ||
+			strings.HasPrefix(subject, "$") || strings.Contains("."+subject+".", "..") || strings.Contains("."+subject, "._") {
+			t.Errorf("%q is let through", subject)
+		}
+	})
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bufbuild/protocompile"
+	"github.com/bufbuild/protocompile/linker"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/pluginpb"
+
+	natscallproto "github.com/natscall/natscall/proto"
+)
+
+// goldenRequest is what a compiler sends for all of testdata/proto.
+func goldenRequest(t *testing.T, parameter string) *pluginpb.CodeGeneratorRequest {
+	t.Helper()
+	files := make(map[string]string)
+	root := os.DirFS("testdata/proto")
+	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(root, name)
+		files[name] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := compile(t, files)
+	request.Parameter = proto.String(parameter)
+	for _, file := range request.ProtoFile {
+		if strings.HasPrefix(file.GetName(), "edition2024/") {
+			file.Edition = descriptorpb.Edition_EDITION_2024.Enum()
+		}
+	}
+	return request
+}
+
+// compile is what protoc or buf does: it turns the text of files into the
+// request for a plugin, with source info and imports before what imports them.
+func compile(t testing.TB, files map[string]string) *pluginpb.CodeGeneratorRequest {
+	t.Helper()
+	all := maps.Clone(files)
+	all[natscallproto.OptionsPath] = string(natscallproto.Options)
+	compiler := protocompile.Compiler{
+		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(all)}),
+		SourceInfoMode: protocompile.SourceInfoStandard,
+	}
+	names := slices.Sorted(maps.Keys(files))
+	compiled, err := compiler.Compile(context.Background(), names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := &pluginpb.CodeGeneratorRequest{FileToGenerate: names}
+	seen := make(map[string]bool)
+	for _, file := range compiled {
+		request.ProtoFile = appendFile(request.ProtoFile, file, seen)
+	}
+	return overTheWire(t, request)
+}
+
+func appendFile(list []*descriptorpb.FileDescriptorProto, file protoreflect.FileDescriptor, seen map[string]bool) []*descriptorpb.FileDescriptorProto {
+	if seen[file.Path()] {
+		return list
+	}
+	seen[file.Path()] = true
+	for i := range file.Imports().Len() {
+		list = appendFile(list, file.Imports().Get(i).FileDescriptor, seen)
+	}
+	if result, ok := file.(linker.Result); ok {
+		return append(list, result.FileDescriptorProto())
+	}
+	return append(list, protodesc.ToFileDescriptorProto(file))
+}
+
+// overTheWire gives options the types that a plugin sees.
+func overTheWire(t testing.TB, request *pluginpb.CodeGeneratorRequest) *pluginpb.CodeGeneratorRequest {
+	t.Helper()
+	data, err := proto.Marshal(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	received := new(pluginpb.CodeGeneratorRequest)
+	if err := proto.Unmarshal(data, received); err != nil {
+		t.Fatal(err)
+	}
+	return received
+}
+
+// run runs the plugin in this process.
+func run(t testing.TB, request *pluginpb.CodeGeneratorRequest) *pluginpb.CodeGeneratorResponse {
+	t.Helper()
+	gen, err := options().New(overTheWire(t, request))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := generate(gen); err != nil {
+		gen.Error(err)
+	}
+	return gen.Response()
+}
+
+// outputs runs the plugin and returns its files by their names.
+func outputs(t testing.TB, request *pluginpb.CodeGeneratorRequest) map[string]string {
+	t.Helper()
+	response := run(t, request)
+	if response.Error != nil {
+		t.Fatal(response.GetError())
+	}
+	return responseFiles(response)
+}
+
+func responseFiles(response *pluginpb.CodeGeneratorResponse) map[string]string {
+	files := make(map[string]string)
+	for _, file := range response.GetFile() {
+		files[file.GetName()] = file.GetContent()
+	}
+	return files
+}

@@ -1,0 +1,117 @@
+package rpc
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Call is one call, as its interceptors see it on either side and, on the
+// server, as its handler finds it with [CallFromContext]. It belongs to the
+// goroutine that runs the call: its methods must not be called concurrently,
+// and not after the call has ended.
+type Call struct {
+	method   *method
+	onServer bool
+
+	header          Header // of the request
+	responseHeader  Header
+	responseTrailer Header
+
+	request  proto.Message
+	response proto.Message
+
+	options *callOptions // of a client's call
+	served  *serverCall  // of a server's call: where the request still has to be decoded
+}
+
+// Method returns the full name of the method, as in "/order.v1.OrderService/PlaceOrder".
+func (c *Call) Method() string { return c.method.FullName() }
+
+// Kind returns the shape of the method.
+func (c *Call) Kind() Kind { return c.method.kind }
+
+// Idempotency returns what the method's idempotency_level promises.
+func (c *Call) Idempotency() Idempotency { return c.method.Idempotency }
+
+// OnServer tells on which side of the call this is.
+func (c *Call) OnServer() bool { return c.onServer }
+
+// Header returns the metadata of the request. A client's interceptor may
+// change it before it calls next; on the server it is what came, with the
+// headers of NATS and of the protocol, and must not be changed.
+func (c *Call) Header() Header {
+	if c.header == nil && !c.onServer {
+		c.header = Header{}
+	}
+	return c.header
+}
+
+// ResponseHeader returns the metadata of the response: on the server to be
+// filled before the handler returns, on the client filled when next returns.
+func (c *Call) ResponseHeader() Header {
+	if c.responseHeader == nil {
+		c.responseHeader = Header{}
+	}
+	return c.responseHeader
+}
+
+// ResponseTrailer is like ResponseHeader for the trailer, which also travels with errors.
+func (c *Call) ResponseTrailer() Header {
+	if c.responseTrailer == nil {
+		c.responseTrailer = Header{}
+	}
+	return c.responseTrailer
+}
+
+// Request returns the request message. On the server the first use decodes
+// it: an interceptor that decides without it, such as one that checks
+// credentials, spares the work. A request that does not decode is CodeInvalidArgument.
+func (c *Call) Request() (proto.Message, error) {
+	if c.request == nil && c.served != nil {
+		req, err := c.served.decode()
+		if err != nil {
+			return nil, err
+		}
+		c.request = req
+	}
+	return c.request, nil
+}
+
+// Response returns the response message: nil before next has returned, after
+// an error, and of a one-way call.
+func (c *Call) Response() proto.Message { return c.response }
+
+// SetResponse lets an interceptor answer in place of next, for instance from
+// a cache. The message must be of the method's response type, or the call ends with CodeInternal.
+func (c *Call) SetResponse(m proto.Message) { c.response = m }
+
+// Next is the rest of a call: the interceptors that are left and then the
+// handler (on the server) or the wire (on the client).
+type Next func(ctx context.Context, call *Call) error
+
+// Interceptor runs around calls, on a client or on a server. It calls next
+// once, or not at all to end the call itself; what it returns is the call's
+// error. Several are folded once, when the client or server is made; the first is the outermost.
+type Interceptor func(ctx context.Context, call *Call, next Next) error
+
+// chain folds interceptors around last.
+func chain(interceptors []Interceptor, last Next) Next {
+	next := last
+	for i := len(interceptors) - 1; i >= 0; i-- {
+		intercept, inner := interceptors[i], next
+		next = func(ctx context.Context, call *Call) error { return intercept(ctx, call, inner) }
+	}
+	return next
+}
+
+// checkResponse refuses what cannot be sent as, or returned for, a response of m.
+func (m *method) checkResponse(res proto.Message) error {
+	if res == nil || !res.ProtoReflect().IsValid() {
+		return failf(CodeInternal, DidRun, "%s returned no response and no error", m.FullName())
+	}
+	if got, want := res.ProtoReflect().Type(), m.responseType; got != want {
+		return failf(CodeInternal, DidRun, "%s: response is a %s, not a %s", m.FullName(), messageName(res), m.responseName())
+	}
+	return nil
+}

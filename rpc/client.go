@@ -1,0 +1,193 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// Client makes calls over a NATS connection. Generated code wraps it in the
+// typed client of a service; one Client serves any number of services and
+// goroutines. It has one subscription, made by its first call, and one goroutine.
+//
+// The connection stays the caller's. Close ends the client.
+type Client struct {
+	nc       *nats.Conn
+	options  clientOptions
+	next     Next  // the folded interceptors, or nil
+	err      error // of an option
+	inbox    *inbox
+	watch    *watch
+	subjects sync.Map // *method -> subjects, where there is a prefix
+
+	mu     sync.Mutex
+	sub    *nats.Subscription
+	closed bool
+}
+
+// NewClient returns a client for a connection. An invalid option fails every
+// call with CodeInvalidArgument and a message that names it.
+func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
+	c := &Client{nc: nc}
+	c.options.maxMessageSize = defaultMaxMessageSize
+	c.options.clientTimeout = defaultClientTimeout
+	for _, opt := range opts {
+		if opt == nil {
+			c.err = errors.Join(c.err, errNilOption)
+			continue
+		}
+		c.err = errors.Join(c.err, opt.applyClient(&c.options))
+	}
+	if len(c.options.interceptors) > 0 {
+		c.next = chain(c.options.interceptors, c.send)
+	}
+	return c
+}
+
+var errNilOption = errors.New("an option is nil")
+
+// Close ends the calls that wait with CodeCanceled, and frees what the client
+// holds. It does not close the connection. Closing again does nothing.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	sub, was := c.sub, c.closed
+	c.closed, c.sub = true, nil
+	c.mu.Unlock()
+	if was || sub == nil {
+		return nil
+	}
+	err := sub.Unsubscribe()
+	c.watch.stop(failf(CodeCanceled, MayHaveRun, "the client was closed"))
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return nil // and the subscription with it
+	}
+	return err
+}
+
+// open makes the subscription with the first call.
+func (c *Client) open() *Error {
+	if err := connectionError(c.nc); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return failf(CodeCanceled, NotRun, "the client was closed")
+	}
+	if c.sub != nil {
+		return nil
+	}
+	if c.err != nil {
+		return failf(CodeInvalidArgument, NotRun, "client: %v", c.err).because(c.err)
+	}
+	prefix := c.nc.NewInbox() + "."
+	b := newInbox(prefix)
+	w := newWatch(c.nc, b, prefix+aliveSuffix)
+	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
+		if m.Subject == w.reply {
+			w.answered(m)
+			return
+		}
+		b.deliver(m)
+	})
+	if err != nil {
+		return natsError(err, NotRun)
+	}
+	// Replies wait in memory that the calls have asked for: no limit of the
+	// subscription may drop them.
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return natsError(err, NotRun)
+	}
+	c.sub, c.inbox, c.watch = sub, b, w
+	w.start(c.closedByConn)
+	return nil
+}
+
+// closedByConn runs when the connection has been closed for good.
+func (c *Client) closedByConn() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+}
+
+// invoke is where every unary and one-way call comes from.
+func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts []CallOption) (proto.Message, error) {
+	o, err := c.callOptions(opts)
+	if err != nil {
+		return nil, err
+	}
+	if !req.ProtoReflect().IsValid() {
+		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
+	}
+	if c.next == nil {
+		call := Call{method: m, header: o.header, request: req, options: o} // stays on the stack
+		err := c.send(ctx, &call)
+		return call.end(err)
+	}
+	call := &Call{method: m, header: maps.Clone(o.header), request: req, options: o}
+	return call.end(c.intercepted(ctx, call))
+}
+
+// end gives the caller of a client's call what it asked for.
+func (c *Call) end(err error) (proto.Message, error) {
+	fillHeader(c.options.responseHeader, c.responseHeader)
+	fillHeader(c.options.responseTrailer, c.responseTrailer)
+	if err != nil {
+		return nil, err
+	}
+	return c.response, nil
+}
+
+// callOptions are the client's own where a call has none of its own.
+func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
+	if len(opts) == 0 {
+		return &c.options.callOptions, nil
+	}
+	o := c.options.callOptions
+	for _, opt := range opts {
+		if opt == nil {
+			return nil, failf(CodeInvalidArgument, NotRun, "%v", errNilOption)
+		}
+		if err := opt.applyCall(&o); err != nil {
+			return nil, failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+		}
+	}
+	return &o, nil
+}
+
+// intercepted runs a call through the interceptors and makes sure that what
+// they return is what a client promises: an *Error or a response.
+func (c *Client) intercepted(ctx context.Context, call *Call) error {
+	if err := c.next(ctx, call); err != nil {
+		var e *Error
+		if errors.As(err, &e) && error(e) == err {
+			return err
+		}
+		return handlerError(err)
+	}
+	if call.method.kind == KindOneWay {
+		return nil
+	}
+	return call.method.checkResponse(call.response)
+}
+
+// subjects are those of a method with the client's prefix.
+type subjects struct{ request, root string }
+
+func (c *Client) subjectsOf(m *method) subjects {
+	if c.options.prefix == "" {
+		return subjects{m.subject, m.root}
+	}
+	if s, ok := c.subjects.Load(m); ok {
+		return s.(subjects)
+	}
+	s := subjects{wire.Join(c.options.prefix, m.subject), wire.Join(c.options.prefix, m.root)}
+	c.subjects.Store(m, s)
+	return s
+}

@@ -1,0 +1,192 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Execution says what is known about a failed call: whether its handler ran.
+type Execution uint8
+
+const (
+	// MayHaveRun means that nobody knows. Only idempotent work may be sent again.
+	MayHaveRun Execution = iota
+	// NotRun means that the handler certainly did not run.
+	NotRun
+	// DidRun means that the handler ran.
+	DidRun
+)
+
+// String returns "may have run", "not run" or "did run".
+func (x Execution) String() string {
+	return [...]string{"may have run", "not run", "did run"}[min(x, DidRun)]
+}
+
+// Error is the error of a call: a code, a message and details. Handlers make
+// one with [NewError] or [Errorf]; clients find it with errors.As, or read its
+// code with [CodeOf]. Every error that a generated client returns has one. It
+// does not change after it was made.
+type Error struct {
+	code      Code
+	message   string
+	details   []*anypb.Any
+	remote    bool
+	execution Execution
+	cause     error
+}
+
+// NewError returns an *Error. The message is for people and crosses the wire;
+// so do the details, any Protobuf messages. A code that is no error (CodeOK,
+// or out of range) becomes CodeInternal.
+func NewError(code Code, message string, details ...proto.Message) error {
+	e := newError(code, message)
+	for _, d := range details {
+		if packed, err := anypb.New(d); err == nil {
+			e.details = append(e.details, packed)
+		}
+	}
+	return e
+}
+
+// Errorf returns an *Error with a formatted message. An operand of %w can be
+// found by errors.Is and errors.As on this side of the wire.
+func Errorf(code Code, format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	e := newError(code, err.Error())
+	if errors.Unwrap(err) != nil {
+		e.cause = err
+	}
+	return e
+}
+
+func newError(code Code, message string) *Error {
+	if !code.isError() {
+		message = fmt.Sprintf("error with code %v: %s", code, message)
+		code = CodeInternal
+	}
+	return &Error{code: code, message: message}
+}
+
+// failf makes an error of the runtime's own.
+func failf(code Code, x Execution, format string, args ...any) *Error {
+	return &Error{code: code, execution: x, message: fmt.Sprintf(format, args...)}
+}
+
+// because sets what errors.Is and errors.As find behind e.
+func (e *Error) because(err error) *Error {
+	e.cause = err
+	return e
+}
+
+// Error returns the code's name and the message, as in "not_found: no order 42".
+func (e *Error) Error() string {
+	if e.message == "" {
+		return e.code.String()
+	}
+	return e.code.String() + ": " + e.message
+}
+
+// Code returns the code, never CodeOK.
+func (e *Error) Code() Code { return e.code }
+
+// Message returns the message without the code.
+func (e *Error) Message() string { return e.message }
+
+// Details returns the details. One whose type is not linked into the program
+// is an *anypb.Any. The messages are new in each call.
+func (e *Error) Details() []proto.Message {
+	out := make([]proto.Message, len(e.details))
+	for i, d := range e.details {
+		m, err := d.UnmarshalNew()
+		if err != nil {
+			m = proto.Clone(d)
+		}
+		out[i] = m
+	}
+	return out
+}
+
+// Remote tells whether the error came over the wire, from a server, rather
+// than from this process.
+func (e *Error) Remote() bool { return e.remote }
+
+// Execution tells whether the call's handler ran.
+func (e *Error) Execution() Execution { return e.execution }
+
+// Unwrap returns the cause, or nil.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Is lets errors.Is find context.Canceled behind CodeCanceled and
+// context.DeadlineExceeded behind CodeDeadlineExceeded, wherever they came from.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case context.Canceled:
+		return e.code == CodeCanceled
+	case context.DeadlineExceeded:
+		return e.code == CodeDeadlineExceeded
+	}
+	return false
+}
+
+// handlerError turns what a handler or an interceptor returned into what the
+// caller is told. The text of a wrapped *Error is that of the whole chain.
+func handlerError(err error) *Error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return &Error{code: CodeOf(err), message: err.Error(), execution: DidRun, cause: err}
+	}
+	out := *e
+	if err != error(e) {
+		out.message = strings.Replace(err.Error(), e.Error(), e.message, 1)
+	}
+	out.remote, out.execution = false, DidRun
+	return &out
+}
+
+// contextError is the error of a call whose ctx ended.
+func contextError(err error, x Execution) *Error {
+	code, what := CodeCanceled, "the caller's context was cancelled"
+	if errors.Is(err, context.DeadlineExceeded) {
+		code, what = CodeDeadlineExceeded, "the deadline passed"
+	}
+	return failf(code, x, "%s (%v)", what, x).because(err)
+}
+
+// natsErrors says what an error of nats.go means for a call whose request it
+// kept from being sent.
+var natsErrors = []struct {
+	err  error
+	code Code
+}{
+	{nats.ErrNoResponders, CodeUnavailable},
+	{nats.ErrConnectionClosed, CodeUnavailable},
+	{nats.ErrConnectionDraining, CodeUnavailable},
+	{nats.ErrConnectionReconnecting, CodeUnavailable},
+	{nats.ErrDisconnected, CodeUnavailable},
+	{nats.ErrReconnectBufExceeded, CodeUnavailable},
+	{nats.ErrTimeout, CodeUnavailable},
+	{nats.ErrMaxPayload, CodeResourceExhausted},
+	{nats.ErrPermissionViolation, CodePermissionDenied},
+	{nats.ErrAuthorization, CodeUnauthenticated},
+	{nats.ErrAuthExpired, CodeUnauthenticated},
+	{nats.ErrBadSubject, CodeInvalidArgument},
+	{nats.ErrHeadersNotSupported, CodeUnimplemented},
+	{nats.ErrBadHeaderMsg, CodeInvalidArgument},
+	{nats.ErrInvalidConnection, CodeInvalidArgument},
+}
+
+// natsError maps an error of nats.go by the table above.
+func natsError(err error, x Execution) *Error {
+	for _, row := range natsErrors {
+		if errors.Is(err, row.err) {
+			return failf(row.code, x, "%v", err).because(err)
+		}
+	}
+	return failf(CodeInternal, x, "%v", err).because(err)
+}

@@ -1,0 +1,97 @@
+package rpc
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// Header is the metadata of a call: of its request, its response, or its
+// trailer. As in NATS, keys are case-sensitive. A key is made of letters,
+// digits and !#$%&'*+-.^_`|~; "Nats-", "Natscall-", "Status", "Description" and
+// "Content-Type" are reserved. A value is UTF-8 text without control
+// characters and without blanks at either end; encode binary as base64. What
+// breaks these rules fails the call with CodeInvalidArgument (a server's
+// response: CodeInternal).
+//
+// Like the map that it is, a Header must not be used by one goroutine while
+// another changes it. Get and Values work on a nil Header.
+type Header map[string][]string
+
+// Get returns the first value of key, or "".
+func (h Header) Get(key string) string {
+	if v := h[key]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+// Values returns all values of key. The slice is the header's own.
+func (h Header) Values(key string) []string { return h[key] }
+
+// Set replaces the values of key by value.
+func (h Header) Set(key, value string) { h[key] = []string{value} }
+
+// Add appends a value to those of key.
+func (h Header) Add(key, value string) { h[key] = append(h[key], value) }
+
+// Del removes key.
+func (h Header) Del(key string) { delete(h, key) }
+
+// appendTo adds h to the header of a NATS message, each key behind prefix.
+func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
+	for key, values := range h {
+		for _, v := range values {
+			if err := wire.CheckMetadata(key, v); err != nil {
+				return nil, err
+			}
+		}
+		if dst == nil {
+			dst = nats.Header{}
+		}
+		dst[prefix+key] = append(dst[prefix+key], values...)
+	}
+	return dst, nil
+}
+
+// splitHeader separates the header of a response into metadata and trailer,
+// without what NATS and the protocol put there.
+func splitHeader(h nats.Header) (header, trailer Header) {
+	header, trailer = Header{}, Header{}
+	for key, values := range h {
+		if name, ok := strings.CutPrefix(key, wire.TrailerPrefix); ok {
+			trailer[name] = slices.Clone(values)
+		} else if !wire.IsReservedKey(key) {
+			header[key] = slices.Clone(values)
+		}
+	}
+	return header, trailer
+}
+
+// fillHeader copies src into the Header that dst points to, making it where
+// it is nil, and leaves no key of an earlier call there.
+func fillHeader(dst *Header, src Header) {
+	if dst == nil {
+		return
+	}
+	if *dst == nil {
+		*dst = Header{}
+	}
+	clear(*dst)
+	for key, values := range src {
+		(*dst)[key] = values
+	}
+}
+
+func checkMetadataMap(what string, m map[string]string) error {
+	for key := range m {
+		if key == "" || strings.HasPrefix(key, metadataPrefix) {
+			return fmt.Errorf("%s: key %q is reserved or empty", what, key)
+		}
+	}
+	return nil
+}

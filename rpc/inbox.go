@@ -1,0 +1,202 @@
+package rpc
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// inbox is a client's one subscription for all replies and the table of the
+// calls that wait for one. A waiter has a slot of the table and a reply
+// subject which ends with the slot's number, and both are used again and
+// again: the broker caches the subject, and no call allocates or locks what
+// another one uses.
+//
+// What makes using a reply subject again safe: a reply carries the id of its
+// call, which is compared under the waiter's lock; and a waiter whose call ended without
+// a reply gets a new subject, since a late "no responders" carries no id.
+type inbox struct {
+	prefix string // of the reply subjects, with the last dot
+	slots  atomic.Pointer[[]*waiter]
+	free   [freeLists]freeList
+
+	mu sync.Mutex // for growing slots
+}
+
+// freeLists spreads the callers, so that they seldom meet at a lock.
+const freeLists = 8
+
+type freeList struct {
+	mu      sync.Mutex
+	waiters []*waiter
+	_       [32]byte // keeps neighbours off a cache line
+}
+
+func newInbox(prefix string) *inbox {
+	b := &inbox{prefix: prefix}
+	b.slots.Store(new([]*waiter))
+	return b
+}
+
+// waiter waits for the reply of one call after another.
+type waiter struct {
+	replies chan reply // of one; filled at most once a call
+	timer   *time.Timer
+	list    *freeList
+	prefix  string
+	slot    int
+
+	mu         sync.Mutex
+	waiting    bool
+	plain      bool // replies have no envelope
+	id         wire.ID
+	subject    string // of the reply
+	generation uint64 // changes with subject
+	to         string // subject of the request
+	root       string // where to ask whether the call is alive
+	age        int    // ticks of the watch that the call has waited
+	misses     int    // alive queries in a row without an answer
+	strangers  int    // replies that were not natscall's
+}
+
+// reply is what a call waits for: a message or a failure.
+type reply struct {
+	msg *nats.Msg
+	env wire.Envelope // of msg, if it has one
+	err *Error
+}
+
+// take returns a waiter that waits for the reply to a call.
+func (b *inbox) take() *waiter {
+	list := &b.free[rand.Uint32()%freeLists]
+	list.mu.Lock()
+	if n := len(list.waiters); n > 0 {
+		w := list.waiters[n-1]
+		list.waiters = list.waiters[:n-1]
+		list.mu.Unlock()
+		return w
+	}
+	list.mu.Unlock()
+	return b.grow(list)
+}
+
+func (b *inbox) grow(list *freeList) *waiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slots := *b.slots.Load()
+	w := &waiter{replies: make(chan reply, 1), list: list, prefix: b.prefix, slot: len(slots)}
+	w.renewLocked()
+	grown := append(slots, w) // readers of the shorter slice never look at the new element
+	b.slots.Store(&grown)
+	return w
+}
+
+// renewLocked gives the waiter a reply subject that nobody has used.
+func (w *waiter) renewLocked() {
+	w.generation++
+	w.subject = w.prefix + strconv.Itoa(w.slot) + "-" + strconv.FormatUint(w.generation, 36)
+}
+
+// start makes w wait for the reply to a call; the result is the reply subject.
+func (w *waiter) start(id wire.ID, to, root string, plain bool) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting, w.plain, w.id = true, plain, id
+	w.to, w.root = to, root
+	w.age, w.misses, w.strangers = 0, 0, 0
+	return w.subject
+}
+
+// stop ends the waiting. It returns a reply that has come nevertheless.
+func (w *waiter) stop() (r reply, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting {
+		w.waiting = false
+		w.renewLocked()
+		return reply{}, false
+	}
+	return <-w.replies, true
+}
+
+// release makes w, which has stopped waiting, available to other calls.
+func (w *waiter) release() {
+	w.mu.Lock()
+	if w.plain { // its replies carry no id: a second one must not meet the next call
+		w.renewLocked()
+	}
+	w.mu.Unlock()
+	w.list.mu.Lock()
+	w.list.waiters = append(w.list.waiters, w)
+	w.list.mu.Unlock()
+}
+
+// settle hands r to the call, if it is still the one of that id.
+func (w *waiter) settle(id wire.ID, r reply) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting && w.id == id {
+		w.waiting = false
+		w.replies <- r
+	}
+}
+
+// deliver is the subscription's callback.
+func (b *inbox) deliver(m *nats.Msg) {
+	w, generation := b.find(m.Subject)
+	if w == nil {
+		return
+	}
+	r := reply{msg: m}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.waiting || w.generation != generation {
+		return // late, or not ours
+	}
+	switch {
+	case isNoResponders(m):
+		r.err = failf(CodeUnavailable, NotRun, "no service answers on %q", w.to).because(nats.ErrNoResponders)
+	case !w.plain && !r.parse(w.id):
+		w.strangers++ // such as the acknowledgement of a stream that listens: the answer may still come
+		return
+	}
+	w.waiting = false
+	w.replies <- r
+}
+
+// parse reads the envelope of a response to the call id.
+func (r *reply) parse(id wire.ID) bool {
+	var err error
+	r.env, err = wire.Parse(r.msg.Data)
+	return err == nil && r.env.Kind == wire.KindResponse && r.env.ID == id
+}
+
+// find returns the waiter that a reply subject names.
+func (b *inbox) find(subject string) (w *waiter, generation uint64) {
+	token, ok := strings.CutPrefix(subject, b.prefix)
+	if !ok {
+		return nil, 0
+	}
+	slotText, generationText, _ := strings.Cut(token, "-")
+	slot, err := strconv.Atoi(slotText)
+	if err != nil || slot < 0 {
+		return nil, 0
+	}
+	generation, err = strconv.ParseUint(generationText, 36, 64)
+	slots := *b.slots.Load()
+	if err != nil || slot >= len(slots) {
+		return nil, 0
+	}
+	return slots[slot], generation
+}
+
+func isNoResponders(m *nats.Msg) bool {
+	return len(m.Data) == 0 && m.Header.Get("Status") == "503"
+}

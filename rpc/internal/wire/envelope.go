@@ -1,0 +1,193 @@
+// Package wire has the bytes of the natscall protocol as pure functions:
+// envelopes, call ids, subjects and headers. docs/protocol.md is its source.
+package wire
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// Mark is the first byte of an envelope. No Protobuf message and no JSON
+	// text starts with it.
+	Mark = 0x00
+	// Version is the protocol version that this package writes and reads.
+	Version = 1
+	// HeaderSize is the size of what every envelope starts with.
+	HeaderSize = 20
+
+	idOffset = 4
+)
+
+// Kind is the kind of an envelope.
+type Kind uint8
+
+// The kinds of envelopes.
+const (
+	KindRequest Kind = iota + 1
+	KindResponse
+	KindCancel
+	KindAliveQuery
+	KindAliveAnswer
+)
+
+// Flags are the flags of an envelope.
+type Flags uint8
+
+// The flags. The two lowest bits hold the codec.
+const (
+	FlagError  Flags = 1 << 4 // the body is a Status
+	FlagNotRun Flags = 1 << 5 // the handler certainly did not run
+
+	codecMask Flags = 0b11
+	flagsMask       = codecMask | FlagError | FlagNotRun
+)
+
+// Codec is the encoding of a message in an envelope.
+type Codec uint8
+
+// The codecs.
+const (
+	CodecProto Codec = iota
+	CodecJSON
+)
+
+// Codec returns the codec that the flags name.
+func (f Flags) Codec() Codec { return Codec(f & codecMask) }
+
+// ID is a call id: 128 unguessable bits.
+type ID [16]byte
+
+// NewID returns a new call id. Its source is the runtime's ChaCha8 generator,
+// keyed by the operating system and kept by each thread: as hard to guess as
+// crypto/rand, without a system call or a lock for each call.
+func NewID() (id ID) {
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64())
+	return id
+}
+
+// String returns the id in hexadecimal.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// Envelope is a parsed envelope. Body aliases the parsed bytes.
+type Envelope struct {
+	Kind    Kind
+	Flags   Flags
+	ID      ID
+	Timeout time.Duration // of a request; 0 means none
+	Body    []byte        // the message or status; for the alive kinds, further ids
+}
+
+// The errors of Parse. ErrVersion and ErrUnsupported come with an envelope
+// that has at least its ID, so that the sender can be told.
+var (
+	ErrNotEnvelope = errors.New("not an envelope")
+	ErrTruncated   = errors.New("truncated envelope")
+	ErrVersion     = errors.New("unsupported protocol version")
+	ErrUnsupported = errors.New("unsupported envelope")
+	ErrTimeout     = errors.New("invalid timeout in envelope")
+	ErrIDs         = errors.New("list of call ids is cut off")
+)
+
+// IsEnvelope tells whether data is an envelope rather than a plain message.
+func IsEnvelope(data []byte) bool { return len(data) > 0 && data[0] == Mark }
+
+// Parse parses an envelope. The result is meaningful, as far as it goes, also
+// with ErrVersion, ErrUnsupported and ErrTimeout.
+func Parse(data []byte) (Envelope, error) {
+	if !IsEnvelope(data) {
+		return Envelope{}, ErrNotEnvelope
+	}
+	if len(data) < HeaderSize {
+		return Envelope{}, fmt.Errorf("%w: %d bytes of %d", ErrTruncated, len(data), HeaderSize)
+	}
+	e := Envelope{Kind: Kind(data[2]), Flags: Flags(data[3]), Body: data[HeaderSize:]}
+	copy(e.ID[:], data[idOffset:])
+	if data[1] != Version {
+		return e, fmt.Errorf("%w: %d; this side speaks %d", ErrVersion, data[1], Version)
+	}
+	return e, e.check()
+}
+
+// check refuses what this version does not define, and takes the timeout off
+// the body of a request.
+func (e *Envelope) check() error {
+	if e.Flags&^flagsMask != 0 || e.Flags.Codec() > CodecJSON {
+		return fmt.Errorf("%w: flags %#02x", ErrUnsupported, uint8(e.Flags))
+	}
+	switch e.Kind {
+	case KindRequest:
+		return e.cutTimeout()
+	case KindResponse, KindCancel:
+		return nil
+	case KindAliveQuery, KindAliveAnswer:
+		if len(e.Body)%len(e.ID) != 0 {
+			return ErrIDs
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: kind %d", ErrUnsupported, uint8(e.Kind))
+}
+
+func (e *Envelope) cutTimeout() error {
+	micros, n := binary.Uvarint(e.Body)
+	if n <= 0 || micros > math.MaxInt64/uint64(time.Microsecond) {
+		return ErrTimeout
+	}
+	e.Timeout = time.Duration(micros) * time.Microsecond
+	e.Body = e.Body[n:]
+	return nil
+}
+
+// IDs returns an iterator over the ids of an alive query or answer.
+func (e *Envelope) IDs() func(yield func(ID) bool) {
+	return func(yield func(ID) bool) {
+		if !yield(e.ID) {
+			return
+		}
+		for rest := e.Body; len(rest) >= len(e.ID); rest = rest[len(e.ID):] {
+			if !yield(ID(rest[:len(e.ID)])) {
+				return
+			}
+		}
+	}
+}
+
+// AppendRequest appends the envelope of a request; the message follows. A
+// timeout above zero is rounded up to a microsecond, so that it stays one.
+func AppendRequest(b []byte, id ID, codec Codec, timeout time.Duration) []byte {
+	b = appendHeader(b, KindRequest, Flags(codec), id)
+	micros := max(0, (timeout+time.Microsecond-1)/time.Microsecond)
+	return binary.AppendUvarint(b, uint64(micros))
+}
+
+// AppendResponse appends the envelope of a response; the message or status follows.
+func AppendResponse(b []byte, id ID, codec Codec, flags Flags) []byte {
+	return appendHeader(b, KindResponse, flags|Flags(codec), id)
+}
+
+// AppendCancel appends a cancel.
+func AppendCancel(b []byte, id ID) []byte {
+	return appendHeader(b, KindCancel, 0, id)
+}
+
+// AppendAlive appends an alive query or answer about ids, of which there must
+// be at least one.
+func AppendAlive(b []byte, kind Kind, ids ...ID) []byte {
+	b = appendHeader(b, kind, 0, ids[0])
+	for i := range ids[1:] {
+		b = append(b, ids[i+1][:]...)
+	}
+	return b
+}
+
+func appendHeader(b []byte, kind Kind, flags Flags, id ID) []byte {
+	b = append(b, Mark, Version, byte(kind), byte(flags))
+	return append(b, id[:]...)
+}

@@ -1,0 +1,147 @@
+package wire
+
+import (
+	"fmt"
+	"mime"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Headers of the protocol.
+const (
+	ContentTypeHeader = "Content-Type"
+	TimeoutHeader     = "Natscall-Timeout"
+	TrailerPrefix     = "Natscall-Trailer-"
+
+	ContentTypeProto = "application/protobuf"
+	ContentTypeJSON  = "application/json"
+)
+
+// reservedPrefixes and reservedKeys, in lower case, are what NATS and the
+// protocol keep for themselves.
+var (
+	reservedPrefixes = []string{"nats-", "natscall-"}
+	reservedKeys     = []string{"status", "description", "content-type"}
+)
+
+// IsReservedKey tells whether a header belongs to NATS or to the protocol.
+func IsReservedKey(key string) bool {
+	lower := strings.ToLower(key)
+	for _, p := range reservedPrefixes {
+		if strings.HasPrefix(lower, p) {
+			return true
+		}
+	}
+	for _, k := range reservedKeys {
+		if lower == k {
+			return true
+		}
+	}
+	return false
+}
+
+// CheckMetadata tells what is wrong with a header that a user wants to send.
+func CheckMetadata(key, value string) error {
+	if key == "" {
+		return fmt.Errorf("header with an empty key")
+	}
+	if i := strings.IndexFunc(key, notTokenChar); i >= 0 {
+		return fmt.Errorf("header %q: the key may not contain %q", key, key[i:i+1])
+	}
+	if IsReservedKey(key) {
+		return fmt.Errorf("header %q is reserved", key)
+	}
+	if !utf8.ValidString(value) {
+		return fmt.Errorf("header %q: the value is not UTF-8 (encode binary values as base64)", key)
+	}
+	if strings.IndexFunc(value, unicode.IsControl) >= 0 {
+		return fmt.Errorf("header %q: the value has a control character", key)
+	}
+	if value != strings.TrimSpace(value) {
+		return fmt.Errorf("header %q: the value begins or ends with a blank", key)
+	}
+	return nil
+}
+
+func notTokenChar(r rune) bool {
+	if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+		return false
+	}
+	return !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}
+
+// ParseContentType returns the codec of a plain message. group15 says that
+// the message has a group-encoded field 15, whose first byte is that of a
+// JSON object; then only the header makes it JSON.
+func ParseContentType(header string, body []byte, group15 bool) (Codec, error) {
+	if header == "" {
+		if !group15 && len(body) > 0 && body[0] == '{' {
+			return CodecJSON, nil
+		}
+		return CodecProto, nil
+	}
+	mediaType, _, err := mime.ParseMediaType(header)
+	if err != nil {
+		return 0, fmt.Errorf("header %s: %q: %w", ContentTypeHeader, header, err)
+	}
+	switch mediaType {
+	case ContentTypeProto, "application/x-protobuf":
+		return CodecProto, nil
+	case ContentTypeJSON:
+		return CodecJSON, nil
+	}
+	return 0, fmt.Errorf("header %s: %q is neither %s nor %s", ContentTypeHeader, header, ContentTypeProto, ContentTypeJSON)
+}
+
+// maxTimeoutMillis keeps the milliseconds of a header within a time.Duration.
+const maxTimeoutMillis = uint64(1<<63-1) / uint64(time.Millisecond)
+
+// ParseTimeout reads the timeout of a plain request; an empty header is 0.
+func ParseTimeout(header string) (time.Duration, error) {
+	if header == "" {
+		return 0, nil
+	}
+	millis, err := strconv.ParseUint(header, 10, 64)
+	if err != nil || millis == 0 || millis > maxTimeoutMillis {
+		return 0, fmt.Errorf("header %s: %q is not a number of milliseconds", TimeoutHeader, header)
+	}
+	return time.Duration(millis) * time.Millisecond, nil
+}
+
+// FormatTimeout is the inverse of ParseTimeout, rounded up to a millisecond.
+func FormatTimeout(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Millisecond-1)/time.Millisecond), 10)
+}
+
+// maxErrorText bounds the error text in a header, which counts against max_payload.
+const maxErrorText = 1024
+
+// ErrorText is the text of the Nats-Service-Error header: one line, never empty.
+func ErrorText(code, message string) string {
+	text := code
+	if message != "" {
+		text += ": " + message
+	}
+	return Truncate(strings.TrimSpace(strings.Map(blankControl, text)), maxErrorText)
+}
+
+func blankControl(r rune) rune {
+	if unicode.IsControl(r) {
+		return ' '
+	}
+	return r
+}
+
+// Truncate cuts s to at most n bytes without splitting a character.
+func Truncate(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

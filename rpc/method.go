@@ -1,0 +1,192 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// GeneratedCodeV1 is referred to by generated code, so that code which needs
+// another runtime than this one does not compile.
+const GeneratedCodeV1 = true
+
+// Kind is the shape of a method.
+type Kind uint8
+
+// The shapes of methods. The zero value is KindUnary.
+const (
+	KindUnary Kind = iota
+	KindOneWay
+	KindServerStream
+	KindClientStream
+	KindBidi
+)
+
+// String returns the name that discovery shows, as in "server_stream".
+func (k Kind) String() string {
+	return [...]string{"unary", "one_way", "server_stream", "client_stream", "bidi_stream"}[min(k, KindBidi)]
+}
+
+// Idempotency is what a method's idempotency_level option promises: whether
+// a call that may have run may be sent again.
+type Idempotency uint8
+
+// The levels of google.protobuf.MethodOptions.IdempotencyLevel.
+const (
+	IdempotencyUnknown Idempotency = iota
+	NoSideEffects
+	Idempotent
+)
+
+// String returns the name that discovery shows, or "" for unknown.
+func (i Idempotency) String() string {
+	return [...]string{"", "no_side_effects", "idempotent"}[min(i, Idempotent)]
+}
+
+// ServiceDesc describes a Protobuf service. Generated code fills it; natscall/v1/options.proto
+// has the options that its fields come from. It must not change once it is in use.
+type ServiceDesc struct {
+	Name          string                      // full name, as in "order.v1.OrderService"
+	MicroName     string                      // name in `nats micro ls`
+	Version       string                      // semantic version
+	Description   string                      // for discovery
+	SubjectPrefix string                      // before Name in the subjects; may be empty
+	QueueGroup    string                      // "" means "q"
+	NoQueueGroup  bool                        // every instance gets every request
+	Metadata      map[string]string           // for discovery
+	Timeout       time.Duration               // default of the methods; 0 means none
+	File          protoreflect.FileDescriptor // where the service is defined
+}
+
+// root is the subject under which everything of the service lives, without
+// the prefix of a client or server.
+func (d *ServiceDesc) root() string { return wire.Join(d.SubjectPrefix, d.Name) }
+
+// MethodDesc describes a method of a service. Generated code fills it.
+type MethodDesc struct {
+	Name        string            // as in the .proto file
+	Subject     string            // "" means root.Name
+	Timeout     time.Duration     // default; 0 means that of the service
+	Metadata    map[string]string // for discovery
+	Idempotency Idempotency
+}
+
+// method is the untyped core of a method: all that the runtime works with.
+type method struct {
+	MethodDesc
+	service     *ServiceDesc
+	kind        Kind
+	subject     string // complete but for the prefix of a client or server
+	root        string // likewise
+	timeout     time.Duration
+	newRequest  func() proto.Message
+	newResponse func() proto.Message
+
+	responseType protoreflect.MessageType
+}
+
+func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc, kind Kind) method {
+	m := method{
+		MethodDesc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout,
+		newRequest:  func() proto.Message { return PReq(new(Req)) },
+		newResponse: func() proto.Message { return PRes(new(Res)) },
+	}
+	m.responseType = m.newResponse().ProtoReflect().Type()
+	if m.timeout == 0 {
+		m.timeout = s.Timeout
+	}
+	if m.subject = d.Subject; m.subject == "" {
+		m.subject = wire.Join(m.root, d.Name)
+	}
+	return m
+}
+
+// message is satisfied by *T where T is the struct of a generated message.
+type message[T any] interface {
+	*T
+	proto.Message
+}
+
+// FullName returns the name that the logs, metadata and interceptors use, as in "/order.v1.OrderService/PlaceOrder".
+func (m *method) FullName() string { return "/" + m.service.Name + "/" + m.Name }
+
+// Unimplemented returns the error of a method that a server leaves out.
+func (m *method) Unimplemented() error {
+	return failf(CodeUnimplemented, DidRun, "%s is not implemented", m.FullName())
+}
+
+// requestName and responseName are the full names of the message types.
+func (m *method) requestName() string  { return messageName(m.newRequest()) }
+func (m *method) responseName() string { return messageName(m.newResponse()) }
+
+func messageName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
+
+// hasGroup15 tells whether a plain request of the method may begin with the
+// byte of a JSON object: the start of a group-encoded field 15.
+func (m *method) hasGroup15() bool {
+	f := m.newRequest().ProtoReflect().Descriptor().Fields().ByNumber(15)
+	return f != nil && f.Kind() == protoreflect.GroupKind
+}
+
+// Handler is a method of a service together with what serves it, a method of
+// S. Generated code makes it with HandleUnary and its siblings.
+type Handler[S any] struct {
+	method *method
+	invoke func(impl S, ctx context.Context, req proto.Message) (proto.Message, error)
+}
+
+// UnaryMethod is a method with one request and one response. It is immutable.
+type UnaryMethod[Req, Res proto.Message] struct{ method }
+
+// NewUnary returns a unary method, for generated code.
+func NewUnary[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *UnaryMethod[PReq, PRes] {
+	return &UnaryMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindUnary)}
+}
+
+// Call calls the method and waits for its response. The error is an *Error.
+func (m *UnaryMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) (Res, error) {
+	res, err := c.invoke(ctx, &m.method, req, opts)
+	if err != nil {
+		var none Res
+		return none, err
+	}
+	return res.(Res), nil
+}
+
+// HandleUnary joins a unary method with the method of S that serves it.
+func HandleUnary[S any, Req, Res proto.Message](m *UnaryMethod[Req, Res], f func(S, context.Context, Req) (Res, error)) Handler[S] {
+	return Handler[S]{&m.method, func(impl S, ctx context.Context, req proto.Message) (proto.Message, error) {
+		return f(impl, ctx, req.(Req))
+	}}
+}
+
+// OneWayMethod is a method without a response: an event. It is immutable.
+type OneWayMethod[Req proto.Message] struct{ method }
+
+// NewOneWay returns a one-way method, for generated code.
+func NewOneWay[Req any, PReq message[Req]](s *ServiceDesc, d MethodDesc) *OneWayMethod[PReq] {
+	return &OneWayMethod[PReq]{newMethod[Req, emptypb.Empty, PReq](s, d, KindOneWay)}
+}
+
+// Call publishes the message. It returns when the message is in the
+// connection's buffer (nats.Conn.Flush waits until the NATS server has it);
+// nobody tells whether a service took it. The error is an *Error.
+func (m *OneWayMethod[Req]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) error {
+	_, err := c.invoke(ctx, &m.method, req, opts)
+	return err
+}
+
+// HandleOneWay joins a one-way method with the method of S that serves it.
+func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, context.Context, Req) error) Handler[S] {
+	return Handler[S]{&m.method, func(impl S, ctx context.Context, req proto.Message) (proto.Message, error) {
+		return noResponse, f(impl, ctx, req.(Req))
+	}}
+}
+
+// noResponse is what a one-way method answers to a request with a reply subject.
+var noResponse = new(emptypb.Empty)

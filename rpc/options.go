@@ -1,0 +1,345 @@
+package rpc
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+const (
+	// defaultTimeout bounds a call for which nobody named a time: long enough
+	// for slow work, short enough that nothing waits for ever.
+	defaultTimeout = 30 * time.Second
+	// defaultClientTimeout is shorter: it is also how long a call waits for a
+	// service that is not there.
+	defaultClientTimeout = 10 * time.Second
+	// defaultMaxMessageSize bounds what one message may take of memory.
+	defaultMaxMessageSize = 16 << 20
+	// defaultConcurrency is the number of handlers of a service that run at once.
+	// A waiting handler costs a few KiB, so this is what a small machine carries easily.
+	defaultConcurrency = 1024
+	// defaultQueue is how many requests wait for a handler: as many as run, so
+	// that a burst waits for one handler's time and not for more.
+	defaultQueue = 1024
+	// defaultGracePeriod is how long Run waits for running handlers; orchestrators give a process 30 s.
+	defaultGracePeriod = 25 * time.Second
+)
+
+// ClientOption is an option of NewClient.
+type ClientOption interface{ applyClient(*clientOptions) error }
+
+// CallOption is an option of one call. An invalid one fails the call with CodeInvalidArgument.
+type CallOption interface{ applyCall(*callOptions) error }
+
+// ServerOption is an option of NewServer.
+type ServerOption interface{ applyServer(*serverOptions) error }
+
+// ServiceOption is an option of the registration of a service.
+type ServiceOption interface{ applyService(*serviceOptions) error }
+
+type clientOptions struct {
+	callOptions // the defaults of the calls
+	peerOptions
+}
+
+type peerOptions struct {
+	prefix         string
+	maxMessageSize int
+	interceptors   []Interceptor
+}
+
+type callOptions struct {
+	timeout         time.Duration // of this call; 0 means unset
+	clientTimeout   time.Duration // the client's default
+	codec           Codec
+	plain           bool
+	once            bool
+	header          Header
+	responseHeader  *Header
+	responseTrailer *Header
+}
+
+type serverOptions struct {
+	serviceOptions // the defaults of the services
+	peerOptions
+	logger  *slog.Logger
+	timeout time.Duration
+	grace   time.Duration
+}
+
+type serviceOptions struct {
+	concurrency  int
+	queue        int
+	queueGroup   string
+	noQueueGroup bool
+	metadata     map[string]string
+}
+
+// option implements the option interfaces; which of them it is valid for is
+// said by the result type of the function that makes it.
+type option struct {
+	client  func(*clientOptions) error
+	call    func(*callOptions) error
+	server  func(*serverOptions) error
+	service func(*serviceOptions) error
+}
+
+func (o option) applyClient(c *clientOptions) error   { return o.client(c) }
+func (o option) applyCall(c *callOptions) error       { return o.call(c) }
+func (o option) applyServer(s *serverOptions) error   { return o.server(s) }
+func (o option) applyService(s *serviceOptions) error { return o.service(s) }
+
+// forCalls makes an option of a call that is also a client's default.
+func forCalls(set func(*callOptions) error) option {
+	return option{call: set, client: func(o *clientOptions) error { return set(&o.callOptions) }}
+}
+
+// forServices makes an option of a service that is also a server's default.
+func forServices(set func(*serviceOptions) error) option {
+	return option{service: set, server: func(o *serverOptions) error { return set(&o.serviceOptions) }}
+}
+
+// forPeers makes an option that clients and servers share.
+func forPeers(set func(*peerOptions) error) option {
+	return option{
+		client: func(o *clientOptions) error { return set(&o.peerOptions) },
+		server: func(o *serverOptions) error { return set(&o.peerOptions) },
+	}
+}
+
+// WithTimeout bounds calls.
+//
+// For a call: the call ends after d, or at ctx's deadline if that is earlier.
+// For a client: the default of calls for which neither ctx, nor the call, nor
+// the .proto file names a time; 10 s unless set.
+// For a server: the same for requests that name none, as plain NATS clients
+// may; 30 s unless set.
+func WithTimeout(d time.Duration) interface {
+	ClientOption
+	CallOption
+	ServerOption
+} {
+	set := func(dst *time.Duration) error {
+		*dst = d
+		if d <= 0 {
+			return fmt.Errorf("WithTimeout(%v): must be greater than 0", d)
+		}
+		return nil
+	}
+	return option{
+		client: func(o *clientOptions) error { return set(&o.clientTimeout) },
+		call:   func(o *callOptions) error { return set(&o.timeout) },
+		server: func(o *serverOptions) error { return set(&o.timeout) },
+	}
+}
+
+// WithSubjectPrefix puts prefix and a dot before all subjects of a client or
+// server (not before those of discovery), so that several systems share one
+// NATS account. Both sides must agree. There is none by default.
+func WithSubjectPrefix(prefix string) interface {
+	ClientOption
+	ServerOption
+} {
+	return forPeers(func(o *peerOptions) error {
+		o.prefix = prefix
+		if err := wire.CheckSubject(prefix); err != nil {
+			return fmt.Errorf("WithSubjectPrefix: %w", err)
+		}
+		return nil
+	})
+}
+
+// WithInterceptors adds interceptors to those that are there; the first is the outermost.
+func WithInterceptors(interceptors ...Interceptor) interface {
+	ClientOption
+	ServerOption
+} {
+	return forPeers(func(o *peerOptions) error {
+		for i, f := range interceptors {
+			if f == nil {
+				return fmt.Errorf("WithInterceptors: number %d is nil", i)
+			}
+		}
+		o.interceptors = append(o.interceptors, interceptors...)
+		return nil
+	})
+}
+
+// WithMaxMessageSize bounds the encoded size of a message in bytes, in both
+// directions; beyond it a call ends with CodeResourceExhausted. The default is
+// 16 MiB. The NATS server's max_payload bounds it further.
+func WithMaxMessageSize(bytes int) interface {
+	ClientOption
+	ServerOption
+} {
+	return forPeers(func(o *peerOptions) error {
+		o.maxMessageSize = bytes
+		return atLeastOne("WithMaxMessageSize", bytes)
+	})
+}
+
+func atLeastOne(name string, n int) error {
+	if n < 1 {
+		return fmt.Errorf("%s(%d): must be at least 1", name, n)
+	}
+	return nil
+}
+
+// WithCodec sets the encoding of the messages. The default is CodecProto.
+func WithCodec(codec Codec) interface {
+	ClientOption
+	CallOption
+} {
+	return forCalls(func(o *callOptions) error {
+		o.codec = codec
+		if codec > CodecJSON {
+			return fmt.Errorf("WithCodec(%v): there is no such codec", codec)
+		}
+		return nil
+	})
+}
+
+// WithPlainRequests sends plain NATS requests, as docs/protocol.md defines
+// them, instead of natscall's envelope: for services that somebody else wrote,
+// in any language, with NATS micro. Cancellation then does not reach the
+// handler, and a handler that has died is noticed at the deadline only.
+func WithPlainRequests() interface {
+	ClientOption
+	CallOption
+} {
+	return forCalls(func(o *callOptions) error { o.plain = true; return nil })
+}
+
+// WithoutRetry sends a request once. By default a call that certainly did not
+// run, because no service was there for a moment, is sent again until its deadline.
+func WithoutRetry() interface {
+	ClientOption
+	CallOption
+} {
+	return forCalls(func(o *callOptions) error { o.once = true; return nil })
+}
+
+// WithHeader adds a header to the request, or to all requests of a client.
+// See [Header] for what is allowed.
+func WithHeader(key, value string) interface {
+	ClientOption
+	CallOption
+} {
+	return forCalls(func(o *callOptions) error {
+		if err := wire.CheckMetadata(key, value); err != nil {
+			return err
+		}
+		h := Header{} // not the one of the client's defaults
+		maps.Copy(h, o.header)
+		h[key] = append(slices.Clip(h[key]), value)
+		o.header = h
+		return nil
+	})
+}
+
+// ResponseHeader stores the metadata of the response in *h, which is emptied first.
+func ResponseHeader(h *Header) CallOption {
+	return option{call: func(o *callOptions) error { o.responseHeader = h; return nil }}
+}
+
+// ResponseTrailer stores the trailer of the response, or of the error, in *h, which is emptied first.
+func ResponseTrailer(h *Header) CallOption {
+	return option{call: func(o *callOptions) error { o.responseTrailer = h; return nil }}
+}
+
+// WithLogger sets where a server reports what no caller can be told, such as
+// the stack of a panic. The default is slog.Default().
+func WithLogger(l *slog.Logger) ServerOption {
+	return option{server: func(o *serverOptions) error {
+		if l == nil {
+			return fmt.Errorf("WithLogger: the logger is nil")
+		}
+		o.logger = l
+		return nil
+	}}
+}
+
+// WithGracePeriod sets how long Run waits, when its context ends, for
+// handlers that are running. The default is 25 s.
+func WithGracePeriod(d time.Duration) ServerOption {
+	return option{server: func(o *serverOptions) error {
+		o.grace = d
+		if d < 0 {
+			return fmt.Errorf("WithGracePeriod(%v): must not be negative", d)
+		}
+		return nil
+	}}
+}
+
+// WithMaxConcurrency sets how many handlers of a service run at once. The
+// default is 1024.
+func WithMaxConcurrency(n int) interface {
+	ServerOption
+	ServiceOption
+} {
+	return forServices(func(o *serviceOptions) error {
+		o.concurrency = n
+		return atLeastOne("WithMaxConcurrency", n)
+	})
+}
+
+// WithMaxQueue sets how many requests of a service wait for a free handler;
+// further ones are refused at once with CodeResourceExhausted. The default is
+// 1024; 0 means none.
+func WithMaxQueue(n int) interface {
+	ServerOption
+	ServiceOption
+} {
+	return forServices(func(o *serviceOptions) error {
+		o.queue = n
+		if n < 0 {
+			return fmt.Errorf("WithMaxQueue(%d): must not be negative", n)
+		}
+		return nil
+	})
+}
+
+// WithQueueGroup sets the queue group, in place of the one of the .proto
+// file or "q": each request goes to one instance of each group.
+func WithQueueGroup(group string) interface {
+	ServerOption
+	ServiceOption
+} {
+	return forServices(func(o *serviceOptions) error {
+		o.queueGroup, o.noQueueGroup = group, false
+		if err := wire.CheckQueueGroup(group); err != nil {
+			return fmt.Errorf("WithQueueGroup: %w", err)
+		}
+		return nil
+	})
+}
+
+// WithoutQueueGroup makes every instance get every request. The caller sees
+// the first answer; this is for one-way methods and for gathering.
+func WithoutQueueGroup() interface {
+	ServerOption
+	ServiceOption
+} {
+	return forServices(func(o *serviceOptions) error {
+		o.queueGroup, o.noQueueGroup = "", true
+		return nil
+	})
+}
+
+// WithMetadata adds metadata that discovery shows. Keys that begin with "natscall." are reserved.
+func WithMetadata(metadata map[string]string) interface {
+	ServerOption
+	ServiceOption
+} {
+	return forServices(func(o *serviceOptions) error {
+		merged := map[string]string{}
+		maps.Copy(merged, o.metadata)
+		maps.Copy(merged, metadata)
+		o.metadata = merged
+		return checkMetadataMap("WithMetadata", metadata)
+	})
+}

@@ -1,0 +1,302 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// serverCall is one request on its way through a server: received (parsed,
+// entered into the table), queued, run, answered. It is answered once: by the
+// goroutine that runs it, or before that by a shutdown that does not wait.
+type serverCall struct {
+	ctx  callContext
+	call Call
+
+	endpoint *endpoint
+	reply    string // subject, or "" where nobody wants an answer
+	id       wire.ID
+	plain    bool
+	codec    Codec
+	body     []byte
+	handled  atomic.Bool // the handler has been called
+
+	answered atomic.Bool
+}
+
+// receive parses a request. An error means that it is to be refused with it.
+func (c *serverCall) receive(m *nats.Msg) *Error {
+	c.reply, c.body = m.Reply, m.Data
+	timeout, err := c.parse(m)
+	if timeout == 0 {
+		timeout = c.endpoint.timeout
+	}
+	c.ctx.call, c.ctx.deadline = &c.call, time.Now().Add(timeout)
+	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
+	return err
+}
+
+func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
+	if c.plain = !wire.IsEnvelope(m.Data); c.plain {
+		return c.parsePlain(m)
+	}
+	e, err := wire.Parse(m.Data)
+	c.id, c.body, c.codec = e.ID, e.Body, Codec(e.Flags.Codec())
+	switch {
+	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrUnsupported):
+		return 0, failf(CodeUnimplemented, NotRun, "%v", err)
+	case err != nil:
+		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+	case e.Kind != wire.KindRequest || e.Flags != wire.Flags(e.Flags.Codec()):
+		return 0, failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
+	}
+	return e.Timeout, nil
+}
+
+func (c *serverCall) parsePlain(m *nats.Msg) (time.Duration, *Error) {
+	c.id = wire.NewID() // for the table; nobody else knows it
+	codec, err := wire.ParseContentType(m.Header.Get(wire.ContentTypeHeader), m.Data, c.endpoint.group15)
+	c.codec = Codec(codec)
+	if err != nil {
+		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+	}
+	timeout, err := wire.ParseTimeout(m.Header.Get(wire.TimeoutHeader))
+	if err != nil {
+		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+	}
+	return timeout, nil
+}
+
+// decode decodes the request.
+func (c *serverCall) decode() (proto.Message, error) {
+	if limit := c.endpoint.service.server.options.maxMessageSize; len(c.body) > limit {
+		return nil, failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", len(c.body), limit)
+	}
+	req := c.endpoint.method.newRequest()
+	if err := c.codec.unmarshal(c.body, req); err != nil {
+		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v: %v", messageName(req), c.codec, err)
+	}
+	return req, nil
+}
+
+// run serves the call on the current goroutine.
+func (c *serverCall) run() {
+	stats := &c.endpoint.stats
+	stats.running.Add(1)
+	started := time.Now()
+	returned := false
+	defer func() {
+		if !returned {
+			c.answerPanic(recover(), started)
+		}
+		c.ctx.end(context.Canceled)
+		c.endpoint.service.calls.remove(c.id)
+		stats.running.Add(-1)
+	}()
+	err := c.serve()
+	returned = true
+	c.answer(err, time.Since(started))
+}
+
+// serve runs the interceptors and the handler.
+func (c *serverCall) serve() *Error {
+	if err := c.ctx.Err(); err != nil {
+		return contextError(err, NotRun)
+	}
+	err := c.endpoint.service.server.next(&c.ctx, &c.call)
+	if err == nil {
+		err = c.call.method.checkResponse(c.call.response)
+	}
+	return c.verdict(err)
+}
+
+// verdict is the error that the caller is told, or nil.
+func (c *serverCall) verdict(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	e := handlerError(err)
+	if !c.handled.Load() {
+		e.execution = NotRun
+	}
+	return e
+}
+
+// handle is what the innermost interceptor of a server calls.
+func handle(ctx context.Context, call *Call) error {
+	req, err := call.Request()
+	if err != nil {
+		return err
+	}
+	call.served.handled.Store(true)
+	call.response, err = call.served.endpoint.invoke(ctx, req)
+	return err
+}
+
+// answerPanic answers a call whose handler did not return. recovered is nil after
+// runtime.Goexit, which nothing can stop.
+func (c *serverCall) answerPanic(recovered any, started time.Time) {
+	what := "the handler ended its goroutine"
+	if recovered != nil {
+		what = "the handler panicked"
+		c.endpoint.log().Error("natscall: "+what, "panic", fmt.Sprint(recovered), "stack", string(debug.Stack()))
+	} else {
+		c.endpoint.log().Error("natscall: " + what + " (runtime.Goexit)")
+	}
+	c.answer(failf(CodeInternal, DidRun, "%s", what), time.Since(started))
+}
+
+// answer counts the call and sends its response, or its error. Only the first
+// answer of a call counts.
+func (c *serverCall) answer(err *Error, took time.Duration) {
+	if !c.answered.CompareAndSwap(false, true) {
+		return
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	if err == nil {
+		err = c.encode(buf)
+	}
+	c.count(err, took)
+	switch {
+	case c.reply == "":
+	case err == nil:
+		c.send(buf)
+	default:
+		c.sendError(buf, err, c.metadata())
+	}
+}
+
+// refuse answers a call in place of the goroutine that would run, or still
+// runs, it.
+func (c *serverCall) refuse(err *Error) {
+	if !c.answered.CompareAndSwap(false, true) {
+		return
+	}
+	c.count(err, 0)
+	if c.reply != "" {
+		buf := takeBuffer()
+		defer buf.putBack()
+		c.sendError(buf, err, nil)
+	}
+}
+
+func (c *serverCall) count(err *Error, took time.Duration) {
+	c.endpoint.stats.inFlight.Add(-1)
+	c.endpoint.stats.count(err, took)
+}
+
+// encode encodes the response into buf.
+func (c *serverCall) encode(buf *buffer) *Error {
+	if !c.plain {
+		buf.b = wire.AppendResponse(buf.b, c.id, wire.Codec(c.codec), 0)
+	}
+	envelope := len(buf.b)
+	var err error
+	if buf.b, err = c.codec.appendMessage(buf.b, c.call.response); err != nil {
+		return failf(CodeInternal, DidRun, "the response does not encode: %v", err)
+	}
+	s := c.endpoint.service.server
+	if size, limit := len(buf.b)-envelope, s.options.maxMessageSize; size > limit {
+		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", size, limit)
+	}
+	if len(buf.b) > smallestMaxPayload && c.reply != "" {
+		if limit := s.nc.MaxPayload(); int64(len(buf.b)) > limit {
+			return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d", len(buf.b), limit)
+		}
+	}
+	return nil
+}
+
+// smallestMaxPayload is a size below which nobody sets max_payload, and
+// beneath which a response need not ask the connection, and its lock, for it.
+// If somebody does, the publish fails, and the caller is told then.
+const smallestMaxPayload = 4096
+
+// send publishes the response.
+func (c *serverCall) send(buf *buffer) {
+	m := nats.Msg{Subject: c.reply, Data: buf.b}
+	var err error
+	if m.Header, err = c.header(); err != nil {
+		c.sendError(buf, failf(CodeInternal, DidRun, "response: %v", err), nil)
+		return
+	}
+	if err = c.publish(&m); errors.Is(err, nats.ErrMaxPayload) {
+		c.sendError(buf, failf(CodeResourceExhausted, DidRun, "the response has %d bytes with its headers, the NATS server's max_payload is %d",
+			len(m.Data), c.endpoint.service.server.nc.MaxPayload()), nil)
+	} else if err != nil {
+		c.endpoint.log().Error("natscall: a response was not sent", "error", err)
+	}
+}
+
+// header is the NATS header of the answer, nil where the handler set none.
+func (c *serverCall) header() (nats.Header, error) {
+	h, err := c.call.responseHeader.appendTo(nil, "")
+	if err != nil {
+		return nil, err
+	}
+	return c.call.responseTrailer.appendTo(h, wire.TrailerPrefix)
+}
+
+// metadata is the header for an error, which travels also without it.
+func (c *serverCall) metadata() nats.Header {
+	h, err := c.header()
+	if err != nil {
+		c.endpoint.log().Error("natscall: metadata of an error was left out", "error", err)
+		return nil
+	}
+	return h
+}
+
+// sendError publishes an error, shortened where it does not fit.
+func (c *serverCall) sendError(buf *buffer, err *Error, metadata nats.Header) {
+	failed := c.publishError(buf, err, metadata)
+	if errors.Is(failed, nats.ErrMaxPayload) {
+		failed = c.publishError(buf, err.shortened(), nil)
+	}
+	if failed != nil {
+		c.endpoint.log().Error("natscall: an error was not sent", "error", failed, "unsent", err)
+	}
+}
+
+func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header) error {
+	buf.b = c.appendStatus(buf.b[:0], err)
+	return c.publish(&nats.Msg{Subject: c.reply, Header: err.header(metadata), Data: buf.b})
+}
+
+// appendStatus encodes an error as the body of the answer: in the codec of a
+// plain request, in Protobuf in an envelope.
+func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
+	codec := c.codec
+	if !c.plain {
+		flags := wire.FlagError
+		if e.execution == NotRun {
+			flags |= wire.FlagNotRun
+		}
+		b, codec = wire.AppendResponse(b, c.id, 0, flags), CodecProto
+	}
+	out, err := codec.appendMessage(b, e.status())
+	if err != nil { // JSON of a detail whose type is not linked here
+		c.endpoint.log().Error("natscall: an error's details were left out", "error", err)
+		bare := *e
+		bare.details = nil
+		out, _ = codec.appendMessage(b, bare.status())
+	}
+	return out
+}
+
+func (c *serverCall) publish(m *nats.Msg) error {
+	nc := c.endpoint.service.server.nc
+	if len(m.Header) > 0 {
+		return nc.PublishMsg(m)
+	}
+	return nc.Publish(m.Subject, m.Data)
+}

@@ -1,0 +1,313 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Server serves any number of services over a NATS connection, on which
+// other servers and clients may be too. Its methods may be called concurrently.
+//
+// A server is made, started and shut down, each once. Services may be
+// registered before and while it runs.
+type Server struct {
+	nc      *nats.Conn
+	options serverOptions
+	next    Next  // the folded interceptors and the handler
+	err     error // of an option
+	errors  asyncErrors
+
+	mu       sync.Mutex
+	state    serverState
+	services []*service
+	closed   chan nats.Status // of the connection, while running
+	ended    chan struct{}    // closed when stopped
+}
+
+// serverState is the state of a server: new -> running -> stopping -> stopped,
+// or new -> stopped. Start and Shutdown change it.
+type serverState uint8
+
+const (
+	serverNew serverState = iota
+	serverRunning
+	serverStopping
+	serverStopped
+)
+
+// ErrServerStopped is returned by the methods of a server that has been shut down.
+var ErrServerStopped = errors.New("rpc: the server has been shut down")
+
+// NewServer returns a server for a connection. An invalid option is the
+// error of Register, Start and Run, with its name.
+func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
+	s := &Server{nc: nc, ended: make(chan struct{})}
+	s.options = serverOptions{
+		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue},
+		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize},
+		logger:         slog.Default(), timeout: defaultTimeout, grace: defaultGracePeriod,
+	}
+	for _, opt := range opts {
+		if opt == nil {
+			s.err = errors.Join(s.err, errNilOption)
+			continue
+		}
+		s.err = errors.Join(s.err, opt.applyServer(&s.options))
+	}
+	if nc == nil {
+		s.err = errors.Join(s.err, errors.New("the NATS connection is nil"))
+	}
+	s.next = chain(s.options.interceptors, handle)
+	s.errors = s.asyncError
+	return s
+}
+
+// Run starts the server, serves until ctx ends, and shuts down, for which
+// running handlers have the grace period. It returns nil after a clean end, and an
+// error if the server could not start, had to stop handlers, or lost its connection for good.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.Start(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.ended:
+		if s.nc.IsClosed() {
+			return fmt.Errorf("rpc: server: %w", nats.ErrConnectionClosed)
+		}
+		return nil
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.grace)
+	defer cancel()
+	return s.Shutdown(grace)
+}
+
+// Start subscribes for all services that are registered and returns when NATS
+// has confirmed it: the server is ready. ctx bounds the wait. Where NATS refuses a
+// subscription Start fails, names it, and nothing stays behind.
+func (s *Server) Start(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return fmt.Errorf("rpc: server: %w", s.err)
+	case s.state == serverRunning:
+		return errors.New("rpc: the server runs already")
+	case s.state != serverNew:
+		return ErrServerStopped
+	}
+	hooks.add(s.nc, &s.errors)
+	if err := s.subscribeLocked(ctx, s.services); err != nil {
+		hooks.remove(s.nc, &s.errors)
+		return fmt.Errorf("rpc: start: %w", err)
+	}
+	s.state = serverRunning
+	s.closed = s.nc.StatusChanged(nats.CLOSED)
+	go s.watchConnection(s.closed)
+	return nil
+}
+
+// watchConnection ends the server when its connection is closed. Shutdown, by
+// closing the channel, ends it otherwise.
+func (s *Server) watchConnection(closed <-chan nats.Status) {
+	if _, ok := <-closed; !ok && !s.nc.IsClosed() {
+		return
+	}
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Shutdown(now); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrServerStopped) {
+		s.options.logger.Error("natscall: shutdown after the connection was closed", "error", err)
+	}
+}
+
+// subscribeLocked starts services and makes sure that NATS has accepted it.
+func (s *Server) subscribeLocked(ctx context.Context, services []*service) (err error) {
+	before := s.nc.LastError()
+	defer func() {
+		if err != nil {
+			for _, svc := range services {
+				svc.unsubscribeAll()
+			}
+		}
+	}()
+	for _, svc := range services {
+		if err = svc.start(); err != nil {
+			return err
+		}
+	}
+	if err = s.flush(ctx); err != nil {
+		return err
+	}
+	// The NATS server reports a refused subscription before it answers the flush.
+	if last := s.nc.LastError(); last != nil && last != before { //nolint:errorlint // identity: is it a new one?
+		if _, refused := violation(last, "Subscription"); refused || errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
+			return last
+		}
+	}
+	return nil
+}
+
+// flushTimeout bounds a flush whose context has no deadline.
+const flushTimeout = 10 * time.Second
+
+func (s *Server) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	if err := s.nc.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return nil
+}
+
+// add makes a service part of the server, and ready if the server runs.
+func (s *Server) add(svc *service) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state > serverRunning {
+		return ErrServerStopped
+	}
+	if err := s.conflictLocked(svc); err != nil {
+		return err
+	}
+	if s.state == serverRunning {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+		defer cancel()
+		if err := s.subscribeLocked(ctx, []*service{svc}); err != nil {
+			return err
+		}
+	}
+	s.services = append(s.services, svc)
+	return nil
+}
+
+// conflictLocked refuses a service that is there, and a subject that is taken.
+func (s *Server) conflictLocked(svc *service) error {
+	taken := map[string]string{}
+	for _, other := range s.services {
+		if other.desc.Name == svc.desc.Name {
+			return errors.New("the server has it already")
+		}
+		for _, e := range other.endpoints {
+			taken[e.subject] = e.method.FullName()
+		}
+	}
+	for _, e := range svc.endpoints {
+		if owner, ok := taken[e.subject]; ok {
+			return fmt.Errorf("%s and %s share the subject %q", owner, e.method.FullName(), e.subject)
+		}
+		taken[e.subject] = e.method.FullName()
+	}
+	return nil
+}
+
+// Unregister takes a service, by its full name, off the server: it waits for its
+// running handlers; when ctx ends first they are cancelled, their callers answered, and ctx's error is returned.
+func (s *Server) Unregister(ctx context.Context, name string) error {
+	s.mu.Lock()
+	running := s.state == serverRunning
+	var svc *service
+	for i, other := range s.services {
+		if other.desc.Name == name {
+			svc = other
+			s.services = append(s.services[:i:i], s.services[i+1:]...)
+			break
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case svc == nil:
+		return fmt.Errorf("rpc: unregister: the server has no service %q", name)
+	case !running:
+		return nil
+	}
+	if err := svc.drain(ctx); err != nil {
+		return fmt.Errorf("rpc: unregister %s: %w", name, err)
+	}
+	return s.flush(ctx)
+}
+
+// Shutdown ends the server without losing a call: it takes no new requests,
+// answers those it has, and returns when their answers are with NATS. When ctx
+// ends first the handlers that still run are cancelled, their callers are
+// answered with CodeUnavailable, and ctx's error is returned. A second
+// Shutdown waits for the first. The connection stays open.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	before := s.state
+	services := s.services
+	switch before {
+	case serverNew:
+		s.state = serverStopped
+		close(s.ended)
+	case serverRunning:
+		s.state = serverStopping
+	}
+	s.mu.Unlock()
+	switch before {
+	case serverNew:
+		return nil
+	case serverRunning:
+		return s.stop(ctx, services)
+	}
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Server) stop(ctx context.Context, services []*service) error {
+	errs := make([]error, len(services))
+	var wg sync.WaitGroup
+	for i, svc := range services {
+		wg.Go(func() { errs[i] = svc.drain(ctx) })
+	}
+	wg.Wait()
+	err := errors.Join(errs...)
+	if !s.nc.IsClosed() {
+		if flushErr := s.flush(context.WithoutCancel(ctx)); err == nil {
+			err = flushErr
+		}
+	}
+	hooks.remove(s.nc, &s.errors)
+	s.nc.RemoveStatusListener(s.closed)
+	s.mu.Lock()
+	s.state = serverStopped
+	s.mu.Unlock()
+	close(s.ended)
+	if err != nil {
+		return fmt.Errorf("rpc: shutdown: %w", err)
+	}
+	return nil
+}
+
+// asyncError reports what NATS does not let the server do: nobody else would notice.
+func (s *Server) asyncError(sub *nats.Subscription, err error) {
+	if subject, ok := violation(err, "Publish"); ok {
+		s.options.logger.Error("natscall: the NATS user may not publish an answer; it needs allow_responses", "subject", subject)
+		return
+	}
+	if sub != nil && s.owns(sub) {
+		s.options.logger.Error("natscall: subscription", "subject", sub.Subject, "error", err)
+	}
+}
+
+func (s *Server) owns(sub *nats.Subscription) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, svc := range s.services {
+		for _, own := range svc.subscriptions() {
+			if own == sub {
+				return true
+			}
+		}
+	}
+	return false
+}

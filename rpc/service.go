@@ -1,0 +1,356 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/nats-io/nuid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// service is a registered service on its way through a server: registered,
+// started (subscribed), draining (no new requests), stopped.
+type service struct {
+	server    *Server
+	desc      *ServiceDesc
+	options   serviceOptions
+	root      string
+	endpoints []*endpoint
+	identity  micro.ServiceIdentity
+
+	pool     *pool
+	calls    callTable
+	started  time.Time
+	draining atomic.Bool
+
+	requests []*nats.Subscription // of the methods
+	control  *nats.Subscription   // cancel and alive
+	verbs    []*nats.Subscription // discovery
+}
+
+// endpoint is a method of a service.
+type endpoint struct {
+	service    *service
+	method     *method
+	subject    string
+	queueGroup string
+	timeout    time.Duration // of requests that name none
+	group15    bool
+	invoke     func(ctx context.Context, req proto.Message) (proto.Message, error)
+	stats      endpointStats
+}
+
+func (e *endpoint) log() *slog.Logger {
+	return e.service.server.options.logger.With("method", e.method.FullName())
+}
+
+// Register adds a service to a server, for generated code. It may be called
+// before and after Start; after it the service is ready when Register returns.
+//
+// It fails where impl is nil, an option is invalid, the description is one
+// that NATS would refuse, the service is there already, the server has
+// stopped, or, on a server that has started, NATS refuses a subscription.
+func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption, handlers ...Handler[S]) error {
+	if any(impl) == nil {
+		return fmt.Errorf("rpc: register %s: the implementation is nil", desc.Name)
+	}
+	svc, err := s.newService(desc, opts)
+	if err != nil {
+		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
+	}
+	for _, h := range handlers {
+		svc.addEndpoint(h.method, func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			return h.invoke(impl, ctx, req)
+		})
+	}
+	if err := s.add(svc); err != nil {
+		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
+	}
+	return nil
+}
+
+// The rules of NATS micro, which discovery tools check.
+var (
+	microName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	semVer    = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$`)
+)
+
+// metadataPrefix is that of the metadata that the runtime adds.
+const metadataPrefix = "natscall."
+
+func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	svc := &service{server: s, desc: desc, options: s.options.serviceOptions, root: wire.Join(s.options.prefix, desc.root())}
+	for _, opt := range opts {
+		if opt == nil {
+			return nil, errNilOption
+		}
+		if err := opt.applyService(&svc.options); err != nil {
+			return nil, err
+		}
+	}
+	if err := errors.Join(desc.check(), wire.CheckSubject(svc.root)); err != nil {
+		return nil, err
+	}
+	svc.pool = newPool(svc.options.concurrency, svc.options.queue)
+	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
+	return svc, nil
+}
+
+func (d *ServiceDesc) check() error {
+	if !microName.MatchString(d.MicroName) {
+		return fmt.Errorf("micro name %q is not made of letters, digits, - and _", d.MicroName)
+	}
+	if !semVer.MatchString(d.Version) {
+		return fmt.Errorf("version %q is not a semantic version", d.Version)
+	}
+	return checkMetadataMap("metadata", d.Metadata)
+}
+
+func (s *service) metadata() map[string]string {
+	m := map[string]string{}
+	maps.Copy(m, s.desc.Metadata)
+	maps.Copy(m, s.options.metadata)
+	m["natscall.service"] = s.desc.Name
+	m["natscall.protocol"] = fmt.Sprint(wire.Version)
+	if s.desc.File != nil {
+		m["natscall.schema"] = schemaHash(s.desc.File)
+	}
+	return m
+}
+
+func (s *service) addEndpoint(m *method, invoke func(context.Context, proto.Message) (proto.Message, error)) {
+	e := &endpoint{service: s, method: m, invoke: invoke, group15: m.hasGroup15(), timeout: m.timeout}
+	if e.timeout == 0 {
+		e.timeout = s.server.options.timeout
+	}
+	e.subject = wire.Join(s.server.options.prefix, m.subject)
+	e.queueGroup = s.queueGroup()
+	s.endpoints = append(s.endpoints, e)
+}
+
+func (s *service) queueGroup() string {
+	switch {
+	case s.options.queueGroup != "":
+		return s.options.queueGroup
+	case s.options.noQueueGroup:
+		return ""
+	case s.desc.QueueGroup != "":
+		return s.desc.QueueGroup
+	case s.desc.NoQueueGroup:
+		return ""
+	}
+	return micro.DefaultQueueGroup
+}
+
+// start subscribes; the caller flushes and checks. Discovery comes last, so that
+// who is listed is there.
+func (s *service) start() error {
+	s.started = time.Now().UTC()
+	if err := s.checkInfo(); err != nil {
+		return err
+	}
+	var err error
+	if s.control, err = s.subscribe(wire.Join(s.root, wire.AllWildcard), "", s.onControl); err != nil {
+		return err
+	}
+	for _, e := range s.endpoints {
+		sub, err := s.subscribe(e.subject, e.queueGroup, e.receive)
+		if err != nil {
+			return err
+		}
+		s.requests = append(s.requests, sub)
+	}
+	for _, subject := range s.verbSubjects() {
+		sub, err := s.subscribe(subject, "", s.onVerb)
+		if err != nil {
+			return err
+		}
+		s.verbs = append(s.verbs, sub)
+	}
+	return nil
+}
+
+func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Subscription, error) {
+	var sub *nats.Subscription
+	var err error
+	if group == "" {
+		sub, err = s.server.nc.Subscribe(subject, f)
+	} else {
+		sub, err = s.server.nc.QueueSubscribe(subject, group, f)
+	}
+	if err == nil {
+		// The callbacks never block, and what they refuse is answered: a limit
+		// here would drop requests without a word.
+		err = sub.SetPendingLimits(-1, -1)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %q: %w", subject, err)
+	}
+	return sub, nil
+}
+
+// receive is the callback of an endpoint's subscription. It never blocks:
+// the call goes to a goroutine or the queue, or is refused.
+func (e *endpoint) receive(m *nats.Msg) {
+	c := &serverCall{endpoint: e}
+	err := c.receive(m)
+	e.stats.inFlight.Add(1)
+	if err != nil {
+		c.refuse(err)
+		return
+	}
+	switch e.service.calls.add(c) {
+	case addedDuplicate:
+		e.stats.inFlight.Add(-1)
+		e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id)
+		return
+	case addedCancelled:
+		c.refuse(contextError(context.Canceled, NotRun))
+		return
+	}
+	if !e.service.pool.submit(c) {
+		e.service.calls.remove(c.id)
+		c.refuse(e.overload())
+	}
+}
+
+// overload is the error of a request that finds no room.
+func (e *endpoint) overload() *Error {
+	if e.service.draining.Load() {
+		return failf(CodeUnavailable, NotRun, "server is draining")
+	}
+	e.stats.shed.Add(1)
+	o := &e.service.options
+	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait", o.concurrency, o.queue)
+}
+
+// onControl is the callback for what every instance is told.
+func (s *service) onControl(m *nats.Msg) {
+	e, err := wire.Parse(m.Data)
+	if err != nil {
+		return // nobody waits for an answer to a bad one
+	}
+	switch e.Kind {
+	case wire.KindCancel:
+		if c := s.calls.cancelled(e.ID); c != nil {
+			c.ctx.end(context.Canceled)
+		}
+	case wire.KindAliveQuery:
+		s.answerAlive(&e, m.Reply)
+	}
+}
+
+func (s *service) answerAlive(query *wire.Envelope, reply string) {
+	var mine []wire.ID
+	for id := range query.IDs() {
+		if s.calls.has(id) {
+			mine = append(mine, id)
+		}
+	}
+	if len(mine) == 0 || reply == "" {
+		return
+	}
+	if err := s.server.nc.Publish(reply, wire.AppendAlive(nil, wire.KindAliveAnswer, mine...)); err != nil {
+		s.server.options.logger.Error("natscall: an alive answer was not sent", "service", s.desc.Name, "error", err)
+	}
+}
+
+// drain stops taking requests and waits until those that were taken are
+// answered. When ctx ends first, the rest is cancelled and answered for.
+func (s *service) drain(ctx context.Context) error {
+	s.unsubscribe(s.verbs)
+	err := s.drainRequests(ctx)
+	s.draining.Store(true)
+	if endErr := s.awaitCalls(ctx); endErr != nil {
+		err = endErr
+		s.abandon()
+	}
+	if s.control != nil {
+		s.unsubscribe([]*nats.Subscription{s.control})
+	}
+	return err
+}
+
+func (s *service) awaitCalls(ctx context.Context) error {
+	ended := s.pool.close()
+	select {
+	case <-ended:
+		return nil
+	default:
+	}
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// drainRequests lets the subscriptions of the methods deliver what they have.
+func (s *service) drainRequests(ctx context.Context) error {
+	var closed []<-chan nats.SubStatus
+	for _, sub := range s.requests {
+		ch := sub.StatusChanged(nats.SubscriptionClosed)
+		// A drain that meets a reconnect leaves interest behind on the NATS
+		// server, so where there is no connection it is Unsubscribe.
+		if !s.server.nc.IsConnected() || sub.Drain() != nil {
+			s.unsubscribe([]*nats.Subscription{sub})
+			continue
+		}
+		closed = append(closed, ch)
+	}
+	for _, ch := range closed {
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			s.unsubscribe(s.requests)
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *service) unsubscribe(subs []*nats.Subscription) {
+	for _, sub := range subs {
+		if err := sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
+			s.server.options.logger.Error("natscall: unsubscribe", "subject", sub.Subject, "error", err)
+		}
+	}
+}
+
+// abandon cancels the calls that are left and answers for them: their callers
+// need not wait for handlers that do not look at their context.
+func (s *service) abandon() {
+	for _, c := range s.calls.all() {
+		c.ctx.end(context.Canceled)
+		c.refuse(c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended")))
+	}
+}
+
+// subscriptions are all that the service has.
+func (s *service) subscriptions() []*nats.Subscription {
+	all := append(append([]*nats.Subscription{}, s.requests...), s.verbs...)
+	if s.control != nil {
+		all = append(all, s.control)
+	}
+	return all
+}
+
+// unsubscribeAll takes back a start that failed.
+func (s *service) unsubscribeAll() {
+	s.unsubscribe(s.subscriptions())
+	s.requests, s.verbs, s.control = nil, nil, nil
+}

@@ -1,0 +1,145 @@
+package rpc
+
+import (
+	"encoding/json"
+	"math/bits"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+)
+
+// endpointStats counts the requests of an endpoint. Every request is counted
+// before its answer is sent, so who has the answers finds the calls in the numbers.
+type endpointStats struct {
+	inFlight  atomic.Int64 // queued and running
+	running   atomic.Int64
+	requests  atomic.Int64
+	errors    atomic.Int64
+	shed      atomic.Int64
+	time      atomic.Int64 // nanoseconds of handlers, in all
+	lastError atomic.Pointer[string]
+	codes     [len(codeNames)]atomic.Int64
+	times     histogram
+}
+
+// count counts a request that is about to be answered; err is nil for success.
+func (s *endpointStats) count(err *Error, took time.Duration) {
+	code := CodeOK
+	if err != nil {
+		code = err.code
+		text := strconv.Itoa(int(err.code)) + ":" + err.Error()
+		s.lastError.Store(&text)
+		s.errors.Add(1)
+	}
+	s.codes[code].Add(1)
+	s.time.Add(int64(took))
+	s.times.add(took)
+	s.requests.Add(1) // last, so that errors never exceed requests
+}
+
+// endpointData is what micro cannot say: the `data` of an endpoint in STATS.
+type endpointData struct {
+	InFlight int64            `json:"in_flight"`
+	Queued   int64            `json:"queued"`
+	Shed     int64            `json:"shed"`
+	P50      float64          `json:"p50_ms"`
+	P99      float64          `json:"p99_ms"`
+	Codes    map[string]int64 `json:"codes"`
+}
+
+func (s *endpointStats) data() json.RawMessage {
+	running, inFlight := s.running.Load(), s.inFlight.Load()
+	d := endpointData{
+		InFlight: inFlight, Queued: max(0, inFlight-running), Shed: s.shed.Load(),
+		P50: milliseconds(s.times.quantile(0.50)), P99: milliseconds(s.times.quantile(0.99)),
+		Codes: map[string]int64{},
+	}
+	for code := range s.codes {
+		if n := s.codes[code].Load(); n > 0 {
+			d.Codes[Code(code).String()] = n
+		}
+	}
+	b, _ := json.Marshal(d) // of numbers and strings: cannot fail
+	return b
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// snapshot fills the numbers of micro's own structure.
+func (s *endpointStats) snapshot(out *micro.EndpointStats) {
+	requests := s.requests.Load()
+	out.NumRequests = int(requests)
+	out.NumErrors = int(min(s.errors.Load(), requests))
+	out.ProcessingTime = time.Duration(s.time.Load())
+	if requests > 0 {
+		out.AverageProcessingTime = out.ProcessingTime / time.Duration(requests)
+	}
+	if text := s.lastError.Load(); text != nil {
+		out.LastError = *text
+	}
+	out.Data = s.data()
+}
+
+// histogram counts durations from a microsecond to an hour in buckets that
+// are an eighth of their value wide, without locks.
+type histogram struct {
+	buckets atomic.Pointer[[histogramSize]atomic.Uint64] // made by the first duration: many endpoints are never called
+}
+
+const (
+	subBuckets    = 8  // of each power of two
+	maxExponent   = 32 // 2^32 microseconds are more than an hour
+	histogramSize = subBuckets * maxExponent
+)
+
+func (h *histogram) add(d time.Duration) {
+	b := h.buckets.Load()
+	if b == nil {
+		h.buckets.CompareAndSwap(nil, new([histogramSize]atomic.Uint64))
+		b = h.buckets.Load()
+	}
+	b[bucketOf(d)].Add(1)
+}
+
+// bucketOf counts linearly below subBuckets microseconds, then by powers of
+// two, each in subBuckets parts.
+func bucketOf(d time.Duration) int {
+	us := uint64(max(0, d.Microseconds()))
+	if us < subBuckets {
+		return int(us)
+	}
+	exp := bits.Len64(us) - bits.Len64(subBuckets-1)
+	return min(exp*subBuckets+int(us>>(exp-1)-subBuckets), histogramSize-1)
+}
+
+// bucketMiddle is the duration in the middle of a bucket.
+func bucketMiddle(i int) time.Duration {
+	if i < subBuckets {
+		return time.Duration(i) * time.Microsecond
+	}
+	exp, part := i/subBuckets, i%subBuckets
+	width := uint64(1) << (exp - 1)
+	low := uint64(subBuckets+part) << (exp - 1)
+	return time.Duration(low+width/2) * time.Microsecond
+}
+
+// quantile returns the duration below which the part q of all durations lies.
+func (h *histogram) quantile(q float64) time.Duration {
+	b := h.buckets.Load()
+	if b == nil {
+		return 0
+	}
+	var total, seen uint64
+	for i := range b {
+		total += b[i].Load()
+	}
+	want := uint64(q * float64(total))
+	for i := range b {
+		if seen += b[i].Load(); seen > want {
+			return bucketMiddle(i)
+		}
+	}
+	return bucketMiddle(histogramSize - 1)
+}

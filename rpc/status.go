@@ -1,0 +1,130 @@
+package rpc
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// status is the error as it crosses the wire.
+func (e *Error) status() *natscallv1.Status {
+	return &natscallv1.Status{Code: int32(e.code), Message: strings.ToValidUTF8(e.message, "\uFFFD"), Details: e.details}
+}
+
+// header is what NATS tools read of an error.
+func (e *Error) header(h nats.Header) nats.Header {
+	if h == nil {
+		h = nats.Header{}
+	}
+	h[micro.ErrorCodeHeader] = []string{strconv.Itoa(int(e.code))}
+	h[micro.ErrorHeader] = []string{wire.ErrorText(e.code.String(), e.message)}
+	return h
+}
+
+// shortenedMessage is how much is left of the message of an error that does not
+// fit into a NATS message: enough to find it in a log.
+const shortenedMessage = 512
+
+// shortened returns the error without what may make it too large to send.
+func (e *Error) shortened() *Error {
+	out := *e
+	out.message = wire.Truncate(e.message, shortenedMessage) + " (shortened, without details: the error exceeds the NATS server's max_payload)"
+	out.details = nil
+	return &out
+}
+
+// parseStatus reads the status of an error response.
+func parseStatus(body []byte, notRun bool) *Error {
+	var s natscallv1.Status
+	if err := proto.Unmarshal(body, &s); err != nil {
+		return failf(CodeInternal, DidRun, "the error response is not a valid status: %v", err)
+	}
+	e := remoteError(&s)
+	if notRun {
+		e.execution = NotRun
+	}
+	return e
+}
+
+func remoteError(s *natscallv1.Status) *Error {
+	e := newError(Code(uint32(s.GetCode())), s.GetMessage())
+	e.details, e.remote, e.execution = s.GetDetails(), true, DidRun
+	return e
+}
+
+// plainError returns the error in a reply to a plain request, or nil.
+func plainError(m *nats.Msg, codec Codec) *Error {
+	code := m.Header.Get(micro.ErrorCodeHeader)
+	if code == "" && m.Header.Get(micro.ErrorHeader) == "" {
+		return nil
+	}
+	var s natscallv1.Status
+	if parsePlainStatus(m.Data, codec, &s) && fmt.Sprint(s.GetCode()) == code {
+		return remoteError(&s)
+	}
+	return strangersError(code, m.Header.Get(micro.ErrorHeader))
+}
+
+func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
+	if codec == CodecProto {
+		return proto.Unmarshal(body, s) == nil
+	}
+	if protojson.Unmarshal(body, s) == nil {
+		return true
+	}
+	proto.Reset(s) // a detail of a type that this program does not have
+	var short struct {
+		Code    int32  `json:"code"`
+		Message string `json:"message"`
+	}
+	err := json.Unmarshal(body, &short)
+	s.Code, s.Message = short.Code, short.Message
+	return err == nil
+}
+
+// strangersError is the error of a service that is not ours: a gRPC code if
+// it is one, else what an HTTP status of that number means, else UNKNOWN.
+func strangersError(code, text string) *Error {
+	n, err := strconv.ParseUint(code, 10, 32)
+	c := Code(n)
+	if err != nil || !c.isError() {
+		c = httpCode(n)
+	}
+	return &Error{code: c, message: strings.TrimPrefix(text, c.String()+": "), remote: true}
+}
+
+// httpCode maps the HTTP statuses that services on NATS micro use for their errors.
+func httpCode(status uint64) Code {
+	switch status {
+	case 400:
+		return CodeInvalidArgument
+	case 401:
+		return CodeUnauthenticated
+	case 403:
+		return CodePermissionDenied
+	case 404:
+		return CodeNotFound
+	case 409:
+		return CodeAborted
+	case 429:
+		return CodeResourceExhausted
+	case 500:
+		return CodeInternal
+	case 501:
+		return CodeUnimplemented
+	case 503:
+		return CodeUnavailable
+	case 504:
+		return CodeDeadlineExceeded
+	}
+	return CodeUnknown
+}

@@ -1,0 +1,297 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+const (
+	// minBackoff is about a round trip within a data centre, maxBackoff what a
+	// rolling restart takes: a caller is at most that late.
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = 500 * time.Millisecond
+)
+
+// send makes a call and sends it again where that is safe, until its deadline.
+// It is the Next behind the last interceptor.
+func (c *Client) send(ctx context.Context, call *Call) error {
+	deadline, byCtx := call.deadline(ctx)
+	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
+	var last *Error // of the attempt before; says more than the deadline that ends the attempts
+	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := a.run(ctx)
+		if err == nil {
+			return nil
+		}
+		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == NotRun {
+			return last
+		}
+		err = err.after(last)
+		if !call.mayRetry(err) {
+			return err
+		}
+		last = err
+		if end := pause(ctx, deadline, backoff/2+rand.N(backoff/2)); errors.Is(end, context.DeadlineExceeded) {
+			return last
+		} else if end != nil {
+			return contextError(end, last.execution)
+		}
+	}
+}
+
+// after returns e as the error of a call whose attempt before ended with
+// last: if that one may have run, so may the call.
+func (e *Error) after(last *Error) *Error {
+	if last == nil || last.execution == NotRun || e.execution != NotRun {
+		return e
+	}
+	out := *e
+	out.execution = MayHaveRun
+	return &out
+}
+
+// deadline is the caller's, else that of the method, else that of the client.
+// byCtx says that ctx ends at the deadline, so that it needs no timer.
+func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
+	deadline, byCtx = ctx.Deadline()
+	timeout := c.options.timeout
+	if timeout == 0 && byCtx {
+		return deadline, true
+	}
+	if timeout == 0 {
+		timeout = c.method.timeout
+	}
+	if timeout == 0 {
+		timeout = c.options.clientTimeout
+	}
+	own := time.Now().Add(timeout)
+	if byCtx && deadline.Before(own) {
+		return deadline, true
+	}
+	return own, false
+}
+
+// mayRetry is the rule of docs/protocol.md: only what certainly did not run,
+// or may run twice, and only what another try can change. A connection that
+// is down is not waited for.
+func (c *Call) mayRetry(err *Error) bool {
+	if c.options.once || err.code != CodeUnavailable {
+		return false
+	}
+	switch err.execution {
+	case NotRun:
+		return err.remote || errors.Is(err, nats.ErrNoResponders)
+	case MayHaveRun:
+		return c.method.Idempotency != IdempotencyUnknown
+	}
+	return false
+}
+
+// pause waits for d; it returns an error when ctx or the deadline ends first.
+func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
+	if time.Until(deadline) <= d {
+		return context.DeadlineExceeded
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// attempt is one sending of a call.
+type attempt struct {
+	client   *Client
+	call     *Call
+	subjects subjects
+	deadline time.Time
+	byCtx    bool
+	left     time.Duration
+}
+
+// run sends the request and waits for the end of the call.
+func (a *attempt) run(ctx context.Context) *Error {
+	if err := ctx.Err(); err != nil {
+		return contextError(err, NotRun)
+	}
+	if a.left = time.Until(a.deadline); a.left <= 0 {
+		return contextError(context.DeadlineExceeded, NotRun)
+	}
+	if err := a.client.open(); err != nil {
+		return err
+	}
+	if a.call.method.kind == KindOneWay {
+		return a.publish(wire.ID{}, "")
+	}
+	return a.roundTrip(ctx)
+}
+
+func (a *attempt) roundTrip(ctx context.Context) *Error {
+	id := wire.NewID()
+	w := a.client.inbox.take()
+	replyTo := w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
+	if err := a.publish(id, replyTo); err != nil {
+		w.stop()
+		w.release()
+		return err
+	}
+	r, err := a.wait(ctx, w)
+	strangers := w.strangers // nobody changes it any more
+	w.release()
+	switch {
+	case err != nil:
+		if errors.Is(err, context.Canceled) && !a.call.options.plain {
+			a.client.cancel(a.subjects.root, id)
+		}
+		return a.blameStrangers(contextError(err, MayHaveRun), strangers)
+	case r.err != nil:
+		return a.blameStrangers(r.err, strangers)
+	}
+	return a.finish(&r)
+}
+
+// wait returns the reply, or the error of ctx, or context.DeadlineExceeded.
+func (a *attempt) wait(ctx context.Context, w *waiter) (reply, error) {
+	var deadline <-chan time.Time
+	if !a.byCtx {
+		deadline = w.alarm(a.left)
+		defer w.timer.Stop()
+	}
+	var err error
+	select {
+	case r := <-w.replies:
+		return r, nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-deadline:
+		err = context.DeadlineExceeded
+	}
+	if r, ok := w.stop(); ok {
+		return r, nil
+	}
+	return reply{}, err
+}
+
+// alarm starts the waiter's timer, which is made once and used again.
+func (w *waiter) alarm(d time.Duration) <-chan time.Time {
+	if w.timer == nil {
+		w.timer = time.NewTimer(d)
+	} else {
+		w.timer.Reset(d)
+	}
+	return w.timer.C
+}
+
+// blameStrangers adds to an error that replies came which were not a
+// natscall server's: the likely cause of a call that got no other.
+func (a *attempt) blameStrangers(err *Error, strangers int) *Error {
+	if strangers == 0 {
+		return err
+	}
+	out := *err
+	out.message += "; a reply came that is not natscall's: a plain NATS service needs rpc.WithPlainRequests, and a JetStream stream may be listening on " + a.subjects.request
+	return &out
+}
+
+// publish encodes the request and publishes it.
+func (a *attempt) publish(id wire.ID, replyTo string) *Error {
+	buf := takeBuffer()
+	defer buf.putBack()
+	m := nats.Msg{Subject: a.subjects.request, Reply: replyTo}
+	plain := a.call.options.plain || a.call.method.kind == KindOneWay
+	codec := a.call.options.codec
+	if !plain {
+		buf.b = wire.AppendRequest(buf.b, id, wire.Codec(codec), a.left)
+	}
+	envelope := len(buf.b)
+	var err error
+	if buf.b, err = codec.appendMessage(buf.b, a.call.request); err != nil {
+		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
+	}
+	if size, limit := len(buf.b)-envelope, a.client.options.maxMessageSize; size > limit {
+		return failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", size, limit)
+	}
+	if m.Header, err = a.header(plain); err != nil {
+		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	}
+	m.Data = buf.b
+	return a.client.publish(&m)
+}
+
+// header returns the NATS header of the request, nil if it needs none.
+func (a *attempt) header(plain bool) (nats.Header, error) {
+	h, err := a.call.header.appendTo(nil, "")
+	if err != nil || !plain {
+		return h, err
+	}
+	if a.call.method.kind == KindOneWay && a.call.options.codec == CodecProto {
+		return h, nil // what a message without a header is taken for
+	}
+	if h == nil {
+		h = nats.Header{}
+	}
+	h[wire.ContentTypeHeader] = []string{a.call.options.codec.contentType()}
+	if a.call.method.kind != KindOneWay {
+		h[wire.TimeoutHeader] = []string{wire.FormatTimeout(a.left)}
+	}
+	return h, nil
+}
+
+// publish hands a message to the connection, which copies it.
+func (c *Client) publish(m *nats.Msg) *Error {
+	var err error
+	if m.Reply != "" && len(m.Header) == 0 {
+		err = c.nc.PublishRequest(m.Subject, m.Reply, m.Data) // does not make a header
+	} else {
+		err = c.nc.PublishMsg(m)
+	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the NATS server's max_payload is %d", len(m.Data), c.nc.MaxPayload()).because(err)
+	}
+	if err != nil {
+		return natsError(err, NotRun)
+	}
+	return nil
+}
+
+// cancel tells the instances of a service that the caller of a call has gone.
+// It is an attempt: the caller waits for nothing any more.
+func (c *Client) cancel(root string, id wire.ID) {
+	_ = c.nc.Publish(wire.Join(root, wire.CancelToken), wire.AppendCancel(nil, id))
+}
+
+// finish turns a reply into the response or error of the call.
+func (a *attempt) finish(r *reply) *Error {
+	call := a.call
+	if len(r.msg.Header) > 0 && (a.client.next != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
+		call.responseHeader, call.responseTrailer = splitHeader(r.msg.Header)
+	}
+	body, codec := r.env.Body, Codec(r.env.Flags.Codec())
+	switch {
+	case call.options.plain:
+		if err := plainError(r.msg, call.options.codec); err != nil {
+			return err
+		}
+		body, codec = r.msg.Data, call.options.codec
+	case r.env.Flags&wire.FlagError != 0:
+		return parseStatus(r.env.Body, r.env.Flags&wire.FlagNotRun != 0)
+	}
+	if limit := a.client.options.maxMessageSize; len(body) > limit {
+		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", len(body), limit)
+	}
+	res := call.method.newResponse()
+	if err := codec.unmarshal(body, res); err != nil {
+		return failf(CodeInternal, DidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
+	}
+	call.response = res
+	return nil
+}

@@ -1,0 +1,231 @@
+package rpc
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+const (
+	// watchInterval is how often a client looks at its waiting calls.
+	watchInterval = 500 * time.Millisecond
+	// askEvery is the number of ticks between two alive queries about a call: a second.
+	askEvery = 2
+	// maxMisses is how many queries in a row may find nobody: one may be lost
+	// while a connection is made anew, two while a machine is out of breath.
+	maxMisses = 3
+	// queryBatch is how many calls share a first query: 1 KiB.
+	queryBatch = 64
+	// aliveSuffix is the last token of the reply subject of alive queries.
+	aliveSuffix = "alive"
+)
+
+// watch finds the calls that nobody works on any more: those whose replica
+// was killed, or whose reply was lost. docs/protocol.md has the rule. It also
+// listens to the connection, so that calls end when it is closed and when it
+// may not publish.
+type watch struct {
+	nc    *nats.Conn
+	inbox *inbox
+	reply string // subject for the answers
+
+	quit   chan struct{}
+	done   chan struct{}
+	errors asyncErrors
+	status chan nats.Status
+
+	mu    sync.Mutex
+	asked map[wire.ID]*waiter // in the last tick; not written to once it is here
+	muted map[string]bool     // roots whose alive subject the client may not publish to
+}
+
+func newWatch(nc *nats.Conn, b *inbox, reply string) *watch {
+	w := &watch{nc: nc, inbox: b, reply: reply, quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{}}
+	w.errors = w.asyncError
+	return w
+}
+
+// start starts the watch's goroutine, which stop or the end of the connection
+// ends; onClosed runs in the latter case.
+func (w *watch) start(onClosed func()) {
+	w.status = w.nc.StatusChanged(nats.CLOSED)
+	hooks.add(w.nc, &w.errors)
+	go func() {
+		defer close(w.done)
+		defer hooks.remove(w.nc, &w.errors)
+		if w.run() {
+			onClosed()
+			w.failAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
+		}
+	}()
+}
+
+// run ticks until it is stopped; it returns true when the connection has been closed.
+func (w *watch) run() (closed bool) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	if w.nc.IsClosed() { // before anybody listened
+		return true
+	}
+	for {
+		select {
+		case <-ticker.C:
+			w.tick()
+		case <-w.status:
+			if w.nc.IsClosed() || w.nc.Status() == nats.CLOSED {
+				return true
+			}
+		case <-w.quit:
+			return false
+		}
+	}
+}
+
+// stop ends the goroutine, waits for it, and ends all calls with err.
+func (w *watch) stop(err *Error) {
+	close(w.quit)
+	<-w.done
+	w.nc.RemoveStatusListener(w.status)
+	w.failAll(err)
+}
+
+// failAll ends all waiting calls.
+func (w *watch) failAll(err *Error) {
+	w.eachWaiting(func(wt *waiter) *Error { return err })
+}
+
+// eachWaiting runs f for every waiting call, under its lock, and ends the
+// call with the error that f returns.
+func (w *watch) eachWaiting(f func(*waiter) *Error) {
+	for _, wt := range *w.inbox.slots.Load() {
+		wt.mu.Lock()
+		if wt.waiting {
+			if err := f(wt); err != nil {
+				wt.waiting = false
+				wt.replies <- reply{err: err}
+			}
+		}
+		wt.mu.Unlock()
+	}
+}
+
+// tick counts, ends the calls that nobody knows, and asks about the others.
+func (w *watch) tick() {
+	connected := w.nc.IsConnected()
+	var q queries
+	asked := map[wire.ID]*waiter{}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.eachWaiting(func(wt *waiter) *Error {
+		wt.age++
+		if wt.age%askEvery != 0 || connected && (wt.plain || w.muted[wt.root]) {
+			return nil
+		}
+		if wt.misses == maxMisses {
+			return lost(connected)
+		}
+		wt.misses++
+		asked[wt.id] = wt
+		q.add(wt)
+		return nil
+	})
+	w.asked = asked
+	if connected {
+		q.publish(w.nc, w.reply)
+	}
+}
+
+func lost(connected bool) *Error {
+	if !connected {
+		return failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost while the call waited (%v)", MayHaveRun)
+	}
+	return failf(CodeUnavailable, MayHaveRun, "no replica works on the call any more (%v)", MayHaveRun)
+}
+
+// queries are the alive queries of one tick: for each service the calls that
+// are asked about for the first time, together, and the others one by one.
+type queries struct {
+	shared map[string][]wire.ID
+	alone  []query
+}
+
+type query struct {
+	root string
+	ids  []wire.ID
+}
+
+func (q *queries) add(wt *waiter) {
+	if wt.misses > 1 {
+		q.alone = append(q.alone, query{wt.root, []wire.ID{wt.id}})
+		return
+	}
+	if q.shared == nil {
+		q.shared = map[string][]wire.ID{}
+	}
+	ids := append(q.shared[wt.root], wt.id)
+	if len(ids) == queryBatch {
+		q.alone = append(q.alone, query{wt.root, ids})
+		ids = nil
+	}
+	q.shared[wt.root] = ids
+}
+
+// publish sends the queries. One that is not sent counts as not answered.
+func (q *queries) publish(nc *nats.Conn, reply string) {
+	for root, ids := range q.shared {
+		if len(ids) > 0 {
+			q.alone = append(q.alone, query{root, ids})
+		}
+	}
+	for _, one := range q.alone {
+		_ = nc.PublishRequest(wire.Join(one.root, wire.AliveToken), reply, wire.AppendAlive(nil, wire.KindAliveQuery, one.ids...))
+	}
+}
+
+// answered takes the answer of an instance: these calls are alive.
+func (w *watch) answered(m *nats.Msg) {
+	e, err := wire.Parse(m.Data)
+	if err != nil || e.Kind != wire.KindAliveAnswer {
+		return // a 503: nobody has any of the calls
+	}
+	w.mu.Lock()
+	asked := w.asked
+	w.mu.Unlock()
+	for id := range e.IDs() {
+		if wt := asked[id]; wt != nil {
+			wt.alive(id)
+		}
+	}
+}
+
+func (w *waiter) alive(id wire.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting && w.id == id {
+		w.misses = 0
+	}
+}
+
+// asyncError ends the calls whose request the NATS server refused.
+func (w *watch) asyncError(_ *nats.Subscription, err error) {
+	subject, ok := violation(err, "Publish")
+	if !ok {
+		return
+	}
+	if root, isQuery := strings.CutSuffix(subject, "."+wire.AliveToken); isQuery {
+		w.mu.Lock()
+		w.muted[root] = true // silence is no sign of death then
+		w.mu.Unlock()
+		return
+	}
+	w.eachWaiting(func(wt *waiter) *Error {
+		if wt.to != subject {
+			return nil
+		}
+		return failf(CodePermissionDenied, NotRun, "the NATS user may not publish to %q", subject).because(err)
+	})
+}
