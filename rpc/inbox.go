@@ -138,16 +138,6 @@ func (w *waiter) release() {
 	w.list.mu.Unlock()
 }
 
-// settle hands r to the call, if it is still the one of that id.
-func (w *waiter) settle(id wire.ID, r reply) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.waiting && w.id == id {
-		w.waiting = false
-		w.replies <- r
-	}
-}
-
 // deliver is the subscription's callback.
 func (b *inbox) deliver(m *nats.Msg) {
 	w, generation := b.find(m.Subject)

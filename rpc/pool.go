@@ -135,10 +135,3 @@ func (p *pool) close() (ended <-chan struct{}) {
 	}
 	return p.ended
 }
-
-// load returns how many calls run and how many wait.
-func (p *pool) load() (running, queued int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.running, len(p.queue) - p.head
-}

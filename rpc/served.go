@@ -151,7 +151,7 @@ func (c *serverCall) answerPanic(recovered any, started time.Time) {
 	} else {
 		c.endpoint.log().Error("natscall: " + what + " (runtime.Goexit)")
 	}
-	c.answer(failf(CodeInternal, DidRun, "%s", what), time.Since(started))
+	c.answer(c.verdict(failf(CodeInternal, DidRun, "%s", what)), time.Since(started))
 }
 
 // answer counts the call and sends its response, or its error. Only the first

@@ -25,7 +25,6 @@ var testDesc = rpc.ServiceDesc{
 type (
 	text  = wrapperspb.StringValue
 	bytes = wrapperspb.BytesValue
-	void  = wrapperspb.BoolValue
 )
 
 var (

@@ -1,0 +1,58 @@
+# The versions of the tools stand in .ci/tools, those of the libraries in go.mod.
+tool = go run $(shell awk '$$1 == "$(1)" { print $$2 }' .ci/tools)
+
+FUZZTIME ?= 10s
+BENCH ?= .
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Run order and inventory on an embedded NATS server, and place orders
+	go run ./examples/shop
+
+.PHONY: test
+test: ## Run all tests with the race detector, and all benchmarks once
+	go test -race -timeout 15m -bench . -benchtime 1x ./...
+
+.PHONY: generate
+generate: ## Write gen/ from proto/
+	$(call tool,buf) generate
+
+.PHONY: lint
+lint: ## Check formatting, Go code and .proto files
+	@test -z "$$(gofmt -l cmd examples proto rpc gen | tee /dev/stderr)"
+	go vet ./...
+	$(call tool,staticcheck) ./...
+	$(call tool,buf) lint
+	$(call tool,buf) breaking --against .ci/baseline.binpb
+
+.PHONY: fresh
+fresh: generate ## Check that gen/ and go.mod are what the sources say
+	go mod tidy -diff
+	git add --intent-to-add gen
+	git diff --exit-code -- gen
+
+.PHONY: baseline
+baseline: ## Make the .proto files of now what `make lint` compares later ones with
+	$(call tool,buf) build -o .ci/baseline.binpb
+
+.PHONY: bench
+bench: ## Measure, each benchmark beside plain nats.go (BENCH=regexp)
+	go test -run '^$$' -bench '$(BENCH)' -benchtime 1s -count 3 ./rpc/...
+
+.PHONY: fuzz
+fuzz: ## Fuzz each parser for FUZZTIME (10s)
+	@for package in $$(grep -rl --include '*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$package/*_test.go | cut -c6-); do \
+			echo "$$package $$target"; go test $$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## Remove what tests and tools left
+	go clean -testcache -fuzzcache
+	rm -f *.test *.out *.prof

@@ -1,0 +1,156 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	orderv1 "github.com/natscall/natscall/gen/order/v1"
+	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
+	"github.com/natscall/natscall/rpc"
+)
+
+// orders implements the generated interface of the order service.
+type orders struct {
+	orderv1nats.UnimplementedOrderServiceServer // methods that are left out
+}
+
+func (orders) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error) {
+	switch id := req.GetOrderId(); id {
+	case "42":
+		rpc.CallFromContext(ctx).ResponseHeader().Set("served-for", rpc.CallFromContext(ctx).Header().Get("tenant"))
+		return &orderv1.GetOrderResponse{Order: &orderv1.Order{OrderId: id}}, nil
+	case "slow":
+		<-ctx.Done() // the caller's deadline, or the caller has gone
+		return nil, ctx.Err()
+	default:
+		return nil, rpc.NewError(rpc.CodeNotFound, "there is no order "+id, durationpb.New(time.Minute))
+	}
+}
+
+// connect starts what a deployment has already: a NATS server.
+func connect() (nc *nats.Conn, stop func()) {
+	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ns.Start()
+	nc, err = nats.Connect("", nats.InProcessServer(ns))
+	if err != nil {
+		log.Fatal(err)
+	}
+	return nc, func() { nc.Close(); ns.Shutdown(); ns.WaitForShutdown() }
+}
+
+// serveOrders starts the order service; in a program it is usually srv.Run(ctx) in main.
+func serveOrders(nc *nats.Conn, opts ...rpc.ServerOption) (stop func()) {
+	srv := rpc.NewServer(nc, opts...)
+	if err := orderv1nats.RegisterOrderServiceServer(srv, orders{}); err != nil {
+		log.Fatal(err)
+	}
+	if err := srv.Start(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	return func() { _ = srv.Shutdown(context.Background()) }
+}
+
+func Example() {
+	nc, stop := connect()
+	defer stop()
+	defer serveOrders(nc)()
+
+	client := rpc.NewClient(nc)
+	defer client.Close()
+	orders := orderv1nats.NewOrderServiceClient(client)
+	res, err := orders.GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "42"})
+	fmt.Println(res.GetOrder().GetOrderId(), err)
+	// Output: 42 <nil>
+}
+
+func ExampleError() {
+	nc, stop := connect()
+	defer stop()
+	defer serveOrders(nc)()
+	client := rpc.NewClient(nc)
+	defer client.Close()
+	orders := orderv1nats.NewOrderServiceClient(client)
+
+	_, err := orders.GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "7"})
+	var e *rpc.Error
+	if errors.As(err, &e) {
+		fmt.Println(e.Code(), "/", e.Message(), "/", e.Execution())
+		fmt.Println("retry after", e.Details()[0].(*durationpb.Duration).AsDuration())
+	}
+
+	_, err = orders.GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "slow"}, rpc.WithTimeout(10*time.Millisecond))
+	fmt.Println(rpc.CodeOf(err), errors.Is(err, context.DeadlineExceeded))
+	// Output:
+	// not_found / there is no order 7 / did run
+	// retry after 1m0s
+	// deadline_exceeded true
+}
+
+func ExampleWithHeader() {
+	nc, stop := connect()
+	defer stop()
+	defer serveOrders(nc)()
+	client := rpc.NewClient(nc)
+	defer client.Close()
+	orders := orderv1nats.NewOrderServiceClient(client)
+
+	var header rpc.Header
+	_, err := orders.GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "42"},
+		rpc.WithHeader("tenant", "acme"), rpc.ResponseHeader(&header))
+	fmt.Println(header.Get("served-for"), err)
+	// Output: acme <nil>
+}
+
+func ExampleInterceptor() {
+	logCalls := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		err := next(ctx, call)
+		side := "client"
+		if call.OnServer() {
+			side = "server"
+		}
+		fmt.Println(side, call.Method(), rpc.CodeOf(err))
+		return err
+	}
+	authenticate := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		if call.Header().Get("token") != "secret" {
+			return rpc.Errorf(rpc.CodeUnauthenticated, "the token is wrong") // before the request is decoded
+		}
+		return next(ctx, call)
+	}
+
+	nc, stop := connect()
+	defer stop()
+	defer serveOrders(nc, rpc.WithInterceptors(logCalls, authenticate))()
+	client := rpc.NewClient(nc, rpc.WithInterceptors(logCalls), rpc.WithHeader("token", "guess"))
+	defer client.Close()
+
+	_, _ = orderv1nats.NewOrderServiceClient(client).GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "42"})
+	// Output:
+	// server /order.v1.OrderService/GetOrder unauthenticated
+	// client /order.v1.OrderService/GetOrder unauthenticated
+}
+
+// Any NATS client can call a method: the body of the request is the message.
+func Example_plainRequest() {
+	nc, stop := connect()
+	defer stop()
+	defer serveOrders(nc)()
+
+	m, err := nc.Request("order.v1.OrderService.GetOrder", []byte(`{"order_id":"42"}`), time.Second)
+	fmt.Println(len(m.Data) > 0, m.Data[0] == '{', err)
+	m, err = nc.Request("order.v1.OrderService.GetOrder", []byte(`{"order_id":"7"}`), time.Second)
+	fmt.Println(m.Header.Get("Nats-Service-Error-Code"), m.Header.Get("Nats-Service-Error"), err)
+	// Output:
+	// true true <nil>
+	// 5 not_found: there is no order 7 <nil>
+}
