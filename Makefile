@@ -17,6 +17,7 @@ demo: ## Run order and inventory on an embedded NATS server, and place orders
 .PHONY: test
 test: ## Run all tests with the race detector, and all benchmarks once
 	go test -race -timeout 15m -bench . -benchtime 1x ./...
+	go test -run Allocations ./rpc/...
 
 .PHONY: generate
 generate: ## Write gen/ from proto/

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
@@ -70,12 +69,13 @@ func BenchmarkUnary(b *testing.B) {
 		for _, p := range peers {
 			b.Run(callers.name+"/"+p.name, func(b *testing.B) {
 				srv := rpctest.NewServer(b)
-				call := p.setup(b, srv.Connect(), srv.Connect())
+				server := srv.Connect()
+				call := p.setup(b, server, srv.Connect())
+				must(b, server.Flush())
 				benchCall(b, callers.n, call)
 			})
 		}
 	}
-	_ = rpc.CodeOK
 }
 
 // benchCall runs b.N calls from so many callers, in a context with a deadline.

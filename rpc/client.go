@@ -22,6 +22,7 @@ type Client struct {
 	options  clientOptions
 	next     Next  // the folded interceptors, or nil
 	err      error // of an option
+	out      publisher
 	inbox    *inbox
 	watch    *watch
 	subjects sync.Map // *method -> subjects, where there is a prefix
@@ -34,7 +35,7 @@ type Client struct {
 // NewClient returns a client for a connection. An invalid option fails every
 // call with CodeInvalidArgument and a message that names it.
 func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
-	c := &Client{nc: nc}
+	c := &Client{nc: nc, out: publisher{nc: nc}}
 	c.options.maxMessageSize = defaultMaxMessageSize
 	c.options.clientTimeout = defaultClientTimeout
 	for _, opt := range opts {

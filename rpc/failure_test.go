@@ -190,13 +190,11 @@ func TestConnectionLost(t *testing.T) {
 			srv := rpctest.NewServer(t)
 			running, finish := make(chan struct{}), make(chan struct{})
 			defer close(finish)
-			s := rpc.NewServer(srv.Connect(nats.ReconnectWait(time.Hour)))
-			must(t, registerTest(s, &funcs{do: func(ctx context.Context, in string) (string, error) {
+			newTestServer(t, srv.Connect(nats.ReconnectWait(time.Hour)), &funcs{do: func(ctx context.Context, in string) (string, error) {
 				close(running)
 				<-finish
 				return in, nil
-			}}))
-			must(t, s.Start(testContext(t)))
+			}}) // ends with its connection
 			nc := srv.Connect(nats.ReconnectWait(time.Hour))
 			c := dial(t, nc)
 			result := make(chan error)

@@ -91,6 +91,8 @@ func (c *serverCall) decode() (proto.Message, error) {
 func (c *serverCall) run() {
 	stats := &c.endpoint.stats
 	stats.running.Add(1)
+	busy := &c.endpoint.service.server.out.busy
+	busy.Add(1)
 	started := time.Now()
 	returned := false
 	defer func() {
@@ -100,6 +102,7 @@ func (c *serverCall) run() {
 		c.ctx.end(context.Canceled)
 		c.endpoint.service.calls.remove(c.id)
 		stats.running.Add(-1)
+		busy.Add(-1)
 	}()
 	err := c.serve()
 	returned = true
@@ -161,18 +164,18 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		return
 	}
 	buf := takeBuffer()
-	defer buf.putBack()
 	if err == nil {
 		err = c.encode(buf)
 	}
 	c.count(err, took)
-	switch {
-	case c.reply == "":
-	case err == nil:
+	if err == nil && c.reply != "" {
 		c.send(buf)
-	default:
+		return
+	}
+	if err != nil && c.reply != "" {
 		c.sendError(buf, err, c.metadata())
 	}
+	buf.putBack()
 }
 
 // refuse answers a call in place of the goroutine that would run, or still
@@ -221,20 +224,26 @@ func (c *serverCall) encode(buf *buffer) *Error {
 // If somebody does, the publish fails, and the caller is told then.
 const smallestMaxPayload = 4096
 
-// send publishes the response.
+// send publishes the response, with those of other calls.
 func (c *serverCall) send(buf *buffer) {
-	m := nats.Msg{Subject: c.reply, Data: buf.b}
-	var err error
-	if m.Header, err = c.header(); err != nil {
+	h, err := c.header()
+	if err != nil {
 		c.sendError(buf, failf(CodeInternal, DidRun, "response: %v", err), nil)
+		buf.putBack()
 		return
 	}
-	if err = c.publish(&m); errors.Is(err, nats.ErrMaxPayload) {
-		c.sendError(buf, failf(CodeResourceExhausted, DidRun, "the response has %d bytes with its headers, the NATS server's max_payload is %d",
-			len(m.Data), c.endpoint.service.server.nc.MaxPayload()), nil)
-	} else if err != nil {
-		c.endpoint.log().Error("natscall: a response was not sent", "error", err)
+	c.endpoint.service.server.out.publish(outgoing{nats.Msg{Subject: c.reply, Header: h, Data: buf.b}, buf, c})
+}
+
+// unsent tells the caller, as far as that is possible, that the response cannot be sent.
+func (c *serverCall) unsent(m *nats.Msg, err error) {
+	failed := natsError(err, DidRun)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		failed.message = fmt.Sprintf("the response has %d bytes and headers, more than the NATS server's max_payload", len(m.Data))
 	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	c.sendError(buf, failed, nil)
 }
 
 // header is the NATS header of the answer, nil where the handler set none.
@@ -269,7 +278,7 @@ func (c *serverCall) sendError(buf *buffer, err *Error, metadata nats.Header) {
 
 func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header) error {
 	buf.b = c.appendStatus(buf.b[:0], err)
-	return c.publish(&nats.Msg{Subject: c.reply, Header: err.header(metadata), Data: buf.b})
+	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: err.header(metadata), Data: buf.b})
 }
 
 // appendStatus encodes an error as the body of the answer: in the codec of a
@@ -291,12 +300,4 @@ func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 		out, _ = codec.appendMessage(b, bare.status())
 	}
 	return out
-}
-
-func (c *serverCall) publish(m *nats.Msg) error {
-	nc := c.endpoint.service.server.nc
-	if len(m.Header) > 0 {
-		return nc.PublishMsg(m)
-	}
-	return nc.Publish(m.Subject, m.Data)
 }

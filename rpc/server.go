@@ -22,6 +22,7 @@ type Server struct {
 	next    Next  // the folded interceptors and the handler
 	err     error // of an option
 	errors  asyncErrors
+	out     publisher
 
 	mu       sync.Mutex
 	state    serverState
@@ -47,7 +48,7 @@ var ErrServerStopped = errors.New("rpc: the server has been shut down")
 // NewServer returns a server for a connection. An invalid option is the
 // error of Register, Start and Run, with its name.
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
-	s := &Server{nc: nc, ended: make(chan struct{})}
+	s := &Server{nc: nc, out: publisher{nc: nc}, ended: make(chan struct{})}
 	s.options = serverOptions{
 		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue},
 		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize},
@@ -116,7 +117,10 @@ func (s *Server) Start(ctx context.Context) error {
 // watchConnection ends the server when its connection is closed. Shutdown, by
 // closing the channel, ends it otherwise.
 func (s *Server) watchConnection(closed <-chan nats.Status) {
-	if _, ok := <-closed; !ok && !s.nc.IsClosed() {
+	if !s.nc.IsClosed() { // else it was closed before anybody listened
+		<-closed
+	}
+	if !s.nc.IsClosed() {
 		return
 	}
 	now, cancel := context.WithCancel(context.Background())

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -131,7 +132,7 @@ func TestRun(t *testing.T) {
 func TestRunEndsWithTheConnection(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()
-	s := rpc.NewServer(nc)
+	s := rpc.NewServer(nc, rpc.WithLogger(slog.New(slog.DiscardHandler)))
 	handler := make(chan error)
 	must(t, registerTest(s, &funcs{do: func(ctx context.Context, in string) (string, error) {
 		handler <- nil

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -130,20 +131,25 @@ func (a *attempt) run(ctx context.Context) *Error {
 		return err
 	}
 	if a.call.method.kind == KindOneWay {
-		return a.publish(wire.ID{}, "")
+		return a.publishOneWay()
 	}
 	return a.roundTrip(ctx)
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
+	out := &a.client.out
+	out.busy.Add(1)
+	defer out.busy.Add(-1)
 	id := wire.NewID()
 	w := a.client.inbox.take()
-	replyTo := w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
-	if err := a.publish(id, replyTo); err != nil {
+	m := nats.Msg{Subject: a.subjects.request, Reply: w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)}
+	buf, failed := a.encode(&m, id)
+	if failed != nil {
 		w.stop()
 		w.release()
-		return err
+		return failed
 	}
+	out.publish(outgoing{m, buf, w})
 	r, err := a.wait(ctx, w)
 	strangers := w.strangers // nobody changes it any more
 	w.release()
@@ -202,29 +208,64 @@ func (a *attempt) blameStrangers(err *Error, strangers int) *Error {
 	return &out
 }
 
-// publish encodes the request and publishes it.
-func (a *attempt) publish(id wire.ID, replyTo string) *Error {
-	buf := takeBuffer()
-	defer buf.putBack()
-	m := nats.Msg{Subject: a.subjects.request, Reply: replyTo}
+// encode completes the message of a request. Its data is the buffer, which is
+// the caller's to put back.
+func (a *attempt) encode(m *nats.Msg, id wire.ID) (*buffer, *Error) {
 	plain := a.call.options.plain || a.call.method.kind == KindOneWay
+	var err error
+	if m.Header, err = a.header(plain); err != nil {
+		return nil, failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	}
+	buf := takeBuffer()
 	codec := a.call.options.codec
 	if !plain {
 		buf.b = wire.AppendRequest(buf.b, id, wire.Codec(codec), a.left)
 	}
 	envelope := len(buf.b)
-	var err error
 	if buf.b, err = codec.appendMessage(buf.b, a.call.request); err != nil {
-		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
+		buf.putBack()
+		return nil, failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
 	if size, limit := len(buf.b)-envelope, a.client.options.maxMessageSize; size > limit {
-		return failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", size, limit)
-	}
-	if m.Header, err = a.header(plain); err != nil {
-		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+		buf.putBack()
+		return nil, failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", size, limit)
 	}
 	m.Data = buf.b
-	return a.client.publish(&m)
+	return buf, nil
+}
+
+// publishOneWay publishes at once, so that the caller learns of an error.
+func (a *attempt) publishOneWay() *Error {
+	m := nats.Msg{Subject: a.subjects.request}
+	buf, failed := a.encode(&m, wire.ID{})
+	if failed != nil {
+		return failed
+	}
+	defer buf.putBack()
+	return unsentError(&m, publishMsg(a.client.nc, &m))
+}
+
+// unsent ends the call whose request could not be published, unless it has ended.
+func (w *waiter) unsent(m *nats.Msg, err error) {
+	failed := unsentError(m, err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting && w.subject == m.Reply { // a call that ended without a reply has left its reply subject
+		w.waiting = false
+		w.replies <- reply{err: failed}
+	}
+}
+
+// unsentError is the error of a request that could not be published.
+func unsentError(m *nats.Msg, err error) *Error {
+	if err == nil {
+		return nil
+	}
+	e := natsError(err, NotRun)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		e.message = fmt.Sprintf("the request has %d bytes, more than the NATS server's max_payload", len(m.Data))
+	}
+	return e
 }
 
 // header returns the NATS header of the request, nil if it needs none.
@@ -244,23 +285,6 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 		h[wire.TimeoutHeader] = []string{wire.FormatTimeout(a.left)}
 	}
 	return h, nil
-}
-
-// publish hands a message to the connection, which copies it.
-func (c *Client) publish(m *nats.Msg) *Error {
-	var err error
-	if m.Reply != "" && len(m.Header) == 0 {
-		err = c.nc.PublishRequest(m.Subject, m.Reply, m.Data) // does not make a header
-	} else {
-		err = c.nc.PublishMsg(m)
-	}
-	if errors.Is(err, nats.ErrMaxPayload) {
-		return failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the NATS server's max_payload is %d", len(m.Data), c.nc.MaxPayload()).because(err)
-	}
-	if err != nil {
-		return natsError(err, NotRun)
-	}
-	return nil
 }
 
 // cancel tells the instances of a service that the caller of a call has gone.

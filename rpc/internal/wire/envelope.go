@@ -22,6 +22,8 @@ const (
 	HeaderSize = 20
 
 	idOffset = 4
+	// maxTimeoutBytes is how long the varint of a timeout may be.
+	maxTimeoutBytes = 9
 )
 
 // Kind is the kind of an envelope.
@@ -137,7 +139,7 @@ func (e *Envelope) check() error {
 
 func (e *Envelope) cutTimeout() error {
 	micros, n := binary.Uvarint(e.Body)
-	if n <= 0 || micros > math.MaxInt64/uint64(time.Microsecond) {
+	if n <= 0 || n > maxTimeoutBytes || micros > math.MaxInt64/uint64(time.Microsecond) {
 		return ErrTimeout
 	}
 	e.Timeout = time.Duration(micros) * time.Microsecond
@@ -163,8 +165,18 @@ func (e *Envelope) IDs() func(yield func(ID) bool) {
 // timeout above zero is rounded up to a microsecond, so that it stays one.
 func AppendRequest(b []byte, id ID, codec Codec, timeout time.Duration) []byte {
 	b = appendHeader(b, KindRequest, Flags(codec), id)
-	micros := max(0, (timeout+time.Microsecond-1)/time.Microsecond)
-	return binary.AppendUvarint(b, uint64(micros))
+	return binary.AppendUvarint(b, roundUp(timeout, time.Microsecond))
+}
+
+// roundUp is d in whole units, so that a timeout above zero stays one. The
+// largest durations, of a deadline that is centuries away, are rounded down:
+// a unit more would not fit into a Duration on the other side.
+func roundUp(d, unit time.Duration) uint64 {
+	n := max(0, d/unit)
+	if d%unit > 0 && n < math.MaxInt64/unit {
+		n++
+	}
+	return uint64(n)
 }
 
 // AppendResponse appends the envelope of a response; the message or status follows.

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"mime"
 	"strconv"
 	"strings"
 	"time"
@@ -83,11 +82,8 @@ func ParseContentType(header string, body []byte, group15 bool) (Codec, error) {
 		}
 		return CodecProto, nil
 	}
-	mediaType, _, err := mime.ParseMediaType(header)
-	if err != nil {
-		return 0, fmt.Errorf("header %s: %q: %w", ContentTypeHeader, header, err)
-	}
-	switch mediaType {
+	mediaType, _, _ := strings.Cut(header, ";")
+	switch strings.ToLower(strings.TrimSpace(mediaType)) {
 	case ContentTypeProto, "application/x-protobuf":
 		return CodecProto, nil
 	case ContentTypeJSON:
@@ -113,7 +109,7 @@ func ParseTimeout(header string) (time.Duration, error) {
 
 // FormatTimeout is the inverse of ParseTimeout, rounded up to a millisecond.
 func FormatTimeout(d time.Duration) string {
-	return strconv.FormatInt(int64((d+time.Millisecond-1)/time.Millisecond), 10)
+	return strconv.FormatUint(roundUp(d, time.Millisecond), 10)
 }
 
 // maxErrorText bounds the error text in a header, which counts against max_payload.
@@ -125,7 +121,7 @@ func ErrorText(code, message string) string {
 	if message != "" {
 		text += ": " + message
 	}
-	return Truncate(strings.TrimSpace(strings.Map(blankControl, text)), maxErrorText)
+	return strings.TrimSpace(Truncate(strings.Map(blankControl, text), maxErrorText))
 }
 
 func blankControl(r rune) rune {

@@ -1,0 +1,130 @@
+package wire_test
+
+import (
+	"bufio"
+	"encoding/hex"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// protocolPage is normative; its hex blocks are what this package must write and read.
+const protocolPage = "../../../docs/protocol.md"
+
+// TestProtocolPage checks every hex block of the page, and that there is a
+// block for everything that is checked.
+func TestProtocolPage(t *testing.T) {
+	blocks := hexBlocks(t)
+	for name, example := range examples(t) {
+		block, ok := blocks[name]
+		if !ok {
+			t.Errorf("%s has no block `hex %s`", protocolPage, name)
+			continue
+		}
+		delete(blocks, name)
+		if diff := cmp.Diff(block, example.bytes); diff != "" {
+			t.Errorf("%s is not written like the page (-page +code):\n%s", name, diff)
+		}
+		parsed, err := wire.Parse(block)
+		if err != nil {
+			t.Errorf("%s is not read: %v", name, err)
+		}
+		if diff := cmp.Diff(example.parsed, parsed); diff != "" {
+			t.Errorf("%s is read wrong (-want +got):\n%s", name, diff)
+		}
+	}
+	for name := range blocks {
+		t.Errorf("no test knows the block `hex %s`", name)
+	}
+}
+
+type example struct {
+	bytes  []byte
+	parsed wire.Envelope
+}
+
+// examples are what the page shows, by the names of its blocks.
+func examples(t *testing.T) map[string]example {
+	id, second := wire.ID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, wire.ID{}
+	for i := range second {
+		second[i] = byte(16 + i)
+	}
+	message := encode(t, wrapperspb.String("42"))
+	notFound := encode(t, &natscallv1.Status{Code: 5, Message: "no order 42"})
+	draining := encode(t, &natscallv1.Status{Code: 14, Message: "server is draining"})
+	refused := wire.FlagError | wire.FlagNotRun
+	return map[string]example{
+		"request": {append(wire.AppendRequest(nil, id, wire.CodecProto, 2*time.Second), message...),
+			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: 2 * time.Second, Body: message}},
+		"response": {append(wire.AppendResponse(nil, id, wire.CodecProto, 0), message...),
+			wire.Envelope{Kind: wire.KindResponse, ID: id, Body: message}},
+		"error": {append(wire.AppendResponse(nil, id, wire.CodecProto, wire.FlagError), notFound...),
+			wire.Envelope{Kind: wire.KindResponse, Flags: wire.FlagError, ID: id, Body: notFound}},
+		"refusal": {append(wire.AppendResponse(nil, id, wire.CodecProto, refused), draining...),
+			wire.Envelope{Kind: wire.KindResponse, Flags: refused, ID: id, Body: draining}},
+		"cancel": {wire.AppendCancel(nil, id),
+			wire.Envelope{Kind: wire.KindCancel, ID: id, Body: []byte{}}},
+		"alive-query": {wire.AppendAlive(nil, wire.KindAliveQuery, id, second),
+			wire.Envelope{Kind: wire.KindAliveQuery, ID: id, Body: second[:]}},
+		"alive-answer": {wire.AppendAlive(nil, wire.KindAliveAnswer, second),
+			wire.Envelope{Kind: wire.KindAliveAnswer, ID: second, Body: []byte{}}},
+	}
+}
+
+func encode(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// hexBlocks reads the blocks that begin with "```hex NAME".
+func hexBlocks(t testing.TB) map[string][]byte {
+	t.Helper()
+	f, err := os.Open(protocolPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	blocks, name := map[string][]byte{}, ""
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		line := lines.Text()
+		if start, ok := strings.CutPrefix(line, "```hex"); ok {
+			if name = strings.TrimSpace(start); name == "" || blocks[name] != nil {
+				t.Fatalf("a hex block has no name, or one that is taken: %q", line)
+			}
+			blocks[name] = []byte{}
+			continue
+		}
+		if strings.HasPrefix(line, "```") {
+			name = ""
+		}
+		if name != "" {
+			blocks[name] = append(blocks[name], unhex(t, line)...)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return blocks
+}
+
+func unhex(t testing.TB, text string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+	if err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	return b
+}
