@@ -50,6 +50,9 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 	}
 	e, err := wire.Parse(m.Data)
 	c.id, c.body, c.codec = e.ID, e.Body, Codec(e.Flags.Codec())
+	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
+		c.reply = "" // they are never answered
+	}
 	switch {
 	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrUnsupported):
 		return 0, failf(CodeUnimplemented, NotRun, "%v", err)

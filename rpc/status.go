@@ -68,7 +68,7 @@ func plainError(m *nats.Msg, codec Codec) *Error {
 		return nil
 	}
 	var s natscallv1.Status
-	if parsePlainStatus(m.Data, codec, &s) && fmt.Sprint(s.GetCode()) == code {
+	if parsePlainStatus(m.Data, codec, &s) && fmt.Sprint(s.GetCode()) == code && Code(s.GetCode()).isError() {
 		return remoteError(&s)
 	}
 	return strangersError(code, m.Header.Get(micro.ErrorHeader))

@@ -68,6 +68,9 @@ func CheckQueueGroup(group string) error {
 	if group == "" {
 		return errors.New("queue group is empty")
 	}
+	if len(group) > maxSubject {
+		return fmt.Errorf("queue group %.32q... is longer than %d bytes", group, maxSubject)
+	}
 	for _, r := range group {
 		if r <= ' ' || r > '~' || r == '*' || r == '>' {
 			return fmt.Errorf("queue group %q: it may not contain %q", group, r)
