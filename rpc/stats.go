@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/micro"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // endpointStats counts the requests of an endpoint. Every request is counted
@@ -29,7 +31,9 @@ func (s *endpointStats) count(err *Error, took time.Duration) {
 	code := CodeOK
 	if err != nil {
 		code = err.code
-		text := strconv.Itoa(int(err.code)) + ":" + err.Error()
+		// Shortened to one line, like the header that NATS tools read: several
+		// long texts would make STATS larger than max_payload.
+		text := strconv.Itoa(int(err.code)) + ":" + wire.ErrorText(err.code.String(), err.message)
 		s.lastError.Store(&text)
 		s.errors.Add(1)
 	}

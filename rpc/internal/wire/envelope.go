@@ -47,7 +47,6 @@ const (
 	FlagNotRun Flags = 1 << 5 // the handler certainly did not run
 
 	codecMask Flags = 0b11
-	flagsMask       = codecMask | FlagError | FlagNotRun
 )
 
 // Codec is the encoding of a message in an envelope.
@@ -120,11 +119,15 @@ func Parse(data []byte) (Envelope, error) {
 // check refuses what this version does not define, and takes the timeout off
 // the body of a request.
 func (e *Envelope) check() error {
-	if e.Flags&^flagsMask != 0 || e.Flags.Codec() > CodecJSON {
+	allowed := codecMask | FlagError | FlagNotRun
+	if e.Kind == KindOpen {
+		allowed = codecMask | FlagHalfClose
+	}
+	if e.Flags&^allowed != 0 || e.Flags.Codec() > CodecJSON {
 		return fmt.Errorf("%w: flags %#02x", ErrUnsupported, uint8(e.Flags))
 	}
 	switch e.Kind {
-	case KindRequest:
+	case KindRequest, KindOpen:
 		return e.cutTimeout()
 	case KindResponse, KindCancel:
 		return nil
@@ -164,7 +167,10 @@ func (e *Envelope) IDs() func(yield func(ID) bool) {
 // AppendRequest appends the envelope of a request; the message follows. A
 // timeout above zero is rounded up to a microsecond, so that it stays one.
 func AppendRequest(b []byte, id ID, codec Codec, timeout time.Duration) []byte {
-	b = appendHeader(b, KindRequest, Flags(codec), id)
+	return appendTimeout(appendHeader(b, KindRequest, Flags(codec), id), timeout)
+}
+
+func appendTimeout(b []byte, timeout time.Duration) []byte {
 	return binary.AppendUvarint(b, roundUp(timeout, time.Microsecond))
 }
 

@@ -39,7 +39,7 @@ func TestParseRefusals(t *testing.T) {
 		{"version 2", envelope(2, 1, 0, 0), wire.ErrVersion},
 		{"version 2 of an unknown kind", envelope(2, 99, 0xff), wire.ErrVersion},
 		{"kind 0", envelope(1, 0, 0, 0), wire.ErrUnsupported},
-		{"kind 6", envelope(1, 6, 0, 0), wire.ErrUnsupported},
+		{"kind 7", envelope(1, 7, 0, 0), wire.ErrUnsupported},
 		{"kind 255", envelope(1, 255, 0, 0), wire.ErrUnsupported},
 		{"codec 2", envelope(1, 1, 2, 0), wire.ErrUnsupported},
 		{"codec 3", envelope(1, 2, 3), wire.ErrUnsupported},
@@ -236,6 +236,10 @@ func rewrite(e *wire.Envelope) []byte {
 	switch e.Kind {
 	case wire.KindRequest:
 		return append(wire.AppendRequest(nil, e.ID, wire.Codec(e.Flags), e.Timeout), e.Body...)
+	case wire.KindOpen:
+		b := append(wire.AppendRequest(nil, e.ID, 0, e.Timeout), e.Body...)
+		b[2], b[3] = byte(e.Kind), byte(e.Flags)
+		return b
 	case wire.KindAliveQuery, wire.KindAliveAnswer:
 		b := wire.AppendAlive(nil, e.Kind, slices.Collect(e.IDs())...)
 		b[3] = byte(e.Flags) // they have no use for flags, and do not refuse them

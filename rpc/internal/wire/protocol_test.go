@@ -33,7 +33,7 @@ func TestProtocolPage(t *testing.T) {
 		if diff := cmp.Diff(block, example.bytes); diff != "" {
 			t.Errorf("%s is not written like the page (-page +code):\n%s", name, diff)
 		}
-		parsed, err := wire.Parse(block)
+		parsed, err := parse(block)
 		if err != nil {
 			t.Errorf("%s is not read: %v", name, err)
 		}
@@ -46,9 +46,16 @@ func TestProtocolPage(t *testing.T) {
 	}
 }
 
+func parse(block []byte) (any, error) {
+	if wire.IsFrame(block) {
+		return wire.ParseFrame(block)
+	}
+	return wire.Parse(block)
+}
+
 type example struct {
 	bytes  []byte
-	parsed wire.Envelope
+	parsed any // a wire.Envelope or wire.Frame
 }
 
 // examples are what the page shows, by the names of its blocks.
@@ -61,6 +68,8 @@ func examples(t *testing.T) map[string]example {
 	notFound := encode(t, &natscallv1.Status{Code: 5, Message: "no order 42"})
 	draining := encode(t, &natscallv1.Status{Code: 14, Message: "server is draining"})
 	refused := wire.FlagError | wire.FlagNotRun
+	first := append(wire.AppendMessagePrefix(nil, len(message)), message...)
+	two := []byte("\x00\x00\x00\x00\x01x\x00\x00\x00\x00\x01y")
 	return map[string]example{
 		"request": {append(wire.AppendRequest(nil, id, wire.CodecProto, 2*time.Second), message...),
 			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: 2 * time.Second, Body: message}},
@@ -76,6 +85,14 @@ func examples(t *testing.T) map[string]example {
 			wire.Envelope{Kind: wire.KindAliveQuery, ID: id, Body: second[:]}},
 		"alive-answer": {wire.AppendAlive(nil, wire.KindAliveAnswer, second),
 			wire.Envelope{Kind: wire.KindAliveAnswer, ID: second, Body: []byte{}}},
+		"open": {wire.AppendOpen(nil, id, wire.CodecProto, 2*time.Second, wire.Open{Credit: 512 << 10, Data: first, Last: true}),
+			wire.Envelope{Kind: wire.KindOpen, Flags: wire.FlagHalfClose, ID: id, Timeout: 2 * time.Second, Body: append([]byte{0x80, 0x80, 0x20}, first...)}},
+		"accept":        {append(wire.AppendFrame(nil, wire.KindAccept, 512<<10), "ABC"...), wire.Frame{Kind: wire.KindAccept, Number: 512 << 10, Body: []byte("ABC")}},
+		"data":          {append(wire.AppendFrame(nil, wire.KindData, 1), two...), wire.Frame{Kind: wire.KindData, Number: 1, Body: two}},
+		"end":           {wire.AppendFrame(nil, wire.KindEnd, 2), wire.Frame{Kind: wire.KindEnd, Number: 2, Body: []byte{}}},
+		"credit":        {wire.AppendFrame(nil, wire.KindCredit, 1<<20), wire.Frame{Kind: wire.KindCredit, Number: 1 << 20, Body: []byte{}}},
+		"heartbeat":     {wire.AppendFrame(nil, wire.KindHeartbeat, 2), wire.Frame{Kind: wire.KindHeartbeat, Number: 2, Body: []byte{}}},
+		"stream-cancel": {wire.AppendFrame(nil, wire.KindStreamCancel, 0), wire.Frame{Kind: wire.KindStreamCancel, Body: []byte{}}},
 	}
 }
 

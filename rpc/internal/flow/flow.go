@@ -1,0 +1,292 @@
+// Package flow has the two halves of a stream as state machines without I/O,
+// locks or clocks: what may be sent, what has been received, and what of it is
+// an error. docs/protocol.md, "Streams", is its source.
+//
+// A Sender takes messages and gives frames, as far as there is credit; a
+// Receiver takes frames, gives messages, and says when to grant more credit.
+package flow
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+const (
+	// Window is how much a receiver lets a sender be ahead, in bytes of the
+	// credit: with it a stream on loopback reaches its full rate, and another
+	// call on the same connection waits less than a millisecond behind it.
+	Window = 512 << 10
+	// MaxBody is the largest body of a frame: past 16 KiB size hardly matters
+	// for the rate, and small frames let other calls in between.
+	MaxBody = 64 << 10
+)
+
+// The errors of a Receiver. All end the stream.
+var (
+	ErrLost     = errors.New("a frame was lost, or came twice")
+	ErrCredit   = errors.New("the peer has sent more than its credit")
+	ErrTooLarge = errors.New("message is too large")
+	ErrPrefix   = errors.New("malformed message prefix")
+	ErrPartial  = errors.New("the stream ended within a message")
+	ErrAfterEnd = errors.New("a frame came after the end")
+)
+
+// Sender is the sending half of a stream.
+type Sender struct {
+	buffer  []byte // the byte stream that is not framed yet, from start on
+	start   int
+	credit  uint64 // total that the peer has granted
+	spent   uint64 // of it
+	next    uint64 // sequence of the next data or end frame
+	closing bool   // nothing is pushed any more
+	ended   bool   // the end frame has been taken
+}
+
+// Grow returns where to encode a message: append it to the result, which ends
+// with room for its prefix, and hand that to Push.
+func (s *Sender) Grow() []byte {
+	if s.start > len(s.buffer)/2 { // what has been framed is the larger part
+		n := copy(s.buffer, s.buffer[s.start:])
+		s.buffer, s.start = s.buffer[:n], 0
+	}
+	return append(s.buffer, 0, 0, 0, 0, 0)
+}
+
+// Push takes the buffer of Grow with the message appended to it.
+func (s *Sender) Push(b []byte) {
+	wire.PutMessagePrefix(b[len(s.buffer):], len(b)-len(s.buffer)-wire.MessagePrefix)
+	s.buffer = b
+}
+
+// Buffered is how many bytes wait to be framed.
+func (s *Sender) Buffered() int { return len(s.buffer) - s.start }
+
+// Grant raises the credit; credits may come late or twice.
+func (s *Sender) Grant(total uint64) { s.credit = max(s.credit, total) }
+
+// Close says that nothing more is pushed: the end frame follows what is buffered.
+func (s *Sender) Close() { s.closing = true }
+
+// Discard is Close without what is buffered.
+func (s *Sender) Discard() {
+	s.closing = true
+	s.buffer, s.start = nil, 0
+}
+
+// Ended tells whether the end frame has been taken.
+func (s *Sender) Ended() bool { return s.ended }
+
+// Next is the sequence of the next data or end frame, for heartbeats.
+func (s *Sender) Next() uint64 { return s.next }
+
+// AppendFrame appends the next frame to b: data, or the end. ok is false
+// while there is nothing to send, or no credit for it.
+func (s *Sender) AppendFrame(b []byte, maxBody int) (frame []byte, kind wire.Kind, ok bool) {
+	n := min(s.Buffered(), maxBody, s.room())
+	switch {
+	case n > 0:
+		b = append(wire.AppendFrame(b, wire.KindData, s.next), s.buffer[s.start:s.start+n]...)
+		kind = wire.KindData
+		s.start += n
+		s.spent += uint64(n + wire.FrameCost)
+	case s.Buffered() == 0 && s.closing && !s.ended:
+		b = wire.AppendFrame(b, wire.KindEnd, s.next)
+		kind, s.ended = wire.KindEnd, true
+		s.buffer, s.start = nil, 0
+	default:
+		return b, 0, false
+	}
+	s.next++
+	return b, kind, true
+}
+
+// CanSend tells whether AppendFrame has a frame.
+func (s *Sender) CanSend() bool {
+	if s.Buffered() > 0 {
+		return s.room() > 0
+	}
+	return s.closing && !s.ended
+}
+
+// Bare takes the sequence of a data frame without a body, which carries only
+// headers and is free.
+func (s *Sender) Bare() (sequence uint64) {
+	s.next++
+	return s.next - 1
+}
+
+// Opening takes what is buffered, to travel in the open and for free, if all
+// of it fits there; else nothing. The bytes are valid until the next Grow.
+func (s *Sender) Opening() []byte {
+	if s.Buffered() > wire.MaxOpenData {
+		return nil
+	}
+	b := s.buffer[s.start:]
+	s.start = len(s.buffer)
+	return b
+}
+
+// EndedInOpening says that the open has carried the half-close too.
+func (s *Sender) EndedInOpening() { s.closing, s.ended = true, true }
+
+func (s *Sender) room() int {
+	if s.credit < s.spent+wire.FrameCost {
+		return 0
+	}
+	return int(min(s.credit-s.spent-wire.FrameCost, MaxBody))
+}
+
+// Receiver is the receiving half of a stream.
+type Receiver struct {
+	// MaxMessage bounds a message in bytes. It must be set before the first frame.
+	MaxMessage int
+
+	frames  [][]byte // bodies that have not been read
+	offset  int      // into the first of them
+	next    uint64   // sequence of the next frame
+	got     uint64   // cost of all frames
+	read    uint64   // cost of those that have been read
+	granted uint64
+	ended   bool
+
+	prefix  [wire.MessagePrefix]byte
+	havePre int
+	message []byte // that is being put together
+	need    int    // its length, once the prefix is complete
+}
+
+// Data takes the body of a data frame, which it keeps.
+func (r *Receiver) Data(sequence uint64, body []byte) error {
+	if err := r.advance(sequence); err != nil || len(body) == 0 {
+		return err
+	}
+	r.got += uint64(len(body) + wire.FrameCost)
+	if r.got > r.granted {
+		return fmt.Errorf("%w: %d of %d bytes", ErrCredit, r.got, r.granted)
+	}
+	r.frames = append(r.frames, body)
+	return nil
+}
+
+// Opening takes what came in the open, which needs no credit.
+func (r *Receiver) Opening(data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	cost := uint64(len(data) + wire.FrameCost)
+	r.got, r.granted = r.got+cost, r.granted+cost
+	r.frames = append(r.frames, data)
+}
+
+// End takes the end frame.
+func (r *Receiver) End(sequence uint64) error {
+	if err := r.advance(sequence); err != nil {
+		return err
+	}
+	r.ended = true
+	return nil
+}
+
+// Heartbeat checks what a heartbeat says about frames before it.
+func (r *Receiver) Heartbeat(next uint64) error {
+	if next != r.next {
+		return fmt.Errorf("%w: frame %d is expected, the peer is at %d", ErrLost, r.next, next)
+	}
+	return nil
+}
+
+func (r *Receiver) advance(sequence uint64) error {
+	if r.ended {
+		return ErrAfterEnd
+	}
+	if sequence != r.next {
+		return fmt.Errorf("%w: frame %d came in the place of %d", ErrLost, sequence, r.next)
+	}
+	r.next++
+	return nil
+}
+
+// Ended tells whether the end frame has come; messages may be left to be read.
+func (r *Receiver) Ended() bool { return r.ended }
+
+// EndedInOpening says that the open has carried the half-close.
+func (r *Receiver) EndedInOpening() { r.ended = true }
+
+// Grant returns the credit to tell the sender, if it is time to: at the start
+// and when half of the window has been read.
+func (r *Receiver) Grant() (total uint64, due bool) {
+	total = r.read + Window
+	if r.ended || total < r.granted+Window/2 && r.granted > 0 {
+		return r.granted, false
+	}
+	r.granted = max(r.granted, total)
+	return r.granted, true
+}
+
+// Message returns the next message. ok is false where none is complete; then
+// an ended stream has nothing more. The bytes are the caller's.
+func (r *Receiver) Message() (message []byte, ok bool, err error) {
+	for len(r.frames) > 0 {
+		if r.havePre < len(r.prefix) {
+			if err := r.readPrefix(); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
+		if whole := r.take(r.need - len(r.message)); len(r.message) == 0 && len(whole) == r.need {
+			r.message = whole // not copied: nobody else has these bytes
+		} else {
+			r.message = append(r.message, whole...)
+		}
+		if len(r.message) == r.need {
+			return r.complete(), true, nil
+		}
+	}
+	if r.havePre == len(r.prefix) && r.need == 0 { // its prefix was the end of a frame
+		return r.complete(), true, nil
+	}
+	if r.ended && r.havePre > 0 {
+		return nil, false, ErrPartial
+	}
+	return nil, false, nil
+}
+
+// complete returns the message that has come together and starts the next.
+func (r *Receiver) complete() []byte {
+	m := r.message
+	r.message, r.havePre, r.need = nil, 0, 0
+	return m[:len(m):len(m)]
+}
+
+// readPrefix reads as much of a prefix as the first frame has.
+func (r *Receiver) readPrefix() error {
+	r.havePre += copy(r.prefix[r.havePre:], r.take(len(r.prefix)-r.havePre))
+	if r.havePre < len(r.prefix) {
+		return nil
+	}
+	n, err := wire.ParseMessagePrefix(r.prefix[:])
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPrefix, err)
+	}
+	if n > r.MaxMessage {
+		return fmt.Errorf("%w: it has %d bytes, the limit is %d", ErrTooLarge, n, r.MaxMessage)
+	}
+	r.need = n
+	return nil
+}
+
+// take takes up to n bytes of the first frame.
+func (r *Receiver) take(n int) []byte {
+	f := r.frames[0][r.offset:]
+	n = min(n, len(f))
+	r.read += uint64(n)
+	r.offset += n
+	if n == len(f) {
+		r.read += wire.FrameCost
+		r.frames[0] = nil
+		r.frames, r.offset = r.frames[1:], 0
+	}
+	return f[:n]
+}

@@ -1,0 +1,279 @@
+package flow
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+const maxMessage = 1 << 20
+
+// pair is a sender and a receiver with a wire between them.
+type pair struct {
+	s     Sender
+	r     Receiver
+	wire  []wire.Frame
+	sent  [][]byte
+	got   [][]byte
+	ended bool
+}
+
+func newPair() *pair {
+	p := &pair{r: Receiver{MaxMessage: maxMessage}}
+	p.grant()
+	return p
+}
+
+func (p *pair) grant() {
+	if total, due := p.r.Grant(); due {
+		p.s.Grant(total)
+	}
+}
+
+func (p *pair) push(m []byte) {
+	p.s.Push(append(p.s.Grow(), m...))
+	p.sent = append(p.sent, slices.Clone(m))
+}
+
+func (p *pair) frame(maxBody int) bool {
+	can := p.s.CanSend()
+	b, kind, ok := p.s.AppendFrame(nil, maxBody)
+	if ok != can {
+		panic(fmt.Sprintf("CanSend %v, AppendFrame %v", can, ok))
+	}
+	if !ok {
+		return false
+	}
+	f, err := wire.ParseFrame(b)
+	if err != nil || f.Kind != kind {
+		panic(fmt.Sprintf("%v %v", f, err))
+	}
+	p.wire = append(p.wire, f)
+	return true
+}
+
+func (p *pair) deliver() error {
+	f := p.wire[0]
+	p.wire = p.wire[1:]
+	if f.Kind == wire.KindEnd {
+		return p.r.End(f.Number)
+	}
+	return p.r.Data(f.Number, f.Body)
+}
+
+func (p *pair) read() (bool, error) {
+	m, ok, err := p.r.Message()
+	if ok {
+		p.got = append(p.got, m)
+	}
+	p.ended = !ok && err == nil && p.r.Ended()
+	return ok, err
+}
+
+// TestRandomSteps drives a pair through random steps; whatever their order,
+// what is read is what was pushed, in order, then the end, and neither side keeps more than it may.
+func TestRandomSteps(t *testing.T) {
+	for seed := range uint64(300) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		p := newPair()
+		messages := rnd.IntN(60)
+		for steps := 0; !p.ended; steps++ {
+			if steps > 1_000_000 {
+				t.Fatalf("seed %d: no end; %d sent, %d got", seed, len(p.sent), len(p.got))
+			}
+			switch rnd.IntN(5) {
+			case 0:
+				if len(p.sent) < messages {
+					p.push(randomMessage(rnd))
+				} else {
+					p.s.Close()
+				}
+			case 1:
+				p.frame(1 + rnd.IntN(MaxBody))
+			case 2:
+				if len(p.wire) > 0 {
+					if err := p.deliver(); err != nil {
+						t.Fatalf("seed %d: %v", seed, err)
+					}
+				}
+			case 3:
+				if _, err := p.read(); err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+			case 4:
+				p.grant()
+			}
+			if kept := kept(&p.r); kept > Window+MaxBody { // a frame of which a part was read is there as a whole
+				t.Fatalf("seed %d: the receiver keeps %d bytes", seed, kept)
+			}
+		}
+		if len(p.got) != messages || !slices.EqualFunc(p.sent, p.got, bytes.Equal) {
+			t.Fatalf("seed %d: %d of %d messages came, or others", seed, len(p.got), messages)
+		}
+		if err := p.r.Heartbeat(p.s.Next()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func kept(r *Receiver) (n int) {
+	for _, f := range r.frames {
+		n += len(f) + wire.FrameCost
+	}
+	return n
+}
+
+func randomMessage(rnd *rand.Rand) []byte {
+	size := []int{0, 1, rnd.IntN(100), rnd.IntN(MaxBody * 2), rnd.IntN(maxMessage)}[rnd.IntN(5)]
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(rnd.Uint32())
+	}
+	return b
+}
+
+// TestFaultyWire: a frame that is lost, doubled or out of order is noticed
+// before anything behind it is read, and never a clean end.
+func TestFaultyWire(t *testing.T) {
+	for seed := range uint64(500) {
+		rnd := rand.New(rand.NewPCG(seed, 2))
+		p := newPair()
+		for range 2 + rnd.IntN(5) {
+			p.push(randomMessage(rnd)[:0])
+			p.push([]byte("message"))
+			for p.frame(1 + rnd.IntN(10)) {
+			}
+		}
+		p.s.Close()
+		p.frame(MaxBody)
+		i := rnd.IntN(len(p.wire) - 1)
+		fault := []string{"lose", "double", "swap"}[rnd.IntN(3)]
+		switch fault {
+		case "lose":
+			p.wire = slices.Delete(p.wire, i, i+1)
+		case "double":
+			p.wire = slices.Insert(p.wire, i, p.wire[i])
+		case "swap":
+			p.wire[i], p.wire[i+1] = p.wire[i+1], p.wire[i]
+		}
+		var err error
+		for err == nil && len(p.wire) > 0 {
+			err = p.deliver()
+		}
+		if !errors.Is(err, ErrLost) {
+			t.Fatalf("seed %d, %s at %d: %v", seed, fault, i, err)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	prefix := func(n int, rest ...byte) []byte { return append(wire.AppendMessagePrefix(nil, n), rest...) }
+	tests := []struct {
+		name string
+		do   func(*Receiver) error
+		want error
+	}{
+		{"too large", func(r *Receiver) error { return dataAndRead(r, prefix(maxMessage+1)) }, ErrTooLarge},
+		{"absurd length", func(r *Receiver) error { return dataAndRead(r, []byte{0, 255, 255, 255, 255}) }, ErrTooLarge},
+		{"prefix", func(r *Receiver) error { return dataAndRead(r, []byte{9, 0, 0, 0, 0}) }, ErrPrefix},
+		{"partial prefix", func(r *Receiver) error { _ = r.Data(0, []byte{0, 0}); _ = r.End(1); return read(r) }, ErrPartial},
+		{"partial message", func(r *Receiver) error { _ = r.Data(0, prefix(3, 'a')); _ = r.End(1); return read(r) }, ErrPartial},
+		{"after the end", func(r *Receiver) error { _ = r.End(0); return r.Data(1, []byte{1}) }, ErrAfterEnd},
+		{"second end", func(r *Receiver) error { _ = r.End(0); return r.End(1) }, ErrAfterEnd},
+		{"credit", func(r *Receiver) error { return r.Data(0, make([]byte, Window-wire.FrameCost+1)) }, ErrCredit},
+		{"credit by small frames", smallFrames, ErrCredit},
+		{"heartbeat ahead", func(r *Receiver) error { return r.Heartbeat(1) }, ErrLost},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := &Receiver{MaxMessage: maxMessage}
+			r.Grant()
+			if err := test.do(r); !errors.Is(err, test.want) {
+				t.Errorf("error is %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+func dataAndRead(r *Receiver, body []byte) error {
+	if err := r.Data(0, body); err != nil {
+		return err
+	}
+	return read(r)
+}
+
+func read(r *Receiver) error {
+	for {
+		if _, ok, err := r.Message(); err != nil || !ok {
+			return err
+		}
+	}
+}
+
+func smallFrames(r *Receiver) error {
+	for i := range uint64(Window) {
+		if err := r.Data(i, []byte{0}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestBufferIsBounded: a sender that is never quite done does not grow.
+func TestBufferIsBounded(t *testing.T) {
+	p := newPair()
+	for range 20_000 {
+		p.push(make([]byte, 1000))
+		for p.s.Buffered() > 3000 {
+			p.frame(1500)
+			if err := p.deliver(); err != nil {
+				t.Fatal(err)
+			}
+			for ok := true; ok; {
+				ok, _ = p.read()
+			}
+			p.grant()
+		}
+		p.got, p.sent = nil, nil
+	}
+	if n := cap(p.s.buffer); n > 64<<10 {
+		t.Errorf("the buffer has grown to %d bytes", n)
+	}
+}
+
+// FuzzReceiver: whatever a peer sends, a receiver keeps at most its window and one message.
+func FuzzReceiver(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 0, 3, 'a', 'b', 'c'}, uint8(2))
+	f.Add([]byte{0, 0, 0, 0, 0, 1}, uint8(1))
+	f.Fuzz(func(t *testing.T, data []byte, cut uint8) {
+		r := &Receiver{MaxMessage: 100}
+		r.Grant()
+		var out []byte
+		var sequence uint64
+		for body := range slices.Chunk(data, int(cut)+1) {
+			if r.Data(sequence, body) != nil {
+				return
+			}
+			sequence++
+			for {
+				m, ok, err := r.Message()
+				if err != nil {
+					return
+				}
+				if !ok {
+					break
+				}
+				out = append(wire.AppendMessagePrefix(out, len(m)), m...)
+			}
+			r.Grant()
+		}
+		if !bytes.HasPrefix(data, out) {
+			t.Errorf("%x is read as %x", data, out)
+		}
+	})
+}

@@ -1,0 +1,132 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// KindOpen opens a stream. It is an envelope, with a call id.
+const KindOpen Kind = 6
+
+// The kinds of stream frames. They have a number in the place of a call id.
+const (
+	KindAccept Kind = iota + 16
+	KindData
+	KindEnd
+	KindCredit
+	KindHeartbeat
+	KindStreamCancel
+)
+
+// FlagHalfClose says that the sender of an open sends no more messages.
+const FlagHalfClose Flags = 1 << 6
+
+const (
+	// MaxFrameHeader bounds what stands before the body of a frame.
+	MaxFrameHeader = 4 + binary.MaxVarintLen64
+	// FrameCost is what a data frame costs of the credit beside its body:
+	// about what it takes to keep it.
+	FrameCost = 64
+	// MaxOpenData is how much of the byte stream an open may carry.
+	MaxOpenData = 32 << 10
+	// MessagePrefix is the size of what stands before each message.
+	MessagePrefix = 5
+)
+
+// The errors of ParseFrame and ParseOpen.
+var (
+	ErrFrame = errors.New("invalid stream frame")
+	ErrOpen  = errors.New("invalid open")
+)
+
+// Frame is a parsed stream frame. Body aliases the parsed bytes.
+type Frame struct {
+	Kind   Kind
+	Number uint64 // credit or sequence, as the kind says
+	Body   []byte
+}
+
+// IsFrame tells whether data is a stream frame rather than an envelope.
+func IsFrame(data []byte) bool {
+	return len(data) >= 4 && data[0] == Mark && Kind(data[2]) >= KindAccept
+}
+
+// ParseFrame parses a stream frame.
+func ParseFrame(data []byte) (Frame, error) {
+	if !IsFrame(data) {
+		return Frame{}, fmt.Errorf("%w: %d bytes", ErrFrame, len(data))
+	}
+	f := Frame{Kind: Kind(data[2])}
+	n := 0
+	f.Number, n = binary.Uvarint(data[4:])
+	switch {
+	case data[1] != Version:
+		return f, fmt.Errorf("%w: %d; this side speaks %d", ErrVersion, data[1], Version)
+	case f.Kind > KindStreamCancel || data[3] != 0:
+		return f, fmt.Errorf("%w: kind %d, flags %#02x", ErrUnsupported, data[2], data[3])
+	case n <= 0 || f.Number > maxNumber:
+		return f, fmt.Errorf("%w: its number is cut off or too large", ErrFrame)
+	}
+	f.Body = data[4+n:]
+	return f, nil
+}
+
+// maxNumber leaves room for additions without overflow.
+const maxNumber = 1 << 62
+
+// AppendFrame appends the header of a frame; the body follows.
+func AppendFrame(b []byte, kind Kind, number uint64) []byte {
+	return binary.AppendUvarint(append(b, Mark, Version, byte(kind), 0), number)
+}
+
+// Open is what an open says beside the fields of every envelope.
+type Open struct {
+	Credit uint64
+	Data   []byte // the first bytes of the client's byte stream
+	Last   bool   // the client sends no messages after those in Data
+}
+
+// ParseOpen reads the body of an envelope of KindOpen.
+func ParseOpen(e *Envelope) (Open, error) {
+	credit, n := binary.Uvarint(e.Body)
+	if n <= 0 || credit > maxNumber {
+		return Open{}, fmt.Errorf("%w: its credit is cut off or too large", ErrOpen)
+	}
+	o := Open{Credit: credit, Data: e.Body[n:], Last: e.Flags&FlagHalfClose != 0}
+	if len(o.Data) > MaxOpenData {
+		return Open{}, fmt.Errorf("%w: %d bytes of data, the limit is %d", ErrOpen, len(o.Data), MaxOpenData)
+	}
+	return o, nil
+}
+
+// AppendOpen appends an open.
+func AppendOpen(b []byte, id ID, codec Codec, timeout time.Duration, o Open) []byte {
+	flags := Flags(codec)
+	if o.Last {
+		flags |= FlagHalfClose
+	}
+	b = appendHeader(b, KindOpen, flags, id)
+	b = appendTimeout(b, timeout)
+	return append(binary.AppendUvarint(b, o.Credit), o.Data...)
+}
+
+// AppendMessagePrefix appends what stands before a message of n bytes.
+func AppendMessagePrefix(b []byte, n int) []byte {
+	return binary.BigEndian.AppendUint32(append(b, 0), uint32(n))
+}
+
+// PutMessagePrefix writes the prefix of a message of n bytes into b.
+func PutMessagePrefix(b []byte, n int) {
+	b[0] = 0
+	binary.BigEndian.PutUint32(b[1:MessagePrefix], uint32(n))
+}
+
+// ParseMessagePrefix reads the length of the message behind a prefix.
+func ParseMessagePrefix(b []byte) (n int, err error) {
+	if b[0] != 0 {
+		return 0, fmt.Errorf("%w: message flags %#02x", ErrUnsupported, b[0])
+	}
+	return int(binary.BigEndian.Uint32(b[1:MessagePrefix])), nil
+}
