@@ -8,6 +8,7 @@ require (
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/nats-io/nuid v1.0.1
+	github.com/santhosh-tekuri/jsonschema/v5 v5.3.1 // only for tests: the validator of natscli
 	go.uber.org/goleak v1.3.0
 	google.golang.org/protobuf v1.36.12
 )

@@ -23,6 +23,10 @@ type Call struct {
 
 	options *callOptions // of a client's call
 	served  *serverCall  // of a server's call: where the request still has to be decoded
+	stream  *stream      // of a client's streaming call, once it is open
+
+	onSend, onReceive func(proto.Message) error
+	onEnd             []func(error)
 }
 
 // Method returns the full name of the method, as in "/order.v1.OrderService/PlaceOrder".
@@ -85,6 +89,49 @@ func (c *Call) Response() proto.Message { return c.response }
 // SetResponse lets an interceptor answer in place of next, for instance from
 // a cache. The message must be of the method's response type, or the call ends with CodeInternal.
 func (c *Call) SetResponse(m proto.Message) { c.response = m }
+
+// OnSend makes f see each message of a stream before it is sent on this
+// side; its error is that of Send. Call it before next. Several are called in their order.
+func (c *Call) OnSend(f func(proto.Message) error) { c.onSend = both(c.onSend, f) }
+
+// OnReceive makes f see each message of a stream after it was received on this
+// side; its error is that of Recv. Call it before next.
+func (c *Call) OnReceive(f func(proto.Message) error) { c.onReceive = both(c.onReceive, f) }
+
+func both(f, g func(proto.Message) error) func(proto.Message) error {
+	if f == nil {
+		return g
+	}
+	return func(m proto.Message) error {
+		if err := f(m); err != nil {
+			return err
+		}
+		return g(m)
+	}
+}
+
+// OnEnd makes f run once when the call is over on this side, with its error:
+// a client's stream goes on after next has returned, which opens it. For
+// other calls next returns at the same time. Call it before next.
+func (c *Call) OnEnd(f func(error)) { c.onEnd = append(c.onEnd, f) }
+
+// ended runs what OnEnd has collected. err is nil after a clean end.
+func (c *Call) ended(err error) {
+	for i := len(c.onEnd) - 1; i >= 0; i-- {
+		c.onEnd[i](err)
+	}
+}
+
+// Draining returns a channel that is closed when the server begins to shut
+// down. A streaming handler that would go on for long ends then, best with
+// CodeUnavailable, so that its caller moves to another instance; else it is cancelled
+// when the grace period is over. On a client it returns nil.
+func (c *Call) Draining() <-chan struct{} {
+	if c.served == nil {
+		return nil
+	}
+	return c.served.endpoint.service.drainStarted
+}
 
 // Next is the rest of a call: the interceptors that are left and then the
 // handler (on the server) or the wire (on the client).

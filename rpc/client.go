@@ -25,6 +25,7 @@ type Client struct {
 	out      publisher
 	inbox    *inbox
 	watch    *watch
+	streams  streamTable
 	subjects sync.Map // *method -> subjects, where there is a prefix
 
 	mu     sync.Mutex
@@ -38,6 +39,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 	c := &Client{nc: nc, out: publisher{nc: nc}}
 	c.options.maxMessageSize = defaultMaxMessageSize
 	c.options.clientTimeout = defaultClientTimeout
+	c.options.heartbeat = defaultHeartbeat
 	for _, opt := range opts {
 		if opt == nil {
 			c.err = errors.Join(c.err, errNilOption)
@@ -45,6 +47,8 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 		}
 		c.err = errors.Join(c.err, opt.applyClient(&c.options))
 	}
+	c.streams.heartbeat = c.options.heartbeat
+	c.streams.rootOf = func(m *method) string { return c.subjectsOf(m).root }
 	if len(c.options.interceptors) > 0 {
 		c.next = chain(c.options.interceptors, c.send)
 	}
@@ -65,6 +69,7 @@ func (c *Client) Close() error {
 	}
 	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, MayHaveRun, "the client was closed"))
+	c.streams.close(failf(CodeCanceled, MayHaveRun, "the client was closed"))
 	if errors.Is(err, nats.ErrConnectionClosed) {
 		return nil // and the subscription with it
 	}
@@ -88,14 +93,18 @@ func (c *Client) open() *Error {
 		return failf(CodeInvalidArgument, NotRun, "client: %v", c.err).because(c.err)
 	}
 	prefix := c.nc.NewInbox() + "."
+	c.streams.inbox = prefix
 	b := newInbox(prefix)
 	w := newWatch(c.nc, b, prefix+aliveSuffix)
 	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
-		if m.Subject == w.reply {
+		switch token := m.Subject[len(prefix):]; {
+		case token == aliveSuffix:
 			w.answered(m)
-			return
+		case token[0] == streamToken[0]:
+			c.streams.deliver(m, token[1:])
+		default:
+			b.deliver(m)
 		}
-		b.deliver(m)
 	})
 	if err != nil {
 		return natsError(err, NotRun)
@@ -106,8 +115,13 @@ func (c *Client) open() *Error {
 		return natsError(err, NotRun)
 	}
 	c.sub, c.inbox, c.watch = sub, b, w
-	w.start(c.closedByConn)
+	w.start(c.connectionLost, c.closedByConn)
 	return nil
+}
+
+// connectionLost runs when the connection is down: frames may be lost.
+func (c *Client) connectionLost() {
+	c.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 }
 
 // closedByConn runs when the connection has been closed for good.
@@ -137,6 +151,7 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 
 // end gives the caller of a client's call what it asked for.
 func (c *Call) end(err error) (proto.Message, error) {
+	c.ended(err)
 	fillHeader(c.options.responseHeader, c.responseHeader)
 	fillHeader(c.options.responseTrailer, c.responseTrailer)
 	if err != nil {
@@ -166,11 +181,7 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 // they return is what a client promises: an *Error or a response.
 func (c *Client) intercepted(ctx context.Context, call *Call) error {
 	if err := c.next(ctx, call); err != nil {
-		var e *Error
-		if errors.As(err, &e) && error(e) == err {
-			return err
-		}
-		return handlerError(err)
+		return asError(err)
 	}
 	if call.method.kind == KindOneWay {
 		return nil

@@ -32,8 +32,8 @@ type callContext struct {
 	after []*func() // of AfterFunc, in order
 }
 
-// Deadline implements context.Context. Every call has one.
-func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, true }
+// Deadline implements context.Context. Every call has one, but for streams.
+func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
 
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
@@ -51,7 +51,7 @@ func (c *callContext) Done() <-chan struct{} {
 		c.done = make(chan struct{})
 		if c.err != nil {
 			close(c.done)
-		} else {
+		} else if !c.deadline.IsZero() {
 			c.timer = time.AfterFunc(time.Until(c.deadline), c.expire)
 		}
 	}
@@ -64,7 +64,7 @@ func (c *callContext) Err() error {
 	c.mu.Lock()
 	err := c.err
 	c.mu.Unlock()
-	if err == nil && !time.Now().Before(c.deadline) {
+	if err == nil && !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
 		c.expire()
 		return c.Err()
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -34,13 +35,29 @@ func (s *service) onVerb(m *nats.Msg) {
 	if answer == nil {
 		return // a verb of somebody else's, or of a newer ADR
 	}
-	data, err := json.Marshal(answer)
-	if err == nil {
-		err = s.server.nc.Publish(m.Reply, data)
+	err := s.publishJSON(m.Reply, answer)
+	if stats, ok := answer.(micro.Stats); ok && errors.Is(err, nats.ErrMaxPayload) {
+		err = s.publishJSON(m.Reply, bareStats(stats)) // the numbers at least
 	}
 	if err != nil {
 		s.server.options.logger.Error("natscall: a discovery answer was not sent", "subject", m.Subject, "error", err)
 	}
+}
+
+func (s *service) publishJSON(reply string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return s.server.nc.Publish(reply, data)
+}
+
+// bareStats leaves out what may be long.
+func bareStats(stats micro.Stats) micro.Stats {
+	for _, e := range stats.Endpoints {
+		e.LastError, e.Data = "", nil
+	}
+	return stats
 }
 
 func (s *service) answerVerb(verb string) any {

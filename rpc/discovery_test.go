@@ -97,6 +97,8 @@ func TestInfo(t *testing.T) {
 			endpointInfo("Object", "blue.test.v1.TestService.Object", "unary", "Struct", "Struct"),
 			endpointInfo("Note", "blue.notes.new", "one_way", "Struct", "Empty"),
 			endpointInfo("Watch", "blue.test.v1.TestService.Watch", "server_stream", "StringValue", "StringValue"),
+			endpointInfo("Gather", "blue.test.v1.TestService.Gather", "client_stream", "StringValue", "StringValue"),
+			endpointInfo("Chat", "blue.test.v1.TestService.Chat", "bidi_stream", "StringValue", "StringValue"),
 		},
 	}
 	if diff := cmp.Diff(want, info); diff != "" {

@@ -149,6 +149,23 @@ func handlerError(err error) *Error {
 	return &out
 }
 
+// asError returns err as what a client promises to return.
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) && error(e) == err {
+		return e
+	}
+	return handlerError(err)
+}
+
+// asNil returns a nil *Error as a nil error.
+func asNil(e *Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
 // contextError is the error of a call whose ctx ended.
 func contextError(err error, x Execution) *Error {
 	code, what := CodeCanceled, "the caller's context was cancelled"

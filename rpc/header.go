@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -56,6 +57,15 @@ func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 		dst[prefix+key] = append(dst[prefix+key], values...)
 	}
 	return dst, nil
+}
+
+// mergeHeader adds the keys of b, which a does not have, to a.
+func mergeHeader(a, b nats.Header) nats.Header {
+	if a == nil {
+		return b
+	}
+	maps.Copy(a, b)
+	return a
 }
 
 // splitHeader separates the header of a response into metadata and trailer,

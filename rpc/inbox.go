@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -68,9 +69,10 @@ type waiter struct {
 
 // reply is what a call waits for: a message or a failure.
 type reply struct {
-	msg *nats.Msg
-	env wire.Envelope // of msg, if it has one
-	err *Error
+	msg    *nats.Msg
+	env    wire.Envelope // of msg, if it has one
+	accept wire.Frame    // or this, of a large response
+	err    *Error
 }
 
 // take returns a waiter that waits for the reply to a call.
@@ -153,7 +155,7 @@ func (b *inbox) deliver(m *nats.Msg) {
 	switch {
 	case isNoResponders(m):
 		r.err = failf(CodeUnavailable, NotRun, "no service answers on %q", w.to).because(nats.ErrNoResponders)
-	case !w.plain && !r.parse(w.id):
+	case w.plain && isPubAck(m), !w.plain && !r.parse(w.id):
 		w.strangers++ // such as the acknowledgement of a stream that listens: the answer may still come
 		return
 	}
@@ -164,6 +166,11 @@ func (b *inbox) deliver(m *nats.Msg) {
 // parse reads the envelope of a response to the call id.
 func (r *reply) parse(id wire.ID) bool {
 	var err error
+	if wire.IsFrame(r.msg.Data) {
+		r.accept, err = wire.ParseFrame(r.msg.Data)
+		got, _, acceptErr := wire.ParseAccept(&r.accept)
+		return err == nil && acceptErr == nil && r.accept.Kind == wire.KindAccept && got == id
+	}
 	r.env, err = wire.Parse(r.msg.Data)
 	return err == nil && r.env.Kind == wire.KindResponse && r.env.ID == id
 }
@@ -185,6 +192,12 @@ func (b *inbox) find(subject string) (w *waiter, generation uint64) {
 		return nil, 0
 	}
 	return slots[slot], generation
+}
+
+// isPubAck tells whether a reply is a JetStream stream's acknowledgement of
+// the request, which comes before the answer where a stream captures the subject.
+func isPubAck(m *nats.Msg) bool {
+	return len(m.Header) == 0 && bytes.HasPrefix(m.Data, []byte(`{"stream":"`)) && bytes.Contains(m.Data, []byte(`"seq":`))
 }
 
 func isNoResponders(m *nats.Msg) bool {

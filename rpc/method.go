@@ -126,6 +126,9 @@ func (m *method) responseName() string { return messageName(m.newResponse()) }
 
 func messageName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
+// hasResponse tells whether a handler returns a response, rather than sending a stream.
+func (m *method) hasResponse() bool { return m.kind != KindServerStream && m.kind != KindBidi }
+
 // hasGroup15 tells whether a plain request of the method may begin with the
 // byte of a JSON object: the start of a group-encoded field 15.
 func (m *method) hasGroup15() bool {
@@ -137,7 +140,7 @@ func (m *method) hasGroup15() bool {
 // S. Generated code makes it with HandleUnary and its siblings.
 type Handler[S any] struct {
 	method *method
-	invoke func(impl S, ctx context.Context, req proto.Message) (proto.Message, error)
+	invoke func(impl S, ctx context.Context, call *Call) error
 }
 
 // UnaryMethod is a method with one request and one response. It is immutable.
@@ -160,8 +163,14 @@ func (m *UnaryMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, op
 
 // HandleUnary joins a unary method with the method of S that serves it.
 func HandleUnary[S any, Req, Res proto.Message](m *UnaryMethod[Req, Res], f func(S, context.Context, Req) (Res, error)) Handler[S] {
-	return Handler[S]{&m.method, func(impl S, ctx context.Context, req proto.Message) (proto.Message, error) {
-		return f(impl, ctx, req.(Req))
+	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
+		req, err := call.Request()
+		if err != nil {
+			return err
+		}
+		call.served.handled.Store(true)
+		call.response, err = f(impl, ctx, req.(Req))
+		return err
 	}}
 }
 
@@ -183,8 +192,14 @@ func (m *OneWayMethod[Req]) Call(ctx context.Context, c *Client, req Req, opts .
 
 // HandleOneWay joins a one-way method with the method of S that serves it.
 func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, context.Context, Req) error) Handler[S] {
-	return Handler[S]{&m.method, func(impl S, ctx context.Context, req proto.Message) (proto.Message, error) {
-		return noResponse, f(impl, ctx, req.(Req))
+	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
+		req, err := call.Request()
+		if err != nil {
+			return err
+		}
+		call.served.handled.Store(true)
+		call.response = noResponse
+		return f(impl, ctx, req.(Req))
 	}}
 }
 

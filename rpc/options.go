@@ -25,6 +25,12 @@ const (
 	// defaultQueue is how many requests wait for a handler: as many as run, so
 	// that a burst waits for one handler's time and not for more.
 	defaultQueue = 1024
+	// defaultMaxStreams is how many streams of a service are open at once: an
+	// idle one costs about 8 KiB.
+	defaultMaxStreams = 10_000
+	// defaultHeartbeat is far below the two minutes after which accounts
+	// forget a reply subject, and long enough to cost nothing.
+	defaultHeartbeat = 10 * time.Second
 	// defaultGracePeriod is how long Run waits for running handlers; orchestrators give a process 30 s.
 	defaultGracePeriod = 25 * time.Second
 )
@@ -47,6 +53,7 @@ type clientOptions struct {
 }
 
 type peerOptions struct {
+	heartbeat      time.Duration
 	prefix         string
 	maxMessageSize int
 	interceptors   []Interceptor
@@ -74,6 +81,7 @@ type serverOptions struct {
 type serviceOptions struct {
 	concurrency  int
 	queue        int
+	streams      int
 	queueGroup   string
 	noQueueGroup bool
 	metadata     map[string]string
@@ -182,6 +190,22 @@ func WithMaxMessageSize(bytes int) interface {
 	})
 }
 
+// WithHeartbeat sets after which silence a side of a stream sends a
+// heartbeat; after three times as long without a sign of life a peer is taken
+// for dead. Client and server should agree; the default is 10 s, the least a millisecond.
+func WithHeartbeat(interval time.Duration) interface {
+	ClientOption
+	ServerOption
+} {
+	return forPeers(func(o *peerOptions) error {
+		o.heartbeat = interval
+		if interval < time.Millisecond {
+			return fmt.Errorf("WithHeartbeat(%v): must be at least 1ms", interval)
+		}
+		return nil
+	})
+}
+
 func atLeastOne(name string, n int) error {
 	if n < 1 {
 		return fmt.Errorf("%s(%d): must be at least 1", name, n)
@@ -284,6 +308,19 @@ func WithMaxConcurrency(n int) interface {
 	return forServices(func(o *serviceOptions) error {
 		o.concurrency = n
 		return atLeastOne("WithMaxConcurrency", n)
+	})
+}
+
+// WithMaxStreams sets how many streams of a service are open at once; further
+// ones are refused with CodeResourceExhausted. They do not count for
+// WithMaxConcurrency. The default is 10,000.
+func WithMaxStreams(n int) interface {
+	ServerOption
+	ServiceOption
+} {
+	return forServices(func(o *serviceOptions) error {
+		o.streams = n
+		return atLeastOne("WithMaxStreams", n)
 	})
 }
 

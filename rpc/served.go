@@ -27,6 +27,7 @@ type serverCall struct {
 	plain    bool
 	codec    Codec
 	body     []byte
+	stream   *stream     // where the messages travel, if not in body
 	handled  atomic.Bool // the handler has been called
 
 	answered atomic.Bool
@@ -35,12 +36,15 @@ type serverCall struct {
 // receive parses a request. An error means that it is to be refused with it.
 func (c *serverCall) receive(m *nats.Msg) *Error {
 	c.reply, c.body = m.Reply, m.Data
+	c.ctx.call = &c.call
+	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
 	timeout, err := c.parse(m)
 	if timeout == 0 {
 		timeout = c.endpoint.timeout
 	}
-	c.ctx.call, c.ctx.deadline = &c.call, time.Now().Add(timeout)
-	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
+	if timeout > 0 {
+		c.ctx.deadline = time.Now().Add(timeout)
+	}
 	return err
 }
 
@@ -58,6 +62,10 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 		return 0, failf(CodeUnimplemented, NotRun, "%v", err)
 	case err != nil:
 		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+	case e.Kind == wire.KindOpen:
+		return e.Timeout, c.receiveOpen(&e)
+	case e.Kind == wire.KindRequest && c.call.method.kind > KindOneWay:
+		return 0, failf(CodeUnimplemented, NotRun, "%s streams; a request is not an open", c.call.method.FullName())
 	case e.Kind != wire.KindRequest || e.Flags != wire.Flags(e.Flags.Codec()):
 		return 0, failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
 	}
@@ -66,6 +74,9 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 
 func (c *serverCall) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	c.id = wire.NewID() // for the table; nobody else knows it
+	if kind := c.call.method.kind; kind == KindClientStream || kind == KindBidi {
+		return 0, failf(CodeUnimplemented, NotRun, "%s is a %v method: it takes a natscall client", c.call.method.FullName(), kind)
+	}
 	codec, err := wire.ParseContentType(m.Header.Get(wire.ContentTypeHeader), m.Data, c.endpoint.group15)
 	c.codec = Codec(codec)
 	if err != nil {
@@ -80,6 +91,13 @@ func (c *serverCall) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 
 // decode decodes the request.
 func (c *serverCall) decode() (proto.Message, error) {
+	if c.stream != nil {
+		req := c.endpoint.method.newRequest()
+		if err := c.stream.recvOnly(req); err != nil {
+			return nil, err
+		}
+		return req, nil
+	}
 	if limit := c.endpoint.service.server.options.maxMessageSize; len(c.body) > limit {
 		return nil, failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", len(c.body), limit)
 	}
@@ -117,8 +135,13 @@ func (c *serverCall) serve() *Error {
 	if err := c.ctx.Err(); err != nil {
 		return contextError(err, NotRun)
 	}
+	if c.stream != nil {
+		if err := c.accept(c.reply); err != nil {
+			return err
+		}
+	}
 	err := c.endpoint.service.server.next(&c.ctx, &c.call)
-	if err == nil {
+	if err == nil && c.call.method.hasResponse() {
 		err = c.call.method.checkResponse(c.call.response)
 	}
 	return c.verdict(err)
@@ -138,13 +161,7 @@ func (c *serverCall) verdict(err error) *Error {
 
 // handle is what the innermost interceptor of a server calls.
 func handle(ctx context.Context, call *Call) error {
-	req, err := call.Request()
-	if err != nil {
-		return err
-	}
-	call.served.handled.Store(true)
-	call.response, err = call.served.endpoint.invoke(ctx, req)
-	return err
+	return call.served.endpoint.invoke(ctx, call)
 }
 
 // answerPanic answers a call whose handler did not return. recovered is nil after
@@ -167,16 +184,27 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		return
 	}
 	buf := takeBuffer()
-	if err == nil {
-		err = c.encode(buf)
+	message, large := (*buffer)(nil), false
+	if err == nil && c.call.method.hasResponse() {
+		message = buf
+		large, err = c.encode(buf)
 	}
 	c.count(err, took)
-	if err == nil && c.reply != "" {
-		c.send(buf)
-		return
-	}
-	if err != nil && c.reply != "" {
+	switch {
+	case c.stream != nil && err != nil:
+		c.endStream(nil, err)
+	case c.stream != nil:
+		c.endStream(message, nil)
+	case c.reply == "":
+	case err != nil:
 		c.sendError(buf, err, c.metadata())
+	case message == nil:
+		c.endPlainStream()
+	case large:
+		c.largeResponse(buf)
+	default:
+		c.send(buf)
+		return // the buffer is the publisher's
 	}
 	buf.putBack()
 }
@@ -188,6 +216,10 @@ func (c *serverCall) refuse(err *Error) {
 		return
 	}
 	c.count(err, 0)
+	if c.stream != nil && c.stream.accepted() {
+		c.stream.endNow(err)
+		return
+	}
 	if c.reply != "" {
 		buf := takeBuffer()
 		defer buf.putBack()
@@ -200,26 +232,33 @@ func (c *serverCall) count(err *Error, took time.Duration) {
 	c.endpoint.stats.count(err, took)
 }
 
-// encode encodes the response into buf.
-func (c *serverCall) encode(buf *buffer) *Error {
-	if !c.plain {
+// encode encodes the response into buf: as an envelope, as a plain message, or, where
+// it is large or on a stream anyway, as the bare message.
+func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
+	envelope := 0
+	if !c.plain && c.stream == nil {
 		buf.b = wire.AppendResponse(buf.b, c.id, wire.Codec(c.codec), 0)
+		envelope = len(buf.b)
 	}
-	envelope := len(buf.b)
 	var err error
 	if buf.b, err = c.codec.appendMessage(buf.b, c.call.response); err != nil {
-		return failf(CodeInternal, DidRun, "the response does not encode: %v", err)
+		return false, failf(CodeInternal, DidRun, "the response does not encode: %v", err)
 	}
 	s := c.endpoint.service.server
 	if size, limit := len(buf.b)-envelope, s.options.maxMessageSize; size > limit {
-		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", size, limit)
+		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", size, limit)
 	}
-	if len(buf.b) > smallestMaxPayload && c.reply != "" {
-		if limit := s.nc.MaxPayload(); int64(len(buf.b)) > limit {
-			return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d", len(buf.b), limit)
-		}
+	if len(buf.b) <= smallestMaxPayload || c.reply == "" || c.stream != nil {
+		return false, nil
 	}
-	return nil
+	switch limit := s.nc.MaxPayload(); {
+	case int64(len(buf.b)) <= limit:
+		return false, nil
+	case c.plain:
+		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d", len(buf.b), limit)
+	}
+	buf.b = append(buf.b[:0], buf.b[envelope:]...)
+	return true, nil
 }
 
 // smallestMaxPayload is a size below which nobody sets max_payload, and

@@ -23,6 +23,7 @@ type Server struct {
 	err     error // of an option
 	errors  asyncErrors
 	out     publisher
+	streams streamTable
 
 	mu       sync.Mutex
 	state    serverState
@@ -50,8 +51,8 @@ var ErrServerStopped = errors.New("rpc: the server has been shut down")
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s := &Server{nc: nc, out: publisher{nc: nc}, ended: make(chan struct{})}
 	s.options = serverOptions{
-		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue},
-		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize},
+		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
+		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize, heartbeat: defaultHeartbeat},
 		logger:         slog.Default(), timeout: defaultTimeout, grace: defaultGracePeriod,
 	}
 	for _, opt := range opts {
@@ -64,6 +65,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	if nc == nil {
 		s.err = errors.Join(s.err, errors.New("the NATS connection is nil"))
 	}
+	s.streams.heartbeat = s.options.heartbeat
 	s.next = chain(s.options.interceptors, handle)
 	s.errors = s.asyncError
 	return s
@@ -109,16 +111,19 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("rpc: start: %w", err)
 	}
 	s.state = serverRunning
-	s.closed = s.nc.StatusChanged(nats.CLOSED)
+	s.closed = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED)
 	go s.watchConnection(s.closed)
 	return nil
 }
 
-// watchConnection ends the server when its connection is closed. Shutdown, by
-// closing the channel, ends it otherwise.
-func (s *Server) watchConnection(closed <-chan nats.Status) {
-	if !s.nc.IsClosed() { // else it was closed before anybody listened
-		<-closed
+// watchConnection ends the streams when the connection is lost, and the server
+// when it is closed. Shutdown, by closing the channel, ends it otherwise.
+func (s *Server) watchConnection(status <-chan nats.Status) {
+	for !s.nc.IsClosed() { // it may have been closed before anybody listened
+		if _, ok := <-status; !ok {
+			break
+		}
+		s.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 	}
 	if !s.nc.IsClosed() {
 		return
@@ -275,6 +280,7 @@ func (s *Server) stop(ctx context.Context, services []*service) error {
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
+	s.streams.close(failf(CodeUnavailable, MayHaveRun, "the server has been shut down"))
 	if !s.nc.IsClosed() {
 		if flushErr := s.flush(context.WithoutCancel(ctx)); err == nil {
 			err = flushErr

@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"maps"
 	"regexp"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -28,13 +28,16 @@ type service struct {
 	endpoints []*endpoint
 	identity  micro.ServiceIdentity
 
-	pool     *pool
+	pool     *pool // of unary and one-way calls
+	streams  *pool // of streams, which run for long
 	calls    callTable
 	started  time.Time
 	draining atomic.Bool
 
+	drainStarted chan struct{}
+
 	requests []*nats.Subscription // of the methods
-	control  *nats.Subscription   // cancel and alive
+	control  []*nats.Subscription // cancel and alive, frames of streams
 	verbs    []*nats.Subscription // discovery
 }
 
@@ -46,7 +49,7 @@ type endpoint struct {
 	queueGroup string
 	timeout    time.Duration // of requests that name none
 	group15    bool
-	invoke     func(ctx context.Context, req proto.Message) (proto.Message, error)
+	invoke     func(ctx context.Context, call *Call) error
 	stats      endpointStats
 }
 
@@ -69,8 +72,8 @@ func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption,
 		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
 	}
 	for _, h := range handlers {
-		svc.addEndpoint(h.method, func(ctx context.Context, req proto.Message) (proto.Message, error) {
-			return h.invoke(impl, ctx, req)
+		svc.addEndpoint(h.method, func(ctx context.Context, call *Call) error {
+			return h.invoke(impl, ctx, call)
 		})
 	}
 	if err := s.add(svc); err != nil {
@@ -105,6 +108,8 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 		return nil, err
 	}
 	svc.pool = newPool(svc.options.concurrency, svc.options.queue)
+	svc.streams = newPool(svc.options.streams, 0)
+	svc.drainStarted = make(chan struct{})
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
 	return svc, nil
 }
@@ -131,9 +136,9 @@ func (s *service) metadata() map[string]string {
 	return m
 }
 
-func (s *service) addEndpoint(m *method, invoke func(context.Context, proto.Message) (proto.Message, error)) {
+func (s *service) addEndpoint(m *method, invoke func(context.Context, *Call) error) {
 	e := &endpoint{service: s, method: m, invoke: invoke, group15: m.hasGroup15(), timeout: m.timeout}
-	if e.timeout == 0 {
+	if e.timeout == 0 && m.kind <= KindOneWay { // a stream may go on for ever
 		e.timeout = s.server.options.timeout
 	}
 	e.subject = wire.Join(s.server.options.prefix, m.subject)
@@ -162,9 +167,15 @@ func (s *service) start() error {
 	if err := s.checkInfo(); err != nil {
 		return err
 	}
-	var err error
-	if s.control, err = s.subscribe(wire.Join(s.root, wire.AllWildcard), "", s.onControl); err != nil {
-		return err
+	for subject, f := range map[string]nats.MsgHandler{
+		wire.Join(s.root, wire.AllWildcard):                       s.onControl,
+		wire.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onFrame,
+	} {
+		sub, err := s.subscribe(subject, "", f)
+		if err != nil {
+			return err
+		}
+		s.control = append(s.control, sub)
 	}
 	for _, e := range s.endpoints {
 		sub, err := s.subscribe(e.subject, e.queueGroup, e.receive)
@@ -221,7 +232,11 @@ func (e *endpoint) receive(m *nats.Msg) {
 		c.refuse(contextError(context.Canceled, NotRun))
 		return
 	}
-	if !e.service.pool.submit(c) {
+	pool := e.service.pool
+	if e.method.kind > KindOneWay {
+		pool = e.service.streams
+	}
+	if !pool.submit(c) {
 		e.service.calls.remove(c.id)
 		c.refuse(e.overload())
 	}
@@ -234,6 +249,9 @@ func (e *endpoint) overload() *Error {
 	}
 	e.stats.shed.Add(1)
 	o := &e.service.options
+	if e.method.kind > KindOneWay {
+		return failf(CodeResourceExhausted, NotRun, "the service is busy: %d streams are open", o.streams)
+	}
 	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait", o.concurrency, o.queue)
 }
 
@@ -271,6 +289,7 @@ func (s *service) answerAlive(query *wire.Envelope, reply string) {
 // drain stops taking requests and waits until those that were taken are
 // answered. When ctx ends first, the rest is cancelled and answered for.
 func (s *service) drain(ctx context.Context) error {
+	close(s.drainStarted)
 	s.unsubscribe(s.verbs)
 	err := s.drainRequests(ctx)
 	s.draining.Store(true)
@@ -278,25 +297,24 @@ func (s *service) drain(ctx context.Context) error {
 		err = endErr
 		s.abandon()
 	}
-	if s.control != nil {
-		s.unsubscribe([]*nats.Subscription{s.control})
-	}
+	s.unsubscribe(s.control)
 	return err
 }
 
 func (s *service) awaitCalls(ctx context.Context) error {
-	ended := s.pool.close()
-	select {
-	case <-ended:
-		return nil
-	default:
+	for _, ended := range []<-chan struct{}{s.pool.close(), s.streams.close()} {
+		select {
+		case <-ended:
+			continue
+		default:
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return nil
 }
 
 // drainRequests lets the subscriptions of the methods deliver what they have.
@@ -342,11 +360,7 @@ func (s *service) abandon() {
 
 // subscriptions are all that the service has.
 func (s *service) subscriptions() []*nats.Subscription {
-	all := append(append([]*nats.Subscription{}, s.requests...), s.verbs...)
-	if s.control != nil {
-		all = append(all, s.control)
-	}
-	return all
+	return slices.Concat(s.requests, s.verbs, s.control)
 }
 
 // unsubscribeAll takes back a start that failed.

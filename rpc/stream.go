@@ -2,130 +2,468 @@ package rpc
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
-	"iter"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// Streams have their signatures, so that services can be written against them;
-// until the protocol has streams every call of one ends with CodeUnimplemented.
+// stream is one side of a stream: the untyped core behind Sender, Receiver,
+// ClientStream and BidiStream. docs/protocol.md, "Streams", is its source.
+//
+//	           accept            last end, both ways
+//	opening ------------> open ------------------------> over
+//	   |                    |        fail
+//	   +--------------------+---------------------------> over
+//
+// A server's stream starts open. Only end changes to over; it does so once.
+// The two halves are state machines of package flow; they live under mu, as everything
+// that NATS callbacks, the user's goroutines and the flusher share.
+type stream struct {
+	id      wire.ID
+	call    *Call
+	nc      *nats.Conn
+	table   *streamTable
+	ctx     context.Context // what Send and Recv wait under: they have none of their own, like those of gRPC
+	codec   Codec
+	maxSize int
 
-// ServerStreamMethod is a method with one request and a stream of responses. It is immutable.
-type ServerStreamMethod[Req, Res proto.Message] struct{ method }
+	mu       sync.Mutex
+	send     flow.Sender
+	recv     flow.Receiver
+	to       string // subject for frames; "" while opening
+	flushing bool
+	over     bool
+	err      *Error      // why it is over; nil after a clean end
+	final    *Error      // server: the status of the end frame
+	header   nats.Header // server: for the next frame
+	trailer  nats.Header // server: for the end frame
+	begun    bool        // server: header has been set
+	beat     bool        // a heartbeat is due
+	sentAt   time.Time
+	heardAt  time.Time
+	renewals int // client: reply subjects so far
 
-// NewServerStream returns a server-streaming method, for generated code.
-func NewServerStream[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ServerStreamMethod[PReq, PRes] {
-	return &ServerStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindServerStream)}
+	readable chan struct{} // holds one token when recv, over or to has changed
+	writable chan struct{} // likewise for room in send
+	ended    chan struct{} // closed when over
+
+	onEnd func(*Error) // what else has to end with the stream
 }
 
-// Call opens the stream. It returns CodeUnimplemented.
-func (m *ServerStreamMethod[Req, Res]) Call(context.Context, *Client, Req, ...CallOption) (*Receiver[Res], error) {
-	return nil, m.noStreams()
+// highWater is how many bytes a sender keeps before Send waits: enough to
+// fill the next frames while one is written.
+const highWater = 2 * flow.MaxBody
+
+func newStream(id wire.ID, call *Call, nc *nats.Conn, table *streamTable, maxSize int) *stream {
+	now := time.Now()
+	return &stream{
+		id: id, call: call, nc: nc, table: table, maxSize: maxSize, recv: flow.Receiver{MaxMessage: maxSize},
+		sentAt: now, heardAt: now,
+		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
 }
 
-// HandleServerStream joins a server-streaming method with the method of S that serves it.
-func HandleServerStream[S any, Req, Res proto.Message](m *ServerStreamMethod[Req, Res], _ func(S, context.Context, Req, *Sender[Res]) error) Handler[S] {
-	return unimplementedStream[S](&m.method)
+// accepted tells whether the stream has been open.
+func (s *stream) accepted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.to != ""
 }
 
-// ClientStreamMethod is a method with a stream of requests and one response. It is immutable.
-type ClientStreamMethod[Req, Res proto.Message] struct{ method }
-
-// NewClientStream returns a client-streaming method, for generated code.
-func NewClientStream[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ClientStreamMethod[PReq, PRes] {
-	return &ClientStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindClientStream)}
+// signal leaves a token for who waits, or will.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
 }
 
-// Call opens the stream. It returns CodeUnimplemented.
-func (m *ClientStreamMethod[Req, Res]) Call(context.Context, *Client, ...CallOption) (*ClientStream[Req, Res], error) {
-	return nil, m.noStreams()
+// sendMessage queues a message; it waits while too much is queued.
+func (s *stream) sendMessage(m proto.Message) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if hook := s.call.onSend; hook != nil {
+		if err := hook(m); err != nil {
+			return err
+		}
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	var err error
+	if buf.b, err = s.codec.appendMessage(buf.b, m); err != nil {
+		return failf(CodeInternal, MayHaveRun, "the message does not encode: %v", err).because(err)
+	}
+	return s.sendBytes(buf.b)
 }
 
-// HandleClientStream joins a client-streaming method with the method of S that serves it.
-func HandleClientStream[S any, Req, Res proto.Message](m *ClientStreamMethod[Req, Res], _ func(S, context.Context, *Receiver[Req]) (Res, error)) Handler[S] {
-	return unimplementedStream[S](&m.method)
+func (s *stream) sendBytes(b []byte) error {
+	if len(b) > s.maxSize {
+		return failf(CodeResourceExhausted, MayHaveRun, "the message has %d bytes, the limit is %d", len(b), s.maxSize)
+	}
+	s.mu.Lock()
+	for !s.over && !s.sendClosedLocked() && s.send.Buffered() > highWater {
+		s.mu.Unlock()
+		select {
+		case <-s.writable:
+		case <-s.ended:
+		case <-s.ctx.Done():
+			return contextError(s.ctx.Err(), MayHaveRun)
+		}
+		s.mu.Lock()
+	}
+	defer s.mu.Unlock()
+	switch {
+	case s.over:
+		return s.sendErrorLocked()
+	case s.sendClosedLocked():
+		return failf(CodeFailedPrecondition, MayHaveRun, "Send after the end of the sending half")
+	}
+	s.send.Push(append(s.send.Grow(), b...))
+	s.flushLocked()
+	return nil
 }
 
-// BidiMethod is a method with a stream in both directions. It is immutable.
-type BidiMethod[Req, Res proto.Message] struct{ method }
+func (s *stream) sendClosedLocked() bool { return s.send.Closing() }
 
-// NewBidi returns a bidirectional method, for generated code.
-func NewBidi[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *BidiMethod[PReq, PRes] {
-	return &BidiMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindBidi)}
+// sendErrorLocked is what Send returns on a stream that is over: io.EOF where the
+// peer has ended it, and Recv tells how, like gRPC.
+func (s *stream) sendErrorLocked() error {
+	if s.err == nil || s.err.remote {
+		return io.EOF
+	}
+	return s.err
 }
 
-// Call opens the stream. It returns CodeUnimplemented.
-func (m *BidiMethod[Req, Res]) Call(context.Context, *Client, ...CallOption) (*BidiStream[Req, Res], error) {
-	return nil, m.noStreams()
+// closeSend ends the sending half of a client. Again it does nothing.
+func (s *stream) closeSend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.send.Close()
+		s.flushLocked()
+	}
 }
 
-// HandleBidi joins a bidirectional method with the method of S that serves it.
-func HandleBidi[S any, Req, Res proto.Message](m *BidiMethod[Req, Res], _ func(S, context.Context, *BidiStream[Res, Req]) error) Handler[S] {
-	return unimplementedStream[S](&m.method)
+// recvMessage receives the next message into m; io.EOF is the clean end.
+func (s *stream) recvMessage(m proto.Message) error {
+	b, err := s.recvBytes()
+	if err != nil {
+		return err
+	}
+	if err := s.codec.unmarshal(b, m); err != nil {
+		e := failf(CodeInternal, MayHaveRun, "the message is not a valid %s: %v", messageName(m), err).because(err)
+		s.cancel(e)
+		return e
+	}
+	if hook := s.call.onReceive; hook != nil {
+		return hook(m)
+	}
+	return nil
 }
 
-func unimplementedStream[S any](m *method) Handler[S] {
-	return Handler[S]{m, func(S, context.Context, proto.Message) (proto.Message, error) {
-		return nil, m.noStreams()
-	}}
-}
-
-func (m *method) noStreams() *Error {
-	return failf(CodeUnimplemented, NotRun, "%s is a %v method; this version of natscall has no streams", m.FullName(), m.kind)
-}
-
-// Sender is the sending half of a stream of M.
-type Sender[M proto.Message] struct{ half }
-
-// Send sends a message. It returns CodeUnimplemented.
-func (s *Sender[M]) Send(M) error { return s.err() }
-
-// Receiver is the receiving half of a stream of M.
-type Receiver[M proto.Message] struct{ half }
-
-// Recv receives a message, or io.EOF at the clean end. It returns CodeUnimplemented.
-func (r *Receiver[M]) Recv() (m M, err error) { return m, r.err() }
-
-// All iterates over the messages that are left. An error is the last element; a clean end is none.
-func (r *Receiver[M]) All() iter.Seq2[M, error] {
-	return func(yield func(M, error) bool) {
-		for {
-			m, err := r.Recv()
-			if err == io.EOF || !yield(m, err) || err != nil {
-				return
+func (s *stream) recvBytes() ([]byte, error) {
+	for {
+		s.mu.Lock()
+		b, ok, err := s.recv.Message()
+		ended, over, status := s.recv.Ended(), s.over, s.err
+		credit, due := s.recv.Grant()
+		grant := due && !over && s.to != ""
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			e := flowError(err)
+			if !s.call.onServer { // there the handler's return says it
+				s.cancel(e)
 			}
+			return nil, e
+		case grant:
+			s.publishCredit(credit)
+		}
+		switch {
+		case ok && (!over || ended):
+			return b, nil
+		case over && status != nil:
+			return nil, status
+		case over || ended:
+			return nil, io.EOF
+		}
+		select {
+		case <-s.readable:
+		case <-s.ended:
+		case <-s.ctx.Done():
+			return nil, contextError(s.ctx.Err(), MayHaveRun)
 		}
 	}
 }
 
-// Close ends the stream early. Closing an ended stream does nothing.
-func (r *Receiver[M]) Close() error { return nil }
+// flowError says what an error of package flow means for the stream.
+func flowError(err error) *Error {
+	code := CodeInternal
+	switch {
+	case errors.Is(err, flow.ErrLost), errors.Is(err, flow.ErrPartial):
+		code = CodeDataLoss
+	case errors.Is(err, flow.ErrTooLarge):
+		code = CodeResourceExhausted
+	}
+	return failf(code, MayHaveRun, "stream: %v", err).because(err)
+}
 
-// BidiStream sends S and receives R.
-type BidiStream[S, R proto.Message] struct{ half }
+// flushLocked starts the flusher if it has something to do. The flusher ends
+// when it has not: an idle stream has no goroutine.
+func (s *stream) flushLocked() {
+	if s.flushing || s.to == "" || s.over || !s.send.CanSend() && !s.beat {
+		return
+	}
+	s.flushing = true
+	go s.flush()
+}
 
-// Send sends a message. It returns CodeUnimplemented.
-func (b *BidiStream[S, R]) Send(S) error { return b.err() }
+// flush publishes frames until there are none, or no credit for them. It
+// takes all that is queued into a frame, up to the frame's size; while it
+// publishes one, messages gather for the next.
+func (s *stream) flush() {
+	for {
+		o, more := s.nextFrame()
+		if !more {
+			return
+		}
+		err := publishMsg(s.nc, &o.msg)
+		o.buf.putBack()
+		if err != nil {
+			s.end(natsError(err, MayHaveRun))
+			return
+		}
+		signal(s.writable)
+		if o.last {
+			s.endSent()
+			return
+		}
+	}
+}
 
-// CloseSend ends the sending half. Closing it again does nothing.
-func (b *BidiStream[S, R]) CloseSend() error { return nil }
+type outgoingFrame struct {
+	msg  nats.Msg
+	buf  *buffer
+	last bool // of a server's stream
+}
 
-// Recv receives a message, or io.EOF at the clean end. It returns CodeUnimplemented.
-func (b *BidiStream[S, R]) Recv() (m R, err error) { return m, b.err() }
+// nextFrame takes the next frame. All that has a sequence goes through here,
+// so that it is published in order: a heartbeat too, as it names the next.
+func (s *stream) nextFrame() (o outgoingFrame, more bool) {
+	buf := takeBuffer()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kind, ok := wire.KindData, false
+	if !s.over {
+		buf.b, kind, ok = s.send.AppendFrame(buf.b, s.maxBody())
+		if !ok && s.beat {
+			buf.b, kind, ok = wire.AppendFrame(buf.b, wire.KindHeartbeat, s.send.Next()), wire.KindHeartbeat, true
+		}
+	}
+	s.beat = false
+	if !ok {
+		s.flushing = false
+		buf.putBack()
+		return o, false
+	}
+	o = outgoingFrame{msg: nats.Msg{Subject: s.to, Data: buf.b}, buf: buf}
+	if s.call.onServer {
+		s.decorateLocked(&o, kind)
+	} else if kind == wire.KindHeartbeat {
+		o.msg.Reply = s.renewReplyLocked()
+	}
+	s.sentAt = time.Now()
+	return o, true
+}
 
-// ClientStream sends S and then receives one R.
-type ClientStream[S, R proto.Message] struct{ half }
+// decorateLocked adds what only servers send: the response header with the
+// first frame, the status with the last.
+func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
+	if kind != wire.KindHeartbeat {
+		o.msg.Header, s.header = s.header, nil
+	}
+	if kind != wire.KindEnd {
+		return
+	}
+	o.last = true
+	o.msg.Header = mergeHeader(o.msg.Header, s.trailer)
+	if e := s.final; e != nil {
+		if int64(proto.Size(e.status())) > s.nc.MaxPayload()/2 {
+			e = e.shortened()
+		}
+		o.msg.Header = e.header(o.msg.Header)
+		o.buf.b, _ = CodecProto.appendMessage(o.buf.b, e.status())
+		if e.execution == NotRun {
+			o.buf.b[wire.FlagsOffset] |= byte(wire.FlagNotRun)
+		}
+		o.msg.Data = o.buf.b
+	}
+}
 
-// Send sends a message. It returns CodeUnimplemented.
-func (c *ClientStream[S, R]) Send(S) error { return c.err() }
+// maxBody keeps a frame, with headers, within max_payload.
+func (s *stream) maxBody() int {
+	return int(max(1, min(flow.MaxBody, s.nc.MaxPayload()/2)))
+}
 
-// CloseAndRecv ends the stream and waits for the response. It returns CodeUnimplemented.
-func (c *ClientStream[S, R]) CloseAndRecv() (res R, err error) { return res, c.err() }
+func (s *stream) publishCredit(credit uint64) { s.publishControl(wire.KindCredit, credit) }
 
-// half is what all streams share.
-type half struct{}
+// publishControl publishes a credit or cancel, which have no place in the
+// sequence. A client's credit carries a fresh reply subject. What cannot be published is noticed by the next heartbeat.
+func (s *stream) publishControl(kind wire.Kind, number uint64) {
+	s.mu.Lock()
+	m := nats.Msg{Subject: s.to, Data: wire.AppendFrame(nil, kind, number)}
+	if !s.call.onServer && kind == wire.KindCredit {
+		m.Reply = s.renewReplyLocked()
+	}
+	s.sentAt = time.Now()
+	s.mu.Unlock()
+	if m.Subject != "" {
+		_ = publishMsg(s.nc, &m)
+	}
+}
 
-func (half) err() error {
-	return failf(CodeUnimplemented, NotRun, "this version of natscall has no streams")
+// renewReplyLocked returns a reply subject that nobody has used.
+func (s *stream) renewReplyLocked() string {
+	s.renewals++
+	return fmt.Sprintf("%s%s%v-%d", s.table.inbox, streamToken, s.id, s.renewals)
+}
+
+// streamToken begins the last token of a stream's reply subjects.
+const streamToken = "s"
+
+// parseStreamToken reads the stream's id out of the token behind streamToken.
+func parseStreamToken(token string) (wire.ID, bool) {
+	text, _, _ := strings.Cut(token, "-")
+	return wire.ParseID(text)
+}
+
+// end ends the stream on this side; err is nil for a clean end. Only the first end counts.
+func (s *stream) end(err *Error) {
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return
+	}
+	s.over, s.err = true, err
+	close(s.ended)
+	s.mu.Unlock()
+	s.table.remove(s.id)
+	s.onEnd(err)
+}
+
+// cancel ends a stream because of this side, and tells the peer: a server by
+// its end frame, which the flusher sends, a client by a cancel.
+func (s *stream) cancel(err *Error) {
+	if s.call.onServer {
+		s.mu.Lock()
+		s.finishLocked(err, true)
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Lock()
+	tell, opening := !s.over, s.to == ""
+	s.mu.Unlock()
+	s.end(err)
+	switch {
+	case tell && opening: // who may accept it is told like who may have a unary call
+		_ = s.nc.Publish(wire.Join(s.table.rootOf(s.call.method), wire.CancelToken), wire.AppendCancel(nil, s.id))
+	case tell:
+		s.publishControl(wire.KindStreamCancel, 0)
+	}
+}
+
+// finishLocked queues a server's end frame: behind what is queued, or now and
+// in its place. The first status counts.
+func (s *stream) finishLocked(err *Error, now bool) {
+	if !s.send.Closing() {
+		s.final = err
+	}
+	s.send.Close()
+	if now && !s.send.Ended() {
+		s.final = err
+		s.send.Discard()
+	}
+	s.flushLocked()
+}
+
+// receive takes a message of the peer. It is called by the goroutine of a
+// subscription and does not block.
+func (s *stream) receive(m *nats.Msg) {
+	f, err := wire.ParseFrame(m.Data)
+	if err != nil {
+		s.cancel(failf(CodeInternal, MayHaveRun, "stream: %v", err))
+		return
+	}
+	s.mu.Lock()
+	s.heardAt = time.Now()
+	if s.call.onServer && m.Reply != "" {
+		s.to = m.Reply
+	}
+	done, status, err := s.takeLocked(&f, m)
+	if err == nil {
+		s.flushLocked()
+	}
+	s.mu.Unlock()
+	signal(s.readable)
+	switch {
+	case err != nil:
+		s.cancel(flowError(err))
+	case done:
+		s.end(status)
+	}
+}
+
+// takeLocked changes the halves; done says that the peer has ended the stream, with a status.
+func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
+	switch f.Kind {
+	case wire.KindData:
+		s.takeHeaderLocked(m)
+		return false, nil, s.recv.Data(f.Number, f.Body)
+	case wire.KindEnd:
+		return s.takeEndLocked(f, m)
+	case wire.KindCredit:
+		s.send.Grant(f.Number)
+	case wire.KindHeartbeat:
+		return false, nil, s.recv.Heartbeat(f.Number)
+	case wire.KindStreamCancel:
+		return true, failf(CodeCanceled, MayHaveRun, "the caller has gone"), nil
+	}
+	return false, nil, nil
+}
+
+func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
+	if s.call.onServer {
+		return false, nil, s.recv.End(f.Number) // half-close
+	}
+	if len(f.Body) > 0 {
+		status = parseStatus(f.Body, f.Flags&wire.FlagNotRun != 0)
+	}
+	if f.Number == 0 && status != nil && status.code == CodeUnavailable {
+		return true, status, nil // whatever is expected: the instance does not know the stream
+	}
+	s.takeHeaderLocked(m)
+	err = s.recv.End(f.Number)
+	return err == nil, status, err
+}
+
+// takeHeaderLocked takes the response header from the first frame and the trailer from the last.
+func (s *stream) takeHeaderLocked(m *nats.Msg) {
+	if s.call.onServer || len(m.Header) == 0 {
+		return
+	}
+	header, trailer := splitHeader(m.Header)
+	if s.call.responseHeader == nil {
+		s.call.responseHeader = header
+	}
+	s.call.responseTrailer = trailer
 }

@@ -34,6 +34,8 @@ var (
 	testObject = rpc.NewUnary[structpb.Struct, structpb.Struct](&testDesc, rpc.MethodDesc{Name: "Object", Timeout: 3 * time.Second})
 	testNote   = rpc.NewOneWay[structpb.Struct](&testDesc, rpc.MethodDesc{Name: "Note", Subject: "notes.new"})
 	testWatch  = rpc.NewServerStream[text, text](&testDesc, rpc.MethodDesc{Name: "Watch"})
+	testGather = rpc.NewClientStream[text, text](&testDesc, rpc.MethodDesc{Name: "Gather"})
+	testChat   = rpc.NewBidi[text, text](&testDesc, rpc.MethodDesc{Name: "Chat"})
 )
 
 type testServer interface {
@@ -43,6 +45,8 @@ type testServer interface {
 	Object(context.Context, *structpb.Struct) (*structpb.Struct, error)
 	Note(context.Context, *structpb.Struct) error
 	Watch(context.Context, *text, *rpc.Sender[*text]) error
+	Gather(context.Context, *rpc.Receiver[*text]) (*text, error)
+	Chat(context.Context, *rpc.BidiStream[*text, *text]) error
 }
 
 func registerTest(s *rpc.Server, impl testServer, opts ...rpc.ServiceOption) error {
@@ -53,6 +57,8 @@ func registerTest(s *rpc.Server, impl testServer, opts ...rpc.ServiceOption) err
 		rpc.HandleUnary(testObject, testServer.Object),
 		rpc.HandleOneWay(testNote, testServer.Note),
 		rpc.HandleServerStream(testWatch, testServer.Watch),
+		rpc.HandleClientStream(testGather, testServer.Gather),
+		rpc.HandleBidi(testChat, testServer.Chat),
 	)
 }
 
@@ -63,6 +69,9 @@ type funcs struct {
 	blob   func(context.Context, []byte) ([]byte, error)
 	object func(context.Context, *structpb.Struct) (*structpb.Struct, error)
 	note   func(context.Context, *structpb.Struct) error
+	watch  func(context.Context, string, *rpc.Sender[*text]) error
+	gather func(context.Context, *rpc.Receiver[*text]) (string, error)
+	chat   func(context.Context, *rpc.BidiStream[*text, *text]) error
 }
 
 func (f *funcs) Do(ctx context.Context, req *text) (*text, error) {
@@ -109,7 +118,42 @@ func (f *funcs) Note(ctx context.Context, req *structpb.Struct) error {
 	return f.note(ctx, req)
 }
 
-func (f *funcs) Watch(context.Context, *text, *rpc.Sender[*text]) error { return nil }
+func (f *funcs) Watch(ctx context.Context, req *text, to *rpc.Sender[*text]) error {
+	if f.watch == nil {
+		return to.Send(req)
+	}
+	return f.watch(ctx, req.GetValue(), to)
+}
+
+func (f *funcs) Gather(ctx context.Context, from *rpc.Receiver[*text]) (*text, error) {
+	if f.gather != nil {
+		out, err := f.gather(ctx, from)
+		return wrapperspb.String(out), err
+	}
+	var all string
+	for m, err := range from.All() {
+		if err != nil {
+			return nil, err
+		}
+		all += m.GetValue()
+	}
+	return wrapperspb.String(all), nil
+}
+
+func (f *funcs) Chat(ctx context.Context, with *rpc.BidiStream[*text, *text]) error {
+	if f.chat != nil {
+		return f.chat(ctx, with)
+	}
+	for m, err := range with.All() {
+		if err != nil {
+			return err
+		}
+		if err := with.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // serve runs a server with the test service until the test ends.
 func serve(t testing.TB, nc *nats.Conn, impl testServer, opts ...rpc.ServerOption) *rpc.Server {

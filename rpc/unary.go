@@ -68,6 +68,9 @@ func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
 	if timeout == 0 {
 		timeout = c.method.timeout
 	}
+	if timeout == 0 && c.method.kind > KindOneWay {
+		return time.Time{}, true // a stream may go on for ever
+	}
 	if timeout == 0 {
 		timeout = c.options.clientTimeout
 	}
@@ -96,7 +99,7 @@ func (c *Call) mayRetry(err *Error) bool {
 
 // pause waits for d; it returns an error when ctx or the deadline ends first.
 func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
-	if time.Until(deadline) <= d {
+	if !deadline.IsZero() && time.Until(deadline) <= d {
 		return context.DeadlineExceeded
 	}
 	timer := time.NewTimer(d)
@@ -124,16 +127,21 @@ func (a *attempt) run(ctx context.Context) *Error {
 	if err := ctx.Err(); err != nil {
 		return contextError(err, NotRun)
 	}
-	if a.left = time.Until(a.deadline); a.left <= 0 {
+	if a.deadline.IsZero() {
+		a.left = 0
+	} else if a.left = time.Until(a.deadline); a.left <= 0 {
 		return contextError(context.DeadlineExceeded, NotRun)
 	}
 	if err := a.client.open(); err != nil {
 		return err
 	}
-	if a.call.method.kind == KindOneWay {
+	switch a.call.method.kind {
+	case KindUnary:
+		return a.roundTrip(ctx)
+	case KindOneWay:
 		return a.publishOneWay()
 	}
-	return a.roundTrip(ctx)
+	return a.openAttempt(ctx)
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
@@ -149,6 +157,12 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		w.release()
 		return failed
 	}
+	if a.isLarge(&m) {
+		buf.putBack()
+		w.stop()
+		w.release()
+		return a.largeRequest(ctx)
+	}
 	out.publish(outgoing{m, buf, w})
 	r, err := a.wait(ctx, w)
 	strangers := w.strangers // nobody changes it any more
@@ -162,7 +176,15 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	case r.err != nil:
 		return a.blameStrangers(r.err, strangers)
 	}
+	if r.accept.Kind == wire.KindAccept {
+		return a.largeResponse(ctx, id, &r.accept)
+	}
 	return a.finish(&r)
+}
+
+// isLarge tells whether a request has to travel as a stream.
+func (a *attempt) isLarge(m *nats.Msg) bool {
+	return len(m.Data) > smallestMaxPayload && !a.call.options.plain && int64(len(m.Data)) > a.client.nc.MaxPayload()
 }
 
 // wait returns the reply, or the error of ctx, or context.DeadlineExceeded.

@@ -50,14 +50,15 @@ func newWatch(nc *nats.Conn, b *inbox, reply string) *watch {
 }
 
 // start starts the watch's goroutine, which stop or the end of the connection
-// ends; onClosed runs in the latter case.
-func (w *watch) start(onClosed func()) {
-	w.status = w.nc.StatusChanged(nats.CLOSED)
+// ends; onClosed runs in the latter case, and onLost whenever the connection is down.
+func (w *watch) start(onLost, onClosed func()) {
+	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED)
 	hooks.add(w.nc, &w.errors)
 	go func() {
 		defer close(w.done)
 		defer hooks.remove(w.nc, &w.errors)
-		if w.run() {
+		if w.run(onLost) {
+			onLost()
 			onClosed()
 			w.failAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
 		}
@@ -65,7 +66,7 @@ func (w *watch) start(onClosed func()) {
 }
 
 // run ticks until it is stopped; it returns true when the connection has been closed.
-func (w *watch) run() (closed bool) {
+func (w *watch) run(onLost func()) (closed bool) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	if w.nc.IsClosed() { // before anybody listened
@@ -79,6 +80,7 @@ func (w *watch) run() (closed bool) {
 			if w.nc.IsClosed() || w.nc.Status() == nats.CLOSED {
 				return true
 			}
+			onLost()
 		case <-w.quit:
 			return false
 		}

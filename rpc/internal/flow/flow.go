@@ -31,6 +31,7 @@ var (
 	ErrPrefix   = errors.New("malformed message prefix")
 	ErrPartial  = errors.New("the stream ended within a message")
 	ErrAfterEnd = errors.New("a frame came after the end")
+	ErrEmpty    = errors.New("data frame without data")
 )
 
 // Sender is the sending half of a stream.
@@ -75,6 +76,9 @@ func (s *Sender) Discard() {
 	s.buffer, s.start = nil, 0
 }
 
+// Closing tells whether the half is closed to messages.
+func (s *Sender) Closing() bool { return s.closing }
+
 // Ended tells whether the end frame has been taken.
 func (s *Sender) Ended() bool { return s.ended }
 
@@ -110,13 +114,6 @@ func (s *Sender) CanSend() bool {
 	return s.closing && !s.ended
 }
 
-// Bare takes the sequence of a data frame without a body, which carries only
-// headers and is free.
-func (s *Sender) Bare() (sequence uint64) {
-	s.next++
-	return s.next - 1
-}
-
 // Opening takes what is buffered, to travel in the open and for free, if all
 // of it fits there; else nothing. The bytes are valid until the next Grow.
 func (s *Sender) Opening() []byte {
@@ -150,6 +147,7 @@ type Receiver struct {
 	read    uint64   // cost of those that have been read
 	granted uint64
 	ended   bool
+	err     error // the first error of Message; it stays
 
 	prefix  [wire.MessagePrefix]byte
 	havePre int
@@ -159,8 +157,11 @@ type Receiver struct {
 
 // Data takes the body of a data frame, which it keeps.
 func (r *Receiver) Data(sequence uint64, body []byte) error {
-	if err := r.advance(sequence); err != nil || len(body) == 0 {
+	if err := r.advance(sequence); err != nil {
 		return err
+	}
+	if len(body) == 0 {
+		return ErrEmpty
 	}
 	r.got += uint64(len(body) + wire.FrameCost)
 	if r.got > r.granted {
@@ -191,7 +192,7 @@ func (r *Receiver) End(sequence uint64) error {
 
 // Heartbeat checks what a heartbeat says about frames before it.
 func (r *Receiver) Heartbeat(next uint64) error {
-	if next != r.next {
+	if next > r.next {
 		return fmt.Errorf("%w: frame %d is expected, the peer is at %d", ErrLost, r.next, next)
 	}
 	return nil
@@ -226,8 +227,15 @@ func (r *Receiver) Grant() (total uint64, due bool) {
 }
 
 // Message returns the next message. ok is false where none is complete; then
-// an ended stream has nothing more. The bytes are the caller's.
+// an ended stream has nothing more. The bytes are the caller's. An error stays.
 func (r *Receiver) Message() (message []byte, ok bool, err error) {
+	if r.err == nil {
+		message, ok, r.err = r.nextMessage()
+	}
+	return message, ok, r.err
+}
+
+func (r *Receiver) nextMessage() (message []byte, ok bool, err error) {
 	for len(r.frames) > 0 {
 		if r.havePre < len(r.prefix) {
 			if err := r.readPrefix(); err != nil {

@@ -76,6 +76,15 @@ func NewID() (id ID) {
 // String returns the id in hexadecimal.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
+// ParseID is the inverse of String.
+func ParseID(s string) (id ID, ok bool) {
+	if len(s) != hex.EncodedLen(len(id)) {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], []byte(s))
+	return id, err == nil
+}
+
 // Envelope is a parsed envelope. Body aliases the parsed bytes.
 type Envelope struct {
 	Kind    Kind

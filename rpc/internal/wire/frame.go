@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -24,6 +25,8 @@ const (
 const FlagHalfClose Flags = 1 << 6
 
 const (
+	// FlagsOffset is where the flags of an envelope and of a frame stand.
+	FlagsOffset = 3
 	// MaxFrameHeader bounds what stands before the body of a frame.
 	MaxFrameHeader = 4 + binary.MaxVarintLen64
 	// FrameCost is what a data frame costs of the credit beside its body:
@@ -44,6 +47,7 @@ var (
 // Frame is a parsed stream frame. Body aliases the parsed bytes.
 type Frame struct {
 	Kind   Kind
+	Flags  Flags  // FlagNotRun on an end, else none
 	Number uint64 // credit or sequence, as the kind says
 	Body   []byte
 }
@@ -58,13 +62,16 @@ func ParseFrame(data []byte) (Frame, error) {
 	if !IsFrame(data) {
 		return Frame{}, fmt.Errorf("%w: %d bytes", ErrFrame, len(data))
 	}
-	f := Frame{Kind: Kind(data[2])}
-	n := 0
+	f := Frame{Kind: Kind(data[2]), Flags: Flags(data[3])}
+	allowed, n := Flags(0), 0
+	if f.Kind == KindEnd {
+		allowed = FlagNotRun
+	}
 	f.Number, n = binary.Uvarint(data[4:])
 	switch {
 	case data[1] != Version:
 		return f, fmt.Errorf("%w: %d; this side speaks %d", ErrVersion, data[1], Version)
-	case f.Kind > KindStreamCancel || data[3] != 0:
+	case f.Kind > KindStreamCancel || f.Flags&^allowed != 0:
 		return f, fmt.Errorf("%w: kind %d, flags %#02x", ErrUnsupported, data[2], data[3])
 	case n <= 0 || f.Number > maxNumber:
 		return f, fmt.Errorf("%w: its number is cut off or too large", ErrFrame)
@@ -79,6 +86,25 @@ const maxNumber = 1 << 62
 // AppendFrame appends the header of a frame; the body follows.
 func AppendFrame(b []byte, kind Kind, number uint64) []byte {
 	return binary.AppendUvarint(append(b, Mark, Version, byte(kind), 0), number)
+}
+
+// AppendAccept appends the frame by which an instance accepts a stream.
+func AppendAccept(b []byte, id ID, credit uint64, instance string) []byte {
+	b = AppendFrame(b, KindAccept, credit)
+	return append(append(b, id[:]...), instance...)
+}
+
+// ParseAccept reads the body of an accept: whose it is and from which instance.
+func ParseAccept(f *Frame) (id ID, instance string, err error) {
+	if len(f.Body) <= len(id) {
+		return id, "", fmt.Errorf("%w: accept without an instance", ErrFrame)
+	}
+	copy(id[:], f.Body)
+	instance = string(f.Body[len(id):])
+	if CheckSubject(instance) != nil || strings.Contains(instance, ".") {
+		return id, "", fmt.Errorf("%w: instance %q", ErrFrame, instance)
+	}
+	return id, instance, nil
 }
 
 // Open is what an open says beside the fields of every envelope.

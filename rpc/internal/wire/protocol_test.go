@@ -87,7 +87,7 @@ func examples(t *testing.T) map[string]example {
 			wire.Envelope{Kind: wire.KindAliveAnswer, ID: second, Body: []byte{}}},
 		"open": {wire.AppendOpen(nil, id, wire.CodecProto, 2*time.Second, wire.Open{Credit: 512 << 10, Data: first, Last: true}),
 			wire.Envelope{Kind: wire.KindOpen, Flags: wire.FlagHalfClose, ID: id, Timeout: 2 * time.Second, Body: append([]byte{0x80, 0x80, 0x20}, first...)}},
-		"accept":        {append(wire.AppendFrame(nil, wire.KindAccept, 512<<10), "ABC"...), wire.Frame{Kind: wire.KindAccept, Number: 512 << 10, Body: []byte("ABC")}},
+		"accept":        {wire.AppendAccept(nil, id, 512<<10, "ABC"), wire.Frame{Kind: wire.KindAccept, Number: 512 << 10, Body: append(id[:], "ABC"...)}},
 		"data":          {append(wire.AppendFrame(nil, wire.KindData, 1), two...), wire.Frame{Kind: wire.KindData, Number: 1, Body: two}},
 		"end":           {wire.AppendFrame(nil, wire.KindEnd, 2), wire.Frame{Kind: wire.KindEnd, Number: 2, Body: []byte{}}},
 		"credit":        {wire.AppendFrame(nil, wire.KindCredit, 1<<20), wire.Frame{Kind: wire.KindCredit, Number: 1 << 20, Body: []byte{}}},

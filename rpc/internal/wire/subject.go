@@ -11,6 +11,8 @@ const (
 	CancelToken = "_all.cancel"
 	AliveToken  = "_all.alive"
 	AllWildcard = "_all.>"
+	// InstanceToken comes before the instance and the stream.
+	InstanceToken = "_i"
 )
 
 // maxSubject keeps a subject and its reply well below the 4,096 bytes of a

@@ -1,0 +1,242 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// openStream is where every call of a streaming method comes from. req is nil
+// where the client streams.
+func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*stream, error) {
+	o, err := c.callOptions(opts)
+	if err != nil {
+		return nil, err
+	}
+	call := &Call{method: m, header: o.header, request: req, options: o}
+	switch {
+	case o.plain:
+		return nil, failf(CodeUnimplemented, NotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
+	case m.kind == KindServerStream && !req.ProtoReflect().IsValid():
+		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
+	case c.next == nil:
+		err = c.send(ctx, call)
+	default:
+		call.header = maps.Clone(o.header)
+		err = c.next(ctx, call)
+	}
+	switch {
+	case err != nil && call.stream != nil:
+		call.stream.cancel(handlerError(err)) // an interceptor does not want it
+		return nil, handlerError(err)
+	case err != nil:
+		return nil, asError(err)
+	case call.stream == nil:
+		return nil, failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
+	}
+	return call.stream, nil
+}
+
+// openAttempt opens a stream and returns when a server has accepted it.
+func (a *attempt) openAttempt(ctx context.Context) *Error {
+	s, failed := a.newStream(ctx)
+	if failed != nil {
+		return failed
+	}
+	if failed := a.publishOpen(s); failed != nil {
+		s.end(failed)
+		return failed
+	}
+	if failed := s.awaitOpen(); failed != nil {
+		return failed
+	}
+	a.call.stream = s
+	return nil
+}
+
+// newStream makes the client's side of a stream. It ends with ctx.
+func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
+	c := a.client
+	s := newStream(wire.NewID(), a.call, c.nc, &c.streams, c.options.maxMessageSize)
+	s.codec = a.call.options.codec
+	a.attach(ctx, s)
+	if a.call.request == nil {
+		return s, nil
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	var err error
+	if buf.b, err = s.codec.appendMessage(buf.b, a.call.request); err == nil {
+		err = s.sendBytes(buf.b)
+	} else {
+		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)
+	}
+	if err != nil {
+		e := asError(err)
+		s.end(e)
+		return nil, e
+	}
+	s.send.Close()
+	return s, nil
+}
+
+// attach enters s into the client's table and makes it end with ctx or at the deadline.
+func (a *attempt) attach(ctx context.Context, s *stream) {
+	cancel := context.CancelFunc(func() {})
+	if !a.deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, a.deadline)
+	}
+	s.ctx = ctx
+	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx.Err(), MayHaveRun)) })
+	s.onEnd = func(err *Error) {
+		stop()
+		cancel()
+		if s.call.method.kind > KindOneWay {
+			s.call.ended(asNil(err))
+		}
+	}
+	a.client.streams.add(s)
+}
+
+// publishOpen publishes the open, with the first message if it fits there.
+func (a *attempt) publishOpen(s *stream) *Error {
+	s.mu.Lock()
+	credit, _ := s.recv.Grant()
+	o := wire.Open{Credit: credit, Data: s.send.Opening()}
+	if o.Last = s.send.Closing() && s.send.Buffered() == 0; o.Last {
+		s.send.EndedInOpening()
+	}
+	m := nats.Msg{Subject: a.subjects.request, Reply: s.renewReplyLocked()}
+	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.codec), a.left, o)
+	s.mu.Unlock()
+	var err error
+	if m.Header, err = a.call.header.appendTo(nil, ""); err != nil {
+		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	}
+	return unsentError(&m, publishMsg(a.client.nc, &m))
+}
+
+// awaitOpen waits until the stream is open, or over.
+func (s *stream) awaitOpen() *Error {
+	for {
+		s.mu.Lock()
+		open, over, err := s.to != "", s.over, s.err
+		s.mu.Unlock()
+		switch {
+		case open:
+			return nil
+		case over && err == nil:
+			return failf(CodeInternal, MayHaveRun, "the stream ended before it was accepted")
+		case over:
+			return err
+		}
+		select {
+		case <-s.readable:
+		case <-s.ended:
+		}
+	}
+}
+
+// deliver takes a message that came on a reply subject of s.
+func (s *stream) deliver(m *nats.Msg) {
+	s.mu.Lock()
+	opening := s.to == ""
+	s.mu.Unlock()
+	switch {
+	case isNoResponders(m) && opening:
+		s.end(failf(CodeUnavailable, NotRun, "no service answers on %q", s.call.method.subject).because(nats.ErrNoResponders))
+	case isNoResponders(m):
+		s.end(failf(CodeUnavailable, MayHaveRun, "the instance has gone").because(nats.ErrNoResponders))
+	case !opening && len(m.Data) > 0:
+		s.receive(m)
+	case opening:
+		s.accept(m)
+	}
+}
+
+// accept takes the first answer. What is no natscall server's is ignored.
+func (s *stream) accept(m *nats.Msg) {
+	if f, err := wire.ParseFrame(m.Data); err == nil && f.Kind == wire.KindAccept {
+		if id, instance, err := wire.ParseAccept(&f); err == nil && id == s.id {
+			s.opened(instance, f.Number)
+		}
+		return
+	}
+	r := reply{msg: m}
+	if r.parse(s.id) && r.env.Flags&wire.FlagError != 0 {
+		s.end(parseStatus(r.env.Body, r.env.Flags&wire.FlagNotRun != 0))
+	}
+}
+
+// opened makes s send its frames to an instance.
+func (s *stream) opened(instance string, credit uint64) {
+	s.mu.Lock()
+	s.to = wire.Join(s.table.rootOf(s.call.method), wire.InstanceToken, instance, s.id.String())
+	s.heardAt = s.sentAt
+	s.send.Grant(credit)
+	s.flushLocked()
+	s.mu.Unlock()
+	signal(s.readable)
+}
+
+// recvOnly receives the one message of a stream that has just one.
+func (s *stream) recvOnly(m proto.Message) error {
+	if err := s.recvMessage(m); err != nil {
+		if errors.Is(err, io.EOF) {
+			return failf(CodeInternal, DidRun, "%s ended without a response", s.call.Method())
+		}
+		return err
+	}
+	switch b, err := s.recvBytes(); {
+	case err == nil:
+		e := failf(CodeInternal, DidRun, "%s sent a second response, of %d bytes", s.call.Method(), len(b))
+		s.cancel(e)
+		return e
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	return nil
+}
+
+// largeRequest makes a unary call as a stream, as its request does not fit into a NATS message.
+func (a *attempt) largeRequest(ctx context.Context) *Error {
+	if failed := a.openAttempt(ctx); failed != nil {
+		return failed
+	}
+	return a.only(a.call.stream)
+}
+
+// largeResponse receives the response that an accept has announced.
+func (a *attempt) largeResponse(ctx context.Context, id wire.ID, f *wire.Frame) *Error {
+	_, instance, err := wire.ParseAccept(f)
+	if err != nil {
+		return failf(CodeInternal, MayHaveRun, "%v", err)
+	}
+	s := newStream(id, a.call, a.client.nc, &a.client.streams, a.client.options.maxMessageSize)
+	s.codec = a.call.options.codec
+	a.attach(ctx, s)
+	s.mu.Lock()
+	credit, _ := s.recv.Grant()
+	s.mu.Unlock()
+	s.opened(instance, f.Number)
+	s.publishCredit(credit)
+	return a.only(s)
+}
+
+// only receives the response of a unary call from a stream.
+func (a *attempt) only(s *stream) *Error {
+	res := a.call.method.newResponse()
+	if err := s.recvOnly(res); err != nil {
+		e := asError(err)
+		s.cancel(e)
+		return e
+	}
+	a.call.response = res
+	return nil
+}

@@ -1,0 +1,212 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// receiveOpen makes the server's side of a stream.
+func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
+	if c.call.method.kind == KindOneWay {
+		return failf(CodeUnimplemented, NotRun, "%s takes plain messages", c.call.method.FullName())
+	}
+	open, err := wire.ParseOpen(e)
+	if err != nil {
+		return failf(CodeInvalidArgument, NotRun, "%v", err)
+	}
+	c.stream = c.newStream()
+	c.stream.send.Grant(open.Credit)
+	c.stream.recv.Opening(open.Data)
+	if open.Last {
+		c.stream.recv.EndedInOpening()
+	}
+	return nil
+}
+
+// newStream makes a stream whose end ends the context of the call.
+func (c *serverCall) newStream() *stream {
+	server := c.endpoint.service.server
+	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
+	s.codec, s.ctx = c.codec, &c.ctx
+	s.onEnd = func(err *Error) {
+		if err != nil {
+			c.ctx.end(context.Canceled)
+		}
+	}
+	return s
+}
+
+// accept tells the client where to send its frames. to is where those of the
+// server go; "" until the client has sent a subject.
+func (c *serverCall) accept(to string) *Error {
+	s := c.stream
+	s.mu.Lock()
+	s.to = to
+	credit, _ := s.recv.Grant()
+	s.mu.Unlock()
+	s.table.add(s)
+	m := nats.Msg{Subject: c.reply, Data: wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID)}
+	if err := publishMsg(s.nc, &m); err != nil {
+		failed := natsError(err, NotRun)
+		s.end(failed)
+		return failed
+	}
+	return nil
+}
+
+// sender is what a server-streaming handler sends to.
+func (c *serverCall) sender() messageSender {
+	if c.stream != nil {
+		return c.stream
+	}
+	return &plainStream{c}
+}
+
+// endStream sends the message of an answer, if it has one, and the status. It
+// returns when the end is on its way, or nobody is there to take it.
+func (c *serverCall) endStream(message *buffer, err *Error) {
+	s := c.stream
+	if message != nil {
+		if failed := s.sendBytes(message.b); failed != nil {
+			err = asError(failed)
+		}
+	}
+	if failed := s.begin(); failed != nil && err == nil {
+		err = asError(failed)
+	}
+	trailer, failed := c.call.responseTrailer.appendTo(nil, wire.TrailerPrefix)
+	if failed != nil && err == nil {
+		err = failf(CodeInternal, DidRun, "response: %v", failed)
+	}
+	s.mu.Lock()
+	s.trailer = trailer
+	s.finishLocked(err, false)
+	s.mu.Unlock()
+	select {
+	case <-s.ended:
+	case <-c.ctx.Done(): // nobody reads any more
+		s.endNow(contextError(c.ctx.Err(), DidRun))
+	}
+}
+
+// endNow sends the status without what is still queued.
+func (s *stream) endNow(err *Error) {
+	s.mu.Lock()
+	s.finishLocked(err, true)
+	nowhere := s.to == ""
+	s.mu.Unlock()
+	if nowhere {
+		s.end(err)
+	}
+	<-s.ended // the flusher needs no credit for it
+}
+
+// begin fixes the response header, from the goroutine of the handler. It
+// returns an error, which the first Send returns, where it cannot be sent.
+func (s *stream) begin() error {
+	if !s.call.onServer {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun {
+		return nil
+	}
+	s.begun = true
+	h, err := s.call.responseHeader.appendTo(nil, "")
+	if err != nil {
+		return failf(CodeInternal, DidRun, "response: %v", err).because(err)
+	}
+	s.header = h
+	return nil
+}
+
+// endSent runs when a server's end frame has been published.
+func (s *stream) endSent() {
+	s.mu.Lock()
+	to, final := s.to, s.final
+	s.mu.Unlock()
+	_ = s.nc.Publish(to, nil) // accounts free what they keep for the reply subject
+	s.end(final)
+}
+
+// largeResponse announces a response that does not fit into a NATS message,
+// and sends it as a stream when the client has granted credit.
+func (c *serverCall) largeResponse(message *buffer) {
+	c.stream = c.newStream()
+	if err := c.accept(""); err != nil {
+		c.endpoint.log().Error("natscall: a response was not announced", "error", err)
+		return
+	}
+	c.endStream(message, nil)
+}
+
+// onFrame is the callback for the frames of clients to this instance.
+func (s *service) onFrame(m *nats.Msg) {
+	id, ok := wire.ParseID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+	if st := s.server.streams.get(id); ok && st != nil {
+		st.receive(m)
+		return
+	}
+	if m.Reply == "" {
+		return // a frame that met the end of its stream
+	}
+	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
+	body, err := CodecProto.appendMessage(wire.AppendFrame(nil, wire.KindEnd, 0), unknown.status())
+	if err == nil {
+		err = s.server.nc.Publish(m.Reply, body)
+	}
+	if err != nil {
+		s.server.options.logger.Error("natscall: the end of an unknown stream was not sent", "error", err)
+	}
+}
+
+// plainStream answers a plain NATS client, a message in a message.
+type plainStream struct{ c *serverCall }
+
+// plainMessageHeader marks a message that is empty in Protobuf: one without header and body is an end.
+const plainMessageHeader = "Natscall-Message"
+
+func (p *plainStream) sendMessage(m proto.Message) error {
+	if err := p.c.ctx.Err(); err != nil {
+		return contextError(err, MayHaveRun)
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	var err error
+	if buf.b, err = p.c.codec.appendMessage(buf.b, m); err != nil {
+		return failf(CodeInternal, DidRun, "the message does not encode: %v", err)
+	}
+	out := nats.Msg{Subject: p.c.reply, Data: buf.b}
+	if len(buf.b) == 0 {
+		out.Header = nats.Header{plainMessageHeader: {"1"}}
+	}
+	if out.Subject == "" {
+		return nil // nobody listens
+	}
+	if err := publishMsg(p.c.endpoint.service.server.nc, &out); errors.Is(err, nats.ErrMaxPayload) {
+		return failf(CodeResourceExhausted, DidRun, "the message has %d bytes, more than the NATS server's max_payload", len(buf.b))
+	} else if err != nil {
+		return natsError(err, DidRun)
+	}
+	return nil
+}
+
+// endPlainStream publishes the end of a plain stream that is no error.
+func (c *serverCall) endPlainStream() {
+	h, err := c.header()
+	if err != nil || h == nil {
+		h = nats.Header{}
+	}
+	h[micro.ErrorCodeHeader] = []string{"0"}
+	if err := publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h}); err != nil {
+		c.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
+	}
+}

@@ -1,0 +1,234 @@
+package rpc
+
+import (
+	"context"
+	"io"
+	"iter"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// ServerStreamMethod is a method with one request and a stream of responses. It is immutable.
+type ServerStreamMethod[Req, Res proto.Message] struct{ method }
+
+// NewServerStream returns a server-streaming method, for generated code.
+func NewServerStream[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ServerStreamMethod[PReq, PRes] {
+	return &ServerStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindServerStream)}
+}
+
+// Call sends the request and returns when a server has taken it. The stream
+// ends with ctx: cancel ctx, or close the Receiver, to stop early. The error is an *Error.
+func (m *ServerStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) (*Receiver[Res], error) {
+	s, err := c.openStream(ctx, &m.method, req, opts)
+	if err != nil {
+		return nil, err
+	}
+	return newReceiver[Res](s, m.newResponse), nil
+}
+
+// HandleServerStream joins a server-streaming method with the method of S that serves it.
+func HandleServerStream[S any, Req, Res proto.Message](m *ServerStreamMethod[Req, Res], f func(S, context.Context, Req, *Sender[Res]) error) Handler[S] {
+	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
+		req, err := call.Request()
+		if err != nil {
+			return err
+		}
+		call.served.handled.Store(true)
+		return f(impl, ctx, req.(Req), &Sender[Res]{call.served.sender()})
+	}}
+}
+
+// ClientStreamMethod is a method with a stream of requests and one response. It is immutable.
+type ClientStreamMethod[Req, Res proto.Message] struct{ method }
+
+// NewClientStream returns a client-streaming method, for generated code.
+func NewClientStream[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ClientStreamMethod[PReq, PRes] {
+	return &ClientStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindClientStream)}
+}
+
+// Call opens the stream and returns when a server has taken it. The stream
+// ends with ctx. The error is an *Error.
+func (m *ClientStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...CallOption) (*ClientStream[Req, Res], error) {
+	s, err := c.openStream(ctx, &m.method, nil, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &ClientStream[Req, Res]{metadata{s}, m.newResponse}, nil
+}
+
+// HandleClientStream joins a client-streaming method with the method of S that serves it.
+func HandleClientStream[S any, Req, Res proto.Message](m *ClientStreamMethod[Req, Res], f func(S, context.Context, *Receiver[Req]) (Res, error)) Handler[S] {
+	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) (err error) {
+		call.served.handled.Store(true)
+		call.response, err = f(impl, ctx, newReceiver[Req](call.served.stream, m.newRequest))
+		return err
+	}}
+}
+
+// BidiMethod is a method with a stream in both directions. It is immutable.
+type BidiMethod[Req, Res proto.Message] struct{ method }
+
+// NewBidi returns a bidirectional method, for generated code.
+func NewBidi[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *BidiMethod[PReq, PRes] {
+	return &BidiMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindBidi)}
+}
+
+// Call opens the stream and returns when a server has taken it. The stream
+// ends with ctx. The error is an *Error.
+func (m *BidiMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...CallOption) (*BidiStream[Req, Res], error) {
+	s, err := c.openStream(ctx, &m.method, nil, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &BidiStream[Req, Res]{metadata{s}, m.newResponse}, nil
+}
+
+// HandleBidi joins a bidirectional method with the method of S that serves it.
+func HandleBidi[S any, Req, Res proto.Message](m *BidiMethod[Req, Res], f func(S, context.Context, *BidiStream[Res, Req]) error) Handler[S] {
+	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
+		call.served.handled.Store(true)
+		return f(impl, ctx, &BidiStream[Res, Req]{metadata{call.served.stream}, m.newRequest})
+	}}
+}
+
+// Sender is the sending half of a stream of M: what a server-streaming
+// handler sends responses with. One goroutine at a time may send. It ends when the handler returns.
+type Sender[M proto.Message] struct{ to messageSender }
+
+// messageSender is a stream, or the connection of a plain NATS client.
+type messageSender interface{ sendMessage(m proto.Message) error }
+
+// Send queues a message; the message may be used again when Send returns.
+// Messages that are sent in quick succession share a frame. Send waits while
+// the receiver is more than a window behind (512 KiB), until the handler's context ends.
+//
+// The error is io.EOF after the caller has ended the stream, and an *Error otherwise:
+// CodeCanceled, CodeDeadlineExceeded, CodeUnavailable where the peer or the
+// connection is gone, CodeResourceExhausted for a message over the limit, which
+// does not end the stream.
+func (s *Sender[M]) Send(m M) error { return s.to.sendMessage(m) }
+
+// Receiver is the receiving half of a stream of M: responses on a client,
+// requests in a client-streaming handler. One goroutine at a time may receive.
+type Receiver[M proto.Message] struct {
+	metadata
+	newMessage func() proto.Message
+}
+
+func newReceiver[M proto.Message](s *stream, newMessage func() proto.Message) *Receiver[M] {
+	return &Receiver[M]{metadata{s}, newMessage}
+}
+
+// Recv waits for the next message. At the clean end, after the last message,
+// the error is io.EOF; otherwise it is an *Error: the server's status, after
+// all messages that it sent before, or CodeDataLoss, CodeUnavailable, CodeCanceled,
+// CodeDeadlineExceeded, at once. After an error every Recv returns one.
+func (r *Receiver[M]) Recv() (M, error) { return recv[M](r.stream, r.newMessage) }
+
+func recv[M proto.Message](s *stream, newMessage func() proto.Message) (M, error) {
+	m := newMessage()
+	if err := s.recvMessage(m); err != nil {
+		var none M
+		return none, err
+	}
+	return m.(M), nil
+}
+
+// All iterates over the messages that are left. An error is the last element;
+// a clean end is none. Leaving the loop early leaves the stream open: Close it.
+func (r *Receiver[M]) All() iter.Seq2[M, error] {
+	return func(yield func(M, error) bool) {
+		for {
+			m, err := r.Recv()
+			if err == io.EOF || !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Close ends the stream early: on a client the handler's context ends. On a
+// server, and on a stream that has ended, it does nothing.
+func (r *Receiver[M]) Close() { r.abort() }
+
+// BidiStream sends S and receives R. One goroutine may send while another receives.
+type BidiStream[S, R proto.Message] struct {
+	metadata
+	newMessage func() proto.Message
+}
+
+// Send is like [Sender.Send]. On a client io.EOF means that the server has ended the stream; Recv tells how.
+func (b *BidiStream[S, R]) Send(m S) error { return b.stream.sendMessage(m) }
+
+// CloseSend says that no more is sent: the peer's Recv returns io.EOF after the last
+// message. On a server, where the end of the handler says that, and the second time it does nothing.
+func (b *BidiStream[S, R]) CloseSend() {
+	if !b.stream.call.onServer {
+		b.stream.closeSend()
+	}
+}
+
+// Recv is like [Receiver.Recv].
+func (b *BidiStream[S, R]) Recv() (R, error) { return recv[R](b.stream, b.newMessage) }
+
+// All is like [Receiver.All].
+func (b *BidiStream[S, R]) All() iter.Seq2[R, error] {
+	return (&Receiver[R]{b.metadata, b.newMessage}).All()
+}
+
+// Close ends the stream early, like [Receiver.Close].
+func (b *BidiStream[S, R]) Close() { b.abort() }
+
+// ClientStream sends S and then receives one R, on a client.
+type ClientStream[S, R proto.Message] struct {
+	metadata
+	newMessage func() proto.Message
+}
+
+// Send is like [Sender.Send]. io.EOF means that the server has ended the stream; CloseAndRecv tells how.
+func (c *ClientStream[S, R]) Send(m S) error { return c.stream.sendMessage(m) }
+
+// CloseAndRecv ends the sending half and waits for the response. The error is an *Error.
+func (c *ClientStream[S, R]) CloseAndRecv() (R, error) {
+	c.stream.closeSend()
+	m := c.newMessage()
+	if err := c.stream.recvOnly(m); err != nil {
+		var none R
+		return none, err
+	}
+	return m.(R), nil
+}
+
+// Close ends the stream early, like [Receiver.Close].
+func (c *ClientStream[S, R]) Close() { c.abort() }
+
+// metadata is what all streams share.
+type metadata struct{ stream *stream }
+
+// Header returns the metadata that came from the peer: the response header, on a
+// client, which is there after the first Recv; the request's on a server.
+func (m metadata) Header() Header {
+	m.stream.mu.Lock()
+	defer m.stream.mu.Unlock()
+	if m.stream.call.onServer {
+		return m.stream.call.header
+	}
+	return m.stream.call.responseHeader
+}
+
+// Trailer returns the server's trailer, which is there after the end of the
+// stream; on a server it is nil.
+func (m metadata) Trailer() Header {
+	m.stream.mu.Lock()
+	defer m.stream.mu.Unlock()
+	if m.stream.call.onServer {
+		return nil
+	}
+	return m.stream.call.responseTrailer
+}
+
+func (m metadata) abort() {
+	if !m.stream.call.onServer {
+		m.stream.cancel(failf(CodeCanceled, MayHaveRun, "the stream was closed"))
+	}
+}
