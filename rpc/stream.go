@@ -35,6 +35,7 @@ type stream struct {
 	ctx     context.Context // what Send and Recv wait under: they have none of their own, like those of gRPC
 	codec   Codec
 	maxSize int
+	maxBody int // of a frame; a stream does not outlive its connection, nor its max_payload
 
 	mu       sync.Mutex
 	send     flow.Sender
@@ -66,7 +67,7 @@ const highWater = 2 * flow.MaxBody
 func newStream(id wire.ID, call *Call, nc *nats.Conn, table *streamTable, maxSize int) *stream {
 	now := time.Now()
 	return &stream{
-		id: id, call: call, nc: nc, table: table, maxSize: maxSize, recv: flow.Receiver{MaxMessage: maxSize},
+		id: id, call: call, nc: nc, table: table, maxSize: maxSize, maxBody: maxBodyOf(nc), recv: flow.Receiver{MaxMessage: maxSize},
 		sentAt: now, heardAt: now,
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
@@ -221,7 +222,7 @@ func flowError(err error) *Error {
 // flushLocked starts the flusher if it has something to do. The flusher ends
 // when it has not: an idle stream has no goroutine.
 func (s *stream) flushLocked() {
-	if s.flushing || s.to == "" || s.over || !s.send.CanSend() && !s.beat {
+	if s.flushing || s.to == "" || s.over || !s.send.CanSend(s.maxBody) && !s.beat {
 		return
 	}
 	s.flushing = true
@@ -265,7 +266,7 @@ func (s *stream) nextFrame() (o outgoingFrame, more bool) {
 	defer s.mu.Unlock()
 	kind, ok := wire.KindData, false
 	if !s.over {
-		buf.b, kind, ok = s.send.AppendFrame(buf.b, s.maxBody())
+		buf.b, kind, ok = s.send.AppendFrame(buf.b, s.maxBody)
 		if !ok && s.beat {
 			buf.b, kind, ok = wire.AppendFrame(buf.b, wire.KindHeartbeat, s.send.Next()), wire.KindHeartbeat, true
 		}
@@ -310,9 +311,9 @@ func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
 	}
 }
 
-// maxBody keeps a frame, with headers, within max_payload.
-func (s *stream) maxBody() int {
-	return int(max(1, min(flow.MaxBody, s.nc.MaxPayload()/2)))
+// maxBodyOf keeps a frame, with headers, within max_payload.
+func maxBodyOf(nc *nats.Conn) int {
+	return int(max(1, min(flow.MaxBody, nc.MaxPayload()/2)))
 }
 
 func (s *stream) publishCredit(credit uint64) { s.publishControl(wire.KindCredit, credit) }

@@ -16,11 +16,12 @@ import (
 const (
 	// Window is how much a receiver lets a sender be ahead, in bytes of the
 	// credit: with it a stream on loopback reaches its full rate, and another
-	// call on the same connection waits less than a millisecond behind it.
-	Window = 512 << 10
-	// MaxBody is the largest body of a frame: past 16 KiB size hardly matters
-	// for the rate, and small frames let other calls in between.
-	MaxBody = 64 << 10
+	// call on the same connection waits about a millisecond behind it.
+	Window = 1 << 20
+	// MaxBody is the largest body of a frame: about the read buffer of nats.go
+	// and nats-server, which copy what is larger once more; and small frames let
+	// other calls in between.
+	MaxBody = 32 << 10
 )
 
 // The errors of a Receiver. All end the stream.
@@ -41,6 +42,7 @@ type Sender struct {
 	credit  uint64 // total that the peer has granted
 	spent   uint64 // of it
 	next    uint64 // sequence of the next data or end frame
+	cut     int    // bytes that are left of a message whose first part has been framed
 	closing bool   // nothing is pushed any more
 	ended   bool   // the end frame has been taken
 }
@@ -73,7 +75,7 @@ func (s *Sender) Close() { s.closing = true }
 // Discard is Close without what is buffered.
 func (s *Sender) Discard() {
 	s.closing = true
-	s.buffer, s.start = nil, 0
+	s.buffer, s.start, s.cut = nil, 0, 0
 }
 
 // Closing tells whether the half is closed to messages.
@@ -88,12 +90,13 @@ func (s *Sender) Next() uint64 { return s.next }
 // AppendFrame appends the next frame to b: data, or the end. ok is false
 // while there is nothing to send, or no credit for it.
 func (s *Sender) AppendFrame(b []byte, maxBody int) (frame []byte, kind wire.Kind, ok bool) {
-	n := min(s.Buffered(), maxBody, s.room())
+	n, cut := s.body(maxBody)
 	switch {
 	case n > 0:
 		b = append(wire.AppendFrame(b, wire.KindData, s.next), s.buffer[s.start:s.start+n]...)
 		kind = wire.KindData
 		s.start += n
+		s.cut = cut
 		s.spent += uint64(n + wire.FrameCost)
 	case s.Buffered() == 0 && s.closing && !s.ended:
 		b = wire.AppendFrame(b, wire.KindEnd, s.next)
@@ -107,11 +110,36 @@ func (s *Sender) AppendFrame(b []byte, maxBody int) (frame []byte, kind wire.Kin
 }
 
 // CanSend tells whether AppendFrame has a frame.
-func (s *Sender) CanSend() bool {
+func (s *Sender) CanSend(maxBody int) bool {
 	if s.Buffered() > 0 {
-		return s.room() > 0
+		n, _ := s.body(maxBody)
+		return n > 0
 	}
 	return s.closing && !s.ended
+}
+
+// body is the size of the next frame's body, and how much it leaves of a
+// message that it cuts. A frame takes as many whole messages as fit, since a receiver has to put
+// together what is cut; only a message that is larger than a body is. One
+// that the credit is too small for waits: when the receiver has
+// read what it has, it grants more than a body.
+func (s *Sender) body(maxBody int) (n, cut int) {
+	limit := min(maxBody, s.room())
+	n = min(s.cut, limit)
+	if s.cut > n {
+		return n, s.cut - n
+	}
+	for s.start+n < len(s.buffer) {
+		size := wire.MessagePrefix + wire.MessageSize(s.buffer[s.start+n:])
+		if n+size > limit {
+			if n == 0 && size > maxBody {
+				return limit, size - limit
+			}
+			break
+		}
+		n += size
+	}
+	return n, 0
 }
 
 // Opening takes what is buffered, to travel in the open and for free, if all

@@ -41,7 +41,7 @@ func (p *pair) push(m []byte) {
 }
 
 func (p *pair) frame(maxBody int) bool {
-	can := p.s.CanSend()
+	can := p.s.CanSend(maxBody)
 	b, kind, ok := p.s.AppendFrame(nil, maxBody)
 	if ok != can {
 		panic(fmt.Sprintf("CanSend %v, AppendFrame %v", can, ok))
@@ -81,7 +81,7 @@ func TestRandomSteps(t *testing.T) {
 	for seed := range uint64(40) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		p := newPair()
-		messages := rnd.IntN(60)
+		messages, maxBody := rnd.IntN(60), 1+rnd.IntN(MaxBody)
 		for steps := 0; !p.ended; steps++ {
 			if steps > 1_000_000 {
 				t.Fatalf("seed %d: no end; %d sent, %d got", seed, len(p.sent), len(p.got))
@@ -94,7 +94,7 @@ func TestRandomSteps(t *testing.T) {
 					p.s.Close()
 				}
 			case 1:
-				p.frame(1 + rnd.IntN(MaxBody))
+				p.frame(maxBody)
 			case 2:
 				if len(p.wire) > 0 {
 					if err := p.deliver(); err != nil {

@@ -149,10 +149,13 @@ func PutMessagePrefix(b []byte, n int) {
 	binary.BigEndian.PutUint32(b[1:MessagePrefix], uint32(n))
 }
 
+// MessageSize reads the length of a message behind a prefix of this side's own.
+func MessageSize(b []byte) int { return int(binary.BigEndian.Uint32(b[1:MessagePrefix])) }
+
 // ParseMessagePrefix reads the length of the message behind a prefix.
 func ParseMessagePrefix(b []byte) (n int, err error) {
 	if b[0] != 0 {
 		return 0, fmt.Errorf("%w: message flags %#02x", ErrUnsupported, b[0])
 	}
-	return int(binary.BigEndian.Uint32(b[1:MessagePrefix])), nil
+	return MessageSize(b), nil
 }
