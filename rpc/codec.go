@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"sync"
 
@@ -42,9 +44,20 @@ func (c Codec) contentType() string {
 
 func (c Codec) appendMessage(b []byte, m proto.Message) ([]byte, error) {
 	if c == CodecJSON {
-		return protojson.MarshalOptions{}.MarshalAppend(b, m)
+		return appendJSON(b, m)
 	}
 	return proto.MarshalOptions{}.MarshalAppend(b, m)
+}
+
+// appendJSON takes the blanks out that protojson puts in at random.
+func appendJSON(b []byte, m proto.Message) ([]byte, error) {
+	data, err := protojson.Marshal(m)
+	if err != nil {
+		return b, err
+	}
+	out := bytes.NewBuffer(b)
+	err = json.Compact(out, data)
+	return out.Bytes(), err
 }
 
 func (c Codec) unmarshal(data []byte, m proto.Message) error {

@@ -112,6 +112,24 @@ func (e *Error) Details() []proto.Message {
 	return out
 }
 
+// Detail returns the first detail of type M, as in
+//
+//	order, ok := rpc.Detail[*orderv1.Order](err)
+//
+// of the first *Error in the chain of err.
+func Detail[M proto.Message](err error) (m M, ok bool) {
+	var e *Error
+	if !errors.As(err, &e) {
+		return m, false
+	}
+	for _, d := range e.Details() {
+		if m, ok = d.(M); ok {
+			return m, true
+		}
+	}
+	return m, false
+}
+
 // Remote tells whether the error came over the wire, from a server, rather
 // than from this process.
 func (e *Error) Remote() bool { return e.remote }

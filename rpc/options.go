@@ -147,13 +147,16 @@ func WithTimeout(d time.Duration) interface {
 
 // WithSubjectPrefix puts prefix and a dot before all subjects of a client or
 // server (not before those of discovery), so that several systems share one
-// NATS account. Both sides must agree. There is none by default.
+// NATS account. Both sides must agree. The default is "", none.
 func WithSubjectPrefix(prefix string) interface {
 	ClientOption
 	ServerOption
 } {
 	return forPeers(func(o *peerOptions) error {
 		o.prefix = prefix
+		if prefix == "" {
+			return nil
+		}
 		if err := wire.CheckSubject(prefix); err != nil {
 			return fmt.Errorf("WithSubjectPrefix: %w", err)
 		}

@@ -76,6 +76,9 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 // error if the server could not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Start(ctx); err != nil {
+		if ctx.Err() != nil && !s.nc.IsClosed() {
+			return nil // asked to end before it was ready
+		}
 		return err
 	}
 	select {

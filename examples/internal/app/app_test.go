@@ -1,0 +1,117 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/rpctest"
+)
+
+// execute runs a command that serves until ctx ends.
+func execute(ctx context.Context, run func(context.Context, *nats.Conn, Settings) error, args ...string) (code int, stdout, stderr string) {
+	var out, err strings.Builder
+	c := Command{
+		Name: "thing", About: "thing serves things.",
+		Flags: func(fs *flag.FlagSet) { fs.Bool("own", false, "a flag of its own") },
+		Run:   run,
+	}
+	code = c.Execute(ctx, args, &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestHelp(t *testing.T) {
+	code, stdout, stderr := execute(t.Context(), nil, "-h")
+	if code != ExitOK || stderr != "" {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+	for _, want := range []string{"thing serves things.", "-server URLs", "-creds file", "-tlsca", "-prefix", "-own"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("help does not say %q:\n%s", want, stdout)
+		}
+	}
+}
+
+func TestWrongFlags(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-sever", "x"}, "-sever"},
+		{[]string{"-replicas", "many"}, `"many" for flag -replicas`},
+		{[]string{"-replicas", "6"}, "-replicas 6: must be 1 to 5"},
+		{[]string{"-prefix", "a b"}, `-prefix "a b"`},
+		{[]string{"-prefix", "a..b"}, `-prefix "a..b"`},
+		{[]string{"-creds", "/no/such"}, "-creds: stat /no/such"},
+		{[]string{"-tlsca", "/no/such"}, "-tlsca: stat /no/such"},
+		{[]string{"-tlscert", file}, "-tlscert needs -tlskey"},
+		{[]string{"-tlskey", file}, "-tlskey needs -tlscert"},
+		{[]string{"more"}, `unexpected argument "more"`},
+	} {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			code, stdout, stderr := execute(t.Context(), nil, tt.args...)
+			if code != ExitUsage || stdout != "" || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, "thing -h") {
+				t.Errorf("exit code %d, stdout %q, stderr %q, want %q", code, stdout, stderr, tt.want)
+			}
+		})
+	}
+}
+
+func TestServe(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var conn *nats.Conn
+	code, _, stderr := execute(ctx, func(ctx context.Context, nc *nats.Conn, s Settings) error {
+		conn = nc
+		if !nc.IsConnected() || s.Prefix != "eu.shop" || s.Replicas != 3 {
+			t.Errorf("connected %v, settings %+v", nc.IsConnected(), s)
+		}
+		cancel() // as a signal does
+		<-ctx.Done()
+		return nil
+	}, "-server", srv.URL(), "-prefix", "eu.shop", "-replicas", "3")
+	if code != ExitOK || !conn.IsClosed() {
+		t.Errorf("exit code %d, connection closed %v, stderr %s", code, conn.IsClosed(), stderr)
+	}
+}
+
+func TestStoppedWhileStarting(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	code, _, stderr := execute(ctx, func(ctx context.Context, _ *nats.Conn, _ Settings) error {
+		cancel()
+		return fmt.Errorf("cannot start: %w", ctx.Err())
+	}, "-server", srv.URL())
+	if code != ExitOK {
+		t.Errorf("exit code %d, stderr %s", code, stderr)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	fails := func(context.Context, *nats.Conn, Settings) error { return errors.New("things are broken") }
+	if code, _, stderr := execute(t.Context(), fails, "-server", srv.URL()); code != ExitFailed || !strings.Contains(stderr, "thing: things are broken") {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("no credentials"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	srv.Shutdown()
+	for _, args := range [][]string{{"-server", srv.URL()}, {"-server", srv.URL(), "-tlsca", file}} {
+		if code, _, stderr := execute(t.Context(), fails, args...); code != ExitFailed || !strings.Contains(stderr, srv.URL()) {
+			t.Errorf("%v: exit code %d, stderr %q", args, code, stderr)
+		}
+	}
+}

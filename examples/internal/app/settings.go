@@ -1,0 +1,114 @@
+// Package app is what the commands of the example services share: their flags,
+// the connection to NATS, and an end in good order.
+package app
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc"
+)
+
+// Settings say how a service is connected and where it keeps its state.
+type Settings struct {
+	Server   string // the URLs of NATS, separated by commas
+	Creds    string // files; empty where there are none
+	TLSCA    string
+	TLSCert  string
+	TLSKey   string
+	Prefix   string // of subjects and buckets
+	Replicas int    // of the buckets; 0 is 1
+	Log      *slog.Logger
+}
+
+// prefix is a subject of which also the name of a bucket can be made.
+var prefix = regexp.MustCompile(`^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)?$`)
+
+// define makes the flags that set s.
+func (s *Settings) define(fs *flag.FlagSet) {
+	fs.StringVar(&s.Server, "server", nats.DefaultURL, "`URLs` of the NATS servers, separated by commas")
+	fs.StringVar(&s.Creds, "creds", "", "`file` with the user's credentials")
+	fs.StringVar(&s.TLSCA, "tlsca", "", "`file` with the certificates of the authorities to trust")
+	fs.StringVar(&s.TLSCert, "tlscert", "", "`file` with the certificate to show")
+	fs.StringVar(&s.TLSKey, "tlskey", "", "`file` with the certificate's key")
+	fs.StringVar(&s.Prefix, "prefix", "", "`subject` put before all subjects and buckets, so that several shops share one NATS")
+	fs.IntVar(&s.Replicas, "replicas", 1, "how `many` servers of a NATS cluster keep the state (1 to 5), when it is made")
+}
+
+// check names the flag that is wrong.
+func (s *Settings) check() error {
+	switch {
+	case s.TLSCert != "" && s.TLSKey == "":
+		return errors.New("-tlscert needs -tlskey")
+	case s.TLSKey != "" && s.TLSCert == "":
+		return errors.New("-tlskey needs -tlscert")
+	case s.Replicas < 1 || s.Replicas > 5:
+		return fmt.Errorf("-replicas %d: must be 1 to 5", s.Replicas)
+	case !prefix.MatchString(s.Prefix):
+		return fmt.Errorf(`-prefix %q: must be letters, digits and "-", in one or more parts separated by dots`, s.Prefix)
+	}
+	for _, f := range []struct{ flag, file string }{
+		{"-creds", s.Creds}, {"-tlsca", s.TLSCA}, {"-tlscert", s.TLSCert}, {"-tlskey", s.TLSKey},
+	} {
+		if f.file == "" {
+			continue
+		}
+		if _, err := os.Stat(f.file); err != nil {
+			return fmt.Errorf("%s: %w", f.flag, err)
+		}
+	}
+	return nil
+}
+
+// Connect connects to NATS, and stays connected: the connection is made again
+// as often as it breaks.
+func (s *Settings) Connect(name string) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // there is none where the connection was closed from here
+				s.Log.Warn("disconnected from NATS", "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) { s.Log.Info("connected to NATS again", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { s.Log.Error("NATS", "err", err) }),
+	}
+	if s.Creds != "" {
+		opts = append(opts, nats.UserCredentials(s.Creds))
+	}
+	if s.TLSCA != "" {
+		opts = append(opts, nats.RootCAs(s.TLSCA))
+	}
+	if s.TLSCert != "" {
+		opts = append(opts, nats.ClientCert(s.TLSCert, s.TLSKey))
+	}
+	nc, err := nats.Connect(s.Server, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to %s: %w", s.Server, err)
+	}
+	return nc, nil
+}
+
+// NewServer returns a server on nc.
+func (s *Settings) NewServer(nc *nats.Conn) *rpc.Server {
+	opts := []rpc.ServerOption{rpc.WithLogger(s.Log)}
+	if s.Prefix != "" {
+		opts = append(opts, rpc.WithSubjectPrefix(s.Prefix))
+	}
+	return rpc.NewServer(nc, opts...)
+}
+
+// NewClient returns a client on nc.
+func (s *Settings) NewClient(nc *nats.Conn) *rpc.Client {
+	if s.Prefix == "" {
+		return rpc.NewClient(nc)
+	}
+	return rpc.NewClient(nc, rpc.WithSubjectPrefix(s.Prefix))
+}

@@ -1,0 +1,146 @@
+package order
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/natscall/natscall/examples/internal/check"
+	"github.com/natscall/natscall/examples/internal/kvtable"
+	orderv1 "github.com/natscall/natscall/gen/order/v1"
+	"github.com/natscall/natscall/rpc"
+)
+
+// Short names for the states; record has the graph.
+const (
+	pending    = orderv1.OrderState_ORDER_STATE_PENDING
+	confirming = orderv1.OrderState_ORDER_STATE_CONFIRMING
+	confirmed  = orderv1.OrderState_ORDER_STATE_CONFIRMED
+	releasing  = orderv1.OrderState_ORDER_STATE_RELEASING
+	rejected   = orderv1.OrderState_ORDER_STATE_REJECTED
+)
+
+// maxLines bounds the work of one order.
+const maxLines = 100
+
+// record is an order's entry in the bucket. Only its owner takes it from one
+// state to the next, by a write that says which revision it is based on:
+//
+//	         all reserved              all sold               events sent
+//	PENDING ─────────────▶ CONFIRMING ─────────▶ CONFIRMED ──────────────▶ CONFIRMED, announced
+//	   │ a line cannot be had, or the owner has gone
+//	   ▼        all released
+//	RELEASING ──────────────▶ REJECTED
+//
+// The step that leaves PENDING decides: from then on an order goes one way
+// whoever works on it. What is done in a state can be done again, so a new
+// owner begins the state anew, and two who believe to be the owner do no harm:
+// the first to write is, and the other notices at its next write.
+//
+// Orders are kept until somebody removes them, and so is the promise that a
+// request id gets one answer.
+type record struct {
+	Order     message `json:"order"`
+	Owner     string  `json:"owner"` // who works on it: new for each try
+	Announced bool    `json:"announced,omitempty"`
+}
+
+type (
+	message = kvtable.Message[orderv1.Order, *orderv1.Order]
+	row     = kvtable.Row[record]
+)
+
+// newRecord is the order of a request.
+func newRecord(req *orderv1.PlaceOrderRequest) row {
+	order := &orderv1.Order{
+		OrderId:   orderID(req.GetRequestId()),
+		RequestId: req.GetRequestId(),
+		Lines:     req.GetLines(),
+		State:     pending,
+		Created:   timestamppb.Now(),
+	}
+	return row{Key: order.OrderId, Value: record{Order: message{Msg: order}, Owner: newOwner()}}
+}
+
+// newOwner is the name of a try to work on an order.
+func newOwner() string { return rand.Text() }
+
+// orderID follows from the request id, so that creating the order's entry
+// finds out whether the request is new.
+func orderID(requestID string) string {
+	sum := sha256.Sum256([]byte(requestID))
+	return "o-" + hex.EncodeToString(sum[:10]) // 80 bits: no two of a billion orders share one
+}
+
+// with returns the record as change makes it; r stays as it is.
+func (r record) with(change func(*record)) record {
+	r.Order = message{Msg: proto.CloneOf(r.Order.Msg)}
+	change(&r)
+	return r
+}
+
+// same tells whether both are what one owner wrote at one step.
+func (r record) same(other record) bool {
+	return r.Owner == other.Owner && r.Announced == other.Announced && r.state() == other.state()
+}
+
+func (r record) state() orderv1.OrderState { return r.Order.Msg.GetState() }
+
+// decided tells whether PlaceOrder has its answer.
+func (r record) decided() bool { return r.state() == confirmed || r.state() == rejected }
+
+// finished tells whether nothing is left to do.
+func (r record) finished() bool {
+	return r.state() == rejected || r.state() == confirmed && r.Announced
+}
+
+// asks tells whether the order is the one of the request.
+func (r record) asks(req *orderv1.PlaceOrderRequest) bool {
+	order := r.Order.Msg
+	return order.GetRequestId() == req.GetRequestId() &&
+		slices.EqualFunc(order.GetLines(), req.GetLines(), func(a, b *orderv1.Line) bool { return proto.Equal(a, b) })
+}
+
+// answer is what PlaceOrder says about a decided order.
+func (r record) answer() (*orderv1.PlaceOrderResponse, error) {
+	order := r.Order.Msg
+	if r.state() == confirmed {
+		return &orderv1.PlaceOrderResponse{Order: order}, nil
+	}
+	code := map[orderv1.RejectionReason]rpc.Code{
+		orderv1.RejectionReason_REJECTION_REASON_OUT_OF_STOCK:    rpc.CodeFailedPrecondition,
+		orderv1.RejectionReason_REJECTION_REASON_UNKNOWN_PRODUCT: rpc.CodeNotFound,
+		orderv1.RejectionReason_REJECTION_REASON_INTERRUPTED:     rpc.CodeAborted,
+	}[order.GetRejection().GetReason()]
+	return nil, rpc.NewError(code, fmt.Sprintf("order %s is rejected: %s", order.GetOrderId(), order.GetRejection().GetMessage()), order)
+}
+
+// checkRequest finds what is wrong with a request.
+func checkRequest(req *orderv1.PlaceOrderRequest) error {
+	if n := len(req.GetRequestId()); n < 1 || n > 128 {
+		return rpc.Errorf(rpc.CodeInvalidArgument, "request_id: has %d characters, not 1 to 128", n)
+	}
+	if n := len(req.GetLines()); n < 1 || n > maxLines {
+		return rpc.Errorf(rpc.CodeInvalidArgument, "lines: there are %d, not 1 to %d", n, maxLines)
+	}
+	first := map[string]int{}
+	for i, line := range req.GetLines() {
+		field := fmt.Sprintf("lines[%d]", i)
+		if err := check.First(
+			check.ID(field+".product_id", line.GetProductId()),
+			check.Quantity(field+".quantity", line.GetQuantity()),
+		); err != nil {
+			return err
+		}
+		if j, twice := first[line.GetProductId()]; twice {
+			return rpc.Errorf(rpc.CodeInvalidArgument, "%s.product_id: %q stands in lines[%d] too", field, line.GetProductId(), j)
+		}
+		first[line.GetProductId()] = i
+	}
+	return nil
+}
