@@ -98,17 +98,10 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 
 // NewServer returns a server on nc.
 func (s *Settings) NewServer(nc *nats.Conn) *rpc.Server {
-	opts := []rpc.ServerOption{rpc.WithLogger(s.Log)}
-	if s.Prefix != "" {
-		opts = append(opts, rpc.WithSubjectPrefix(s.Prefix))
-	}
-	return rpc.NewServer(nc, opts...)
+	return rpc.NewServer(nc, rpc.WithLogger(s.Log), rpc.WithSubjectPrefix(s.Prefix))
 }
 
 // NewClient returns a client on nc.
 func (s *Settings) NewClient(nc *nats.Conn) *rpc.Client {
-	if s.Prefix == "" {
-		return rpc.NewClient(nc)
-	}
 	return rpc.NewClient(nc, rpc.WithSubjectPrefix(s.Prefix))
 }
