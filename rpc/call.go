@@ -90,12 +90,26 @@ func (c *Call) Response() proto.Message { return c.response }
 // a cache. The message must be of the method's response type, or the call ends with CodeInternal.
 func (c *Call) SetResponse(m proto.Message) { c.response = m }
 
+// streamsIn tells whether this side of the call receives a stream.
+func (c *Call) streamsIn() bool {
+	switch c.method.kind {
+	case KindBidi:
+		return true
+	case KindServerStream:
+		return !c.onServer
+	case KindClientStream:
+		return c.onServer
+	}
+	return false
+}
+
 // OnSend makes f see each message of a stream before it is sent on this
-// side; its error is that of Send. Call it before next. Several are called in their order.
+// side; its error is that of Send. A single request or response is none of them: see Request and Response. Call it before next. Several are called in their order.
 func (c *Call) OnSend(f func(proto.Message) error) { c.onSend = both(c.onSend, f) }
 
 // OnReceive makes f see each message of a stream after it was received on this
-// side; its error is that of Recv. Call it before next.
+// side, and the response of a client's stream, which Response does not have; its error is that of Recv.
+// Call it before next. On a bidirectional stream f may run while that of OnSend does.
 func (c *Call) OnReceive(f func(proto.Message) error) { c.onReceive = both(c.onReceive, f) }
 
 func both(f, g func(proto.Message) error) func(proto.Message) error {

@@ -3,12 +3,15 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -32,15 +35,19 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 		err = c.next(ctx, call)
 	}
 	switch {
-	case err != nil && call.stream != nil:
-		call.stream.cancel(handlerError(err)) // an interceptor does not want it
-		return nil, handlerError(err)
+	case err != nil && call.stream != nil: // an interceptor does not want it
+		err = handlerError(err)
+		call.stream.cancel(handlerError(err))
 	case err != nil:
-		return nil, asError(err)
+		err = asError(err)
 	case call.stream == nil:
-		return nil, failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
+		err = failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
+	default:
+		call.stream.notify(call.ended)
+		return call.stream, nil
 	}
-	return call.stream, nil
+	call.ended(err)
+	return nil, err
 }
 
 // openAttempt opens a stream and returns when a server has accepted it.
@@ -64,7 +71,7 @@ func (a *attempt) openAttempt(ctx context.Context) *Error {
 func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 	c := a.client
 	s := newStream(wire.NewID(), a.call, c.nc, &c.streams, c.options.maxMessageSize)
-	s.codec = a.call.options.codec
+	s.codec, s.compression = a.call.options.codec, a.call.options.compression
 	a.attach(ctx, s)
 	if a.call.request == nil {
 		return s, nil
@@ -73,7 +80,7 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 	defer buf.putBack()
 	var err error
 	if buf.b, err = s.codec.appendMessage(buf.b, a.call.request); err == nil {
-		err = s.sendBytes(buf.b)
+		err = s.sendBuffer(buf)
 	} else {
 		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)
 	}
@@ -82,7 +89,7 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 		s.end(e)
 		return nil, e
 	}
-	s.send.Close()
+	s.closeSend()
 	return s, nil
 }
 
@@ -92,16 +99,18 @@ func (a *attempt) attach(ctx context.Context, s *stream) {
 	if !a.deadline.IsZero() {
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 	}
+	s.mu.Lock() // ctx may have ended, and the stream with it
 	s.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx.Err(), MayHaveRun)) })
-	s.onEnd = func(err *Error) {
+	s.onEnd = func(*Error) {
 		stop()
 		cancel()
-		if s.call.method.kind > KindOneWay {
-			s.call.ended(asNil(err))
-		}
 	}
-	a.client.streams.add(s)
+	added := a.client.streams.add(s)
+	s.mu.Unlock()
+	if !added {
+		s.end(failf(CodeCanceled, NotRun, "the client was closed"))
+	}
 }
 
 // publishOpen publishes the open, with the first message if it fits there.
@@ -114,6 +123,7 @@ func (a *attempt) publishOpen(s *stream) *Error {
 	}
 	m := nats.Msg{Subject: a.subjects.request, Reply: s.renewReplyLocked()}
 	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.codec), a.left, o)
+	m.Data[wire.FlagsOffset] |= byte(wire.Compression(s.compression).Flags())
 	s.mu.Unlock()
 	var err error
 	if m.Header, err = a.call.header.appendTo(nil, ""); err != nil {
@@ -153,10 +163,12 @@ func (s *stream) deliver(m *nats.Msg) {
 		s.end(failf(CodeUnavailable, NotRun, "no service answers on %q", s.call.method.subject).because(nats.ErrNoResponders))
 	case isNoResponders(m):
 		s.end(failf(CodeUnavailable, MayHaveRun, "the instance has gone").because(nats.ErrNoResponders))
-	case !opening && len(m.Data) > 0:
-		s.receive(m)
 	case opening:
 		s.accept(m)
+	case len(m.Data) > 0:
+		s.receive(m)
+	case len(m.Header) == 0: // what follows the end of the stream, which removes s
+		s.cancel(flowError(fmt.Errorf("%w: the end", flow.ErrLost)))
 	}
 }
 
@@ -178,7 +190,7 @@ func (s *stream) accept(m *nats.Msg) {
 func (s *stream) opened(instance string, credit uint64) {
 	s.mu.Lock()
 	s.to = wire.Join(s.table.rootOf(s.call.method), wire.InstanceToken, instance, s.id.String())
-	s.heardAt = s.sentAt
+	s.heardAt = time.Now()
 	s.send.Grant(credit)
 	s.flushLocked()
 	s.mu.Unlock()
@@ -189,13 +201,13 @@ func (s *stream) opened(instance string, credit uint64) {
 func (s *stream) recvOnly(m proto.Message) error {
 	if err := s.recvMessage(m); err != nil {
 		if errors.Is(err, io.EOF) {
-			return failf(CodeInternal, DidRun, "%s ended without a response", s.call.Method())
+			return s.peerError("%s: the stream ended without a message", s.call.Method())
 		}
 		return err
 	}
 	switch b, err := s.recvBytes(); {
 	case err == nil:
-		e := failf(CodeInternal, DidRun, "%s sent a second response, of %d bytes", s.call.Method(), len(b))
+		e := s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(b))
 		s.cancel(e)
 		return e
 	case !errors.Is(err, io.EOF):
@@ -219,7 +231,7 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, f *wire.Frame) 
 		return failf(CodeInternal, MayHaveRun, "%v", err)
 	}
 	s := newStream(id, a.call, a.client.nc, &a.client.streams, a.client.options.maxMessageSize)
-	s.codec = a.call.options.codec
+	s.codec, s.compression = a.call.options.codec, a.call.options.compression
 	a.attach(ctx, s)
 	s.mu.Lock()
 	credit, _ := s.recv.Grant()

@@ -69,7 +69,10 @@ func (c Codec) unmarshal(data []byte, m proto.Message) error {
 
 // A buffer is where a message is encoded before nats.go copies it. Who takes
 // one puts it back when the message is published.
-type buffer struct{ b []byte }
+type buffer struct {
+	b      []byte
+	packed bool // the message in b is compressed
+}
 
 var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 1024)} }}
 
@@ -80,7 +83,7 @@ func takeBuffer() *buffer { return buffers.Get().(*buffer) }
 
 func (b *buffer) putBack() {
 	if cap(b.b) <= maxPooledBuffer {
-		b.b = b.b[:0]
+		b.b, b.packed = b.b[:0], false
 		buffers.Put(b)
 	}
 }

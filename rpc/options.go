@@ -63,6 +63,7 @@ type callOptions struct {
 	timeout         time.Duration // of this call; 0 means unset
 	clientTimeout   time.Duration // the client's default
 	codec           Codec
+	compression     Compression
 	plain           bool
 	once            bool
 	header          Header

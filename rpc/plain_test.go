@@ -274,7 +274,7 @@ func TestEnvelopeRefusals(t *testing.T) {
 		{"version", changed(1, 2), rpc.CodeUnimplemented, "version: 2; this side speaks 1"},
 		{"kind", changed(2, 9), rpc.CodeUnimplemented, "kind 9"},
 		{"reserved codec", changed(3, 3), rpc.CodeUnimplemented, "flags 0x03"},
-		{"compression", changed(3, 4), rpc.CodeUnimplemented, "flags 0x04"},
+		{"compression", changed(3, 12), rpc.CodeUnimplemented, "flags 0x0c"},
 		{"reserved flag", changed(3, 0x80), rpc.CodeUnimplemented, "flags 0x80"},
 		{"flags of a response", changed(3, byte(wire.FlagError|wire.FlagNotRun)), rpc.CodeInvalidArgument, "flags 0x30 is not a request"},
 		{"a response", changed(2, byte(wire.KindResponse)), rpc.CodeInvalidArgument, "kind 2"},

@@ -27,6 +27,8 @@ type serverCall struct {
 	plain    bool
 	codec    Codec
 	body     []byte
+	packed   bool        // body is compressed
+	accepts  Compression // of the caller
 	stream   *stream     // where the messages travel, if not in body
 	handled  atomic.Bool // the handler has been called
 
@@ -54,6 +56,7 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 	}
 	e, err := wire.Parse(m.Data)
 	c.id, c.body, c.codec = e.ID, e.Body, Codec(e.Flags.Codec())
+	c.accepts, c.packed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
 	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
 		c.reply = "" // they are never answered
 	}
@@ -66,7 +69,7 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 		return e.Timeout, c.receiveOpen(&e)
 	case e.Kind == wire.KindRequest && c.call.method.kind > KindOneWay:
 		return 0, failf(CodeUnimplemented, NotRun, "%s streams; a request is not an open", c.call.method.FullName())
-	case e.Kind != wire.KindRequest || e.Flags != wire.Flags(e.Flags.Codec()):
+	case e.Kind != wire.KindRequest || e.Flags&(wire.FlagError|wire.FlagNotRun) != 0:
 		return 0, failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
 	}
 	return e.Timeout, nil
@@ -101,6 +104,12 @@ func (c *serverCall) decode() (proto.Message, error) {
 	if limit := c.endpoint.service.server.options.maxMessageSize; len(c.body) > limit {
 		return nil, failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", len(c.body), limit)
 	}
+	if c.packed {
+		var failed *Error
+		if c.body, failed = c.accepts.unpack(c.body, c.endpoint.service.server.options.maxMessageSize); failed != nil {
+			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
+		}
+	}
 	req := c.endpoint.method.newRequest()
 	if err := c.codec.unmarshal(c.body, req); err != nil {
 		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v: %v", messageName(req), c.codec, err)
@@ -121,12 +130,16 @@ func (c *serverCall) run() {
 			c.answerPanic(recover(), started)
 		}
 		c.ctx.end(context.Canceled)
+		if c.stream != nil { // it has ended, but where a forced shutdown met the accept
+			c.stream.end(failf(CodeUnavailable, MayHaveRun, "the server was stopped"))
+		}
 		c.endpoint.service.calls.remove(c.id)
 		stats.running.Add(-1)
 		busy.Add(-1)
 	}()
 	err := c.serve()
 	returned = true
+	c.call.ended(asNil(err))
 	c.answer(err, time.Since(started))
 }
 
@@ -174,7 +187,9 @@ func (c *serverCall) answerPanic(recovered any, started time.Time) {
 	} else {
 		c.endpoint.log().Error("natscall: " + what + " (runtime.Goexit)")
 	}
-	c.answer(c.verdict(failf(CodeInternal, DidRun, "%s", what)), time.Since(started))
+	err := c.verdict(failf(CodeInternal, DidRun, "%s", what))
+	c.call.ended(err)
+	c.answer(err, time.Since(started))
 }
 
 // answer counts the call and sends its response, or its error. Only the first
@@ -247,6 +262,10 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 	s := c.endpoint.service.server
 	if size, limit := len(buf.b)-envelope, s.options.maxMessageSize; size > limit {
 		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", size, limit)
+	}
+	if envelope > 0 {
+		buf.pack(c.accepts, envelope)
+		buf.b[wire.FlagsOffset] |= buf.flags(c.accepts)
 	}
 	if len(buf.b) <= smallestMaxPayload || c.reply == "" || c.stream != nil {
 		return false, nil

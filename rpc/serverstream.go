@@ -18,6 +18,9 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 		return failf(CodeUnimplemented, NotRun, "%s takes plain messages", c.call.method.FullName())
 	}
 	open, err := wire.ParseOpen(e)
+	if err == nil && c.reply == "" {
+		err = errors.New("the open has no reply subject")
+	}
 	if err != nil {
 		return failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
@@ -34,7 +37,7 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 func (c *serverCall) newStream() *stream {
 	server := c.endpoint.service.server
 	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
-	s.codec, s.ctx = c.codec, &c.ctx
+	s.codec, s.compression, s.ctx = c.codec, c.accepts, &c.ctx
 	s.onEnd = func(err *Error) {
 		if err != nil {
 			c.ctx.end(context.Canceled)
@@ -50,8 +53,13 @@ func (c *serverCall) accept(to string) *Error {
 	s.mu.Lock()
 	s.to = to
 	credit, _ := s.recv.Grant()
+	added := s.table.add(s)
 	s.mu.Unlock()
-	s.table.add(s)
+	if !added {
+		failed := failf(CodeUnavailable, NotRun, "the server is stopping, or has a stream with this id")
+		s.end(failed)
+		return failed
+	}
 	m := nats.Msg{Subject: c.reply, Data: wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID)}
 	if err := publishMsg(s.nc, &m); err != nil {
 		failed := natsError(err, NotRun)
@@ -74,16 +82,16 @@ func (c *serverCall) sender() messageSender {
 func (c *serverCall) endStream(message *buffer, err *Error) {
 	s := c.stream
 	if message != nil {
-		if failed := s.sendBytes(message.b); failed != nil {
+		if failed := s.sendBuffer(message); failed != nil {
 			err = asError(failed)
 		}
 	}
 	if failed := s.begin(); failed != nil && err == nil {
 		err = asError(failed)
 	}
-	trailer, failed := c.call.responseTrailer.appendTo(nil, wire.TrailerPrefix)
+	trailer, failed := c.trailer()
 	if failed != nil && err == nil {
-		err = failf(CodeInternal, DidRun, "response: %v", failed)
+		err = failed
 	}
 	s.mu.Lock()
 	s.trailer = trailer
@@ -92,8 +100,39 @@ func (c *serverCall) endStream(message *buffer, err *Error) {
 	select {
 	case <-s.ended:
 	case <-c.ctx.Done(): // nobody reads any more
-		s.endNow(contextError(c.ctx.Err(), DidRun))
+		stopped := failf(CodeUnavailable, DidRun, "the server was stopped before the response had been sent")
+		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
+			stopped = contextError(c.ctx.Err(), DidRun)
+		}
+		s.endNow(stopped)
 	}
+}
+
+// trailer is the NATS header of the end frame, nil where it may not be sent.
+func (c *serverCall) trailer() (nats.Header, *Error) {
+	h, err := c.call.responseTrailer.appendTo(nil, wire.TrailerPrefix)
+	if err != nil {
+		return nil, failf(CodeInternal, DidRun, "response: %v", err)
+	}
+	if failed := c.stream.checkMetadata(h); failed != nil {
+		return nil, failed
+	}
+	return h, nil
+}
+
+// checkMetadata bounds the response header, and the trailer, to an eighth of
+// max_payload: together, with a status of half of it, they fit into an end frame.
+func (s *stream) checkMetadata(h nats.Header) *Error {
+	size, limit := 0, int(s.nc.MaxPayload()/8)
+	for key, values := range h {
+		for _, v := range values {
+			size += len(key) + len(v) + len(": \r\n")
+		}
+	}
+	if size > limit {
+		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d", size, limit)
+	}
+	return nil
 }
 
 // endNow sends the status without what is still queued.
@@ -123,6 +162,9 @@ func (s *stream) begin() error {
 	h, err := s.call.responseHeader.appendTo(nil, "")
 	if err != nil {
 		return failf(CodeInternal, DidRun, "response: %v", err).because(err)
+	}
+	if failed := s.checkMetadata(h); failed != nil {
+		return failed
 	}
 	s.header = h
 	return nil
@@ -178,11 +220,19 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if err := p.c.ctx.Err(); err != nil {
 		return contextError(err, MayHaveRun)
 	}
+	if hook := p.c.call.onSend; hook != nil {
+		if err := hook(m); err != nil {
+			return err
+		}
+	}
 	buf := takeBuffer()
 	defer buf.putBack()
 	var err error
 	if buf.b, err = p.c.codec.appendMessage(buf.b, m); err != nil {
 		return failf(CodeInternal, DidRun, "the message does not encode: %v", err)
+	}
+	if limit := p.c.endpoint.service.server.options.maxMessageSize; len(buf.b) > limit {
+		return failf(CodeResourceExhausted, DidRun, "the message has %d bytes, the limit is %d", len(buf.b), limit)
 	}
 	out := nats.Msg{Subject: p.c.reply, Data: buf.b}
 	if len(buf.b) == 0 {

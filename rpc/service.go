@@ -353,8 +353,8 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 // need not wait for handlers that do not look at their context.
 func (s *service) abandon() {
 	for _, c := range s.calls.all() {
-		c.ctx.end(context.Canceled)
 		c.refuse(c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended")))
+		c.ctx.end(context.Canceled) // after that, or the handler's own answer might come first
 	}
 }
 

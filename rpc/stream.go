@@ -35,7 +35,9 @@ type stream struct {
 	ctx     context.Context // what Send and Recv wait under: they have none of their own, like those of gRPC
 	codec   Codec
 	maxSize int
-	maxBody int // of a frame; a stream does not outlive its connection, nor its max_payload
+
+	compression Compression
+	maxBody     int // of a frame; a stream does not outlive its connection, nor its max_payload
 
 	mu       sync.Mutex
 	send     flow.Sender
@@ -49,7 +51,7 @@ type stream struct {
 	trailer  nats.Header // server: for the end frame
 	begun    bool        // server: header has been set
 	beat     bool        // a heartbeat is due
-	sentAt   time.Time
+	beatAt   time.Time   // of the last heartbeat
 	heardAt  time.Time
 	renewals int // client: reply subjects so far
 
@@ -57,7 +59,8 @@ type stream struct {
 	writable chan struct{} // likewise for room in send
 	ended    chan struct{} // closed when over
 
-	onEnd func(*Error) // what else has to end with the stream
+	onEnd    func(*Error) // what else has to end with the stream
+	whenOver func(error)  // under mu; who wants to know
 }
 
 // highWater is how many bytes a sender keeps before Send waits: enough to
@@ -68,7 +71,7 @@ func newStream(id wire.ID, call *Call, nc *nats.Conn, table *streamTable, maxSiz
 	now := time.Now()
 	return &stream{
 		id: id, call: call, nc: nc, table: table, maxSize: maxSize, maxBody: maxBodyOf(nc), recv: flow.Receiver{MaxMessage: maxSize},
-		sentAt: now, heardAt: now,
+		beatAt: now, heardAt: now,
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 }
@@ -104,13 +107,14 @@ func (s *stream) sendMessage(m proto.Message) error {
 	if buf.b, err = s.codec.appendMessage(buf.b, m); err != nil {
 		return failf(CodeInternal, MayHaveRun, "the message does not encode: %v", err).because(err)
 	}
-	return s.sendBytes(buf.b)
+	return s.sendBuffer(buf)
 }
 
-func (s *stream) sendBytes(b []byte) error {
-	if len(b) > s.maxSize {
-		return failf(CodeResourceExhausted, MayHaveRun, "the message has %d bytes, the limit is %d", len(b), s.maxSize)
+func (s *stream) sendBuffer(buf *buffer) error {
+	if !buf.packed && len(buf.b) > s.maxSize {
+		return failf(CodeResourceExhausted, MayHaveRun, "the message has %d bytes, the limit is %d", len(buf.b), s.maxSize)
 	}
+	buf.pack(s.compression, 0)
 	s.mu.Lock()
 	for !s.over && !s.sendClosedLocked() && s.send.Buffered() > highWater {
 		s.mu.Unlock()
@@ -129,7 +133,7 @@ func (s *stream) sendBytes(b []byte) error {
 	case s.sendClosedLocked():
 		return failf(CodeFailedPrecondition, MayHaveRun, "Send after the end of the sending half")
 	}
-	s.send.Push(append(s.send.Grow(), b...))
+	s.send.Push(append(s.send.Grow(), buf.b...), buf.packed)
 	s.flushLocked()
 	return nil
 }
@@ -162,20 +166,30 @@ func (s *stream) recvMessage(m proto.Message) error {
 		return err
 	}
 	if err := s.codec.unmarshal(b, m); err != nil {
-		e := failf(CodeInternal, MayHaveRun, "the message is not a valid %s: %v", messageName(m), err).because(err)
+		e := s.peerError("the message is not a valid %s: %v", messageName(m), err)
 		s.cancel(e)
 		return e
 	}
-	if hook := s.call.onReceive; hook != nil {
+	// The request and the response of the shapes that have one are no messages of a
+	// stream, but there is no other way to see the response of a client's stream.
+	if hook := s.call.onReceive; hook != nil && (s.call.streamsIn() || s.call.method.kind == KindClientStream) {
 		return hook(m)
 	}
 	return nil
 }
 
+// peerError is the error of a peer that sends what it may not.
+func (s *stream) peerError(format string, args ...any) *Error {
+	if s.call.onServer {
+		return failf(CodeInvalidArgument, MayHaveRun, format, args...)
+	}
+	return failf(CodeInternal, DidRun, format, args...)
+}
+
 func (s *stream) recvBytes() ([]byte, error) {
 	for {
 		s.mu.Lock()
-		b, ok, err := s.recv.Message()
+		b, packed, ok, err := s.recv.Message()
 		ended, over, status := s.recv.Ended(), s.over, s.err
 		credit, due := s.recv.Grant()
 		grant := due && !over && s.to != ""
@@ -192,7 +206,7 @@ func (s *stream) recvBytes() ([]byte, error) {
 		}
 		switch {
 		case ok && (!over || ended):
-			return b, nil
+			return s.unpack(b, packed)
 		case over && status != nil:
 			return nil, status
 		case over || ended:
@@ -205,6 +219,21 @@ func (s *stream) recvBytes() ([]byte, error) {
 			return nil, contextError(s.ctx.Err(), MayHaveRun)
 		}
 	}
+}
+
+// unpack decompresses a message that is compressed.
+func (s *stream) unpack(b []byte, packed bool) ([]byte, error) {
+	if !packed {
+		return b, nil
+	}
+	b, failed := s.compression.unpack(b, s.maxSize)
+	if failed == nil {
+		return b, nil
+	}
+	if !s.call.onServer { // there the handler's return says it
+		s.cancel(failed)
+	}
+	return nil, failed
 }
 
 // flowError says what an error of package flow means for the stream.
@@ -265,11 +294,12 @@ func (s *stream) nextFrame() (o outgoingFrame, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kind, ok := wire.KindData, false
-	if !s.over {
+	switch {
+	case s.over:
+	case s.beat: // also where there is more to send: it repeats the credit
+		buf.b, kind, ok = wire.AppendHeartbeat(buf.b, s.send.Next(), s.recv.Granted()), wire.KindHeartbeat, true
+	default:
 		buf.b, kind, ok = s.send.AppendFrame(buf.b, s.maxBody)
-		if !ok && s.beat {
-			buf.b, kind, ok = wire.AppendFrame(buf.b, wire.KindHeartbeat, s.send.Next()), wire.KindHeartbeat, true
-		}
 	}
 	s.beat = false
 	if !ok {
@@ -283,7 +313,6 @@ func (s *stream) nextFrame() (o outgoingFrame, more bool) {
 	} else if kind == wire.KindHeartbeat {
 		o.msg.Reply = s.renewReplyLocked()
 	}
-	s.sentAt = time.Now()
 	return o, true
 }
 
@@ -319,14 +348,13 @@ func maxBodyOf(nc *nats.Conn) int {
 func (s *stream) publishCredit(credit uint64) { s.publishControl(wire.KindCredit, credit) }
 
 // publishControl publishes a credit or cancel, which have no place in the
-// sequence. A client's credit carries a fresh reply subject. What cannot be published is noticed by the next heartbeat.
+// sequence. A client's credit carries a fresh reply subject. What cannot be published is noticed by the next heartbeat, which repeats a credit.
 func (s *stream) publishControl(kind wire.Kind, number uint64) {
 	s.mu.Lock()
 	m := nats.Msg{Subject: s.to, Data: wire.AppendFrame(nil, kind, number)}
 	if !s.call.onServer && kind == wire.KindCredit {
 		m.Reply = s.renewReplyLocked()
 	}
-	s.sentAt = time.Now()
 	s.mu.Unlock()
 	if m.Subject != "" {
 		_ = publishMsg(s.nc, &m)
@@ -357,13 +385,29 @@ func (s *stream) end(err *Error) {
 	}
 	s.over, s.err = true, err
 	close(s.ended)
+	whenOver := s.whenOver
 	s.mu.Unlock()
-	s.table.remove(s.id)
+	s.table.remove(s)
 	s.onEnd(err)
+	if whenOver != nil {
+		whenOver(asNil(err))
+	}
+}
+
+// notify makes f run when the stream is over, or now if it is.
+func (s *stream) notify(f func(error)) {
+	s.mu.Lock()
+	s.whenOver = f
+	over, err := s.over, s.err
+	s.mu.Unlock()
+	if over {
+		f(asNil(err))
+	}
 }
 
 // cancel ends a stream because of this side, and tells the peer: a server by
-// its end frame, which the flusher sends, a client by a cancel.
+// its end frame, which the flusher sends, a client by a cancel, but at the
+// deadline, which the server knows.
 func (s *stream) cancel(err *Error) {
 	if s.call.onServer {
 		s.mu.Lock()
@@ -372,7 +416,7 @@ func (s *stream) cancel(err *Error) {
 		return
 	}
 	s.mu.Lock()
-	tell, opening := !s.over, s.to == ""
+	tell, opening := !s.over && err.code != CodeDeadlineExceeded, s.to == ""
 	s.mu.Unlock()
 	s.end(err)
 	switch {
@@ -406,6 +450,10 @@ func (s *stream) receive(m *nats.Msg) {
 		return
 	}
 	s.mu.Lock()
+	if s.over || s.handlerDoneLocked() && (f.Kind == wire.KindData || f.Kind == wire.KindEnd) {
+		s.mu.Unlock()
+		return
+	}
 	s.heardAt = time.Now()
 	if s.call.onServer && m.Reply != "" {
 		s.to = m.Reply
@@ -435,11 +483,28 @@ func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Erro
 	case wire.KindCredit:
 		s.send.Grant(f.Number)
 	case wire.KindHeartbeat:
-		return false, nil, s.recv.Heartbeat(f.Number)
+		return false, nil, s.takeHeartbeatLocked(f)
 	case wire.KindStreamCancel:
-		return true, failf(CodeCanceled, MayHaveRun, "the caller has gone"), nil
+		if s.call.onServer {
+			return true, failf(CodeCanceled, MayHaveRun, "the caller has gone"), nil
+		}
 	}
-	return false, nil, nil
+	return false, nil, nil // a second accept, and what only the other side may send
+}
+
+// handlerDoneLocked tells whether nobody reads what the client still sends.
+func (s *stream) handlerDoneLocked() bool { return s.call.onServer && s.send.Closing() }
+
+func (s *stream) takeHeartbeatLocked(f *wire.Frame) error {
+	credit, err := wire.ParseHeartbeat(f)
+	if err != nil {
+		return err
+	}
+	s.send.Grant(credit)
+	if s.handlerDoneLocked() {
+		return nil
+	}
+	return s.recv.Heartbeat(f.Number)
 }
 
 func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
@@ -449,10 +514,10 @@ func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *E
 	if len(f.Body) > 0 {
 		status = parseStatus(f.Body, f.Flags&wire.FlagNotRun != 0)
 	}
+	s.takeHeaderLocked(m)
 	if f.Number == 0 && status != nil && status.code == CodeUnavailable {
 		return true, status, nil // whatever is expected: the instance does not know the stream
 	}
-	s.takeHeaderLocked(m)
 	err = s.recv.End(f.Number)
 	return err == nil, status, err
 }

@@ -17,6 +17,7 @@ type streamTable struct {
 	heartbeat time.Duration
 
 	mu      sync.Mutex
+	closed  bool
 	streams map[wire.ID]*stream
 	keeping bool
 	keepers sync.WaitGroup
@@ -26,14 +27,14 @@ type streamTable struct {
 // maxSilence is how many heartbeats may fail to come before a peer is taken for dead.
 const maxSilence = 3
 
-// add adds a stream; false if there is one with its id.
+// add adds a stream; false if there is one with its id, or the table is closed.
 func (t *streamTable) add(s *stream) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.streams == nil {
 		t.streams = map[wire.ID]*stream{}
 	}
-	if t.streams[s.id] != nil {
+	if t.closed || t.streams[s.id] != nil {
 		return false
 	}
 	t.streams[s.id] = s
@@ -51,10 +52,13 @@ func (t *streamTable) get(id wire.ID) *stream {
 	return t.streams[id]
 }
 
-func (t *streamTable) remove(id wire.ID) {
+func (t *streamTable) remove(s *stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.streams, id)
+	if t.streams[s.id] != s {
+		return
+	}
+	delete(t.streams, s.id)
 	if len(t.streams) == 0 && t.keeping {
 		t.keeping = false
 		close(t.empty)
@@ -80,8 +84,11 @@ func (t *streamTable) deliver(m *nats.Msg, token string) {
 	}
 }
 
-// close ends all streams and waits for the goroutine.
+// close ends all streams and waits for the goroutine. Nothing can be added any more.
 func (t *streamTable) close(err *Error) {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
 	for _, s := range t.all() {
 		s.cancel(err)
 	}
@@ -111,19 +118,23 @@ func (t *streamTable) keep(empty <-chan struct{}) {
 	}
 }
 
-// keep sends a heartbeat where nothing was sent, and ends the stream where
-// nothing came.
+// keep sends a heartbeat when it is time to, and ends the stream where nothing came.
 func (s *stream) keep(now time.Time, heartbeat time.Duration) {
 	s.mu.Lock()
 	open := s.to != "" && !s.over
-	dead := open && now.Sub(s.heardAt) > maxSilence*heartbeat
-	due := open && now.Sub(s.sentAt) >= heartbeat*3/4 // the next look would be late
+	dead := (open || s.openingLocked()) && now.Sub(s.heardAt) > maxSilence*heartbeat
+	due := open && now.Sub(s.beatAt) >= heartbeat*3/4 // the next look would be late
 	if due && !dead {
-		s.beat = true
+		s.beat, s.beatAt = true, now
 		s.flushLocked()
 	}
 	s.mu.Unlock()
 	if dead {
 		s.cancel(failf(CodeUnavailable, MayHaveRun, "nothing came from the peer for %v", maxSilence*heartbeat))
 	}
+}
+
+// openingLocked tells whether an accept is due: calls of streaming methods, unlike large unary ones, wait in no queue.
+func (s *stream) openingLocked() bool {
+	return s.to == "" && !s.over && !s.call.onServer && s.call.method.kind > KindOneWay
 }

@@ -252,6 +252,10 @@ func (a *attempt) encode(m *nats.Msg, id wire.ID) (*buffer, *Error) {
 		buf.putBack()
 		return nil, failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", size, limit)
 	}
+	if !plain {
+		buf.pack(a.call.options.compression, envelope)
+		buf.b[wire.FlagsOffset] |= buf.flags(a.call.options.compression)
+	}
 	m.Data = buf.b
 	return buf, nil
 }
@@ -330,6 +334,11 @@ func (a *attempt) finish(r *reply) *Error {
 		body, codec = r.msg.Data, call.options.codec
 	case r.env.Flags&wire.FlagError != 0:
 		return parseStatus(r.env.Body, r.env.Flags&wire.FlagNotRun != 0)
+	case r.env.Flags&wire.FlagCompressed != 0:
+		var err *Error
+		if body, err = Compression(r.env.Flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
+			return failf(err.code, DidRun, "response: %s", err.message)
+		}
 	}
 	if limit := a.client.options.maxMessageSize; len(body) > limit {
 		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", len(body), limit)

@@ -58,8 +58,8 @@ func (s *Sender) Grow() []byte {
 }
 
 // Push takes the buffer of Grow with the message appended to it.
-func (s *Sender) Push(b []byte) {
-	wire.PutMessagePrefix(b[len(s.buffer):], len(b)-len(s.buffer)-wire.MessagePrefix)
+func (s *Sender) Push(b []byte, compressed bool) {
+	wire.PutMessagePrefix(b[len(s.buffer):], compressed, len(b)-len(s.buffer)-wire.MessagePrefix)
 	s.buffer = b
 }
 
@@ -181,6 +181,7 @@ type Receiver struct {
 	havePre int
 	message []byte // that is being put together
 	need    int    // its length, once the prefix is complete
+	packed  bool   // it is compressed
 }
 
 // Data takes the body of a data frame, which it keeps.
@@ -254,13 +255,17 @@ func (r *Receiver) Grant() (total uint64, due bool) {
 	return r.granted, true
 }
 
+// Granted is the credit that the sender has been told, for heartbeats.
+func (r *Receiver) Granted() uint64 { return r.granted }
+
 // Message returns the next message. ok is false where none is complete; then
-// an ended stream has nothing more. The bytes are the caller's. An error stays.
-func (r *Receiver) Message() (message []byte, ok bool, err error) {
+// an ended stream has nothing more. The bytes are the caller's, as they came:
+// compressed says how to read them. An error stays.
+func (r *Receiver) Message() (message []byte, compressed, ok bool, err error) {
 	if r.err == nil {
 		message, ok, r.err = r.nextMessage()
 	}
-	return message, ok, r.err
+	return message, r.packed, ok, r.err
 }
 
 func (r *Receiver) nextMessage() (message []byte, ok bool, err error) {
@@ -302,14 +307,14 @@ func (r *Receiver) readPrefix() error {
 	if r.havePre < len(r.prefix) {
 		return nil
 	}
-	n, err := wire.ParseMessagePrefix(r.prefix[:])
+	n, packed, err := wire.ParseMessagePrefix(r.prefix[:])
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPrefix, err)
 	}
 	if n > r.MaxMessage {
 		return fmt.Errorf("%w: it has %d bytes, the limit is %d", ErrTooLarge, n, r.MaxMessage)
 	}
-	r.need = n
+	r.need, r.packed = n, packed
 	return nil
 }
 

@@ -36,7 +36,7 @@ func (p *pair) grant() {
 }
 
 func (p *pair) push(m []byte) {
-	p.s.Push(append(p.s.Grow(), m...))
+	p.s.Push(append(p.s.Grow(), m...), len(m)%2 == 1)
 	p.sent = append(p.sent, slices.Clone(m))
 }
 
@@ -67,8 +67,11 @@ func (p *pair) deliver() error {
 }
 
 func (p *pair) read() (bool, error) {
-	m, ok, err := p.r.Message()
+	m, compressed, ok, err := p.r.Message()
 	if ok {
+		if compressed != (len(m)%2 == 1) {
+			panic("the flag of a message has changed")
+		}
 		p.got = append(p.got, m)
 	}
 	p.ended = !ok && err == nil && p.r.Ended()
@@ -209,7 +212,7 @@ func dataAndRead(r *Receiver, body []byte) error {
 
 func read(r *Receiver) error {
 	for {
-		if _, ok, err := r.Message(); err != nil || !ok {
+		if _, _, ok, err := r.Message(); err != nil || !ok {
 			return err
 		}
 	}
@@ -261,14 +264,16 @@ func FuzzReceiver(f *testing.F) {
 			}
 			sequence++
 			for {
-				m, ok, err := r.Message()
+				m, compressed, ok, err := r.Message()
 				if err != nil {
 					return
 				}
 				if !ok {
 					break
 				}
+				prefix := len(out)
 				out = append(wire.AppendMessagePrefix(out, len(m)), m...)
+				wire.PutMessagePrefix(out[prefix:], compressed, len(m))
 			}
 			r.Grant()
 		}

@@ -46,8 +46,30 @@ const (
 	FlagError  Flags = 1 << 4 // the body is a Status
 	FlagNotRun Flags = 1 << 5 // the handler certainly did not run
 
-	codecMask Flags = 0b11
+	// FlagCompressed says that the message is compressed.
+	FlagCompressed Flags = 1 << 7
+
+	codecMask       Flags = 0b11
+	compressionMask Flags = 0b11 << compressionShift
+
+	compressionShift = 2
 )
+
+// Compression is how messages may be compressed.
+type Compression uint8
+
+// The compressions.
+const (
+	CompressionNone Compression = iota
+	CompressionGzip
+	CompressionZstd
+)
+
+// Flags returns c as it stands in the flags.
+func (c Compression) Flags() Flags { return Flags(c) << compressionShift }
+
+// Compression returns the compression that the flags name.
+func (f Flags) Compression() Compression { return Compression(f & compressionMask >> compressionShift) }
 
 // Codec is the encoding of a message in an envelope.
 type Codec uint8
@@ -128,11 +150,12 @@ func Parse(data []byte) (Envelope, error) {
 // check refuses what this version does not define, and takes the timeout off
 // the body of a request.
 func (e *Envelope) check() error {
-	allowed := codecMask | FlagError | FlagNotRun
+	allowed := codecMask | compressionMask | FlagError | FlagNotRun | FlagCompressed
 	if e.Kind == KindOpen {
-		allowed = codecMask | FlagHalfClose
+		allowed = codecMask | compressionMask | FlagHalfClose
 	}
-	if e.Flags&^allowed != 0 || e.Flags.Codec() > CodecJSON {
+	if e.Flags&^allowed != 0 || e.Flags.Codec() > CodecJSON || e.Flags.Compression() > CompressionZstd ||
+		e.Flags&FlagCompressed != 0 && e.Flags.Compression() == CompressionNone {
 		return fmt.Errorf("%w: flags %#02x", ErrUnsupported, uint8(e.Flags))
 	}
 	switch e.Kind {

@@ -43,8 +43,9 @@ func TestParseRefusals(t *testing.T) {
 		{"kind 255", envelope(1, 255, 0, 0), wire.ErrUnsupported},
 		{"codec 2", envelope(1, 1, 2, 0), wire.ErrUnsupported},
 		{"codec 3", envelope(1, 2, 3), wire.ErrUnsupported},
-		{"compression 1", envelope(1, 1, 1<<2, 0), wire.ErrUnsupported},
-		{"compression 2", envelope(1, 2, 1<<3), wire.ErrUnsupported},
+		{"compression 3", envelope(1, 1, 3<<2, 0), wire.ErrUnsupported},
+		{"compressed by nothing", envelope(1, 2, 1<<7), wire.ErrUnsupported},
+		{"compressed open", envelope(1, 6, 1<<7|1<<2, 0), wire.ErrUnsupported},
 		{"flag 6", envelope(1, 1, 1<<6, 0), wire.ErrUnsupported},
 		{"flag 7", envelope(1, 3, 1<<7), wire.ErrUnsupported},
 		{"request without a timeout", envelope(1, 1, 0), wire.ErrTimeout},
@@ -234,9 +235,7 @@ func checkRefusal(t *testing.T, data []byte, err error) {
 // rewrite writes a parsed envelope again.
 func rewrite(e *wire.Envelope) []byte {
 	switch e.Kind {
-	case wire.KindRequest:
-		return append(wire.AppendRequest(nil, e.ID, wire.Codec(e.Flags), e.Timeout), e.Body...)
-	case wire.KindOpen:
+	case wire.KindRequest, wire.KindOpen:
 		b := append(wire.AppendRequest(nil, e.ID, 0, e.Timeout), e.Body...)
 		b[2], b[3] = byte(e.Kind), byte(e.Flags)
 		return b

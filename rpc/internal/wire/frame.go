@@ -107,6 +107,21 @@ func ParseAccept(f *Frame) (id ID, instance string, err error) {
 	return id, instance, nil
 }
 
+// AppendHeartbeat appends a heartbeat: the sequence of the next data or end
+// frame, and the credit once more.
+func AppendHeartbeat(b []byte, next, credit uint64) []byte {
+	return binary.AppendUvarint(AppendFrame(b, KindHeartbeat, next), credit)
+}
+
+// ParseHeartbeat reads the credit out of the body of a heartbeat.
+func ParseHeartbeat(f *Frame) (credit uint64, err error) {
+	credit, n := binary.Uvarint(f.Body)
+	if n <= 0 || n < len(f.Body) || credit > maxNumber {
+		return 0, fmt.Errorf("%w: the credit of a heartbeat", ErrFrame)
+	}
+	return credit, nil
+}
+
 // Open is what an open says beside the fields of every envelope.
 type Open struct {
 	Credit uint64
@@ -144,18 +159,21 @@ func AppendMessagePrefix(b []byte, n int) []byte {
 }
 
 // PutMessagePrefix writes the prefix of a message of n bytes into b.
-func PutMessagePrefix(b []byte, n int) {
+func PutMessagePrefix(b []byte, compressed bool, n int) {
 	b[0] = 0
+	if compressed {
+		b[0] = 1
+	}
 	binary.BigEndian.PutUint32(b[1:MessagePrefix], uint32(n))
 }
 
 // MessageSize reads the length of a message behind a prefix of this side's own.
 func MessageSize(b []byte) int { return int(binary.BigEndian.Uint32(b[1:MessagePrefix])) }
 
-// ParseMessagePrefix reads the length of the message behind a prefix.
-func ParseMessagePrefix(b []byte) (n int, err error) {
-	if b[0] != 0 {
-		return 0, fmt.Errorf("%w: message flags %#02x", ErrUnsupported, b[0])
+// ParseMessagePrefix reads the length of the message behind a prefix, and whether it is compressed.
+func ParseMessagePrefix(b []byte) (n int, compressed bool, err error) {
+	if b[0] > 1 {
+		return 0, false, fmt.Errorf("%w: message flags %#02x", ErrUnsupported, b[0])
 	}
-	return MessageSize(b), nil
+	return MessageSize(b), b[0] == 1, nil
 }

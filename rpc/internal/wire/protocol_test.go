@@ -91,7 +91,7 @@ func examples(t *testing.T) map[string]example {
 		"data":          {append(wire.AppendFrame(nil, wire.KindData, 1), two...), wire.Frame{Kind: wire.KindData, Number: 1, Body: two}},
 		"end":           {wire.AppendFrame(nil, wire.KindEnd, 2), wire.Frame{Kind: wire.KindEnd, Number: 2, Body: []byte{}}},
 		"credit":        {wire.AppendFrame(nil, wire.KindCredit, 1<<20), wire.Frame{Kind: wire.KindCredit, Number: 1 << 20, Body: []byte{}}},
-		"heartbeat":     {wire.AppendFrame(nil, wire.KindHeartbeat, 2), wire.Frame{Kind: wire.KindHeartbeat, Number: 2, Body: []byte{}}},
+		"heartbeat":     {wire.AppendHeartbeat(nil, 2, 1<<20), wire.Frame{Kind: wire.KindHeartbeat, Number: 2, Body: []byte{0x80, 0x80, 0x40}}},
 		"stream-cancel": {wire.AppendFrame(nil, wire.KindStreamCancel, 0), wire.Frame{Kind: wire.KindStreamCancel, Body: []byte{}}},
 	}
 }
