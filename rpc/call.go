@@ -22,6 +22,7 @@ type Call struct {
 	response proto.Message
 
 	options *callOptions // of a client's call
+	sent    bool         // a client has sent it, or tried to
 	served  *serverCall  // of a server's call: where the request still has to be decoded
 	stream  *stream      // of a client's streaming call, once it is open
 
@@ -125,8 +126,8 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 }
 
 // OnEnd makes f run once when the call is over on this side, with its error:
-// a client's stream goes on after next has returned, which opens it. For
-// other calls next returns at the same time. Call it before next.
+// a client's stream goes on after next has returned, which opens it, until the end has been received,
+// or the stream is closed, or ctx ends. For other calls next returns at the same time. Call it before next.
 func (c *Call) OnEnd(f func(error)) { c.onEnd = append(c.onEnd, f) }
 
 // ended runs what OnEnd has collected. err is nil after a clean end.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
@@ -14,7 +15,7 @@ import (
 
 // Client makes calls over a NATS connection. Generated code wraps it in the
 // typed client of a service; one Client serves any number of services and
-// goroutines. It has one subscription, made by its first call, and one goroutine.
+// goroutines. NewClient makes it. It has one subscription, made by its first call, and one goroutine.
 //
 // The connection stays the caller's. Close ends the client.
 type Client struct {
@@ -28,9 +29,11 @@ type Client struct {
 	streams  streamTable
 	subjects sync.Map // *method -> subjects, where there is a prefix
 
-	mu     sync.Mutex
-	sub    *nats.Subscription
-	closed bool
+	opened atomic.Bool // the fields above are set
+	closed atomic.Bool
+
+	mu  sync.Mutex // for the first call and Close
+	sub *nats.Subscription
 }
 
 // NewClient returns a client for a connection. An invalid option fails every
@@ -61,33 +64,34 @@ var errNilOption = errors.New("an option is nil")
 // holds. It does not close the connection. Closing again does nothing.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	sub, was := c.sub, c.closed
-	c.closed, c.sub = true, nil
+	sub := c.sub
+	c.sub = nil
+	c.closed.Store(true) // before the calls are ended: one that comes later sees it
 	c.mu.Unlock()
-	if was || sub == nil {
+	if sub == nil {
 		return nil
 	}
 	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, MayHaveRun, "the client was closed"))
 	c.streams.close(failf(CodeCanceled, MayHaveRun, "the client was closed"))
-	if errors.Is(err, nats.ErrConnectionClosed) {
-		return nil // and the subscription with it
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionDraining) || errors.Is(err, nats.ErrBadSubscription) {
+		return nil // the subscription has ended, or is about to
 	}
 	return err
 }
 
-// open makes the subscription with the first call.
+// open tells whether a call can be sent. The first one makes the subscription.
 func (c *Client) open() *Error {
 	if err := connectionError(c.nc); err != nil {
 		return err
 	}
+	if c.opened.Load() {
+		return c.refusal()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return failf(CodeCanceled, NotRun, "the client was closed")
-	}
-	if c.sub != nil {
-		return nil
+	if c.opened.Load() || c.closed.Load() {
+		return c.refusal()
 	}
 	if c.err != nil {
 		return failf(CodeInvalidArgument, NotRun, "client: %v", c.err).because(c.err)
@@ -115,8 +119,17 @@ func (c *Client) open() *Error {
 		return natsError(err, NotRun)
 	}
 	c.sub, c.inbox, c.watch = sub, b, w
+	c.opened.Store(true)
 	w.start(c.connectionLost, c.closedByConn)
 	return nil
+}
+
+// refusal is why no call can be sent any more, or nil.
+func (c *Client) refusal() *Error {
+	if c.closed.Load() {
+		return failf(CodeCanceled, NotRun, "the client was closed")
+	}
+	return c.watch.forbidden.Load()
 }
 
 // connectionLost runs when the connection is down: frames may be lost.
@@ -126,9 +139,7 @@ func (c *Client) connectionLost() {
 
 // closedByConn runs when the connection has been closed for good.
 func (c *Client) closedByConn() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
+	c.closed.Store(true)
 }
 
 // invoke is where every unary and one-way call comes from.
@@ -180,13 +191,17 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 // intercepted runs a call through the interceptors and makes sure that what
 // they return is what a client promises: an *Error or a response.
 func (c *Client) intercepted(ctx context.Context, call *Call) error {
-	if err := c.next(ctx, call); err != nil {
-		return asError(err)
+	err := c.next(ctx, call)
+	if err == nil && call.method.kind == KindUnary {
+		err = call.method.checkResponse(call.response)
+		if err != nil && !call.sent {
+			err = failf(CodeInternal, NotRun, "an interceptor ended the call without a response").because(err)
+		}
 	}
-	if call.method.kind == KindOneWay {
-		return nil
+	if err != nil {
+		return call.clientError(err)
 	}
-	return call.method.checkResponse(call.response)
+	return nil
 }
 
 // subjects are those of a method with the client's prefix.

@@ -36,14 +36,17 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	}
 	switch {
 	case err != nil && call.stream != nil: // an interceptor does not want it
-		err = handlerError(err)
-		call.stream.cancel(handlerError(err))
+		failed := call.clientError(err)
+		call.stream.cancel(failed)
+		err = failed
 	case err != nil:
-		err = asError(err)
+		err = call.clientError(err)
 	case call.stream == nil:
 		err = failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
 	default:
-		call.stream.notify(call.ended)
+		if len(call.onEnd) > 0 {
+			call.stream.notify(ctx, call.ended)
+		}
 		return call.stream, nil
 	}
 	call.ended(err)

@@ -72,7 +72,7 @@ func CodeOf(err error) Code {
 	var e *Error
 	switch {
 	case errors.As(err, &e):
-		return e.code
+		return e.Code()
 	case errors.Is(err, context.Canceled):
 		return CodeCanceled
 	case errors.Is(err, context.DeadlineExceeded):

@@ -121,8 +121,8 @@ func connectionError(nc *nats.Conn) *Error {
 	if nc == nil {
 		return failf(CodeInvalidArgument, NotRun, "the NATS connection is nil")
 	}
-	if nc.IsConnected() {
-		return nil
+	if status := nc.Status(); status != nats.CONNECTED {
+		return failf(CodeUnavailable, NotRun, "the NATS connection is %s", strings.ToLower(status.String()))
 	}
-	return failf(CodeUnavailable, NotRun, "the NATS connection is %s", strings.ToLower(nc.Status().String()))
+	return nil
 }

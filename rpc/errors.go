@@ -86,14 +86,23 @@ func (e *Error) because(err error) *Error {
 
 // Error returns the code's name and the message, as in "not_found: no order 42".
 func (e *Error) Error() string {
+	if e == nil {
+		return "unknown: a nil *rpc.Error"
+	}
 	if e.message == "" {
 		return e.code.String()
 	}
 	return e.code.String() + ": " + e.message
 }
 
-// Code returns the code, never CodeOK.
-func (e *Error) Code() Code { return e.code }
+// Code returns the code, never CodeOK: an Error that is nil or zero, which this
+// package does not make, has CodeUnknown.
+func (e *Error) Code() Code {
+	if e == nil || e.code == CodeOK {
+		return CodeUnknown
+	}
+	return e.code
+}
 
 // Message returns the message without the code.
 func (e *Error) Message() string { return e.message }
@@ -156,7 +165,7 @@ func (e *Error) Is(target error) bool {
 // caller is told. The text of a wrapped *Error is that of the whole chain.
 func handlerError(err error) *Error {
 	var e *Error
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || e == nil || e.code == CodeOK {
 		return &Error{code: CodeOf(err), message: err.Error(), execution: DidRun, cause: err}
 	}
 	out := *e
@@ -167,13 +176,31 @@ func handlerError(err error) *Error {
 	return &out
 }
 
-// asError returns err as what a client promises to return.
+// asError returns an error of the runtime as what it is.
 func asError(err error) *Error {
 	var e *Error
-	if errors.As(err, &e) && error(e) == err {
+	if errors.As(err, &e) && error(e) == err && e.Code() == e.code {
 		return e
 	}
 	return handlerError(err)
+}
+
+// clientError returns what a client's interceptor returned as what a client
+// promises to return. What is known about the execution stays known.
+func (c *Call) clientError(err error) *Error {
+	out := asError(err)
+	var e *Error
+	switch {
+	case error(out) == err:
+		return out
+	case errors.As(err, &e) && e != nil && e.code != CodeOK:
+		out.remote, out.execution = e.remote, e.execution
+	case c.sent:
+		out.execution = MayHaveRun
+	default:
+		out.execution = NotRun
+	}
+	return out.because(err)
 }
 
 // asNil returns a nil *Error as a nil error.

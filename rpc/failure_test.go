@@ -119,7 +119,9 @@ func TestNoService(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	_, err = do(ctx, c, "x")
-	wantCode(t, err, rpc.CodeCanceled, rpc.NotRun)
+	if rpc.CodeOf(err) != rpc.CodeCanceled { // between two attempts, or in one
+		t.Errorf("got %v", err)
+	}
 }
 
 // TestRollingRestart: no call is lost while replicas come and go.

@@ -59,6 +59,21 @@ func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 	return dst, nil
 }
 
+// headerSize is what a header takes of max_payload, and a little more: the
+// version line, and room for the prefix of a trailer in each line.
+func headerSize(h map[string][]string) int {
+	if len(h) == 0 {
+		return 0
+	}
+	size := len("NATS/1.0\r\n\r\n")
+	for key, values := range h {
+		for _, v := range values {
+			size += len(wire.TrailerPrefix) + len(key) + len(v) + len(": \r\n")
+		}
+	}
+	return size
+}
+
 // mergeHeader adds the keys of b, which a does not have, to a.
 func mergeHeader(a, b nats.Header) nats.Header {
 	if a == nil {

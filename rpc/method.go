@@ -168,7 +168,9 @@ func HandleUnary[S any, Req, Res proto.Message](m *UnaryMethod[Req, Res], f func
 		if err != nil {
 			return err
 		}
-		call.served.handled.Store(true)
+		if err := call.served.enter(); err != nil {
+			return err
+		}
 		call.response, err = f(impl, ctx, req.(Req))
 		return err
 	}}
@@ -197,7 +199,9 @@ func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, cont
 		if err != nil {
 			return err
 		}
-		call.served.handled.Store(true)
+		if err := call.served.enter(); err != nil {
+			return err
+		}
 		call.response = noResponse
 		return f(impl, ctx, req.(Req))
 	}}

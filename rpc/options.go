@@ -183,7 +183,8 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 
 // WithMaxMessageSize bounds the encoded size of a message in bytes, in both
 // directions; beyond it a call ends with CodeResourceExhausted. The default is
-// 16 MiB. The NATS server's max_payload bounds it further.
+// 16 MiB. What exceeds the NATS server's max_payload travels as a stream; only
+// plain and one-way messages are bounded by it.
 func WithMaxMessageSize(bytes int) interface {
 	ClientOption
 	ServerOption

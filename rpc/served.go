@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -27,12 +28,40 @@ type serverCall struct {
 	plain    bool
 	codec    Codec
 	body     []byte
-	packed   bool        // body is compressed
-	accepts  Compression // of the caller
-	stream   *stream     // where the messages travel, if not in body
-	handled  atomic.Bool // the handler has been called
+	packed   bool         // body is compressed
+	accepts  Compression  // of the caller
+	stream   *stream      // where the messages travel, if not in body
+	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 
 	answered atomic.Bool
+}
+
+// Whether the handler of a call is called is decided once: by whoever calls
+// it, or by whoever tells the caller that it did not run.
+const (
+	callFresh int32 = iota
+	callHandled
+	callGivenUp
+)
+
+// enter is called right before the handler. An error means that the caller
+// has been told that it does not run.
+func (c *serverCall) enter() error {
+	if c.handling.CompareAndSwap(callFresh, callHandled) || c.handling.Load() == callHandled {
+		return nil
+	}
+	return failf(CodeUnavailable, NotRun, "the call was given up")
+}
+
+// giveUp decides against the handler; it returns false where it has been called.
+func (c *serverCall) giveUp() bool {
+	return c.handling.CompareAndSwap(callFresh, callGivenUp) || c.handling.Load() == callGivenUp
+}
+
+// tellNotRun tells whether the caller may be told that e's call did not run.
+// Where every instance gets the request, another one may have run it.
+func (c *serverCall) tellNotRun(e *Error) bool {
+	return e.execution == NotRun && c.endpoint.queueGroup != ""
 }
 
 // receive parses a request. An error means that it is to be refused with it.
@@ -112,9 +141,17 @@ func (c *serverCall) decode() (proto.Message, error) {
 	}
 	req := c.endpoint.method.newRequest()
 	if err := c.codec.unmarshal(c.body, req); err != nil {
-		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v: %v", messageName(req), c.codec, err)
+		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v%s: %v", messageName(req), c.codec, c.hint(), err)
 	}
 	return req, nil
+}
+
+// hint helps those who send JSON that does not begin with the brace.
+func (c *serverCall) hint() string {
+	if c.plain && c.codec == CodecProto && json.Valid(c.body) {
+		return " (JSON needs a header Content-Type: application/json, or a body that begins with {)"
+	}
+	return ""
 }
 
 // run serves the call on the current goroutine.
@@ -131,7 +168,7 @@ func (c *serverCall) run() {
 		}
 		c.ctx.end(context.Canceled)
 		if c.stream != nil { // it has ended, but where a forced shutdown met the accept
-			c.stream.end(failf(CodeUnavailable, MayHaveRun, "the server was stopped"))
+			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 		}
 		c.endpoint.service.calls.remove(c.id)
 		stats.running.Add(-1)
@@ -166,7 +203,7 @@ func (c *serverCall) verdict(err error) *Error {
 		return nil
 	}
 	e := handlerError(err)
-	if !c.handled.Load() {
+	if c.giveUp() {
 		e.execution = NotRun
 	}
 	return e
@@ -230,7 +267,8 @@ func (c *serverCall) refuse(err *Error) {
 	if !c.answered.CompareAndSwap(false, true) {
 		return
 	}
-	c.count(err, 0)
+	c.endpoint.stats.inFlight.Add(-1)
+	c.endpoint.stats.countRefused(err)
 	if c.stream != nil && c.stream.accepted() {
 		c.stream.endNow(err)
 		return
@@ -251,6 +289,12 @@ func (c *serverCall) count(err *Error, took time.Duration) {
 // it is large or on a stream anyway, as the bare message.
 func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 	envelope := 0
+	defer func() {
+		if r := recover(); r != nil { // the handler changes the message still
+			failed = failf(CodeInternal, DidRun, "the response does not encode")
+			c.endpoint.log().Error("natscall: a response does not encode", "panic", fmt.Sprint(r))
+		}
+	}()
 	if !c.plain && c.stream == nil {
 		buf.b = wire.AppendResponse(buf.b, c.id, wire.Codec(c.codec), 0)
 		envelope = len(buf.b)
@@ -267,11 +311,12 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 		buf.pack(c.accepts, envelope)
 		buf.b[wire.FlagsOffset] |= buf.flags(c.accepts)
 	}
-	if len(buf.b) <= smallestMaxPayload || c.reply == "" || c.stream != nil {
+	size := len(buf.b) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
+	if size <= smallestMaxPayload || c.reply == "" || c.stream != nil {
 		return false, nil
 	}
 	switch limit := s.nc.MaxPayload(); {
-	case int64(len(buf.b)) <= limit:
+	case int64(size) <= limit:
 		return false, nil
 	case c.plain:
 		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d", len(buf.b), limit)
@@ -339,7 +384,11 @@ func (c *serverCall) sendError(buf *buffer, err *Error, metadata nats.Header) {
 
 func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header) error {
 	buf.b = c.appendStatus(buf.b[:0], err)
-	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: err.header(metadata), Data: buf.b})
+	h := err.header(metadata)
+	if c.plain && c.tellNotRun(err) {
+		h[wire.NotRunHeader] = []string{"1"}
+	}
+	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: buf.b})
 }
 
 // appendStatus encodes an error as the body of the answer: in the codec of a
@@ -348,7 +397,7 @@ func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 	codec := c.codec
 	if !c.plain {
 		flags := wire.FlagError
-		if e.execution == NotRun {
+		if c.tellNotRun(e) {
 			flags |= wire.FlagNotRun
 		}
 		b, codec = wire.AppendResponse(b, c.id, 0, flags), CodecProto

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,8 +16,9 @@ import (
 // Server serves any number of services over a NATS connection, on which
 // other servers and clients may be too. Its methods may be called concurrently.
 //
-// A server is made, started and shut down, each once. Services may be
-// registered before and while it runs.
+// A server is made by NewServer, started and shut down, each once. Services may be
+// registered before and while it runs. Shut it down before the connection is closed or
+// drained: nats.Conn.Drain does not wait for handlers.
 type Server struct {
 	nc      *nats.Conn
 	options serverOptions
@@ -25,7 +28,9 @@ type Server struct {
 	out     publisher
 	streams streamTable
 
-	mu       sync.Mutex
+	turn chan struct{} // holds a token while Start, Register, Unregister or Shutdown works
+
+	mu       sync.Mutex // not held while anything waits for NATS
 	state    serverState
 	services []*service
 	closed   chan nats.Status // of the connection, while running
@@ -49,7 +54,7 @@ var ErrServerStopped = errors.New("rpc: the server has been shut down")
 // NewServer returns a server for a connection. An invalid option is the
 // error of Register, Start and Run, with its name.
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
-	s := &Server{nc: nc, out: publisher{nc: nc}, ended: make(chan struct{})}
+	s := &Server{nc: nc, out: publisher{nc: nc}, turn: make(chan struct{}, 1), ended: make(chan struct{})}
 	s.options = serverOptions{
 		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
 		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize, heartbeat: defaultHeartbeat},
@@ -76,7 +81,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 // error if the server could not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Start(ctx); err != nil {
-		if ctx.Err() != nil && !s.nc.IsClosed() {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return nil // asked to end before it was ready
 		}
 		return err
@@ -98,25 +103,62 @@ func (s *Server) Run(ctx context.Context) error {
 // has confirmed it: the server is ready. ctx bounds the wait. Where NATS refuses a
 // subscription Start fails, names it, and nothing stays behind.
 func (s *Server) Start(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.err != nil:
+	if s.err != nil {
 		return fmt.Errorf("rpc: server: %w", s.err)
-	case s.state == serverRunning:
-		return errors.New("rpc: the server runs already")
-	case s.state != serverNew:
-		return ErrServerStopped
 	}
+	if err := s.take(ctx); err != nil {
+		return fmt.Errorf("rpc: start: %w", err)
+	}
+	defer s.done()
+	switch services, state := s.registered(); {
+	case state == serverRunning:
+		return errors.New("rpc: the server runs already")
+	case state != serverNew:
+		return ErrServerStopped
+	default:
+		return s.start(ctx, services)
+	}
+}
+
+func (s *Server) start(ctx context.Context, services []*service) error {
 	hooks.add(s.nc, &s.errors)
-	if err := s.subscribeLocked(ctx, s.services); err != nil {
+	if err := s.subscribe(ctx, services); err != nil {
 		hooks.remove(s.nc, &s.errors)
 		return fmt.Errorf("rpc: start: %w", err)
 	}
-	s.state = serverRunning
-	s.closed = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED)
+	s.closed = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
+	s.setState(serverRunning)
 	go s.watchConnection(s.closed)
 	return nil
+}
+
+// take waits until nobody else changes the server's subscriptions.
+func (s *Server) take(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Server) done() { <-s.turn }
+
+func (s *Server) registered() ([]*service, serverState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.services), s.state
+}
+
+func (s *Server) setState(state serverState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = state
 }
 
 // watchConnection ends the streams when the connection is lost, and the server
@@ -126,20 +168,26 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 		if _, ok := <-status; !ok {
 			break
 		}
+		if s.nc.Status() == nats.DRAINING_SUBS {
+			s.options.logger.Warn("natscall: the NATS connection is draining; it does not wait for handlers, Server.Shutdown does")
+			continue
+		}
 		s.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 	}
 	if !s.nc.IsClosed() {
 		return
 	}
+	s.turn <- struct{}{} // who has it does not wait long for a closed connection
+	defer s.done()
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.Shutdown(now); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrServerStopped) {
+	if err := s.shutdown(now); err != nil && !errors.Is(err, context.Canceled) {
 		s.options.logger.Error("natscall: shutdown after the connection was closed", "error", err)
 	}
 }
 
-// subscribeLocked starts services and makes sure that NATS has accepted it.
-func (s *Server) subscribeLocked(ctx context.Context, services []*service) (err error) {
+// subscribe starts services and makes sure that NATS has accepted it.
+func (s *Server) subscribe(ctx context.Context, services []*service) (err error) {
 	before := s.nc.LastError()
 	defer func() {
 		if err != nil {
@@ -169,39 +217,47 @@ func (s *Server) subscribeLocked(ctx context.Context, services []*service) (err 
 const flushTimeout = 10 * time.Second
 
 func (s *Server) flush(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, flushTimeout)
+		defer cancel()
+	}
 	if err := s.nc.FlushWithContext(ctx); err != nil {
-		return fmt.Errorf("flush: %w", err)
+		return fmt.Errorf("flush, while the NATS connection is %s: %w", strings.ToLower(s.nc.Status().String()), err)
 	}
 	return nil
 }
 
 // add makes a service part of the server, and ready if the server runs.
 func (s *Server) add(svc *service) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state > serverRunning {
-		return ErrServerStopped
-	}
-	if err := s.conflictLocked(svc); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	if err := s.take(ctx); err != nil {
 		return err
 	}
-	if s.state == serverRunning {
-		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
-		defer cancel()
-		if err := s.subscribeLocked(ctx, []*service{svc}); err != nil {
+	defer s.done()
+	services, state := s.registered()
+	if state > serverRunning {
+		return ErrServerStopped
+	}
+	if err := svc.conflict(services); err != nil {
+		return err
+	}
+	if state == serverRunning {
+		if err := s.subscribe(ctx, []*service{svc}); err != nil {
 			return err
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.services = append(s.services, svc)
 	return nil
 }
 
-// conflictLocked refuses a service that is there, and a subject that is taken.
-func (s *Server) conflictLocked(svc *service) error {
+// conflict refuses a service that is there, and a subject that is taken.
+func (svc *service) conflict(services []*service) error {
 	taken := map[string]string{}
-	for _, other := range s.services {
+	for _, other := range services {
 		if other.desc.Name == svc.desc.Name {
 			return errors.New("the server has it already")
 		}
@@ -221,21 +277,15 @@ func (s *Server) conflictLocked(svc *service) error {
 // Unregister takes a service, by its full name, off the server: it waits for its
 // running handlers; when ctx ends first they are cancelled, their callers answered, and ctx's error is returned.
 func (s *Server) Unregister(ctx context.Context, name string) error {
-	s.mu.Lock()
-	running := s.state == serverRunning
-	var svc *service
-	for i, other := range s.services {
-		if other.desc.Name == name {
-			svc = other
-			s.services = append(s.services[:i:i], s.services[i+1:]...)
-			break
-		}
+	if err := s.take(ctx); err != nil {
+		return fmt.Errorf("rpc: unregister %s: %w", name, err)
 	}
-	s.mu.Unlock()
+	defer s.done()
+	svc, state := s.remove(name)
 	switch {
 	case svc == nil:
 		return fmt.Errorf("rpc: unregister: the server has no service %q", name)
-	case !running:
+	case state != serverRunning:
 		return nil
 	}
 	if err := svc.drain(ctx); err != nil {
@@ -244,35 +294,47 @@ func (s *Server) Unregister(ctx context.Context, name string) error {
 	return s.flush(ctx)
 }
 
+// remove takes a service out of the list; nil if it is not there.
+func (s *Server) remove(name string) (*service, serverState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, svc := range s.services {
+		if svc.desc.Name == name {
+			s.services = slices.Delete(slices.Clone(s.services), i, i+1)
+			return svc, s.state
+		}
+	}
+	return nil, s.state
+}
+
 // Shutdown ends the server without losing a call: it takes no new requests,
 // answers those it has, and returns when their answers are with NATS. When ctx
 // ends first the handlers that still run are cancelled, their callers are
 // answered with CodeUnavailable, and ctx's error is returned. A second
 // Shutdown waits for the first. The connection stays open.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	before := s.state
-	services := s.services
-	switch before {
-	case serverNew:
-		s.state = serverStopped
-		close(s.ended)
-	case serverRunning:
-		s.state = serverStopping
+	if err := s.take(ctx); err != nil {
+		return fmt.Errorf("rpc: shutdown: %w", err)
 	}
-	s.mu.Unlock()
-	switch before {
-	case serverNew:
+	defer s.done()
+	return s.shutdown(ctx)
+}
+
+// shutdown is Shutdown for who has the turn.
+func (s *Server) shutdown(ctx context.Context) error {
+	services, state := s.registered()
+	switch state {
+	case serverStopped:
 		return nil
 	case serverRunning:
+		s.setState(serverStopping)
+		defer s.setState(serverStopped)
+		defer close(s.ended)
 		return s.stop(ctx, services)
 	}
-	select {
-	case <-s.ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	s.setState(serverStopped)
+	close(s.ended)
+	return nil
 }
 
 func (s *Server) stop(ctx context.Context, services []*service) error {
@@ -284,21 +346,34 @@ func (s *Server) stop(ctx context.Context, services []*service) error {
 	wg.Wait()
 	err := errors.Join(errs...)
 	s.streams.close(failf(CodeUnavailable, MayHaveRun, "the server has been shut down"))
-	if !s.nc.IsClosed() {
-		if flushErr := s.flush(context.WithoutCancel(ctx)); err == nil {
-			err = flushErr
-		}
+	if flushErr := s.lastFlush(ctx); err == nil {
+		err = flushErr
 	}
 	hooks.remove(s.nc, &s.errors)
 	s.nc.RemoveStatusListener(s.closed)
-	s.mu.Lock()
-	s.state = serverStopped
-	s.mu.Unlock()
-	close(s.ended)
 	if err != nil {
 		return fmt.Errorf("rpc: shutdown: %w", err)
 	}
 	return nil
+}
+
+// lastFlushTimeout is what the last answers have where the context is over:
+// little, as who calls Shutdown has waited long enough.
+const lastFlushTimeout = time.Second
+
+// lastFlush makes sure that the answers are with NATS.
+func (s *Server) lastFlush(ctx context.Context) error {
+	switch {
+	case s.nc.IsClosed():
+		return nil
+	case !s.nc.IsConnected():
+		return fmt.Errorf("the last answers may be lost: %w", nats.ErrDisconnected)
+	case ctx.Err() == nil:
+		return s.flush(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlushTimeout)
+	defer cancel()
+	return s.flush(ctx)
 }
 
 // asyncError reports what NATS does not let the server do: nobody else would notice.

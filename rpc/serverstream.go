@@ -123,13 +123,7 @@ func (c *serverCall) trailer() (nats.Header, *Error) {
 // checkMetadata bounds the response header, and the trailer, to an eighth of
 // max_payload: together, with a status of half of it, they fit into an end frame.
 func (s *stream) checkMetadata(h nats.Header) *Error {
-	size, limit := 0, int(s.nc.MaxPayload()/8)
-	for key, values := range h {
-		for _, v := range values {
-			size += len(key) + len(v) + len(": \r\n")
-		}
-	}
-	if size > limit {
+	if size, limit := headerSize(h), int(s.nc.MaxPayload()/8); size > limit {
 		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d", size, limit)
 	}
 	return nil

@@ -28,6 +28,14 @@ type endpointStats struct {
 
 // count counts a request that is about to be answered; err is nil for success.
 func (s *endpointStats) count(err *Error, took time.Duration) {
+	s.time.Add(int64(took))
+	s.times.add(took)
+	s.countRefused(err)
+}
+
+// countRefused counts a request that is answered in place of its handler, whose
+// time there is none of.
+func (s *endpointStats) countRefused(err *Error) {
 	code := CodeOK
 	if err != nil {
 		code = err.code
@@ -38,8 +46,6 @@ func (s *endpointStats) count(err *Error, took time.Duration) {
 		s.errors.Add(1)
 	}
 	s.codes[code].Add(1)
-	s.time.Add(int64(took))
-	s.times.add(took)
 	s.requests.Add(1) // last, so that errors never exceed requests
 }
 

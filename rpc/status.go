@@ -69,7 +69,11 @@ func plainError(m *nats.Msg, codec Codec) *Error {
 	}
 	var s natscallv1.Status
 	if parsePlainStatus(m.Data, codec, &s) && fmt.Sprint(s.GetCode()) == code && Code(s.GetCode()).isError() {
-		return remoteError(&s)
+		e := remoteError(&s)
+		if m.Header.Get(wire.NotRunHeader) != "" {
+			e.execution = NotRun
+		}
+		return e
 	}
 	return strangersError(code, m.Header.Get(micro.ErrorHeader))
 }

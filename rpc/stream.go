@@ -60,7 +60,7 @@ type stream struct {
 	ended    chan struct{} // closed when over
 
 	onEnd    func(*Error) // what else has to end with the stream
-	whenOver func(error)  // under mu; who wants to know
+	whenOver func(error)  // under mu; the hooks of the interceptors
 }
 
 // highWater is how many bytes a sender keeps before Send waits: enough to
@@ -118,11 +118,8 @@ func (s *stream) sendBuffer(buf *buffer) error {
 	s.mu.Lock()
 	for !s.over && !s.sendClosedLocked() && s.send.Buffered() > highWater {
 		s.mu.Unlock()
-		select {
-		case <-s.writable:
-		case <-s.ended:
-		case <-s.ctx.Done():
-			return contextError(s.ctx.Err(), MayHaveRun)
+		if err := s.await(s.writable); err != nil {
+			return err
 		}
 		s.mu.Lock()
 	}
@@ -208,17 +205,38 @@ func (s *stream) recvBytes() ([]byte, error) {
 		case ok && (!over || ended):
 			return s.unpack(b, packed)
 		case over && status != nil:
+			s.finished()
 			return nil, status
-		case over || ended:
+		case over, ended && s.call.onServer: // on a client the status is not there before over
+			s.finished()
 			return nil, io.EOF
 		}
-		select {
-		case <-s.readable:
-		case <-s.ended:
-		case <-s.ctx.Done():
-			return nil, contextError(s.ctx.Err(), MayHaveRun)
+		if err := s.await(s.readable); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// await waits for a token, or the end of the stream, which the end of a
+// client's context brings about. That of a server's handler is an end of its own.
+func (s *stream) await(token <-chan struct{}) error {
+	var done <-chan struct{}
+	if s.call.onServer {
+		done = s.ctx.Done()
+	}
+	select {
+	case <-token:
+		return nil
+	case <-s.ended:
+		return nil
+	case <-done:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over { // which says more
+		return nil
+	}
+	return contextError(s.ctx.Err(), MayHaveRun)
 }
 
 // unpack decompresses a message that is compressed.
@@ -333,7 +351,7 @@ func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
 		}
 		o.msg.Header = e.header(o.msg.Header)
 		o.buf.b, _ = CodecProto.appendMessage(o.buf.b, e.status())
-		if e.execution == NotRun {
+		if s.call.served.tellNotRun(e) {
 			o.buf.b[wire.FlagsOffset] |= byte(wire.FlagNotRun)
 		}
 		o.msg.Data = o.buf.b
@@ -385,24 +403,39 @@ func (s *stream) end(err *Error) {
 	}
 	s.over, s.err = true, err
 	close(s.ended)
-	whenOver := s.whenOver
+	read := s.recv.Ended() // there may be messages to be read
 	s.mu.Unlock()
 	s.table.remove(s)
 	s.onEnd(err)
-	if whenOver != nil {
-		whenOver(asNil(err))
+	if !read {
+		s.finished()
 	}
 }
 
-// notify makes f run when the stream is over, or now if it is.
-func (s *stream) notify(f func(error)) {
+// notify makes f run once when a client's stream is over for its reader too: when that has
+// read the end, or closed the stream, or ctx has ended.
+func (s *stream) notify(ctx context.Context, f func(error)) {
 	s.mu.Lock()
-	s.whenOver = f
-	over, err := s.over, s.err
+	stop := context.AfterFunc(ctx, s.finished)
+	s.whenOver = func(err error) { stop(); f(err) }
+	read := s.recv.Ended()
 	s.mu.Unlock()
-	if over {
-		f(asNil(err))
+	if !read {
+		s.finished()
 	}
+}
+
+// finished runs what notify was given, if the stream is over.
+func (s *stream) finished() {
+	s.mu.Lock()
+	f, err := s.whenOver, s.err
+	if f == nil || !s.over {
+		s.mu.Unlock()
+		return
+	}
+	s.whenOver = nil
+	s.mu.Unlock()
+	f(asNil(err))
 }
 
 // cancel ends a stream because of this side, and tells the peer: a server by

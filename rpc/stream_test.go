@@ -152,27 +152,6 @@ func TestStreamMetadata(t *testing.T) {
 	}
 }
 
-// TestManyStreams: 200 concurrent streams of 50 messages, again and again.
-func TestManyStreams(t *testing.T) {
-	srv := rpctest.NewServer(t)
-	for range 3 {
-		serve(t, srv.Connect(), &funcs{watch: count})
-	}
-	c := dial(t, srv.Connect())
-	for range 5 {
-		each(t, 200, func(int) error {
-			r, err := watch(testContext(t), c, "50 done")
-			if err != nil {
-				return err
-			}
-			if err := wantCount(r, 50); rpc.CodeOf(err) != rpc.CodeAborted {
-				return fmt.Errorf("the end is %v", err)
-			}
-			return nil
-		})
-	}
-}
-
 // TestStreamCancel: the handler's context ends with the stream of the caller, however that ends.
 func TestStreamCancel(t *testing.T) {
 	srv := rpctest.NewServer(t)
@@ -222,4 +201,23 @@ func TestLargeUnary(t *testing.T) {
 	}
 	_, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(make([]byte, 16<<20)))
 	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+}
+
+// TestLargeWithMetadata: headers count against max_payload too.
+func TestLargeWithMetadata(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{blob: func(ctx context.Context, in []byte) ([]byte, error) {
+		call := rpc.CallFromContext(ctx)
+		call.ResponseHeader().Set("echo", call.Header().Get("note"))
+		return in, nil
+	}})
+	c := dial(t, srv.Connect())
+	note := strings.Repeat("n", 1000)
+	for size := 1<<20 - 2100; size < 1<<20; size += 50 {
+		var h rpc.Header
+		res, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(make([]byte, size)), rpc.WithHeader("note", note), rpc.ResponseHeader(&h))
+		if err != nil || len(res.GetValue()) != size || h.Get("echo") != note {
+			t.Fatalf("%d bytes: %d came, %v", size, len(res.GetValue()), err)
+		}
+	}
 }

@@ -33,7 +33,9 @@ func HandleServerStream[S any, Req, Res proto.Message](m *ServerStreamMethod[Req
 		if err != nil {
 			return err
 		}
-		call.served.handled.Store(true)
+		if err := call.served.enter(); err != nil {
+			return err
+		}
 		return f(impl, ctx, req.(Req), &Sender[Res]{call.served.sender()})
 	}}
 }
@@ -59,7 +61,9 @@ func (m *ClientStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, opts
 // HandleClientStream joins a client-streaming method with the method of S that serves it.
 func HandleClientStream[S any, Req, Res proto.Message](m *ClientStreamMethod[Req, Res], f func(S, context.Context, *Receiver[Req]) (Res, error)) Handler[S] {
 	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) (err error) {
-		call.served.handled.Store(true)
+		if err := call.served.enter(); err != nil {
+			return err
+		}
 		call.response, err = f(impl, ctx, newReceiver[Req](call.served.stream, m.newRequest))
 		return err
 	}}
@@ -86,7 +90,9 @@ func (m *BidiMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...Call
 // HandleBidi joins a bidirectional method with the method of S that serves it.
 func HandleBidi[S any, Req, Res proto.Message](m *BidiMethod[Req, Res], f func(S, context.Context, *BidiStream[Res, Req]) error) Handler[S] {
 	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
-		call.served.handled.Store(true)
+		if err := call.served.enter(); err != nil {
+			return err
+		}
 		return f(impl, ctx, &BidiStream[Res, Req]{metadata{call.served.stream}, m.newRequest})
 	}}
 }
@@ -229,5 +235,6 @@ func (m metadata) Trailer() Header {
 func (m metadata) abort() {
 	if !m.stream.call.onServer {
 		m.stream.cancel(failf(CodeCanceled, MayHaveRun, "the stream was closed"))
+		m.stream.finished()
 	}
 }

@@ -180,7 +180,7 @@ func shutdown(t testing.TB, s *rpc.Server) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := s.Shutdown(ctx); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+	if err := s.Shutdown(ctx); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrDisconnected) {
 		t.Errorf("shutdown: %v", err)
 	}
 }

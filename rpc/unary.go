@@ -22,6 +22,7 @@ const (
 // send makes a call and sends it again where that is safe, until its deadline.
 // It is the Next behind the last interceptor.
 func (c *Client) send(ctx context.Context, call *Call) error {
+	call.sent = true
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
 	var last *Error // of the attempt before; says more than the deadline that ends the attempts
@@ -151,7 +152,11 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	id := wire.NewID()
 	w := a.client.inbox.take()
 	m := nats.Msg{Subject: a.subjects.request, Reply: w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)}
-	buf, failed := a.encode(&m, id)
+	failed := a.client.refusal() // a Close that has not met the waiter
+	var buf *buffer
+	if failed == nil {
+		buf, failed = a.encode(&m, id)
+	}
 	if failed != nil {
 		w.stop()
 		w.release()
@@ -184,7 +189,8 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 
 // isLarge tells whether a request has to travel as a stream.
 func (a *attempt) isLarge(m *nats.Msg) bool {
-	return len(m.Data) > smallestMaxPayload && !a.call.options.plain && int64(len(m.Data)) > a.client.nc.MaxPayload()
+	size := len(m.Data) + headerSize(m.Header)
+	return size > smallestMaxPayload && !a.call.options.plain && int64(size) > a.client.nc.MaxPayload()
 }
 
 // wait returns the reply, or the error of ctx, or context.DeadlineExceeded.
@@ -289,7 +295,7 @@ func unsentError(m *nats.Msg, err error) *Error {
 	}
 	e := natsError(err, NotRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		e.message = fmt.Sprintf("the request has %d bytes, more than the NATS server's max_payload", len(m.Data))
+		e.message = fmt.Sprintf("the request has %d bytes and %d of headers, more than the NATS server's max_payload", len(m.Data), headerSize(m.Header))
 	}
 	return e
 }

@@ -1,8 +1,10 @@
 package rpc
 
 import (
+	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,13 +35,15 @@ type watch struct {
 	inbox *inbox
 	reply string // subject for the answers
 
+	forbidden atomic.Pointer[Error] // why no reply can come, if so
+
 	quit   chan struct{}
 	done   chan struct{}
 	errors asyncErrors
 	status chan nats.Status
 
 	mu    sync.Mutex
-	asked map[wire.ID]*waiter // in the last tick; not written to once it is here
+	asked map[wire.ID]*waiter // the calls that are asked about; not written to once it is here
 	muted map[string]bool     // roots whose alive subject the client may not publish to
 }
 
@@ -117,25 +121,34 @@ func (w *watch) eachWaiting(f func(*waiter) *Error) {
 
 // tick counts, ends the calls that nobody knows, and asks about the others.
 func (w *watch) tick() {
-	connected := w.nc.IsConnected()
-	var q queries
-	asked := map[wire.ID]*waiter{}
+	connected := w.nc.Status() == nats.CONNECTED
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	muted := maps.Clone(w.muted)
+	w.mu.Unlock()
+	var q queries
+	asked := map[wire.ID]*waiter{} // all that an answer may be about, also a late one
 	w.eachWaiting(func(wt *waiter) *Error {
 		wt.age++
-		if wt.age%askEvery != 0 || connected && (wt.plain || w.muted[wt.root]) {
+		if connected && (wt.plain || muted[wt.root]) {
+			wt.misses = 0
+			return nil
+		}
+		if wt.age >= askEvery {
+			asked[wt.id] = wt
+		}
+		if wt.age%askEvery != 0 {
 			return nil
 		}
 		if wt.misses == maxMisses {
 			return lost(connected)
 		}
 		wt.misses++
-		asked[wt.id] = wt
 		q.add(wt)
 		return nil
 	})
+	w.mu.Lock()
 	w.asked = asked
+	w.mu.Unlock()
 	if connected {
 		q.publish(w.nc, w.reply)
 	}
@@ -214,6 +227,10 @@ func (w *waiter) alive(id wire.ID) {
 
 // asyncError ends the calls whose request the NATS server refused.
 func (w *watch) asyncError(_ *nats.Subscription, err error) {
+	if inbox, ok := violation(err, "Subscription"); ok && inbox == w.inbox.prefix+"*" {
+		w.forbid(inbox, err)
+		return
+	}
 	subject, ok := violation(err, "Publish")
 	if !ok {
 		return
@@ -228,6 +245,19 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 		if wt.to != subject {
 			return nil
 		}
-		return failf(CodePermissionDenied, NotRun, "the NATS user may not publish to %q", subject).because(err)
+		x := NotRun
+		if wt.age > 0 { // the permissions may have changed while it ran
+			x = MayHaveRun
+		}
+		return failf(CodePermissionDenied, x, "the NATS user may not publish to %q", subject).because(err)
 	})
+}
+
+// forbid ends all calls, and those to come, of a client that may not subscribe to its inbox.
+func (w *watch) forbid(inbox string, err error) {
+	forbidden := failf(CodePermissionDenied, NotRun, "the NATS user may not subscribe to its inbox %q", inbox).because(err)
+	w.forbidden.Store(forbidden)
+	waiting := *forbidden
+	waiting.execution = MayHaveRun
+	w.failAll(&waiting)
 }

@@ -228,11 +228,11 @@ func (r *Receiver) Heartbeat(next uint64) error {
 }
 
 func (r *Receiver) advance(sequence uint64) error {
-	if r.ended {
-		return ErrAfterEnd
-	}
 	if sequence != r.next {
 		return fmt.Errorf("%w: frame %d came in the place of %d", ErrLost, sequence, r.next)
+	}
+	if r.ended {
+		return ErrAfterEnd
 	}
 	r.next++
 	return nil

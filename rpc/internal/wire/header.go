@@ -14,6 +14,7 @@ const (
 	ContentTypeHeader = "Content-Type"
 	TimeoutHeader     = "Natscall-Timeout"
 	TrailerPrefix     = "Natscall-Trailer-"
+	NotRunHeader      = "Natscall-Not-Run" // of an error reply to a plain request
 
 	ContentTypeProto = "application/protobuf"
 	ContentTypeJSON  = "application/json"
