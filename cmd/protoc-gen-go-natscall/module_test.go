@@ -49,6 +49,25 @@ func TestFreshModule(t *testing.T) {
 	}
 }
 
+// TestREADME: the README's buf.gen.yaml are those that TestFreshModule has tried.
+func TestREADME(t *testing.T) {
+	page := readPage(t, "docs/generate.md")
+	readme := readFile(t, "../../README.md")
+	for _, name := range []string{"buf.gen.yaml tool", "buf.gen.yaml install"} {
+		var indented string
+		for line := range strings.Lines(page[name]) {
+			code, _, _ := strings.Cut(strings.TrimRight(line, "\n"), " #")
+			indented += "   " + code + "\n"
+		}
+		if !strings.Contains(readme, indented) {
+			t.Errorf("README.md does not have %s as docs/generate.md has it:\n%s", name, indented)
+		}
+	}
+	if !strings.Contains(readme, strings.ReplaceAll(strings.TrimSpace("   "+page["tool"]), "\n", "\n   ")) {
+		t.Error("README.md does not have the commands of docs/generate.md")
+	}
+}
+
 // module is a Go module of a user, in a folder of the test.
 type module struct {
 	*testing.T

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -72,6 +73,9 @@ func CheckQueueGroup(group string) error {
 	}
 	if len(group) > maxSubject {
 		return fmt.Errorf("queue group %.32q... is longer than %d bytes", group, maxSubject)
+	}
+	if slices.Contains(strings.Split(group, "."), "") {
+		return fmt.Errorf("queue group %q: it has an empty token", group)
 	}
 	for _, r := range group {
 		if r <= ' ' || r > '~' || r == '*' || r == '>' {
