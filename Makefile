@@ -45,6 +45,10 @@ baseline: ## Make the .proto files of now what `make lint` compares later ones w
 bench: ## Measure, each benchmark beside plain nats.go (BENCH=regexp)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime 1s -count 3 ./rpc/...
 
+.PHONY: compare
+compare: ## Measure natscall beside raw NATS and grpc-go, in processes of their own
+	cd rpc/internal/compare && go run . -short
+
 .PHONY: fuzz
 fuzz: ## Fuzz each parser for FUZZTIME (10s)
 	@for package in $$(grep -rl --include '*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \

@@ -76,8 +76,9 @@ type buffer struct {
 
 var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 1024)} }}
 
-// maxPooledBuffer keeps a rare large message from staying in the pool.
-const maxPooledBuffer = 256 << 10
+// maxPooledBuffer keeps a rare larger message from staying in the pool: a bit
+// more than the default of max_payload.
+const maxPooledBuffer = 1<<20 + 64<<10
 
 func takeBuffer() *buffer { return buffers.Get().(*buffer) }
 

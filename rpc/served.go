@@ -158,8 +158,6 @@ func (c *serverCall) hint() string {
 func (c *serverCall) run() {
 	stats := &c.endpoint.stats
 	stats.running.Add(1)
-	busy := &c.endpoint.service.server.out.busy
-	busy.Add(1)
 	started := time.Now()
 	returned := false
 	defer func() {
@@ -172,7 +170,7 @@ func (c *serverCall) run() {
 		}
 		c.endpoint.service.calls.remove(c.id)
 		stats.running.Add(-1)
-		busy.Add(-1)
+		c.endpoint.service.server.out.busy.Add(-1)
 	}()
 	err := c.serve()
 	returned = true

@@ -236,7 +236,9 @@ func (e *endpoint) receive(m *nats.Msg) {
 	if e.method.kind > KindOneWay {
 		pool = e.service.streams
 	}
+	e.service.server.out.busy.Add(1) // until the call has run
 	if !pool.submit(c) {
+		e.service.server.out.busy.Add(-1)
 		e.service.calls.remove(c.id)
 		c.refuse(e.overload())
 	}

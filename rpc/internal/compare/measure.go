@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// plan says how to measure.
+type plan struct {
+	rounds    int
+	warmup    time.Duration
+	duration  time.Duration // of the window
+	count     int           // messages of each caller, in the place of warmup and duration; for tests
+	profiles  string        // directory for CPU profiles, or ""
+	systems   []system
+	workloads []workload
+}
+
+// overhead is about what a cell takes beside its warm-up and its window.
+const overhead = 100 * time.Millisecond
+
+// expected is how long the plan takes.
+func (p plan) expected() time.Duration {
+	var round time.Duration
+	for _, w := range p.workloads {
+		for _, s := range p.systems {
+			if s.can(w) {
+				round += w.stretch()*(p.warmup+p.duration) + overhead
+			}
+		}
+	}
+	return time.Duration(p.rounds) * round
+}
+
+func (s system) can(w workload) bool { return s.streams || w.Shape == unary }
+
+// cell is one measurement.
+type cell struct {
+	Workload string
+	System   string
+	Round    int
+	Rate     float64 // calls or messages a second
+	result
+	Client cost
+	Server cost
+	Broker cost
+}
+
+// cpu is the CPU time of all processes.
+func (c cell) cpu() float64 { return c.Client.CPU + c.Server.CPU + c.Broker.CPU }
+
+// measure runs the plan: in each round each workload, and in it all systems, one after the other, in an order that changes
+// with the round. What has been measured is returned with an error, too.
+func (p plan) measure(ctx context.Context, progress io.Writer) ([]cell, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f, err := startFleet(ctx, p.systems)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	var cells []cell
+	for round := range p.rounds {
+		for _, w := range p.workloads {
+			fmt.Fprintf(progress, "round %d of %d, %-20s", round+1, p.rounds, w)
+			for _, s := range rotated(p.systems, round) {
+				if !s.can(w) {
+					continue
+				}
+				c, err := p.cell(ctx, cancel, f, s, w)
+				if err != nil {
+					fmt.Fprintln(progress)
+					return cells, fmt.Errorf("%s: %w", w, err)
+				}
+				c.Round = round
+				cells = append(cells, c)
+				fmt.Fprintf(progress, "  %s %.0f/s", s.name, c.Rate)
+			}
+			fmt.Fprintln(progress)
+		}
+	}
+	return cells, nil
+}
+
+func rotated(systems []system, by int) []system {
+	by %= len(systems)
+	return slices.Concat(systems[by:], systems[:by])
+}
+
+// patience is how much longer than planned a call may take before it fails; a cell, twice as long before everything is ended.
+const patience = 10 * time.Second
+
+// countLimit is the time for so many calls where there is no window; the race detector on a busy machine needs a part of it.
+const countLimit = time.Minute
+
+// cell measures one system with one workload.
+func (p plan) cell(ctx context.Context, end context.CancelCauseFunc, f *fleet, s system, w workload) (cell, error) {
+	limit := w.stretch()*(p.warmup+p.duration) + patience
+	if p.count > 0 {
+		limit = countLimit
+	}
+	watchdog := time.AfterFunc(limit+patience, func() { end(fmt.Errorf("%s, %s: it hangs", s.name, w)) })
+	defer watchdog.Stop()
+
+	m := window{plan: p, workload: w, processes: []*process{f.broker, f.pairs[s.name].server, f.pairs[s.name].client}}
+	start := command{Do: doStart, Workload: w, Count: p.count, Limit: limit}
+	run := m.timed
+	if p.count > 0 {
+		run = m.counted
+	}
+	r, err := run(ctx, start)
+	if err != nil {
+		return cell{}, err
+	}
+	return m.cell(s, r), nil
+}
+
+// window is the time in which the processes of a cell are measured. The client is the last of them.
+type window struct {
+	plan
+	workload  workload
+	processes []*process
+	before    []usage
+	after     []usage
+}
+
+// timed measures for a duration, after a warm-up.
+func (m *window) timed(ctx context.Context, start command) (r result, err error) {
+	if _, err = m.askAll(ctx, start); err != nil {
+		return r, err
+	}
+	if err = sleep(ctx, m.workload.stretch()*m.warmup); err != nil {
+		return r, err
+	}
+	if m.before, err = m.askAll(ctx, command{Do: doOpen}); err != nil {
+		return r, err
+	}
+	if err = sleep(ctx, m.workload.stretch()*m.duration); err != nil {
+		return r, err
+	}
+	if m.after, err = m.askAll(ctx, command{Do: doClose}); err != nil {
+		return r, err
+	}
+	return m.stop(ctx)
+}
+
+// counted measures so many calls.
+func (m *window) counted(ctx context.Context, start command) (r result, err error) {
+	if m.before, err = m.askAll(ctx, command{Do: doOpen}); err != nil {
+		return r, err
+	}
+	if _, err = m.askAll(ctx, start); err != nil {
+		return r, err
+	}
+	if r, err = m.stop(ctx); err != nil {
+		return r, err
+	}
+	m.after, err = m.askAll(ctx, command{Do: doClose})
+	return r, err
+}
+
+func (m *window) stop(ctx context.Context) (result, error) {
+	a, err := m.processes[len(m.processes)-1].ask(ctx, command{Do: doStop})
+	return a.Result, err
+}
+
+func (m *window) askAll(ctx context.Context, c command) ([]usage, error) {
+	var all []usage
+	for _, p := range m.processes {
+		if c.Do == doOpen && m.profiles != "" {
+			system := m.processes[len(m.processes)-1].System
+			c.Profile = filepath.Join(m.profiles, strings.Join([]string{m.workload.String(), system, p.Role, "pprof"}, "."))
+		}
+		a, err := p.ask(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a.Usage)
+	}
+	return all, nil
+}
+
+func (m *window) cell(s system, r result) cell {
+	c := cell{Workload: m.workload.String(), System: s.name, result: r}
+	of := 2 // the client counts
+	if m.workload.Shape == clientStream {
+		of = 1 // what has been sent is not there yet: the server counts
+		c.Calls = m.after[of].Handled - m.before[of].Handled
+	}
+	c.Rate = float64(c.Calls) / m.after[of].At.Sub(m.before[of].At).Seconds()
+	for i, to := range []*cost{&c.Broker, &c.Server, &c.Client} {
+		*to = costBetween(m.before[i], m.after[i], c.Rate)
+	}
+	return c
+}
+
+// makeProfileDir makes the directory for CPU profiles, if one is wanted.
+func makeProfileDir(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	return name, os.MkdirAll(name, 0o755)
+}
