@@ -14,7 +14,7 @@ import (
 // client, server, nats.go on both sides and the NATS server, together. The
 // race detector changes the count, so `make test` runs this without it.
 func TestUnaryAllocations(t *testing.T) {
-	const limit = 19
+	const limit = 18
 	srv := rpctest.NewServer(t) // not in process: its pipe allocates
 	serve(t, srv.Connect(), &funcs{})
 	c := dial(t, srv.Connect())

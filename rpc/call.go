@@ -26,6 +26,8 @@ type Call struct {
 	served  *serverCall  // of a server's call: where the request still has to be decoded
 	stream  *stream      // of a client's streaming call, once it is open
 
+	streamed bool // a client's stream has it, and may have it longer than the call
+
 	onSend, onReceive func(proto.Message) error
 	onEnd             []func(error)
 }

@@ -98,6 +98,7 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 
 // attach enters s into the client's table and makes it end with ctx or at the deadline.
 func (a *attempt) attach(ctx context.Context, s *stream) {
+	a.call.streamed = true
 	cancel := context.CancelFunc(func() {})
 	if !a.deadline.IsZero() {
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
