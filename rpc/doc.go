@@ -45,6 +45,21 @@
 // runtime itself sends again only what certainly did not run, or what the .proto file
 // declares idempotent.
 //
+// # Streams
+//
+// Where the .proto file says stream, a call returns a [Receiver], a
+// [ClientStream] or a [BidiStream] as soon as a server has taken it:
+//
+//	stream, err := inventory.WatchStock(ctx, &inventoryv1.WatchStockRequest{})
+//	defer stream.Close()
+//	for res, err := range stream.All() {
+//		...
+//	}
+//
+// Messages arrive once and in order, and after them how the handler ended;
+// whatever else happens is an error. Send waits for a reader that is slow. A
+// stream has no deadline unless it is given one, and never resumes by itself. docs/streams.md is the guide.
+//
 // # Metadata and interceptors
 //
 // Options of a call add headers and fetch those of the response; a handler

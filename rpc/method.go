@@ -59,7 +59,7 @@ type ServiceDesc struct {
 	QueueGroup    string                      // "" means "q"
 	NoQueueGroup  bool                        // every instance gets every request
 	Metadata      map[string]string           // for discovery
-	Timeout       time.Duration               // default of the methods; 0 means none
+	Timeout       time.Duration               // default of the methods that do not stream; 0 means none
 	File          protoreflect.FileDescriptor // where the service is defined
 }
 
@@ -71,7 +71,7 @@ func (d *ServiceDesc) root() string { return wire.Join(d.SubjectPrefix, d.Name) 
 type MethodDesc struct {
 	Name        string            // as in the .proto file
 	Subject     string            // "" means root.Name
-	Timeout     time.Duration     // default; 0 means that of the service
+	Timeout     time.Duration     // default; 0 means that of the service, and none for streams
 	Metadata    map[string]string // for discovery
 	Idempotency Idempotency
 }
@@ -97,7 +97,7 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 		newResponse: func() proto.Message { return PRes(new(Res)) },
 	}
 	m.responseType = m.newResponse().ProtoReflect().Type()
-	if m.timeout == 0 {
+	if m.timeout == 0 && kind <= KindOneWay { // a stream goes on for as long as it goes on
 		m.timeout = s.Timeout
 	}
 	if m.subject = d.Subject; m.subject == "" {

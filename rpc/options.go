@@ -124,9 +124,10 @@ func forPeers(set func(*peerOptions) error) option {
 //
 // For a call: the call ends after d, or at ctx's deadline if that is earlier.
 // For a client: the default of calls for which neither ctx, nor the call, nor
-// the .proto file names a time; 10 s unless set.
+// the .proto file names a time; 10 s unless set. Of a streaming method it bounds only
+// how long the call waits for a server to be there.
 // For a server: the same for requests that name none, as plain NATS clients
-// may; 30 s unless set.
+// may; 30 s unless set. Streams of natscall clients have none.
 func WithTimeout(d time.Duration) interface {
 	ClientOption
 	CallOption

@@ -73,6 +73,9 @@ func (c *serverCall) receive(m *nats.Msg) *Error {
 	if timeout == 0 {
 		timeout = c.endpoint.timeout
 	}
+	if timeout == 0 && c.plain { // nobody would notice that its reader has gone
+		timeout = c.endpoint.service.server.options.timeout
+	}
 	if timeout > 0 {
 		c.ctx.deadline = time.Now().Add(timeout)
 	}

@@ -25,6 +25,10 @@ func (c *Client) send(ctx context.Context, call *Call) error {
 	call.sent = true
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
+	until := deadline // of further attempts
+	if until.IsZero() {
+		until = time.Now().Add(call.options.clientTimeout)
+	}
 	var last *Error // of the attempt before; says more than the deadline that ends the attempts
 	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		err := a.run(ctx)
@@ -39,7 +43,7 @@ func (c *Client) send(ctx context.Context, call *Call) error {
 			return err
 		}
 		last = err
-		if end := pause(ctx, deadline, backoff/2+rand.N(backoff/2)); errors.Is(end, context.DeadlineExceeded) {
+		if end := pause(ctx, until, backoff/2+rand.N(backoff/2)); errors.Is(end, context.DeadlineExceeded) {
 			return last
 		} else if end != nil {
 			return contextError(end, last.execution)
@@ -100,7 +104,7 @@ func (c *Call) mayRetry(err *Error) bool {
 
 // pause waits for d; it returns an error when ctx or the deadline ends first.
 func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
-	if !deadline.IsZero() && time.Until(deadline) <= d {
+	if time.Until(deadline) <= d {
 		return context.DeadlineExceeded
 	}
 	timer := time.NewTimer(d)

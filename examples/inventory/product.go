@@ -3,6 +3,7 @@ package inventory
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
@@ -14,7 +15,8 @@ const (
 	maxReceived = 1_000_000_000
 
 	// keepSettled is how long a settled reservation is remembered, so that a
-	// repeated request gets the same answer and a late one is refused. It must
+	// repeated request gets the same answer and a late one is refused; and a
+	// delivery, so that it can be sent again. It must
 	// be longer than any caller goes on trying, which is seconds for the order
 	// service, and than the replicas' clocks differ. At some 80 bytes each, an
 	// hour lets a product settle 10,000 reservations before its entry nears the
@@ -43,7 +45,18 @@ type product struct {
 	Sold         int32                  `json:"sold"`
 	Received     int32                  `json:"received"`
 	Reservations map[string]reservation `json:"reservations,omitempty"`
+	Deliveries   map[string]delivery    `json:"deliveries,omitempty"`
 }
+
+// delivery is how far the product's lines of a delivery were taken in. They
+// come in their order, so the last one says it all.
+type delivery struct {
+	Line  int32     `json:"line"`
+	Taken time.Time `json:"taken"`
+}
+
+// line is one of a delivery.
+type line struct{ number, quantity int32 }
 
 type reservation struct {
 	Quantity int32     `json:"quantity"`
@@ -59,7 +72,7 @@ const (
 	released  state = "released"
 )
 
-// add takes in a delivery.
+// add takes in what came.
 func (p product) add(quantity int32) (product, error) {
 	if quantity > maxReceived-p.Received {
 		return p, rpc.Errorf(rpc.CodeOutOfRange, "product %q would have received more than %d", p.ID, maxReceived)
@@ -67,6 +80,34 @@ func (p product) add(quantity int32) (product, error) {
 	p.Available += quantity
 	p.Received += quantity
 	return p, nil
+}
+
+// deliver takes in those of a delivery's lines that it has not taken before.
+func (p product) deliver(id string, lines []line, now time.Time) (product, error) {
+	lines = p.fresh(id, lines)
+	if len(lines) == 0 {
+		return p, nil
+	}
+	next := p
+	for _, l := range lines {
+		var err error
+		if next, err = next.add(l.quantity); err != nil {
+			return p, err
+		}
+	}
+	next.Deliveries = with(p.Deliveries, id, delivery{Line: lines[len(lines)-1].number, Taken: now})
+	maps.DeleteFunc(next.Deliveries, func(_ string, old delivery) bool { return now.Sub(old.Taken) > keepSettled })
+	return next, nil
+}
+
+// fresh returns the lines of a delivery that were not taken before.
+func (p product) fresh(id string, lines []line) []line {
+	taken := p.Deliveries[id].Line
+	first := slices.IndexFunc(lines, func(l line) bool { return l.number > taken })
+	if first < 0 {
+		return nil
+	}
+	return lines[first:]
 }
 
 // reserve sets a quantity aside under the id.
@@ -136,11 +177,11 @@ func (p product) settle(id string, r reservation) product {
 	return p
 }
 
-// with returns a copy of the map with one more reservation.
-func with(m map[string]reservation, id string, r reservation) map[string]reservation {
-	out := make(map[string]reservation, len(m)+1)
+// with returns a copy of the map with one more value.
+func with[V any](m map[string]V, id string, v V) map[string]V {
+	out := make(map[string]V, len(m)+1)
 	maps.Copy(out, m)
-	out[id] = r
+	out[id] = v
 	return out
 }
 

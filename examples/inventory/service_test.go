@@ -19,25 +19,44 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
+// world is a NATS server with JetStream, replicas on it, and a client of them.
+type world struct {
+	t     *testing.T
+	srv   *rpctest.Server
+	stock inventoryv1nats.InventoryServiceClient
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	srv := rpctest.NewServer(t, rpctest.WithJetStream())
+	client := rpc.NewClient(srv.Connect())
+	t.Cleanup(func() { _ = client.Close() })
+	return &world{t, srv, inventoryv1nats.NewInventoryServiceClient(client)}
+}
+
+// run runs a replica until the returned function, or the end of the test, stops it.
+func (w *world) run() (stop func()) {
+	nc := w.srv.Connect()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, nc, app.Settings{Log: slog.New(slog.DiscardHandler)}) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // or it was still starting
+			w.t.Error(err)
+		}
+	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
 // serve runs two replicas on a NATS server, and returns a client of them.
 func serve(t *testing.T) inventoryv1nats.InventoryServiceClient {
 	t.Helper()
-	srv := rpctest.NewServer(t, rpctest.WithJetStream())
-	for range 2 {
-		nc := srv.Connect()
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- Run(ctx, nc, app.Settings{Log: slog.New(slog.DiscardHandler)}) }()
-		t.Cleanup(func() {
-			cancel()
-			if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // or it was still starting
-				t.Error(err)
-			}
-		})
-	}
-	client := rpc.NewClient(srv.Connect())
-	t.Cleanup(func() { _ = client.Close() })
-	return inventoryv1nats.NewInventoryServiceClient(client)
+	w := newWorld(t)
+	w.run()
+	w.run()
+	return w.stock
 }
 
 func add(t *testing.T, stock inventoryv1nats.InventoryServiceClient, product string, quantity int32) {

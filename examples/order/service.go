@@ -6,7 +6,8 @@
 // each product is an entry of its own in another service, becomes steps that
 // can each be repeated, and undone until the order is decided. record.go has
 // the states, saga.go what is done in each, and recover.go finishes what a
-// replica that crashed has left.
+// replica that crashed has left. What becomes of an order afterwards, in the
+// warehouse, is in pick.go.
 package order
 
 import (
@@ -53,6 +54,7 @@ type Config struct {
 // Service implements orderv1nats.OrderServiceServer.
 type Service struct {
 	orders    *kvtable.Table[record]
+	picks     *kvtable.Table[picking]
 	inventory inventoryv1nats.InventoryServiceClient
 	events    orderv1nats.OrderFeedServiceClient
 	flush     func(context.Context) error // returns when NATS has what was sent
@@ -62,9 +64,9 @@ type Service struct {
 
 var _ orderv1nats.OrderServiceServer = (*Service)(nil)
 
-// New opens the bucket "orders", and makes it if it does not exist. The
-// service calls the inventory, and sends its events, over client, which is a
-// client on nc.
+// New opens the buckets "orders" and "picks", and makes them if they do not
+// exist. The service calls the inventory, and sends its events, over client,
+// which is a client on nc.
 func New(ctx context.Context, nc *nats.Conn, client *rpc.Client, c Config) (*Service, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -76,11 +78,18 @@ func New(ctx context.Context, nc *nats.Conn, client *rpc.Client, c Config) (*Ser
 	if err != nil {
 		return nil, err
 	}
+	picks, err := kvtable.Open[picking](ctx, js, kvtable.Config{
+		Prefix: c.Prefix, Name: "picks", Description: "What was picked of each order", Replicas: c.Replicas,
+	})
+	if err != nil {
+		return nil, err
+	}
 	if c.Lease == 0 {
 		c.Lease = DefaultLease
 	}
 	return &Service{
 		orders:    orders,
+		picks:     picks,
 		inventory: inventoryv1nats.NewInventoryServiceClient(client),
 		events:    orderv1nats.NewOrderFeedServiceClient(client),
 		flush:     nc.FlushWithContext,
@@ -136,17 +145,25 @@ func (s *Service) await(ctx context.Context, req *orderv1.PlaceOrderRequest, key
 
 // GetOrder implements order.v1.OrderService.
 func (s *Service) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error) {
-	if err := check.ID("order_id", req.GetOrderId()); err != nil {
+	order, err := s.order(ctx, req.GetOrderId())
+	if err != nil {
 		return nil, err
 	}
-	r, err := s.orders.Get(ctx, req.GetOrderId())
+	return &orderv1.GetOrderResponse{Order: order}, nil
+}
+
+func (s *Service) order(ctx context.Context, id string) (*orderv1.Order, error) {
+	if err := check.ID("order_id", id); err != nil {
+		return nil, err
+	}
+	r, err := s.orders.Get(ctx, id)
 	switch {
 	case errors.Is(err, kvtable.ErrNotFound):
-		return nil, rpc.Errorf(rpc.CodeNotFound, "there is no order %q", req.GetOrderId())
+		return nil, rpc.Errorf(rpc.CodeNotFound, "there is no order %q", id)
 	case err != nil:
 		return nil, err
 	}
-	return &orderv1.GetOrderResponse{Order: r.Value.Order.Msg}, nil
+	return r.Value.Order.Msg, nil
 }
 
 // ListOrders implements order.v1.OrderService.

@@ -90,6 +90,7 @@ func (s *shop) commands() string {
   nats micro ls
   nats micro stats OrderService
   nats req inventory.v1.InventoryService.ListStock '{}'
+  nats req inventory.v1.InventoryService.WatchStock '{}' --replies=0 --timeout=20s -H Natscall-Timeout:20000
   nats req order.v1.OrderService.PlaceOrder '{"request_id":"mine-1","lines":[{"product_id":"apple","quantity":1}]}'
   nats req order.v1.OrderService.ListOrders '{}'
   nats sub orders.new

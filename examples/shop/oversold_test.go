@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -58,7 +59,7 @@ func TestNeverOversold(t *testing.T) {
 	_ = client.Close()
 	nc.Close()
 	f.bury()
-	if err := s.close(); err != nil {
+	if err := errors.Join(s.awaitServices(), s.close()); err != nil { // one that is cut off cannot end in good order
 		t.Error(err)
 	}
 	t.Logf("%d crashes, %d broken connections", f.crashes, f.breaks)

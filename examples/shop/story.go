@@ -27,6 +27,7 @@ import (
 // story is a customer of the shop, who tells what happens and checks it.
 type story struct {
 	out    io.Writer
+	shop   *shop
 	nc     *nats.Conn
 	stock  inventoryv1nats.InventoryServiceClient
 	orders orderv1nats.OrderServiceClient
@@ -48,7 +49,7 @@ func tellStory(ctx context.Context, out io.Writer, shop *shop) error {
 	client := rpc.NewClient(nc)
 	defer client.Close()
 	s := &story{
-		out: out, nc: nc,
+		out: out, shop: shop, nc: nc,
 		stock:  inventoryv1nats.NewInventoryServiceClient(client),
 		orders: orderv1nats.NewOrderServiceClient(client),
 		feed:   orderv1nats.NewOrderFeedServiceClient(client),
@@ -62,13 +63,16 @@ func tellStory(ctx context.Context, out io.Writer, shop *shop) error {
 		tell  func(context.Context) error
 	}{
 		{"Goods come in. Nobody has told the client where the inventory is: it calls a subject.", s.goodsComeIn},
+		{"A lorry brings 3000 lines: one call, to which the client streams. Line 2001 is wrong.", s.lorryComes},
 		{"Ada orders. Both lines are reserved, then both are sold: all or nothing.", s.adaOrders},
 		{"Ada did not see the answer, and sends the same request again. She gets the same order.", s.adaRepeats},
 		{"Bob wants more plums than there are. The apples that were reserved for him are released.", s.bobIsRefused},
 		{"20 customers at once want 2 pears each, of 19. Each pear is sold once.", s.crowd},
+		{"A worker with a scanner picks Ada's order: a call in which both sides stream, and talk.", s.adaIsPicked},
 		{"Any NATS client can call: nats req order.v1.OrderService.GetOrder in JSON.", s.plainRequest},
 		{"Each line that was sold is an event on orders.new. Ada's order, as nats sub shows it:", s.listen},
 		{`Others can publish there too: nats pub orders.new '{"order_id":"12345","product_id":"67890"}'`, s.plainEvent},
+		{"A screen shows the apples: a call to which the inventory streams. It goes on while both replicas restart.", s.screen},
 		{"What has become of the goods. Every line adds up.", s.inventory},
 		{"What NATS knows of the services: nats micro ls, and how many requests each instance has served.",
 			func(context.Context) error { return s.discovery() }},
@@ -225,7 +229,7 @@ func (s *story) inventory(ctx context.Context) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(append(wrong, expect(len(res.GetStock()) == 3, "there are not 3 products"))...)
+	return errors.Join(append(wrong, expect(len(res.GetStock()) == 5, "there are not 5 products"))...)
 }
 
 // place orders, and counts it.

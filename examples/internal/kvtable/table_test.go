@@ -194,6 +194,25 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+func TestWatchSome(t *testing.T) {
+	_, table := one(t)
+	put(t, table, "a", 1)
+	put(t, table, "b", 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, err := table.Watch(ctx, "a", "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := <-changes
+	put(t, table, "c", 3)
+	if second := <-changes; first.Key != "a" || second.Key != "c" {
+		t.Errorf("%+v and %+v, want a and c", first, second)
+	}
+	cancel()
+	for range changes { // ends
+	}
+}
+
 func TestBrokenEntry(t *testing.T) {
 	_, table := one(t)
 	if _, err := table.kv.Put(t.Context(), "k", []byte("not JSON")); err != nil {

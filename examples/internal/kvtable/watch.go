@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,7 +31,7 @@ func (t *Table[T]) All(ctx context.Context) iter.Seq2[Row[T], error] {
 // was cut short must not look like a whole one.
 func (t *Table[T]) entries(ctx context.Context, opts ...jetstream.WatchOpt) iter.Seq2[jetstream.KeyValueEntry, error] {
 	return func(yield func(jetstream.KeyValueEntry, error) bool) {
-		w, stop, err := t.watch(ctx, AllKeys, opts...)
+		w, stop, err := t.watch(ctx, []string{AllKeys}, opts...)
 		if err != nil {
 			yield(nil, unavailable("list", t.kv.Bucket(), err))
 			return
@@ -52,13 +53,14 @@ func (t *Table[T]) entries(ctx context.Context, opts ...jetstream.WatchOpt) iter
 // AllKeys makes Watch watch every entry.
 const AllKeys = jetstream.AllKeys
 
-// Watch sends the entry under key as it is, and then as it is after each
-// change. The channel closes when ctx ends or the
+// Watch sends the entries under the keys as they are, and then each as it is
+// after a change. A reader that is slow may miss what was changed again
+// meanwhile, but never the last. The channel closes when ctx ends or the
 // connection is closed.
-func (t *Table[T]) Watch(ctx context.Context, key string) (<-chan Row[T], error) {
-	w, stop, err := t.watch(ctx, key)
+func (t *Table[T]) Watch(ctx context.Context, keys ...string) (<-chan Row[T], error) {
+	w, stop, err := t.watch(ctx, keys)
 	if err != nil {
-		return nil, unavailable("watch", t.name(key), err)
+		return nil, unavailable("watch", t.name(strings.Join(keys, ", ")), err)
 	}
 	rows := make(chan Row[T])
 	go func() { // ends with ctx
@@ -105,10 +107,10 @@ func next(ctx context.Context, w jetstream.KeyWatcher) (jetstream.KeyValueEntry,
 }
 
 // watch begins to watch, if that succeeds in time, until ctx ends or stop is called.
-func (t *Table[T]) watch(ctx context.Context, key string, opts ...jetstream.WatchOpt) (w jetstream.KeyWatcher, stop func(), err error) {
+func (t *Table[T]) watch(ctx context.Context, keys []string, opts ...jetstream.WatchOpt) (w jetstream.KeyWatcher, stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx) // ends the watch, so it cannot bound its beginning
 	late := time.AfterFunc(answerTime, cancel)
-	w, err = t.kv.Watch(ctx, key, append(opts, jetstream.IgnoreDeletes())...)
+	w, err = t.kv.WatchFiltered(ctx, keys, append(opts, jetstream.IgnoreDeletes())...)
 	inTime := late.Stop()
 	if err != nil {
 		cancel()

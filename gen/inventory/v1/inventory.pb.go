@@ -90,7 +90,7 @@ type Stock struct {
 	Reserved int32 `protobuf:"varint,3,opt,name=reserved,proto3" json:"reserved,omitempty"`
 	// sold has left.
 	Sold int32 `protobuf:"varint,4,opt,name=sold,proto3" json:"sold,omitempty"`
-	// received is the sum of all that AddStock added.
+	// received is the sum of all that AddStock and ImportStock added.
 	Received      int32 `protobuf:"varint,5,opt,name=received,proto3" json:"received,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -913,6 +913,274 @@ func (x *ReleaseResponse) GetReservation() *Reservation {
 	return nil
 }
 
+// WatchStockRequest says what to watch.
+type WatchStockRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// product_ids name up to 100 products; all are watched where it is empty. A product that is not known is watched too,
+	// and first heard of when it comes in.
+	ProductIds    []string `protobuf:"bytes,1,rep,name=product_ids,json=productIds,proto3" json:"product_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchStockRequest) Reset() {
+	*x = WatchStockRequest{}
+	mi := &file_inventory_v1_inventory_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchStockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchStockRequest) ProtoMessage() {}
+
+func (x *WatchStockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_inventory_v1_inventory_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchStockRequest.ProtoReflect.Descriptor instead.
+func (*WatchStockRequest) Descriptor() ([]byte, []int) {
+	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchStockRequest) GetProductIds() []string {
+	if x != nil {
+		return x.ProductIds
+	}
+	return nil
+}
+
+// WatchStockResponse holds the stock of a product.
+type WatchStockResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// stock is where all of it is now.
+	Stock         *Stock `protobuf:"bytes,1,opt,name=stock,proto3" json:"stock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchStockResponse) Reset() {
+	*x = WatchStockResponse{}
+	mi := &file_inventory_v1_inventory_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchStockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchStockResponse) ProtoMessage() {}
+
+func (x *WatchStockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_inventory_v1_inventory_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchStockResponse.ProtoReflect.Descriptor instead.
+func (*WatchStockResponse) Descriptor() ([]byte, []int) {
+	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WatchStockResponse) GetStock() *Stock {
+	if x != nil {
+		return x.Stock
+	}
+	return nil
+}
+
+// ImportStockRequest is a line of a delivery.
+type ImportStockRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// delivery_id names the delivery, which has the same lines whenever it is sent: 1 to 64 letters, digits, "-" and "_".
+	// It stands in the first line, and in others is the same or empty.
+	DeliveryId string `protobuf:"bytes,1,opt,name=delivery_id,json=deliveryId,proto3" json:"delivery_id,omitempty"`
+	// product_id names the product: 1 to 64 letters, digits, "-" and "_".
+	ProductId string `protobuf:"bytes,2,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
+	// quantity is how many, 1 to 1,000,000.
+	Quantity      int32 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportStockRequest) Reset() {
+	*x = ImportStockRequest{}
+	mi := &file_inventory_v1_inventory_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportStockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportStockRequest) ProtoMessage() {}
+
+func (x *ImportStockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_inventory_v1_inventory_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportStockRequest.ProtoReflect.Descriptor instead.
+func (*ImportStockRequest) Descriptor() ([]byte, []int) {
+	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ImportStockRequest) GetDeliveryId() string {
+	if x != nil {
+		return x.DeliveryId
+	}
+	return ""
+}
+
+func (x *ImportStockRequest) GetProductId() string {
+	if x != nil {
+		return x.ProductId
+	}
+	return ""
+}
+
+func (x *ImportStockRequest) GetQuantity() int32 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+// ImportStockResponse says what a delivery came to.
+type ImportStockResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// lines is how many there were.
+	Lines int32 `protobuf:"varint,1,opt,name=lines,proto3" json:"lines,omitempty"`
+	// repeated_lines is how many of them had been taken before, under the same delivery id.
+	RepeatedLines int32 `protobuf:"varint,2,opt,name=repeated_lines,json=repeatedLines,proto3" json:"repeated_lines,omitempty"`
+	// quantity is how many of all products the other lines have added.
+	Quantity      int64 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportStockResponse) Reset() {
+	*x = ImportStockResponse{}
+	mi := &file_inventory_v1_inventory_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportStockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportStockResponse) ProtoMessage() {}
+
+func (x *ImportStockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_inventory_v1_inventory_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportStockResponse.ProtoReflect.Descriptor instead.
+func (*ImportStockResponse) Descriptor() ([]byte, []int) {
+	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ImportStockResponse) GetLines() int32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+func (x *ImportStockResponse) GetRepeatedLines() int32 {
+	if x != nil {
+		return x.RepeatedLines
+	}
+	return 0
+}
+
+func (x *ImportStockResponse) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+// ImportStopped is the detail of the error of an ImportStock.
+type ImportStopped struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// lines is how many lines from the first on are in the stock for certain.
+	Lines         int32 `protobuf:"varint,1,opt,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportStopped) Reset() {
+	*x = ImportStopped{}
+	mi := &file_inventory_v1_inventory_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportStopped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportStopped) ProtoMessage() {}
+
+func (x *ImportStopped) ProtoReflect() protoreflect.Message {
+	mi := &file_inventory_v1_inventory_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportStopped.ProtoReflect.Descriptor instead.
+func (*ImportStopped) Descriptor() ([]byte, []int) {
+	return file_inventory_v1_inventory_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ImportStopped) GetLines() int32 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
 var File_inventory_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_inventory_v1_inventory_proto_rawDesc = "" +
@@ -973,19 +1241,39 @@ const file_inventory_v1_inventory_proto_rawDesc = "" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12%\n" +
 	"\x0ereservation_id\x18\x02 \x01(\tR\rreservationId\"N\n" +
 	"\x0fReleaseResponse\x12;\n" +
-	"\vreservation\x18\x01 \x01(\v2\x19.inventory.v1.ReservationR\vreservation*\x92\x01\n" +
+	"\vreservation\x18\x01 \x01(\v2\x19.inventory.v1.ReservationR\vreservation\"4\n" +
+	"\x11WatchStockRequest\x12\x1f\n" +
+	"\vproduct_ids\x18\x01 \x03(\tR\n" +
+	"productIds\"?\n" +
+	"\x12WatchStockResponse\x12)\n" +
+	"\x05stock\x18\x01 \x01(\v2\x13.inventory.v1.StockR\x05stock\"p\n" +
+	"\x12ImportStockRequest\x12\x1f\n" +
+	"\vdelivery_id\x18\x01 \x01(\tR\n" +
+	"deliveryId\x12\x1d\n" +
+	"\n" +
+	"product_id\x18\x02 \x01(\tR\tproductId\x12\x1a\n" +
+	"\bquantity\x18\x03 \x01(\x05R\bquantity\"n\n" +
+	"\x13ImportStockResponse\x12\x14\n" +
+	"\x05lines\x18\x01 \x01(\x05R\x05lines\x12%\n" +
+	"\x0erepeated_lines\x18\x02 \x01(\x05R\rrepeatedLines\x12\x1a\n" +
+	"\bquantity\x18\x03 \x01(\x03R\bquantity\"%\n" +
+	"\rImportStopped\x12\x14\n" +
+	"\x05lines\x18\x01 \x01(\x05R\x05lines*\x92\x01\n" +
 	"\x10ReservationState\x12!\n" +
 	"\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16RESERVATION_STATE_OPEN\x10\x01\x12\x1f\n" +
 	"\x1bRESERVATION_STATE_CONFIRMED\x10\x02\x12\x1e\n" +
-	"\x1aRESERVATION_STATE_RELEASED\x10\x032\xf1\x03\n" +
+	"\x1aRESERVATION_STATE_RELEASED\x10\x032\xa4\x05\n" +
 	"\x10InventoryService\x12N\n" +
 	"\bGetStock\x12\x1d.inventory.v1.GetStockRequest\x1a\x1e.inventory.v1.GetStockResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\tListStock\x12\x1e.inventory.v1.ListStockRequest\x1a\x1f.inventory.v1.ListStockResponse\"\x03\x90\x02\x01\x12I\n" +
 	"\bAddStock\x12\x1d.inventory.v1.AddStockRequest\x1a\x1e.inventory.v1.AddStockResponse\x12K\n" +
 	"\aReserve\x12\x1c.inventory.v1.ReserveRequest\x1a\x1d.inventory.v1.ReserveResponse\"\x03\x90\x02\x02\x12K\n" +
 	"\aConfirm\x12\x1c.inventory.v1.ConfirmRequest\x1a\x1d.inventory.v1.ConfirmResponse\"\x03\x90\x02\x02\x12K\n" +
-	"\aRelease\x12\x1c.inventory.v1.ReleaseRequest\x1a\x1d.inventory.v1.ReleaseResponse\"\x03\x90\x02\x02\x1a\b\xb2\xba\x1b\x04B\x02\b\x05B;Z9github.com/natscall/natscall/gen/inventory/v1;inventoryv1b\x06proto3"
+	"\aRelease\x12\x1c.inventory.v1.ReleaseRequest\x1a\x1d.inventory.v1.ReleaseResponse\"\x03\x90\x02\x02\x12V\n" +
+	"\n" +
+	"WatchStock\x12\x1f.inventory.v1.WatchStockRequest\x1a .inventory.v1.WatchStockResponse\"\x03\x90\x02\x010\x01\x12Y\n" +
+	"\vImportStock\x12 .inventory.v1.ImportStockRequest\x1a!.inventory.v1.ImportStockResponse\"\x03\x90\x02\x02(\x01\x1a\b\xb2\xba\x1b\x04B\x02\b\x05B;Z9github.com/natscall/natscall/gen/inventory/v1;inventoryv1b\x06proto3"
 
 var (
 	file_inventory_v1_inventory_proto_rawDescOnce sync.Once
@@ -1000,24 +1288,29 @@ func file_inventory_v1_inventory_proto_rawDescGZIP() []byte {
 }
 
 var file_inventory_v1_inventory_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_inventory_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_inventory_v1_inventory_proto_goTypes = []any{
-	(ReservationState)(0),     // 0: inventory.v1.ReservationState
-	(*Stock)(nil),             // 1: inventory.v1.Stock
-	(*Reservation)(nil),       // 2: inventory.v1.Reservation
-	(*OutOfStock)(nil),        // 3: inventory.v1.OutOfStock
-	(*GetStockRequest)(nil),   // 4: inventory.v1.GetStockRequest
-	(*GetStockResponse)(nil),  // 5: inventory.v1.GetStockResponse
-	(*ListStockRequest)(nil),  // 6: inventory.v1.ListStockRequest
-	(*ListStockResponse)(nil), // 7: inventory.v1.ListStockResponse
-	(*AddStockRequest)(nil),   // 8: inventory.v1.AddStockRequest
-	(*AddStockResponse)(nil),  // 9: inventory.v1.AddStockResponse
-	(*ReserveRequest)(nil),    // 10: inventory.v1.ReserveRequest
-	(*ReserveResponse)(nil),   // 11: inventory.v1.ReserveResponse
-	(*ConfirmRequest)(nil),    // 12: inventory.v1.ConfirmRequest
-	(*ConfirmResponse)(nil),   // 13: inventory.v1.ConfirmResponse
-	(*ReleaseRequest)(nil),    // 14: inventory.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),   // 15: inventory.v1.ReleaseResponse
+	(ReservationState)(0),       // 0: inventory.v1.ReservationState
+	(*Stock)(nil),               // 1: inventory.v1.Stock
+	(*Reservation)(nil),         // 2: inventory.v1.Reservation
+	(*OutOfStock)(nil),          // 3: inventory.v1.OutOfStock
+	(*GetStockRequest)(nil),     // 4: inventory.v1.GetStockRequest
+	(*GetStockResponse)(nil),    // 5: inventory.v1.GetStockResponse
+	(*ListStockRequest)(nil),    // 6: inventory.v1.ListStockRequest
+	(*ListStockResponse)(nil),   // 7: inventory.v1.ListStockResponse
+	(*AddStockRequest)(nil),     // 8: inventory.v1.AddStockRequest
+	(*AddStockResponse)(nil),    // 9: inventory.v1.AddStockResponse
+	(*ReserveRequest)(nil),      // 10: inventory.v1.ReserveRequest
+	(*ReserveResponse)(nil),     // 11: inventory.v1.ReserveResponse
+	(*ConfirmRequest)(nil),      // 12: inventory.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),     // 13: inventory.v1.ConfirmResponse
+	(*ReleaseRequest)(nil),      // 14: inventory.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),     // 15: inventory.v1.ReleaseResponse
+	(*WatchStockRequest)(nil),   // 16: inventory.v1.WatchStockRequest
+	(*WatchStockResponse)(nil),  // 17: inventory.v1.WatchStockResponse
+	(*ImportStockRequest)(nil),  // 18: inventory.v1.ImportStockRequest
+	(*ImportStockResponse)(nil), // 19: inventory.v1.ImportStockResponse
+	(*ImportStopped)(nil),       // 20: inventory.v1.ImportStopped
 }
 var file_inventory_v1_inventory_proto_depIdxs = []int32{
 	0,  // 0: inventory.v1.Reservation.state:type_name -> inventory.v1.ReservationState
@@ -1027,23 +1320,28 @@ var file_inventory_v1_inventory_proto_depIdxs = []int32{
 	2,  // 4: inventory.v1.ReserveResponse.reservation:type_name -> inventory.v1.Reservation
 	2,  // 5: inventory.v1.ConfirmResponse.reservation:type_name -> inventory.v1.Reservation
 	2,  // 6: inventory.v1.ReleaseResponse.reservation:type_name -> inventory.v1.Reservation
-	4,  // 7: inventory.v1.InventoryService.GetStock:input_type -> inventory.v1.GetStockRequest
-	6,  // 8: inventory.v1.InventoryService.ListStock:input_type -> inventory.v1.ListStockRequest
-	8,  // 9: inventory.v1.InventoryService.AddStock:input_type -> inventory.v1.AddStockRequest
-	10, // 10: inventory.v1.InventoryService.Reserve:input_type -> inventory.v1.ReserveRequest
-	12, // 11: inventory.v1.InventoryService.Confirm:input_type -> inventory.v1.ConfirmRequest
-	14, // 12: inventory.v1.InventoryService.Release:input_type -> inventory.v1.ReleaseRequest
-	5,  // 13: inventory.v1.InventoryService.GetStock:output_type -> inventory.v1.GetStockResponse
-	7,  // 14: inventory.v1.InventoryService.ListStock:output_type -> inventory.v1.ListStockResponse
-	9,  // 15: inventory.v1.InventoryService.AddStock:output_type -> inventory.v1.AddStockResponse
-	11, // 16: inventory.v1.InventoryService.Reserve:output_type -> inventory.v1.ReserveResponse
-	13, // 17: inventory.v1.InventoryService.Confirm:output_type -> inventory.v1.ConfirmResponse
-	15, // 18: inventory.v1.InventoryService.Release:output_type -> inventory.v1.ReleaseResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	1,  // 7: inventory.v1.WatchStockResponse.stock:type_name -> inventory.v1.Stock
+	4,  // 8: inventory.v1.InventoryService.GetStock:input_type -> inventory.v1.GetStockRequest
+	6,  // 9: inventory.v1.InventoryService.ListStock:input_type -> inventory.v1.ListStockRequest
+	8,  // 10: inventory.v1.InventoryService.AddStock:input_type -> inventory.v1.AddStockRequest
+	10, // 11: inventory.v1.InventoryService.Reserve:input_type -> inventory.v1.ReserveRequest
+	12, // 12: inventory.v1.InventoryService.Confirm:input_type -> inventory.v1.ConfirmRequest
+	14, // 13: inventory.v1.InventoryService.Release:input_type -> inventory.v1.ReleaseRequest
+	16, // 14: inventory.v1.InventoryService.WatchStock:input_type -> inventory.v1.WatchStockRequest
+	18, // 15: inventory.v1.InventoryService.ImportStock:input_type -> inventory.v1.ImportStockRequest
+	5,  // 16: inventory.v1.InventoryService.GetStock:output_type -> inventory.v1.GetStockResponse
+	7,  // 17: inventory.v1.InventoryService.ListStock:output_type -> inventory.v1.ListStockResponse
+	9,  // 18: inventory.v1.InventoryService.AddStock:output_type -> inventory.v1.AddStockResponse
+	11, // 19: inventory.v1.InventoryService.Reserve:output_type -> inventory.v1.ReserveResponse
+	13, // 20: inventory.v1.InventoryService.Confirm:output_type -> inventory.v1.ConfirmResponse
+	15, // 21: inventory.v1.InventoryService.Release:output_type -> inventory.v1.ReleaseResponse
+	17, // 22: inventory.v1.InventoryService.WatchStock:output_type -> inventory.v1.WatchStockResponse
+	19, // 23: inventory.v1.InventoryService.ImportStock:output_type -> inventory.v1.ImportStockResponse
+	16, // [16:24] is the sub-list for method output_type
+	8,  // [8:16] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_inventory_v1_inventory_proto_init() }
@@ -1057,7 +1355,7 @@ func file_inventory_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_inventory_v1_inventory_proto_rawDesc), len(file_inventory_v1_inventory_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -91,7 +91,8 @@ type ServiceOptions struct {
 	// belongs to the runtime. Values are any text.
 	Metadata map[string]string `protobuf:"bytes,7,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// timeout is the time that a call of the service's methods may take when the
-	// caller sets no deadline and the method has no timeout of its own.
+	// caller sets no deadline and the method has no timeout of its own. It is
+	// not for streaming methods.
 	//
 	// Default: none, so that the client's default applies. More than zero, at
 	// most 292 years.
@@ -200,7 +201,7 @@ type MethodOptions struct {
 	// timeout is the time that a call of the method may take when the caller
 	// sets no deadline.
 	//
-	// Default: the timeout of the service. More than zero, at most 292 years.
+	// Default: the timeout of the service; none for a streaming method. More than zero, at most 292 years.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// metadata is shown in NATS service discovery at the method's endpoint,
 	// beside the runtime's own.

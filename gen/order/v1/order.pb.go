@@ -649,6 +649,261 @@ func (x *ListOrdersResponse) GetNextPageToken() string {
 	return ""
 }
 
+// PickOrderRequest is what the worker does.
+type PickOrderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// action is one of them.
+	//
+	// Types that are valid to be assigned to Action:
+	//
+	//	*PickOrderRequest_OrderId
+	//	*PickOrderRequest_Picked
+	//	*PickOrderRequest_Missing
+	Action        isPickOrderRequest_Action `protobuf_oneof:"action"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PickOrderRequest) Reset() {
+	*x = PickOrderRequest{}
+	mi := &file_order_v1_order_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PickOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PickOrderRequest) ProtoMessage() {}
+
+func (x *PickOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_order_v1_order_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PickOrderRequest.ProtoReflect.Descriptor instead.
+func (*PickOrderRequest) Descriptor() ([]byte, []int) {
+	return file_order_v1_order_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PickOrderRequest) GetAction() isPickOrderRequest_Action {
+	if x != nil {
+		return x.Action
+	}
+	return nil
+}
+
+func (x *PickOrderRequest) GetOrderId() string {
+	if x != nil {
+		if x, ok := x.Action.(*PickOrderRequest_OrderId); ok {
+			return x.OrderId
+		}
+	}
+	return ""
+}
+
+func (x *PickOrderRequest) GetPicked() *Line {
+	if x != nil {
+		if x, ok := x.Action.(*PickOrderRequest_Picked); ok {
+			return x.Picked
+		}
+	}
+	return nil
+}
+
+func (x *PickOrderRequest) GetMissing() *Line {
+	if x != nil {
+		if x, ok := x.Action.(*PickOrderRequest_Missing); ok {
+			return x.Missing
+		}
+	}
+	return nil
+}
+
+type isPickOrderRequest_Action interface {
+	isPickOrderRequest_Action()
+}
+
+type PickOrderRequest_OrderId struct {
+	// order_id is the order to pick: in the first message, and only there.
+	OrderId string `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3,oneof"`
+}
+
+type PickOrderRequest_Picked struct {
+	// picked are items that the worker has taken.
+	Picked *Line `protobuf:"bytes,2,opt,name=picked,proto3,oneof"`
+}
+
+type PickOrderRequest_Missing struct {
+	// missing are items that should be there, and are not.
+	Missing *Line `protobuf:"bytes,3,opt,name=missing,proto3,oneof"`
+}
+
+func (*PickOrderRequest_OrderId) isPickOrderRequest_Action() {}
+
+func (*PickOrderRequest_Picked) isPickOrderRequest_Action() {}
+
+func (*PickOrderRequest_Missing) isPickOrderRequest_Action() {}
+
+// PickOrderResponse is what the worker is told.
+type PickOrderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// next is what to do.
+	//
+	// Types that are valid to be assigned to Next:
+	//
+	//	*PickOrderResponse_Pick
+	//	*PickOrderResponse_Result
+	Next isPickOrderResponse_Next `protobuf_oneof:"next"`
+	// problem says, to people, why the message before did not count, such as an item of another product; empty where it did.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PickOrderResponse) Reset() {
+	*x = PickOrderResponse{}
+	mi := &file_order_v1_order_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PickOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PickOrderResponse) ProtoMessage() {}
+
+func (x *PickOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_order_v1_order_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PickOrderResponse.ProtoReflect.Descriptor instead.
+func (*PickOrderResponse) Descriptor() ([]byte, []int) {
+	return file_order_v1_order_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PickOrderResponse) GetNext() isPickOrderResponse_Next {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *PickOrderResponse) GetPick() *Line {
+	if x != nil {
+		if x, ok := x.Next.(*PickOrderResponse_Pick); ok {
+			return x.Pick
+		}
+	}
+	return nil
+}
+
+func (x *PickOrderResponse) GetResult() *PickResult {
+	if x != nil {
+		if x, ok := x.Next.(*PickOrderResponse_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+func (x *PickOrderResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type isPickOrderResponse_Next interface {
+	isPickOrderResponse_Next()
+}
+
+type PickOrderResponse_Pick struct {
+	// pick is what to take next; the quantity is what is left of the line.
+	Pick *Line `protobuf:"bytes,1,opt,name=pick,proto3,oneof"`
+}
+
+type PickOrderResponse_Result struct {
+	// result is there when nothing is left to pick.
+	Result *PickResult `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
+}
+
+func (*PickOrderResponse_Pick) isPickOrderResponse_Next() {}
+
+func (*PickOrderResponse_Result) isPickOrderResponse_Next() {}
+
+// PickResult says what came of picking an order: each of its lines, in picked and missing together.
+type PickResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// picked are the items that were taken.
+	Picked []*Line `protobuf:"bytes,1,rep,name=picked,proto3" json:"picked,omitempty"`
+	// missing are the items that could not be found.
+	Missing       []*Line `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PickResult) Reset() {
+	*x = PickResult{}
+	mi := &file_order_v1_order_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PickResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PickResult) ProtoMessage() {}
+
+func (x *PickResult) ProtoReflect() protoreflect.Message {
+	mi := &file_order_v1_order_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PickResult.ProtoReflect.Descriptor instead.
+func (*PickResult) Descriptor() ([]byte, []int) {
+	return file_order_v1_order_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PickResult) GetPicked() []*Line {
+	if x != nil {
+		return x.Picked
+	}
+	return nil
+}
+
+func (x *PickResult) GetMissing() []*Line {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 var File_order_v1_order_proto protoreflect.FileDescriptor
 
 const file_order_v1_order_proto_rawDesc = "" +
@@ -685,7 +940,21 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"e\n" +
 	"\x12ListOrdersResponse\x12'\n" +
 	"\x06orders\x18\x01 \x03(\v2\x0f.order.v1.OrderR\x06orders\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xae\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n" +
+	"\x10PickOrderRequest\x12\x1b\n" +
+	"\border_id\x18\x01 \x01(\tH\x00R\aorderId\x12(\n" +
+	"\x06picked\x18\x02 \x01(\v2\x0e.order.v1.LineH\x00R\x06picked\x12*\n" +
+	"\amissing\x18\x03 \x01(\v2\x0e.order.v1.LineH\x00R\amissingB\b\n" +
+	"\x06action\"\x8b\x01\n" +
+	"\x11PickOrderResponse\x12$\n" +
+	"\x04pick\x18\x01 \x01(\v2\x0e.order.v1.LineH\x00R\x04pick\x12.\n" +
+	"\x06result\x18\x02 \x01(\v2\x14.order.v1.PickResultH\x00R\x06result\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblemB\x06\n" +
+	"\x04next\"^\n" +
+	"\n" +
+	"PickResult\x12&\n" +
+	"\x06picked\x18\x01 \x03(\v2\x0e.order.v1.LineR\x06picked\x12(\n" +
+	"\amissing\x18\x02 \x03(\v2\x0e.order.v1.LineR\amissing*\xae\x01\n" +
 	"\n" +
 	"OrderState\x12\x1b\n" +
 	"\x17ORDER_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -698,14 +967,15 @@ const file_order_v1_order_proto_rawDesc = "" +
 	"\x1cREJECTION_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dREJECTION_REASON_OUT_OF_STOCK\x10\x01\x12$\n" +
 	" REJECTION_REASON_UNKNOWN_PRODUCT\x10\x02\x12 \n" +
-	"\x1cREJECTION_REASON_INTERRUPTED\x10\x032\xfa\x01\n" +
+	"\x1cREJECTION_REASON_INTERRUPTED\x10\x032\xc9\x02\n" +
 	"\fOrderService\x12T\n" +
 	"\n" +
 	"PlaceOrder\x12\x1b.order.v1.PlaceOrderRequest\x1a\x1c.order.v1.PlaceOrderResponse\"\v\xb2\xba\x1b\x04\x12\x02\b\n" +
 	"\x90\x02\x02\x12F\n" +
 	"\bGetOrder\x12\x19.order.v1.GetOrderRequest\x1a\x1a.order.v1.GetOrderResponse\"\x03\x90\x02\x01\x12L\n" +
 	"\n" +
-	"ListOrders\x12\x1b.order.v1.ListOrdersRequest\x1a\x1c.order.v1.ListOrdersResponse\"\x03\x90\x02\x01B3Z1github.com/natscall/natscall/gen/order/v1;orderv1b\x06proto3"
+	"ListOrders\x12\x1b.order.v1.ListOrdersRequest\x1a\x1c.order.v1.ListOrdersResponse\"\x03\x90\x02\x01\x12M\n" +
+	"\tPickOrder\x12\x1a.order.v1.PickOrderRequest\x1a\x1b.order.v1.PickOrderResponse\"\x03\x90\x02\x02(\x010\x01B3Z1github.com/natscall/natscall/gen/order/v1;orderv1b\x06proto3"
 
 var (
 	file_order_v1_order_proto_rawDescOnce sync.Once
@@ -720,7 +990,7 @@ func file_order_v1_order_proto_rawDescGZIP() []byte {
 }
 
 var file_order_v1_order_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_order_v1_order_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_order_v1_order_proto_goTypes = []any{
 	(OrderState)(0),               // 0: order.v1.OrderState
 	(RejectionReason)(0),          // 1: order.v1.RejectionReason
@@ -733,29 +1003,40 @@ var file_order_v1_order_proto_goTypes = []any{
 	(*GetOrderResponse)(nil),      // 8: order.v1.GetOrderResponse
 	(*ListOrdersRequest)(nil),     // 9: order.v1.ListOrdersRequest
 	(*ListOrdersResponse)(nil),    // 10: order.v1.ListOrdersResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*PickOrderRequest)(nil),      // 11: order.v1.PickOrderRequest
+	(*PickOrderResponse)(nil),     // 12: order.v1.PickOrderResponse
+	(*PickResult)(nil),            // 13: order.v1.PickResult
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_order_v1_order_proto_depIdxs = []int32{
 	2,  // 0: order.v1.Order.lines:type_name -> order.v1.Line
 	0,  // 1: order.v1.Order.state:type_name -> order.v1.OrderState
 	4,  // 2: order.v1.Order.rejection:type_name -> order.v1.Rejection
-	11, // 3: order.v1.Order.created:type_name -> google.protobuf.Timestamp
+	14, // 3: order.v1.Order.created:type_name -> google.protobuf.Timestamp
 	1,  // 4: order.v1.Rejection.reason:type_name -> order.v1.RejectionReason
 	2,  // 5: order.v1.PlaceOrderRequest.lines:type_name -> order.v1.Line
 	3,  // 6: order.v1.PlaceOrderResponse.order:type_name -> order.v1.Order
 	3,  // 7: order.v1.GetOrderResponse.order:type_name -> order.v1.Order
 	3,  // 8: order.v1.ListOrdersResponse.orders:type_name -> order.v1.Order
-	5,  // 9: order.v1.OrderService.PlaceOrder:input_type -> order.v1.PlaceOrderRequest
-	7,  // 10: order.v1.OrderService.GetOrder:input_type -> order.v1.GetOrderRequest
-	9,  // 11: order.v1.OrderService.ListOrders:input_type -> order.v1.ListOrdersRequest
-	6,  // 12: order.v1.OrderService.PlaceOrder:output_type -> order.v1.PlaceOrderResponse
-	8,  // 13: order.v1.OrderService.GetOrder:output_type -> order.v1.GetOrderResponse
-	10, // 14: order.v1.OrderService.ListOrders:output_type -> order.v1.ListOrdersResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	2,  // 9: order.v1.PickOrderRequest.picked:type_name -> order.v1.Line
+	2,  // 10: order.v1.PickOrderRequest.missing:type_name -> order.v1.Line
+	2,  // 11: order.v1.PickOrderResponse.pick:type_name -> order.v1.Line
+	13, // 12: order.v1.PickOrderResponse.result:type_name -> order.v1.PickResult
+	2,  // 13: order.v1.PickResult.picked:type_name -> order.v1.Line
+	2,  // 14: order.v1.PickResult.missing:type_name -> order.v1.Line
+	5,  // 15: order.v1.OrderService.PlaceOrder:input_type -> order.v1.PlaceOrderRequest
+	7,  // 16: order.v1.OrderService.GetOrder:input_type -> order.v1.GetOrderRequest
+	9,  // 17: order.v1.OrderService.ListOrders:input_type -> order.v1.ListOrdersRequest
+	11, // 18: order.v1.OrderService.PickOrder:input_type -> order.v1.PickOrderRequest
+	6,  // 19: order.v1.OrderService.PlaceOrder:output_type -> order.v1.PlaceOrderResponse
+	8,  // 20: order.v1.OrderService.GetOrder:output_type -> order.v1.GetOrderResponse
+	10, // 21: order.v1.OrderService.ListOrders:output_type -> order.v1.ListOrdersResponse
+	12, // 22: order.v1.OrderService.PickOrder:output_type -> order.v1.PickOrderResponse
+	19, // [19:23] is the sub-list for method output_type
+	15, // [15:19] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_order_v1_order_proto_init() }
@@ -763,13 +1044,22 @@ func file_order_v1_order_proto_init() {
 	if File_order_v1_order_proto != nil {
 		return
 	}
+	file_order_v1_order_proto_msgTypes[9].OneofWrappers = []any{
+		(*PickOrderRequest_OrderId)(nil),
+		(*PickOrderRequest_Picked)(nil),
+		(*PickOrderRequest_Missing)(nil),
+	}
+	file_order_v1_order_proto_msgTypes[10].OneofWrappers = []any{
+		(*PickOrderResponse_Pick)(nil),
+		(*PickOrderResponse_Result)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_order_v1_order_proto_rawDesc), len(file_order_v1_order_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

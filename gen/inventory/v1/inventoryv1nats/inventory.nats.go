@@ -48,6 +48,14 @@ var inventoryServiceRelease = rpc.NewUnary[inventoryv1.ReleaseRequest, inventory
 	Name: "Release", Idempotency: rpc.Idempotent,
 })
 
+var inventoryServiceWatchStock = rpc.NewServerStream[inventoryv1.WatchStockRequest, inventoryv1.WatchStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "WatchStock", Idempotency: rpc.NoSideEffects,
+})
+
+var inventoryServiceImportStock = rpc.NewClientStream[inventoryv1.ImportStockRequest, inventoryv1.ImportStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "ImportStock", Idempotency: rpc.Idempotent,
+})
+
 // InventoryServiceClient calls inventory.v1.InventoryService.
 // It is safe for concurrent use.
 //
@@ -80,6 +88,18 @@ type InventoryServiceClient interface {
 	// An id under which nothing is reserved is released all the same, so that a Reserve which arrives late is refused:
 	// whoever does not know what became of a Reserve calls Release and knows.
 	Release(ctx context.Context, req *inventoryv1.ReleaseRequest, opts ...rpc.CallOption) (*inventoryv1.ReleaseResponse, error)
+	// WatchStock sends the stock of the products as it is, and then each change. A watcher that is slow may not see what
+	// was changed again meanwhile, but always sees what it is in the end.
+	//
+	// It ends with UNAVAILABLE where the instance shuts down, or loses sight of the stock. Watch again then: another
+	// instance begins with the stock as it is.
+	WatchStock(ctx context.Context, req *inventoryv1.WatchStockRequest, opts ...rpc.CallOption) (*rpc.Receiver[*inventoryv1.WatchStockResponse], error)
+	// ImportStock adds a delivery to the stock: a line in each message, numbered from 1.
+	//
+	// A line that is wrong ends it with INVALID_ARGUMENT, which names the line. Whatever ends it, the lines before that
+	// were taken stay so, and the error has the detail ImportStopped. Send the whole delivery again under the same id,
+	// within an hour: no line is added twice.
+	ImportStock(ctx context.Context, opts ...rpc.CallOption) (*rpc.ClientStream[*inventoryv1.ImportStockRequest, *inventoryv1.ImportStockResponse], error)
 }
 
 // NewInventoryServiceClient returns a client that calls over c.
@@ -111,6 +131,14 @@ func (c inventoryServiceClient) Confirm(ctx context.Context, req *inventoryv1.Co
 
 func (c inventoryServiceClient) Release(ctx context.Context, req *inventoryv1.ReleaseRequest, opts ...rpc.CallOption) (*inventoryv1.ReleaseResponse, error) {
 	return inventoryServiceRelease.Call(ctx, c.c, req, opts...)
+}
+
+func (c inventoryServiceClient) WatchStock(ctx context.Context, req *inventoryv1.WatchStockRequest, opts ...rpc.CallOption) (*rpc.Receiver[*inventoryv1.WatchStockResponse], error) {
+	return inventoryServiceWatchStock.Call(ctx, c.c, req, opts...)
+}
+
+func (c inventoryServiceClient) ImportStock(ctx context.Context, opts ...rpc.CallOption) (*rpc.ClientStream[*inventoryv1.ImportStockRequest, *inventoryv1.ImportStockResponse], error) {
+	return inventoryServiceImportStock.Call(ctx, c.c, opts...)
 }
 
 // InventoryServiceServer is what a server of inventory.v1.InventoryService implements.
@@ -145,6 +173,18 @@ type InventoryServiceServer interface {
 	// An id under which nothing is reserved is released all the same, so that a Reserve which arrives late is refused:
 	// whoever does not know what became of a Reserve calls Release and knows.
 	Release(ctx context.Context, req *inventoryv1.ReleaseRequest) (*inventoryv1.ReleaseResponse, error)
+	// WatchStock sends the stock of the products as it is, and then each change. A watcher that is slow may not see what
+	// was changed again meanwhile, but always sees what it is in the end.
+	//
+	// It ends with UNAVAILABLE where the instance shuts down, or loses sight of the stock. Watch again then: another
+	// instance begins with the stock as it is.
+	WatchStock(ctx context.Context, req *inventoryv1.WatchStockRequest, stream *rpc.Sender[*inventoryv1.WatchStockResponse]) error
+	// ImportStock adds a delivery to the stock: a line in each message, numbered from 1.
+	//
+	// A line that is wrong ends it with INVALID_ARGUMENT, which names the line. Whatever ends it, the lines before that
+	// were taken stay so, and the error has the detail ImportStopped. Send the whole delivery again under the same id,
+	// within an hour: no line is added twice.
+	ImportStock(ctx context.Context, stream *rpc.Receiver[*inventoryv1.ImportStockRequest]) (*inventoryv1.ImportStockResponse, error)
 }
 
 // RegisterInventoryServiceServer makes s serve inventory.v1.InventoryService with impl.
@@ -156,6 +196,8 @@ func RegisterInventoryServiceServer(s *rpc.Server, impl InventoryServiceServer, 
 		rpc.HandleUnary(inventoryServiceReserve, InventoryServiceServer.Reserve),
 		rpc.HandleUnary(inventoryServiceConfirm, InventoryServiceServer.Confirm),
 		rpc.HandleUnary(inventoryServiceRelease, InventoryServiceServer.Release),
+		rpc.HandleServerStream(inventoryServiceWatchStock, InventoryServiceServer.WatchStock),
+		rpc.HandleClientStream(inventoryServiceImportStock, InventoryServiceServer.ImportStock),
 	)
 }
 
@@ -185,4 +227,12 @@ func (UnimplementedInventoryServiceServer) Confirm(context.Context, *inventoryv1
 
 func (UnimplementedInventoryServiceServer) Release(context.Context, *inventoryv1.ReleaseRequest) (*inventoryv1.ReleaseResponse, error) {
 	return nil, inventoryServiceRelease.Unimplemented()
+}
+
+func (UnimplementedInventoryServiceServer) WatchStock(context.Context, *inventoryv1.WatchStockRequest, *rpc.Sender[*inventoryv1.WatchStockResponse]) error {
+	return inventoryServiceWatchStock.Unimplemented()
+}
+
+func (UnimplementedInventoryServiceServer) ImportStock(context.Context, *rpc.Receiver[*inventoryv1.ImportStockRequest]) (*inventoryv1.ImportStockResponse, error) {
+	return nil, inventoryServiceImportStock.Unimplemented()
 }

@@ -35,6 +35,10 @@ var orderServiceListOrders = rpc.NewUnary[orderv1.ListOrdersRequest, orderv1.Lis
 	Name: "ListOrders", Idempotency: rpc.NoSideEffects,
 })
 
+var orderServicePickOrder = rpc.NewBidi[orderv1.PickOrderRequest, orderv1.PickOrderResponse](&orderServiceDesc, rpc.MethodDesc{
+	Name: "PickOrder", Idempotency: rpc.Idempotent,
+})
+
 // OrderServiceClient calls order.v1.OrderService.
 // It is safe for concurrent use.
 //
@@ -55,6 +59,13 @@ type OrderServiceClient interface {
 	GetOrder(ctx context.Context, req *orderv1.GetOrderRequest, opts ...rpc.CallOption) (*orderv1.GetOrderResponse, error)
 	// ListOrders returns all orders in the order of their ids, a page at a time.
 	ListOrders(ctx context.Context, req *orderv1.ListOrdersRequest, opts ...rpc.CallOption) (*orderv1.ListOrdersResponse, error)
+	// PickOrder leads a warehouse worker, who has a scanner, through a CONFIRMED order. The first message names the order.
+	// To it and to every other one the answer is what to pick next, until the last is the result and the stream ends.
+	//
+	// It fails with NOT_FOUND where there is no such order, with FAILED_PRECONDITION where it is not CONFIRMED, and with
+	// ABORTED where another worker picks it at the same time. A session may end at any time: what was picked is kept, and
+	// the next session of the order goes on from there, as it should after UNAVAILABLE, for example.
+	PickOrder(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*orderv1.PickOrderRequest, *orderv1.PickOrderResponse], error)
 }
 
 // NewOrderServiceClient returns a client that calls over c.
@@ -72,6 +83,10 @@ func (c orderServiceClient) GetOrder(ctx context.Context, req *orderv1.GetOrderR
 
 func (c orderServiceClient) ListOrders(ctx context.Context, req *orderv1.ListOrdersRequest, opts ...rpc.CallOption) (*orderv1.ListOrdersResponse, error) {
 	return orderServiceListOrders.Call(ctx, c.c, req, opts...)
+}
+
+func (c orderServiceClient) PickOrder(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*orderv1.PickOrderRequest, *orderv1.PickOrderResponse], error) {
+	return orderServicePickOrder.Call(ctx, c.c, opts...)
 }
 
 // OrderServiceServer is what a server of order.v1.OrderService implements.
@@ -94,6 +109,13 @@ type OrderServiceServer interface {
 	GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error)
 	// ListOrders returns all orders in the order of their ids, a page at a time.
 	ListOrders(ctx context.Context, req *orderv1.ListOrdersRequest) (*orderv1.ListOrdersResponse, error)
+	// PickOrder leads a warehouse worker, who has a scanner, through a CONFIRMED order. The first message names the order.
+	// To it and to every other one the answer is what to pick next, until the last is the result and the stream ends.
+	//
+	// It fails with NOT_FOUND where there is no such order, with FAILED_PRECONDITION where it is not CONFIRMED, and with
+	// ABORTED where another worker picks it at the same time. A session may end at any time: what was picked is kept, and
+	// the next session of the order goes on from there, as it should after UNAVAILABLE, for example.
+	PickOrder(ctx context.Context, stream *rpc.BidiStream[*orderv1.PickOrderResponse, *orderv1.PickOrderRequest]) error
 }
 
 // RegisterOrderServiceServer makes s serve order.v1.OrderService with impl.
@@ -102,6 +124,7 @@ func RegisterOrderServiceServer(s *rpc.Server, impl OrderServiceServer, opts ...
 		rpc.HandleUnary(orderServicePlaceOrder, OrderServiceServer.PlaceOrder),
 		rpc.HandleUnary(orderServiceGetOrder, OrderServiceServer.GetOrder),
 		rpc.HandleUnary(orderServiceListOrders, OrderServiceServer.ListOrders),
+		rpc.HandleBidi(orderServicePickOrder, OrderServiceServer.PickOrder),
 	)
 }
 
@@ -119,4 +142,8 @@ func (UnimplementedOrderServiceServer) GetOrder(context.Context, *orderv1.GetOrd
 
 func (UnimplementedOrderServiceServer) ListOrders(context.Context, *orderv1.ListOrdersRequest) (*orderv1.ListOrdersResponse, error) {
 	return nil, orderServiceListOrders.Unimplemented()
+}
+
+func (UnimplementedOrderServiceServer) PickOrder(context.Context, *rpc.BidiStream[*orderv1.PickOrderResponse, *orderv1.PickOrderRequest]) error {
+	return orderServicePickOrder.Unimplemented()
 }
