@@ -19,6 +19,10 @@ test: ## Run all tests with the race detector, and all benchmarks once
 	go test -race -timeout 15m -bench . -benchtime 1x ./...
 	go test -run Allocations ./rpc/...
 
+.PHONY: soak
+soak: ## Repeat the tests of streams as often as they are meant to hold
+	NATSCALL_SOAK=1 go test -race -timeout 30m -run 'Stream|Faults|Lost|Killed|Cut|Hostile' -count 5 ./rpc
+
 .PHONY: generate
 generate: ## Write gen/ from proto/
 	$(call tool,buf) generate

@@ -127,6 +127,8 @@ func (s *stream) sendBuffer(buf *buffer) error {
 	switch {
 	case s.over:
 		return s.sendErrorLocked()
+	case s.sendClosedLocked() && s.final != nil: // a server's stream that fails while its handler runs
+		return s.final
 	case s.sendClosedLocked():
 		return failf(CodeFailedPrecondition, MayHaveRun, "Send after the end of the sending half")
 	}

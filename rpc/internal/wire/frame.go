@@ -63,25 +63,37 @@ func ParseFrame(data []byte) (Frame, error) {
 		return Frame{}, fmt.Errorf("%w: %d bytes", ErrFrame, len(data))
 	}
 	f := Frame{Kind: Kind(data[2]), Flags: Flags(data[3])}
-	allowed, n := Flags(0), 0
+	allowed, ok := Flags(0), false
 	if f.Kind == KindEnd {
 		allowed = FlagNotRun
 	}
-	f.Number, n = binary.Uvarint(data[4:])
+	f.Number, f.Body, ok = cutNumber(data[4:])
 	switch {
 	case data[1] != Version:
 		return f, fmt.Errorf("%w: %d; this side speaks %d", ErrVersion, data[1], Version)
 	case f.Kind > KindStreamCancel || f.Flags&^allowed != 0:
 		return f, fmt.Errorf("%w: kind %d, flags %#02x", ErrUnsupported, data[2], data[3])
-	case n <= 0 || f.Number > maxNumber:
+	case !ok:
 		return f, fmt.Errorf("%w: its number is cut off or too large", ErrFrame)
 	}
-	f.Body = data[4+n:]
 	return f, nil
 }
 
-// maxNumber leaves room for additions without overflow.
-const maxNumber = 1 << 62
+const (
+	// maxNumber leaves room for additions without overflow.
+	maxNumber = 1 << 62
+	// maxNumberBytes is how long its varint may be.
+	maxNumberBytes = 9
+)
+
+// cutNumber takes a number off b.
+func cutNumber(b []byte) (number uint64, rest []byte, ok bool) {
+	number, n := binary.Uvarint(b)
+	if n <= 0 || n > maxNumberBytes || number > maxNumber {
+		return 0, nil, false
+	}
+	return number, b[n:], true
+}
 
 // AppendFrame appends the header of a frame; the body follows.
 func AppendFrame(b []byte, kind Kind, number uint64) []byte {
@@ -115,8 +127,8 @@ func AppendHeartbeat(b []byte, next, credit uint64) []byte {
 
 // ParseHeartbeat reads the credit out of the body of a heartbeat.
 func ParseHeartbeat(f *Frame) (credit uint64, err error) {
-	credit, n := binary.Uvarint(f.Body)
-	if n <= 0 || n < len(f.Body) || credit > maxNumber {
+	credit, rest, ok := cutNumber(f.Body)
+	if !ok || len(rest) > 0 {
 		return 0, fmt.Errorf("%w: the credit of a heartbeat", ErrFrame)
 	}
 	return credit, nil
@@ -131,11 +143,11 @@ type Open struct {
 
 // ParseOpen reads the body of an envelope of KindOpen.
 func ParseOpen(e *Envelope) (Open, error) {
-	credit, n := binary.Uvarint(e.Body)
-	if n <= 0 || credit > maxNumber {
+	credit, data, ok := cutNumber(e.Body)
+	if !ok {
 		return Open{}, fmt.Errorf("%w: its credit is cut off or too large", ErrOpen)
 	}
-	o := Open{Credit: credit, Data: e.Body[n:], Last: e.Flags&FlagHalfClose != 0}
+	o := Open{Credit: credit, Data: data, Last: e.Flags&FlagHalfClose != 0}
 	if len(o.Data) > MaxOpenData {
 		return Open{}, fmt.Errorf("%w: %d bytes of data, the limit is %d", ErrOpen, len(o.Data), MaxOpenData)
 	}
