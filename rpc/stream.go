@@ -3,9 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -251,6 +249,9 @@ func (s *stream) unpack(b []byte, packed bool) ([]byte, error) {
 		return b, nil
 	}
 	if !s.call.onServer { // there the handler's return says it
+		if failed.code == CodeInvalidArgument {
+			failed.code = CodeInternal // it is the server's message
+		}
 		s.cancel(failed)
 	}
 	return nil, failed
@@ -266,134 +267,6 @@ func flowError(err error) *Error {
 		code = CodeResourceExhausted
 	}
 	return failf(code, MayHaveRun, "stream: %v", err).because(err)
-}
-
-// flushLocked starts the flusher if it has something to do. The flusher ends
-// when it has not: an idle stream has no goroutine.
-func (s *stream) flushLocked() {
-	if s.flushing || s.to == "" || s.over || !s.send.CanSend(s.maxBody) && !s.beat {
-		return
-	}
-	s.flushing = true
-	go s.flush()
-}
-
-// flush publishes frames until there are none, or no credit for them. It
-// takes all that is queued into a frame, up to the frame's size; while it
-// publishes one, messages gather for the next.
-func (s *stream) flush() {
-	for {
-		o, more := s.nextFrame()
-		if !more {
-			return
-		}
-		err := publishMsg(s.nc, &o.msg)
-		o.buf.putBack()
-		if err != nil {
-			s.end(natsError(err, MayHaveRun))
-			return
-		}
-		signal(s.writable)
-		if o.last {
-			s.endSent()
-			return
-		}
-	}
-}
-
-type outgoingFrame struct {
-	msg  nats.Msg
-	buf  *buffer
-	last bool // of a server's stream
-}
-
-// nextFrame takes the next frame. All that has a sequence goes through here,
-// so that it is published in order: a heartbeat too, as it names the next.
-func (s *stream) nextFrame() (o outgoingFrame, more bool) {
-	buf := takeBuffer()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	kind, ok := wire.KindData, false
-	switch {
-	case s.over:
-	case s.beat: // also where there is more to send: it repeats the credit
-		buf.b, kind, ok = wire.AppendHeartbeat(buf.b, s.send.Next(), s.recv.Granted()), wire.KindHeartbeat, true
-	default:
-		buf.b, kind, ok = s.send.AppendFrame(buf.b, s.maxBody)
-	}
-	s.beat = false
-	if !ok {
-		s.flushing = false
-		buf.putBack()
-		return o, false
-	}
-	o = outgoingFrame{msg: nats.Msg{Subject: s.to, Data: buf.b}, buf: buf}
-	if s.call.onServer {
-		s.decorateLocked(&o, kind)
-	} else if kind == wire.KindHeartbeat {
-		o.msg.Reply = s.renewReplyLocked()
-	}
-	return o, true
-}
-
-// decorateLocked adds what only servers send: the response header with the
-// first frame, the status with the last.
-func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
-	if kind != wire.KindHeartbeat {
-		o.msg.Header, s.header = s.header, nil
-	}
-	if kind != wire.KindEnd {
-		return
-	}
-	o.last = true
-	o.msg.Header = mergeHeader(o.msg.Header, s.trailer)
-	if e := s.final; e != nil {
-		if int64(proto.Size(e.status())) > s.nc.MaxPayload()/2 {
-			e = e.shortened()
-		}
-		o.msg.Header = e.header(o.msg.Header)
-		o.buf.b, _ = CodecProto.appendMessage(o.buf.b, e.status())
-		if s.call.served.tellNotRun(e) {
-			o.buf.b[wire.FlagsOffset] |= byte(wire.FlagNotRun)
-		}
-		o.msg.Data = o.buf.b
-	}
-}
-
-// maxBodyOf keeps a frame, with headers, within max_payload.
-func maxBodyOf(nc *nats.Conn) int {
-	return int(max(1, min(flow.MaxBody, nc.MaxPayload()/2)))
-}
-
-func (s *stream) publishCredit(credit uint64) { s.publishControl(wire.KindCredit, credit) }
-
-// publishControl publishes a credit or cancel, which have no place in the
-// sequence. A client's credit carries a fresh reply subject. What cannot be published is noticed by the next heartbeat, which repeats a credit.
-func (s *stream) publishControl(kind wire.Kind, number uint64) {
-	s.mu.Lock()
-	m := nats.Msg{Subject: s.to, Data: wire.AppendFrame(nil, kind, number)}
-	if !s.call.onServer && kind == wire.KindCredit {
-		m.Reply = s.renewReplyLocked()
-	}
-	s.mu.Unlock()
-	if m.Subject != "" {
-		_ = publishMsg(s.nc, &m)
-	}
-}
-
-// renewReplyLocked returns a reply subject that nobody has used.
-func (s *stream) renewReplyLocked() string {
-	s.renewals++
-	return fmt.Sprintf("%s%s%v-%d", s.table.inbox, streamToken, s.id, s.renewals)
-}
-
-// streamToken begins the last token of a stream's reply subjects.
-const streamToken = "s"
-
-// parseStreamToken reads the stream's id out of the token behind streamToken.
-func parseStreamToken(token string) (wire.ID, bool) {
-	text, _, _ := strings.Cut(token, "-")
-	return wire.ParseID(text)
 }
 
 // end ends the stream on this side; err is nil for a clean end. Only the first end counts.
@@ -474,97 +347,4 @@ func (s *stream) finishLocked(err *Error, now bool) {
 		s.send.Discard()
 	}
 	s.flushLocked()
-}
-
-// receive takes a message of the peer. It is called by the goroutine of a
-// subscription and does not block.
-func (s *stream) receive(m *nats.Msg) {
-	f, err := wire.ParseFrame(m.Data)
-	if err != nil {
-		s.cancel(failf(CodeInternal, MayHaveRun, "stream: %v", err))
-		return
-	}
-	s.mu.Lock()
-	if s.over || s.handlerDoneLocked() && (f.Kind == wire.KindData || f.Kind == wire.KindEnd) {
-		s.mu.Unlock()
-		return
-	}
-	s.heardAt = time.Now()
-	if s.call.onServer && m.Reply != "" {
-		s.to = m.Reply
-	}
-	done, status, err := s.takeLocked(&f, m)
-	if err == nil {
-		s.flushLocked()
-	}
-	s.mu.Unlock()
-	signal(s.readable)
-	switch {
-	case err != nil:
-		s.cancel(flowError(err))
-	case done:
-		s.end(status)
-	}
-}
-
-// takeLocked changes the halves; done says that the peer has ended the stream, with a status.
-func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
-	switch f.Kind {
-	case wire.KindData:
-		s.takeHeaderLocked(m)
-		return false, nil, s.recv.Data(f.Number, f.Body)
-	case wire.KindEnd:
-		return s.takeEndLocked(f, m)
-	case wire.KindCredit:
-		s.send.Grant(f.Number)
-	case wire.KindHeartbeat:
-		return false, nil, s.takeHeartbeatLocked(f)
-	case wire.KindStreamCancel:
-		if s.call.onServer {
-			return true, failf(CodeCanceled, MayHaveRun, "the caller has gone"), nil
-		}
-	}
-	return false, nil, nil // a second accept, and what only the other side may send
-}
-
-// handlerDoneLocked tells whether nobody reads what the client still sends.
-func (s *stream) handlerDoneLocked() bool { return s.call.onServer && s.send.Closing() }
-
-func (s *stream) takeHeartbeatLocked(f *wire.Frame) error {
-	credit, err := wire.ParseHeartbeat(f)
-	if err != nil {
-		return err
-	}
-	s.send.Grant(credit)
-	if s.handlerDoneLocked() {
-		return nil
-	}
-	return s.recv.Heartbeat(f.Number)
-}
-
-func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
-	if s.call.onServer {
-		return false, nil, s.recv.End(f.Number) // half-close
-	}
-	if len(f.Body) > 0 {
-		status = parseStatus(f.Body, f.Flags&wire.FlagNotRun != 0)
-	}
-	s.takeHeaderLocked(m)
-	if f.Number == 0 && status != nil && status.code == CodeUnavailable {
-		return true, status, nil // whatever is expected: the instance does not know the stream
-	}
-	err = s.recv.End(f.Number)
-	return err == nil, status, err
-}
-
-// takeHeaderLocked takes the response header from the first frame and the trailer from the last.
-func (s *stream) takeHeaderLocked(m *nats.Msg) {
-	if s.call.onServer || len(m.Header) == 0 {
-		return
-	}
-	header, trailer := splitHeader(m.Header)
-	if s.call.responseHeader == nil {
-		s.call.responseHeader = header
-	}
-	s.call.responseTrailer = trailer
 }

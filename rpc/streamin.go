@@ -1,0 +1,102 @@
+package rpc
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// receive takes a message of the peer. It is called by the goroutine of a
+// subscription and does not block.
+func (s *stream) receive(m *nats.Msg) {
+	f, err := wire.ParseFrame(m.Data)
+	if err != nil {
+		s.cancel(failf(CodeInternal, MayHaveRun, "stream: %v", err))
+		return
+	}
+	s.mu.Lock()
+	if s.over || s.handlerDoneLocked() && (f.Kind == wire.KindData || f.Kind == wire.KindEnd) {
+		s.mu.Unlock()
+		return
+	}
+	s.heardAt = time.Now()
+	if s.call.onServer && m.Reply != "" {
+		s.to = m.Reply
+	}
+	done, status, err := s.takeLocked(&f, m)
+	if err == nil {
+		s.flushLocked()
+	}
+	s.mu.Unlock()
+	signal(s.readable)
+	switch {
+	case err != nil:
+		s.cancel(flowError(err))
+	case done:
+		s.end(status)
+	}
+}
+
+// takeLocked changes the halves; done says that the peer has ended the stream, with a status.
+func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
+	switch f.Kind {
+	case wire.KindData:
+		s.takeHeaderLocked(m)
+		return false, nil, s.recv.Data(f.Number, f.Body)
+	case wire.KindEnd:
+		return s.takeEndLocked(f, m)
+	case wire.KindCredit:
+		s.send.Grant(f.Number)
+	case wire.KindHeartbeat:
+		return false, nil, s.takeHeartbeatLocked(f)
+	case wire.KindStreamCancel:
+		if s.call.onServer {
+			return true, failf(CodeCanceled, MayHaveRun, "the caller has gone"), nil
+		}
+	}
+	return false, nil, nil // a second accept, and what only the other side may send
+}
+
+// handlerDoneLocked tells whether nobody reads what the client still sends.
+func (s *stream) handlerDoneLocked() bool { return s.call.onServer && s.send.Closing() }
+
+func (s *stream) takeHeartbeatLocked(f *wire.Frame) error {
+	credit, err := wire.ParseHeartbeat(f)
+	if err != nil {
+		return err
+	}
+	s.send.Grant(credit)
+	if s.handlerDoneLocked() {
+		return nil
+	}
+	return s.recv.Heartbeat(f.Number)
+}
+
+func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
+	if s.call.onServer {
+		return false, nil, s.recv.End(f.Number) // half-close
+	}
+	if len(f.Body) > 0 {
+		status = parseStatus(f.Body, f.Flags&wire.FlagNotRun != 0)
+	}
+	s.takeHeaderLocked(m)
+	if f.Number == 0 && status != nil && status.code == CodeUnavailable {
+		return true, status, nil // whatever is expected: the instance does not know the stream
+	}
+	err = s.recv.End(f.Number)
+	return err == nil, status, err
+}
+
+// takeHeaderLocked takes the response header from the first frame and the trailer from the last.
+func (s *stream) takeHeaderLocked(m *nats.Msg) {
+	if s.call.onServer || len(m.Header) == 0 {
+		return
+	}
+	header, trailer := splitHeader(m.Header)
+	if s.call.responseHeader == nil {
+		s.call.responseHeader = header
+	}
+	s.call.responseTrailer = trailer
+}

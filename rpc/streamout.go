@@ -1,0 +1,140 @@
+package rpc
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// flushLocked starts the flusher if it has something to do. The flusher ends
+// when it has not: an idle stream has no goroutine.
+func (s *stream) flushLocked() {
+	if s.flushing || s.to == "" || s.over || !s.send.CanSend(s.maxBody) && !s.beat {
+		return
+	}
+	s.flushing = true
+	go s.flush()
+}
+
+// flush publishes frames until there are none, or no credit for them. It
+// takes all that is queued into a frame, up to the frame's size; while it
+// publishes one, messages gather for the next.
+func (s *stream) flush() {
+	for {
+		o, more := s.nextFrame()
+		if !more {
+			return
+		}
+		err := publishMsg(s.nc, &o.msg)
+		o.buf.putBack()
+		if err != nil {
+			s.end(natsError(err, MayHaveRun))
+			return
+		}
+		signal(s.writable)
+		if o.last {
+			s.endSent()
+			return
+		}
+	}
+}
+
+type outgoingFrame struct {
+	msg  nats.Msg
+	buf  *buffer
+	last bool // of a server's stream
+}
+
+// nextFrame takes the next frame. All that has a sequence goes through here,
+// so that it is published in order: a heartbeat too, as it names the next.
+func (s *stream) nextFrame() (o outgoingFrame, more bool) {
+	buf := takeBuffer()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kind, ok := wire.KindData, false
+	switch {
+	case s.over:
+	case s.beat: // also where there is more to send: it repeats the credit
+		buf.b, kind, ok = wire.AppendHeartbeat(buf.b, s.send.Next(), s.recv.Granted()), wire.KindHeartbeat, true
+	default:
+		buf.b, kind, ok = s.send.AppendFrame(buf.b, s.maxBody)
+	}
+	s.beat = false
+	if !ok {
+		s.flushing = false
+		buf.putBack()
+		return o, false
+	}
+	o = outgoingFrame{msg: nats.Msg{Subject: s.to, Data: buf.b}, buf: buf}
+	if s.call.onServer {
+		s.decorateLocked(&o, kind)
+	} else if kind == wire.KindHeartbeat {
+		o.msg.Reply = s.renewReplyLocked()
+	}
+	return o, true
+}
+
+// decorateLocked adds what only servers send: the response header with the
+// first frame, the status with the last.
+func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
+	if kind != wire.KindHeartbeat {
+		o.msg.Header, s.header = s.header, nil
+	}
+	if kind != wire.KindEnd {
+		return
+	}
+	o.last = true
+	o.msg.Header = mergeHeader(o.msg.Header, s.trailer)
+	if e := s.final; e != nil {
+		if int64(proto.Size(e.status())) > s.nc.MaxPayload()/2 {
+			e = e.shortened()
+		}
+		o.msg.Header = e.header(o.msg.Header)
+		o.buf.b, _ = CodecProto.appendMessage(o.buf.b, e.status())
+		if s.call.served.tellNotRun(e) {
+			o.buf.b[wire.FlagsOffset] |= byte(wire.FlagNotRun)
+		}
+		o.msg.Data = o.buf.b
+	}
+}
+
+// maxBodyOf keeps a frame, with headers, within max_payload.
+func maxBodyOf(nc *nats.Conn) int {
+	return int(max(1, min(flow.MaxBody, nc.MaxPayload()/2)))
+}
+
+func (s *stream) publishCredit(credit uint64) { s.publishControl(wire.KindCredit, credit) }
+
+// publishControl publishes a credit or cancel, which have no place in the
+// sequence. A client's credit carries a fresh reply subject. What cannot be published is noticed by the next heartbeat, which repeats a credit.
+func (s *stream) publishControl(kind wire.Kind, number uint64) {
+	s.mu.Lock()
+	m := nats.Msg{Subject: s.to, Data: wire.AppendFrame(nil, kind, number)}
+	if !s.call.onServer && kind == wire.KindCredit {
+		m.Reply = s.renewReplyLocked()
+	}
+	s.mu.Unlock()
+	if m.Subject != "" {
+		_ = publishMsg(s.nc, &m)
+	}
+}
+
+// renewReplyLocked returns a reply subject that nobody has used.
+func (s *stream) renewReplyLocked() string {
+	s.renewals++
+	return fmt.Sprintf("%s%s%v-%d", s.table.inbox, streamToken, s.id, s.renewals)
+}
+
+// streamToken begins the last token of a stream's reply subjects.
+const streamToken = "s"
+
+// parseStreamToken reads the stream's id out of the token behind streamToken.
+func parseStreamToken(token string) (wire.ID, bool) {
+	text, _, _ := strings.Cut(token, "-")
+	return wire.ParseID(text)
+}
