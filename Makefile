@@ -53,6 +53,10 @@ bench: ## Measure, each benchmark beside plain nats.go (BENCH=regexp)
 compare: ## Measure natscall beside raw NATS and grpc-go, in processes of their own
 	cd rpc/internal/compare && go run . -short
 
+.PHONY: compare-test
+compare-test: ## Test the comparison, which is a module of its own
+	cd rpc/internal/compare && go mod tidy -diff && go vet ./... && go test ./...
+
 .PHONY: fuzz
 fuzz: ## Fuzz each parser for FUZZTIME (10s)
 	@for package in $$(grep -rl --include '*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
