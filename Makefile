@@ -29,7 +29,7 @@ generate: ## Write gen/ from proto/
 
 .PHONY: lint
 lint: ## Check formatting, Go code and .proto files
-	@test -z "$$(gofmt -l cmd examples proto rpc gen | tee /dev/stderr)"
+	@unformatted=$$(gofmt -l cmd examples proto rpc gen); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go vet ./...
 	$(call tool,staticcheck) ./...
 	$(call tool,buf) lint
