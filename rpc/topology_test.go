@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,7 +176,30 @@ func TestStreamsAcrossAccounts(t *testing.T) {
 	for range 2 {
 		serve(t, srv.Connect(nats.UserInfo("svc", "x")), tourist())
 	}
-	tour(t, dial(t, srv.Connect(nats.UserInfo("app", "x")), rpc.WithSubjectPrefix("ext")))
+	c := dial(t, srv.Connect(nats.UserInfo("app", "x")), rpc.WithSubjectPrefix("ext"))
+	tour(t, c)
+	tourSizes(t, c)
+}
+
+// tourSizes sends messages of all sizes that matter there and back, unary and streamed.
+func tourSizes(t *testing.T, c *rpc.Client) {
+	t.Helper()
+	ctx := testContext(t)
+	chat, err := testChat.Call(ctx, c)
+	must(t, err)
+	defer chat.Close()
+	const limit = 16 << 20
+	for _, size := range []int{0, 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, limit - 8} { // of the content: tag and length come to it
+		res, err := testBlob.Call(ctx, c, wrapperspb.Bytes(make([]byte, size)))
+		if err != nil || len(res.GetValue()) != size {
+			t.Fatalf("unary, %d bytes: %d came, %v", size, len(res.GetValue()), err)
+		}
+		must(t, chat.Send(wrapperspb.String(strings.Repeat("x", size))))
+		m, err := chat.Recv()
+		if err != nil || len(m.GetValue()) != size {
+			t.Fatalf("streamed, %d bytes: %d came, %v", size, len(m.GetValue()), err)
+		}
+	}
 }
 
 // TestStreamsAcrossAccountsAndLeaf: the caller's leaf node is bound to the importing account.
