@@ -55,7 +55,8 @@ func (c *Call) Header() Header {
 }
 
 // ResponseHeader returns the metadata of the response: on the server to be
-// filled before the handler returns, on the client filled when next returns.
+// filled before the handler returns, or sends its first message; on the client filled when next returns,
+// of a stream when OnEnd runs.
 func (c *Call) ResponseHeader() Header {
 	if c.responseHeader == nil {
 		c.responseHeader = Header{}

@@ -99,7 +99,7 @@ func (c *Client) open() *Error {
 	prefix := c.nc.NewInbox() + "."
 	c.streams.inbox = prefix
 	b := newInbox(prefix)
-	w := newWatch(c.nc, b, prefix+aliveSuffix)
+	w := newWatch(c.nc, b, &c.streams, prefix+aliveSuffix)
 	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:

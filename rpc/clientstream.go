@@ -24,6 +24,8 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	}
 	call := &Call{method: m, header: o.header, request: req, options: o}
 	switch {
+	case o.responseHeader != nil || o.responseTrailer != nil:
+		return nil, failf(CodeInvalidArgument, NotRun, "%s streams; its header and trailer come by the methods Header and Trailer of the stream", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, NotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && !req.ProtoReflect().IsValid():
@@ -88,9 +90,10 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)
 	}
 	if err != nil {
-		e := asError(err)
-		s.end(e)
-		return nil, e
+		e := *asError(err)
+		e.execution = NotRun
+		s.end(&e)
+		return nil, &e
 	}
 	s.closeSend()
 	return s, nil
@@ -119,20 +122,27 @@ func (a *attempt) attach(ctx context.Context, s *stream) {
 
 // publishOpen publishes the open, with the first message if it fits there.
 func (a *attempt) publishOpen(s *stream) *Error {
+	header, err := a.call.header.appendTo(nil, "")
+	if err != nil {
+		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	}
 	s.mu.Lock()
+	if s.over { // the client was closed, or ctx has ended: it is not sent
+		defer s.mu.Unlock()
+		failed := *s.err
+		failed.execution = NotRun
+		return &failed
+	}
 	credit, _ := s.recv.Grant()
-	o := wire.Open{Credit: credit, Data: s.send.Opening()}
+	room := a.client.nc.MaxPayload() - int64(headerSize(header)+wire.HeaderSize+2*wire.MaxFrameHeader)
+	o := wire.Open{Credit: credit, Data: s.send.Opening(int(min(room, wire.MaxOpenData)))}
 	if o.Last = s.send.Closing() && s.send.Buffered() == 0; o.Last {
 		s.send.EndedInOpening()
 	}
-	m := nats.Msg{Subject: a.subjects.request, Reply: s.renewReplyLocked()}
+	m := nats.Msg{Subject: a.subjects.request, Reply: s.renewReplyLocked(), Header: header}
 	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.codec), a.left, o)
 	m.Data[wire.FlagsOffset] |= byte(wire.Compression(s.compression).Flags())
 	s.mu.Unlock()
-	var err error
-	if m.Header, err = a.call.header.appendTo(nil, ""); err != nil {
-		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
-	}
 	return unsentError(&m, publishMsg(a.client.nc, &m))
 }
 
@@ -167,8 +177,8 @@ func (s *stream) deliver(m *nats.Msg) {
 		s.end(failf(CodeUnavailable, NotRun, "no service answers on %q", s.call.method.subject).because(nats.ErrNoResponders))
 	case isNoResponders(m):
 		s.end(failf(CodeUnavailable, MayHaveRun, "the instance has gone").because(nats.ErrNoResponders))
-	case opening:
-		s.accept(m)
+	case opening, len(m.Data) > 0 && !wire.IsFrame(m.Data):
+		s.accept(m) // an error, or nothing of ours, such as the acknowledgement of a JetStream stream
 	case len(m.Data) > 0:
 		s.receive(m)
 	case len(m.Header) == 0: // what follows the end of the stream, which removes s
@@ -211,9 +221,7 @@ func (s *stream) recvOnly(m proto.Message) error {
 	}
 	switch b, err := s.recvBytes(); {
 	case err == nil:
-		e := s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(b))
-		s.cancel(e)
-		return e
+		return s.failRecv(s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(b)))
 	case !errors.Is(err, io.EOF):
 		return err
 	}
@@ -248,7 +256,11 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, f *wire.Frame) 
 // only receives the response of a unary call from a stream.
 func (a *attempt) only(s *stream) *Error {
 	res := a.call.method.newResponse()
-	if err := s.recvOnly(res); err != nil {
+	err := s.recvOnly(res)
+	s.mu.Lock()
+	a.call.responseHeader, a.call.responseTrailer = s.responseHeader, s.responseTrailer
+	s.mu.Unlock()
+	if err != nil {
 		e := asError(err)
 		s.cancel(e)
 		return e

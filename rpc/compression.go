@@ -151,7 +151,10 @@ var (
 
 func unpackWith(pool *sync.Pool, data []byte, limit int) ([]byte, error) {
 	r := pool.Get().(resetReader)
-	defer pool.Put(r)
+	defer func() {
+		_ = r.Reset(bytes.NewReader(nil)) // lets go of data
+		pool.Put(r)
+	}()
 	if err := r.Reset(bytes.NewReader(data)); err != nil {
 		return nil, err
 	}

@@ -244,6 +244,8 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	}
 	c.count(err, took)
 	switch {
+	case c.stream != nil && err != nil && !c.stream.accepted() && c.reply != "":
+		c.sendError(buf, err, c.metadata())
 	case c.stream != nil && err != nil:
 		c.endStream(nil, err)
 	case c.stream != nil:

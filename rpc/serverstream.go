@@ -17,6 +17,9 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 	if c.call.method.kind == KindOneWay {
 		return failf(CodeUnimplemented, NotRun, "%s takes plain messages", c.call.method.FullName())
 	}
+	if c.endpoint.queueGroup == "" { // every instance would take it
+		return failf(CodeUnimplemented, DidRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", c.call.method.FullName())
+	}
 	open, err := wire.ParseOpen(e)
 	if err == nil && c.reply == "" {
 		err = errors.New("the open has no reply subject")
@@ -51,7 +54,6 @@ func (c *serverCall) newStream() *stream {
 func (c *serverCall) accept(to string) *Error {
 	s := c.stream
 	s.mu.Lock()
-	s.to = to
 	credit, _ := s.recv.Grant()
 	added := s.table.add(s)
 	s.mu.Unlock()
@@ -66,6 +68,12 @@ func (c *serverCall) accept(to string) *Error {
 		s.end(failed)
 		return failed
 	}
+	s.mu.Lock() // now, so that nothing overtakes the accept
+	if s.to == "" {
+		s.to = to
+	}
+	s.flushLocked()
+	s.mu.Unlock()
 	return nil
 }
 
@@ -81,13 +89,13 @@ func (c *serverCall) sender() messageSender {
 // returns when the end is on its way, or nobody is there to take it.
 func (c *serverCall) endStream(message *buffer, err *Error) {
 	s := c.stream
-	if message != nil {
+	if failed := s.begin(); failed != nil && err == nil {
+		err = asError(failed)
+	}
+	if message != nil && err == nil {
 		if failed := s.sendBuffer(message); failed != nil {
 			err = asError(failed)
 		}
-	}
-	if failed := s.begin(); failed != nil && err == nil {
-		err = asError(failed)
 	}
 	trailer, failed := c.trailer()
 	if failed != nil && err == nil {

@@ -57,6 +57,11 @@ type stream struct {
 	writable chan struct{} // likewise for room in send
 	ended    chan struct{} // closed when over
 
+	age, misses     int    // client, while a unary call's stream opens: as of a waiter
+	recvErr         *Error // the first error of Recv; it stays
+	responseHeader  Header // client: as far as they have come
+	responseTrailer Header
+
 	onEnd    func(*Error) // what else has to end with the stream
 	whenOver func(error)  // under mu; the hooks of the interceptors
 }
@@ -163,9 +168,7 @@ func (s *stream) recvMessage(m proto.Message) error {
 		return err
 	}
 	if err := s.codec.unmarshal(b, m); err != nil {
-		e := s.peerError("the message is not a valid %s: %v", messageName(m), err)
-		s.cancel(e)
-		return e
+		return s.failRecv(s.peerError("the message is not a valid %s: %v", messageName(m), err))
 	}
 	// The request and the response of the shapes that have one are no messages of a
 	// stream, but there is no other way to see the response of a client's stream.
@@ -186,6 +189,10 @@ func (s *stream) peerError(format string, args ...any) *Error {
 func (s *stream) recvBytes() ([]byte, error) {
 	for {
 		s.mu.Lock()
+		if failed := s.recvErr; failed != nil {
+			s.mu.Unlock()
+			return nil, failed
+		}
 		b, packed, ok, err := s.recv.Message()
 		ended, over, status := s.recv.Ended(), s.over, s.err
 		credit, due := s.recv.Grant()
@@ -193,11 +200,7 @@ func (s *stream) recvBytes() ([]byte, error) {
 		s.mu.Unlock()
 		switch {
 		case err != nil:
-			e := flowError(err)
-			if !s.call.onServer { // there the handler's return says it
-				s.cancel(e)
-			}
-			return nil, e
+			return nil, s.failRecv(flowError(err))
 		case grant:
 			s.publishCredit(credit)
 		}
@@ -248,13 +251,25 @@ func (s *stream) unpack(b []byte, packed bool) ([]byte, error) {
 	if failed == nil {
 		return b, nil
 	}
-	if !s.call.onServer { // there the handler's return says it
-		if failed.code == CodeInvalidArgument {
-			failed.code = CodeInternal // it is the server's message
-		}
-		s.cancel(failed)
+	if !s.call.onServer && failed.code == CodeInvalidArgument {
+		failed.code = CodeInternal // it is the server's message
 	}
-	return nil, failed
+	return nil, s.failRecv(failed)
+}
+
+// failRecv makes e the error of this and all further Recv. A client cancels
+// the stream; a server's handler says it by its return.
+func (s *stream) failRecv(e *Error) error {
+	s.mu.Lock()
+	if s.recvErr == nil {
+		s.recvErr = e
+	}
+	s.mu.Unlock()
+	if !s.call.onServer {
+		s.cancel(e)
+		s.finished()
+	}
+	return e
 }
 
 // flowError says what an error of package flow means for the stream.
@@ -308,7 +323,11 @@ func (s *stream) finished() {
 		s.mu.Unlock()
 		return
 	}
+	if s.recvErr != nil { // the reader knows better than the sender
+		err = s.recvErr
+	}
 	s.whenOver = nil
+	s.call.responseHeader, s.call.responseTrailer = s.responseHeader, s.responseTrailer
 	s.mu.Unlock()
 	f(asNil(err))
 }

@@ -89,7 +89,8 @@ func TestHostileServer(t *testing.T) {
 		{"message flags", data(0, 2, 0, 0, 0, 0), rpc.CodeInternal},
 		{"no message", data(0, 0, 0, 0, 0, 1, 0xff), rpc.CodeInternal},
 		{"more than the credit", accepted((*hostileServer).flood), rpc.CodeInternal},
-		{"random bytes", accepted(func(s *hostileServer) { s.send([]byte("\x00\x01\x11")) }), rpc.CodeInternal},
+		{"a frame without a number", accepted(func(s *hostileServer) { s.send([]byte("\x00\x01\x11\x00")) }), rpc.CodeInternal},
+		{"nothing of ours", accepted(func(s *hostileServer) { s.send([]byte(`{"stream":"S","seq":1}`)) }), rpc.CodeUnavailable},
 	}
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.MaxPayload = 4 << 20 }))
 	nc := srv.Connect()

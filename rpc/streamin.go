@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -44,7 +45,7 @@ func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Erro
 	switch f.Kind {
 	case wire.KindData:
 		s.takeHeaderLocked(m)
-		return false, nil, s.recv.Data(f.Number, f.Body)
+		return false, nil, s.recv.Data(f.Number, ownBody(m, f.Body))
 	case wire.KindEnd:
 		return s.takeEndLocked(f, m)
 	case wire.KindCredit:
@@ -57,6 +58,15 @@ func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Erro
 		}
 	}
 	return false, nil, nil // a second accept, and what only the other side may send
+}
+
+// ownBody is a body that may be kept. nats.go keeps the headers of a message
+// in the same memory as its data, and they cost the peer no credit.
+func ownBody(m *nats.Msg, body []byte) []byte {
+	if m.Size() > len(m.Subject)+len(m.Reply)+len(m.Data) {
+		return bytes.Clone(body)
+	}
+	return body
 }
 
 // handlerDoneLocked tells whether nobody reads what the client still sends.
@@ -95,8 +105,8 @@ func (s *stream) takeHeaderLocked(m *nats.Msg) {
 		return
 	}
 	header, trailer := splitHeader(m.Header)
-	if s.call.responseHeader == nil {
-		s.call.responseHeader = header
+	if s.responseHeader == nil {
+		s.responseHeader = header
 	}
-	s.call.responseTrailer = trailer
+	s.responseTrailer = trailer
 }

@@ -218,7 +218,7 @@ func (m metadata) Header() Header {
 	if m.stream.call.onServer {
 		return m.stream.call.header
 	}
-	return m.stream.call.responseHeader
+	return m.stream.responseHeader
 }
 
 // Trailer returns the server's trailer, which is there after the end of the
@@ -229,7 +229,7 @@ func (m metadata) Trailer() Header {
 	if m.stream.call.onServer {
 		return nil
 	}
-	return m.stream.call.responseTrailer
+	return m.stream.responseTrailer
 }
 
 func (m metadata) abort() {

@@ -31,9 +31,10 @@ const (
 // listens to the connection, so that calls end when it is closed and when it
 // may not publish.
 type watch struct {
-	nc    *nats.Conn
-	inbox *inbox
-	reply string // subject for the answers
+	nc      *nats.Conn
+	inbox   *inbox
+	streams *streamTable
+	reply   string // subject for the answers
 
 	forbidden atomic.Pointer[Error] // why no reply can come, if so
 
@@ -43,12 +44,16 @@ type watch struct {
 	status chan nats.Status
 
 	mu    sync.Mutex
-	asked map[wire.ID]*waiter // the calls that are asked about; not written to once it is here
-	muted map[string]bool     // roots whose alive subject the client may not publish to
+	asked map[wire.ID]caller // the calls that are asked about; not written to once it is here
+	muted map[string]bool    // roots whose alive subject the client may not publish to
 }
 
-func newWatch(nc *nats.Conn, b *inbox, reply string) *watch {
-	w := &watch{nc: nc, inbox: b, reply: reply, quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{}}
+// caller is a call that is asked about: a waiter, or a stream that opens for a
+// large unary call, which may have to wait in a server's queue.
+type caller interface{ alive(id wire.ID) }
+
+func newWatch(nc *nats.Conn, b *inbox, streams *streamTable, reply string) *watch {
+	w := &watch{nc: nc, inbox: b, streams: streams, reply: reply, quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{}}
 	w.errors = w.asyncError
 	return w
 }
@@ -126,7 +131,7 @@ func (w *watch) tick() {
 	muted := maps.Clone(w.muted)
 	w.mu.Unlock()
 	var q queries
-	asked := map[wire.ID]*waiter{} // all that an answer may be about, also a late one
+	asked := map[wire.ID]caller{} // all that an answer may be about, also a late one
 	w.eachWaiting(func(wt *waiter) *Error {
 		wt.age++
 		if connected && (wt.plain || muted[wt.root]) {
@@ -146,12 +151,47 @@ func (w *watch) tick() {
 		q.add(wt)
 		return nil
 	})
+	for _, s := range w.streams.all() {
+		w.askFor(s, connected, muted, &q, asked)
+	}
 	w.mu.Lock()
 	w.asked = asked
 	w.mu.Unlock()
 	if connected {
 		q.publish(w.nc, w.reply)
 	}
+}
+
+// askFor does for a stream that opens for a unary call what tick does for a waiter.
+func (w *watch) askFor(s *stream, connected bool, muted map[string]bool, q *queries, asked map[wire.ID]caller) {
+	root := w.streams.rootOf(s.call.method)
+	s.mu.Lock()
+	opening := s.to == "" && !s.over && s.call.method.kind == KindUnary
+	if !opening || connected && muted[root] {
+		s.mu.Unlock()
+		return
+	}
+	s.age++
+	due, dead := s.age%askEvery == 0, s.misses == maxMisses
+	if due && !dead {
+		s.misses++
+	}
+	s.mu.Unlock()
+	if s.age >= askEvery { // only this goroutine changes it
+		asked[s.id] = s
+	}
+	switch {
+	case due && dead:
+		s.cancel(lost(connected))
+	case due:
+		q.alone = append(q.alone, query{root, []wire.ID{s.id}})
+	}
+}
+
+func (s *stream) alive(wire.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.misses = 0
 }
 
 func lost(connected bool) *Error {

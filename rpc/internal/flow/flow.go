@@ -106,8 +106,14 @@ func (s *Sender) AppendFrame(b []byte, maxBody int) (frame []byte, kind wire.Kin
 		return b, 0, false
 	}
 	s.next++
+	if s.start == len(s.buffer) && cap(s.buffer) > maxKept { // of a rare large message
+		s.buffer, s.start = nil, 0
+	}
 	return b, kind, true
 }
+
+// maxKept is the buffer that a sender keeps between messages: some frames.
+const maxKept = 4 * MaxBody
 
 // CanSend tells whether AppendFrame has a frame.
 func (s *Sender) CanSend(maxBody int) bool {
@@ -143,9 +149,9 @@ func (s *Sender) body(maxBody int) (n, cut int) {
 }
 
 // Opening takes what is buffered, to travel in the open and for free, if all
-// of it fits there; else nothing. The bytes are valid until the next Grow.
-func (s *Sender) Opening() []byte {
-	if s.Buffered() > wire.MaxOpenData {
+// of it fits into limit bytes; else nothing. The bytes are valid until the next Grow.
+func (s *Sender) Opening(limit int) []byte {
+	if s.Buffered() > limit {
 		return nil
 	}
 	b := s.buffer[s.start:]
@@ -174,6 +180,7 @@ type Receiver struct {
 	got     uint64   // cost of all frames
 	read    uint64   // cost of those that have been read
 	granted uint64
+	opening bool // the first of frames came in the open: it is free
 	ended   bool
 	err     error // the first error of Message; it stays
 
@@ -205,8 +212,7 @@ func (r *Receiver) Opening(data []byte) {
 	if len(data) == 0 {
 		return
 	}
-	cost := uint64(len(data) + wire.FrameCost)
-	r.got, r.granted = r.got+cost, r.granted+cost
+	r.opening = true
 	r.frames = append(r.frames, data)
 }
 
@@ -322,10 +328,15 @@ func (r *Receiver) readPrefix() error {
 func (r *Receiver) take(n int) []byte {
 	f := r.frames[0][r.offset:]
 	n = min(n, len(f))
-	r.read += uint64(n)
 	r.offset += n
+	if !r.opening {
+		r.read += uint64(n)
+	}
 	if n == len(f) {
-		r.read += wire.FrameCost
+		if !r.opening {
+			r.read += wire.FrameCost
+		}
+		r.opening = false
 		r.frames[0] = nil
 		r.frames, r.offset = r.frames[1:], 0
 	}

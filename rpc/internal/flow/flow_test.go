@@ -282,3 +282,18 @@ func FuzzReceiver(f *testing.F) {
 		}
 	})
 }
+
+// TestOpeningIsFree: a peer that sends bytes in the open may spend all its credit beside.
+func TestOpeningIsFree(t *testing.T) {
+	r := &Receiver{MaxMessage: maxMessage}
+	r.Opening(append(wire.AppendMessagePrefix(nil, 20_000), make([]byte, 20_000)...))
+	granted, _ := r.Grant()
+	for i := range granted / (MaxBody + wire.FrameCost) {
+		if err := r.Data(i, make([]byte, MaxBody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, ok, err := r.Message(); !ok || err != nil || r.read != 0 {
+		t.Errorf("%v, %v, %d bytes read", ok, err, r.read)
+	}
+}
