@@ -128,7 +128,8 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 	}
 }
 
-// OnEnd makes f run once when the call is over on this side, with its error:
+// OnEnd makes f run once when the call is over on this side, with its error, on
+// whatever goroutine ends it: f must not block, and not close the client or server. It is there because
 // a client's stream goes on after next has returned, which opens it, until the end has been received,
 // or the stream is closed, or ctx ends. For other calls next returns at the same time. Call it before next.
 func (c *Call) OnEnd(f func(error)) { c.onEnd = append(c.onEnd, f) }

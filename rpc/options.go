@@ -26,7 +26,7 @@ const (
 	// that a burst waits for one handler's time and not for more.
 	defaultQueue = 1024
 	// defaultMaxStreams is how many streams of a service are open at once: an
-	// idle one costs about 8 KiB.
+	// idle one costs some KiB, most of them its handler's stack.
 	defaultMaxStreams = 10_000
 	// defaultHeartbeat is far below the two minutes after which accounts
 	// forget a reply subject, and long enough to cost nothing.

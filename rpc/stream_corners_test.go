@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"strings"
 	"testing"
@@ -222,4 +223,30 @@ func TestStreamsWithoutQueueGroup(t *testing.T) {
 	wantCode(t, err, rpc.CodeUnimplemented, rpc.DidRun)
 	_, err = watch(testContext(t), c, "x", rpc.ResponseHeader(new(rpc.Header)))
 	wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun)
+}
+
+// TestMaxPayloadChanges: the limit is that of the server that the connection is with.
+func TestMaxPayloadChanges(t *testing.T) {
+	first := rpctest.NewServer(t)
+	port := first.NATS().Addr().(*net.TCPAddr).Port
+	back := make(chan struct{}, 2)
+	connect := func() *nats.Conn {
+		return first.Connect(nats.ReconnectWait(10*time.Millisecond), nats.MaxReconnects(-1), nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} }))
+	}
+	serve(t, connect(), tourist())
+	c := dial(t, connect())
+	message := wrapperspb.Bytes(make([]byte, 100_000))
+	_, err := testBlob.Call(testContext(t), c, message)
+	must(t, err)
+	first.Shutdown()
+	rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.Port, o.MaxPayload = port, 16<<10 }))
+	<-back
+	<-back
+	res, err := testBlob.Call(testContext(t), c, message)
+	if err != nil || len(res.GetValue()) != 100_000 {
+		t.Fatalf("%d bytes came, %v", len(res.GetValue()), err)
+	}
+	r, err := watch(testContext(t), c, "20000")
+	must(t, err)
+	must(t, wantCount(r, 20_000))
 }
