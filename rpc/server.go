@@ -377,25 +377,8 @@ func (s *Server) lastFlush(ctx context.Context) error {
 }
 
 // asyncError reports what NATS does not let the server do: nobody else would notice.
-func (s *Server) asyncError(sub *nats.Subscription, err error) {
+func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	if subject, ok := violation(err, "Publish"); ok {
 		s.options.logger.Error("natscall: the NATS user may not publish an answer; it needs allow_responses", "subject", subject)
-		return
 	}
-	if sub != nil && s.owns(sub) {
-		s.options.logger.Error("natscall: subscription", "subject", sub.Subject, "error", err)
-	}
-}
-
-func (s *Server) owns(sub *nats.Subscription) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, svc := range s.services {
-		for _, own := range svc.subscriptions() {
-			if own == sub {
-				return true
-			}
-		}
-	}
-	return false
 }
