@@ -20,7 +20,7 @@ import (
 )
 
 // beat is the heartbeat of the tests that wait for one.
-const beat = 200 * time.Millisecond
+const beat = 400 * time.Millisecond
 
 // each message of a faulty stream fills a frame, so that their numbers agree.
 const faultyMessages = 10

@@ -94,7 +94,7 @@ func TestHostileServer(t *testing.T) {
 	}
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.MaxPayload = 4 << 20 }))
 	nc := srv.Connect()
-	c := dial(t, srv.Connect(), rpc.WithHeartbeat(50*time.Millisecond), rpc.WithoutRetry())
+	c := dial(t, srv.Connect(), rpc.WithHeartbeat(300*time.Millisecond), rpc.WithoutRetry())
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			sub, err := nc.Subscribe(testRoot+".Watch", func(m *nats.Msg) {
