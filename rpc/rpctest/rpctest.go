@@ -88,16 +88,17 @@ func NewServer(t testing.TB, opts ...Option) *Server {
 	s := &Server{t: t, ns: ns}
 	t.Cleanup(s.Shutdown)
 	ns.Start()
-	if !s.ready() {
+	if !s.ready(&c.options) {
 		t.Fatalf("rpctest: NATS server was not ready after %v", startTimeout)
 	}
 	return s
 }
 
-// ready avoids ReadyForConnections where it can, which polls every 25 ms:
-// after Start the listener is there.
-func (s *Server) ready() bool {
-	if s.ns.Addr() != nil {
+// ready avoids ReadyForConnections where it can, which polls every 25 ms: the
+// listener for clients is there after Start, those for other servers are not.
+func (s *Server) ready(o *server.Options) bool {
+	others := o.Cluster.Port != 0 || o.Gateway.Port != 0 || o.LeafNode.Port != 0 || o.Websocket.Port != 0 || o.MQTT.Port != 0
+	if s.ns.Addr() != nil && !others {
 		return true
 	}
 	return s.ns.ReadyForConnections(startTimeout)
