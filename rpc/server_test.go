@@ -248,7 +248,7 @@ func TestExpiredInQueue(t *testing.T) {
 	first := make(chan error)
 	go func() { first <- callOnce(t, c) }()
 	<-running
-	_, err := do(context.Background(), c, "x", rpc.WithTimeout(50*time.Millisecond))
+	_, err := do(context.Background(), c, "x", rpc.WithTimeout(300*time.Millisecond))
 	wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.MayHaveRun)
 	close(finish)
 	must(t, <-first)
