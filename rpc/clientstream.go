@@ -74,10 +74,7 @@ func (a *attempt) openAttempt(ctx context.Context) *Error {
 
 // newStream makes the client's side of a stream. It ends with ctx.
 func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
-	c := a.client
-	s := newStream(wire.NewID(), a.call, c.nc, &c.streams, c.options.maxMessageSize)
-	s.codec, s.compression = a.call.options.codec, a.call.options.compression
-	a.attach(ctx, s)
+	s := a.attach(ctx, wire.NewID())
 	if a.call.request == nil {
 		return s, nil
 	}
@@ -99,8 +96,11 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 	return s, nil
 }
 
-// attach enters s into the client's table and makes it end with ctx or at the deadline.
-func (a *attempt) attach(ctx context.Context, s *stream) {
+// attach makes a stream for the call, which is in the client's table and ends with ctx or at the deadline.
+func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
+	c := a.client
+	s := newStream(id, a.call, c.nc, &c.streams, c.options.maxMessageSize)
+	s.codec, s.compression = a.call.options.codec, a.call.options.compression
 	a.call.streamed = true
 	cancel := context.CancelFunc(func() {})
 	if !a.deadline.IsZero() {
@@ -113,11 +113,12 @@ func (a *attempt) attach(ctx context.Context, s *stream) {
 		stop()
 		cancel()
 	}
-	added := a.client.streams.add(s)
+	added := c.streams.add(s)
 	s.mu.Unlock()
 	if !added {
 		s.end(failf(CodeCanceled, NotRun, "the client was closed"))
 	}
+	return s
 }
 
 // publishOpen publishes the open, with the first message if it fits there.
@@ -242,9 +243,7 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, f *wire.Frame) 
 	if err != nil {
 		return failf(CodeInternal, MayHaveRun, "%v", err)
 	}
-	s := newStream(id, a.call, a.client.nc, &a.client.streams, a.client.options.maxMessageSize)
-	s.codec, s.compression = a.call.options.codec, a.call.options.compression
-	a.attach(ctx, s)
+	s := a.attach(ctx, id)
 	s.mu.Lock()
 	credit, _ := s.recv.Grant()
 	s.mu.Unlock()

@@ -62,9 +62,8 @@ type waiter struct {
 	generation uint64 // changes with subject
 	to         string // subject of the request
 	root       string // where to ask whether the call is alive
-	age        int    // ticks of the watch that the call has waited
-	misses     int    // alive queries in a row without an answer
 	strangers  int    // replies that were not natscall's
+	patience
 }
 
 // reply is what a call waits for: a message or a failure.

@@ -164,11 +164,8 @@ func (m *UnaryMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, op
 // HandleUnary joins a unary method with the method of S that serves it.
 func HandleUnary[S any, Req, Res proto.Message](m *UnaryMethod[Req, Res], f func(S, context.Context, Req) (Res, error)) Handler[S] {
 	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
-		req, err := call.Request()
+		req, err := call.served.request()
 		if err != nil {
-			return err
-		}
-		if err := call.served.enter(); err != nil {
 			return err
 		}
 		call.response, err = f(impl, ctx, req.(Req))
@@ -195,11 +192,8 @@ func (m *OneWayMethod[Req]) Call(ctx context.Context, c *Client, req Req, opts .
 // HandleOneWay joins a one-way method with the method of S that serves it.
 func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, context.Context, Req) error) Handler[S] {
 	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
-		req, err := call.Request()
+		req, err := call.served.request()
 		if err != nil {
-			return err
-		}
-		if err := call.served.enter(); err != nil {
 			return err
 		}
 		call.response = noResponse

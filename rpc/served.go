@@ -53,6 +53,15 @@ func (c *serverCall) enter() error {
 	return failf(CodeUnavailable, NotRun, "the call was given up")
 }
 
+// request is enter for a handler that gets the request decoded.
+func (c *serverCall) request() (proto.Message, error) {
+	req, err := c.call.Request()
+	if err == nil {
+		err = c.enter()
+	}
+	return req, err
+}
+
 // giveUp decides against the handler; it returns false where it has been called.
 func (c *serverCall) giveUp() bool {
 	return c.handling.CompareAndSwap(callFresh, callGivenUp) || c.handling.Load() == callGivenUp

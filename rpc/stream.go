@@ -57,7 +57,7 @@ type stream struct {
 	writable chan struct{} // likewise for room in send
 	ended    chan struct{} // closed when over
 
-	age, misses     int    // client, while a unary call's stream opens: as of a waiter
+	patience               // client, while a unary call's stream opens
 	recvErr         *Error // the first error of Recv; it stays
 	responseHeader  Header // client: as far as they have come
 	responseTrailer Header

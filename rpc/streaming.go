@@ -29,11 +29,8 @@ func (m *ServerStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, req 
 // HandleServerStream joins a server-streaming method with the method of S that serves it.
 func HandleServerStream[S any, Req, Res proto.Message](m *ServerStreamMethod[Req, Res], f func(S, context.Context, Req, *Sender[Res]) error) Handler[S] {
 	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {
-		req, err := call.Request()
+		req, err := call.served.request()
 		if err != nil {
-			return err
-		}
-		if err := call.served.enter(); err != nil {
 			return err
 		}
 		return f(impl, ctx, req.(Req), &Sender[Res]{call.served.sender()})

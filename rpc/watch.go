@@ -48,6 +48,25 @@ type watch struct {
 	muted map[string]bool    // roots whose alive subject the client may not publish to
 }
 
+// patience is how long a call has waited, and for how many alive queries in a
+// row nobody has answered.
+type patience struct {
+	age    int // in ticks of the watch
+	misses int
+}
+
+// tick counts; it tells whether to ask about the call, and whether it is lost.
+func (p *patience) tick() (ask, dead bool) {
+	if p.age++; p.age%askEvery != 0 {
+		return false, false
+	}
+	if p.misses == maxMisses {
+		return false, true
+	}
+	p.misses++
+	return true, false
+}
+
 // caller is a call that is asked about: a waiter, or a stream that opens for a
 // large unary call, which may have to wait in a server's queue.
 type caller interface{ alive(id wire.ID) }
@@ -133,22 +152,20 @@ func (w *watch) tick() {
 	var q queries
 	asked := map[wire.ID]caller{} // all that an answer may be about, also a late one
 	w.eachWaiting(func(wt *waiter) *Error {
-		wt.age++
 		if connected && (wt.plain || muted[wt.root]) {
-			wt.misses = 0
+			wt.age, wt.misses = wt.age+1, 0
 			return nil
 		}
+		ask, dead := wt.tick()
 		if wt.age >= askEvery {
 			asked[wt.id] = wt
 		}
-		if wt.age%askEvery != 0 {
-			return nil
-		}
-		if wt.misses == maxMisses {
+		switch {
+		case dead:
 			return lost(connected)
+		case ask:
+			q.add(wt)
 		}
-		wt.misses++
-		q.add(wt)
 		return nil
 	})
 	for _, s := range w.streams.all() {
@@ -171,19 +188,15 @@ func (w *watch) askFor(s *stream, connected bool, muted map[string]bool, q *quer
 		s.mu.Unlock()
 		return
 	}
-	s.age++
-	due, dead := s.age%askEvery == 0, s.misses == maxMisses
-	if due && !dead {
-		s.misses++
-	}
-	s.mu.Unlock()
-	if s.age >= askEvery { // only this goroutine changes it
+	ask, dead := s.tick()
+	if s.age >= askEvery {
 		asked[s.id] = s
 	}
+	s.mu.Unlock()
 	switch {
-	case due && dead:
+	case dead:
 		s.cancel(lost(connected))
-	case due:
+	case ask:
 		q.alone = append(q.alone, query{root, []wire.ID{s.id}})
 	}
 }
