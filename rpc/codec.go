@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -46,7 +47,34 @@ func (c Codec) appendMessage(b []byte, m proto.Message) ([]byte, error) {
 	if c == CodecJSON {
 		return appendJSON(b, m)
 	}
+	if vt, ok := m.(vtMarshaler); ok {
+		return appendVT(b, vt)
+	}
 	return proto.MarshalOptions{}.MarshalAppend(b, m)
+}
+
+// vtMarshaler and vtUnmarshaler are what vtprotobuf (its features marshal, size
+// and unmarshal) generates beside a message. They do what package proto does without
+// reflection, but for two checks: whether strings are UTF-8, and in proto2 whether required fields are set.
+type (
+	vtMarshaler interface {
+		SizeVT() int
+		MarshalToSizedBufferVT(b []byte) (int, error) // fills b from its end
+	}
+	vtUnmarshaler interface{ UnmarshalVT(b []byte) error } // merges
+)
+
+func appendVT(b []byte, m vtMarshaler) ([]byte, error) {
+	size := m.SizeVT()
+	out := slices.Grow(b, size)[:len(b)+size]
+	n, err := m.MarshalToSizedBufferVT(out[len(b):])
+	if err == nil && n != size {
+		err = fmt.Errorf("%T has %d bytes where SizeVT is %d: is it being changed?", m, n, size)
+	}
+	if err != nil {
+		return b, err
+	}
+	return out, nil
 }
 
 // appendJSON takes the blanks out that protojson puts in at random.
@@ -60,9 +88,13 @@ func appendJSON(b []byte, m proto.Message) ([]byte, error) {
 	return out.Bytes(), err
 }
 
+// unmarshal decodes data into m, which is empty.
 func (c Codec) unmarshal(data []byte, m proto.Message) error {
 	if c == CodecJSON {
 		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
+	}
+	if vt, ok := m.(vtUnmarshaler); ok {
+		return vt.UnmarshalVT(data)
 	}
 	return proto.Unmarshal(data, m)
 }

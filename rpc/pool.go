@@ -5,15 +5,23 @@ import "sync"
 // pool runs the calls of a service on goroutines that are parked between
 // calls: a new goroutine a call would grow its stack anew each time. At most
 // limit calls run at once, at most queueLimit wait; further ones are refused.
+//
+// Calls go through the queue, and at most one goroutine at a time is on its
+// way to it. One that takes a call sends for the next before it runs the
+// call, so that no call waits for the handler of another; but where handlers return at
+// once, it is back before the other has started, and takes the next call
+// itself. So calls that come together cost few wake-ups and warm few stacks.
 type pool struct {
 	limit, queueLimit int
 
 	mu      sync.Mutex
-	idle    []chan *serverCall // of parked goroutines, the last one parked on top
-	running int                // goroutines with a call
+	idle    []chan struct{} // of parked goroutines, the last one parked on top
+	running int             // goroutines with a call
+	waking  bool            // a goroutine is on its way to the queue
 	queue   []*serverCall
 	head    int // of queue
 	closing bool
+	over    bool          // ended is closed
 	ended   chan struct{} // closed when closing and nothing is left
 }
 
@@ -25,81 +33,27 @@ func newPool(limit, queueLimit int) *pool {
 	return &pool{limit: limit, queueLimit: queueLimit, ended: make(chan struct{})}
 }
 
-// submit hands a call to a goroutine or the queue. It returns false where both are full.
+// submit queues a call. It returns false where there are too many.
 func (p *pool) submit(c *serverCall) bool {
 	p.mu.Lock()
-	switch n := len(p.idle); {
-	case p.closing:
-		p.mu.Unlock()
+	defer p.mu.Unlock()
+	if p.closing || p.running+p.queuedLocked() >= p.limit+p.queueLimit {
 		return false
-	case p.running >= p.limit:
-		defer p.mu.Unlock()
-		return p.enqueueLocked(c)
-	case n > 0:
-		parked := p.idle[n-1]
-		p.idle = p.idle[:n-1]
-		p.running++
-		p.mu.Unlock()
-		parked <- c
-	default:
-		p.running++
-		p.mu.Unlock()
-		go p.work(c)
 	}
+	p.enqueueLocked(c)
+	p.wakeLocked()
 	return true
 }
 
-func (p *pool) enqueueLocked(c *serverCall) bool {
-	if len(p.queue)-p.head >= p.queueLimit {
-		return false
-	}
+func (p *pool) queuedLocked() int { return len(p.queue) - p.head }
+
+func (p *pool) enqueueLocked(c *serverCall) {
 	if p.head > 0 && len(p.queue) == cap(p.queue) { // move instead of growing
 		n := copy(p.queue, p.queue[p.head:])
 		clear(p.queue[n:])
 		p.queue, p.head = p.queue[:n], 0
 	}
 	p.queue = append(p.queue, c)
-	return true
-}
-
-// work runs calls until there are enough parked goroutines, or the pool is closed.
-func (p *pool) work(c *serverCall) {
-	finished := false
-	defer func() {
-		if !finished { // a handler has called runtime.Goexit: another goroutine goes on
-			go p.proceed(make(chan *serverCall, 1))
-		}
-	}()
-	mine := make(chan *serverCall, 1)
-	for ; c != nil; c = p.next(mine) {
-		c.run()
-	}
-	finished = true
-}
-
-// proceed goes on with the queue in place of a goroutine that was ended.
-func (p *pool) proceed(mine chan *serverCall) {
-	if c := p.next(mine); c != nil {
-		p.work(c)
-	}
-}
-
-// next returns the next call for a goroutine that has finished one; nil ends the goroutine.
-func (p *pool) next(mine chan *serverCall) *serverCall {
-	p.mu.Lock()
-	if c := p.dequeueLocked(); c != nil {
-		p.mu.Unlock()
-		return c
-	}
-	p.running--
-	if p.closing || len(p.idle) >= maxParked {
-		p.endLocked()
-		p.mu.Unlock()
-		return nil
-	}
-	p.idle = append(p.idle, mine)
-	p.mu.Unlock()
-	return <-mine // from submit, or nil from close
 }
 
 func (p *pool) dequeueLocked() *serverCall {
@@ -114,8 +68,67 @@ func (p *pool) dequeueLocked() *serverCall {
 	return c
 }
 
+// wakeLocked sends a goroutine to the queue, if there is need of one and none on its way.
+func (p *pool) wakeLocked() {
+	if p.waking || p.queuedLocked() == 0 || p.running >= p.limit {
+		return
+	}
+	p.waking = true
+	if n := len(p.idle); n > 0 {
+		p.idle[n-1] <- struct{}{} // has room for one
+		p.idle = p.idle[:n-1]
+		return
+	}
+	go p.work(false)
+}
+
+// work is the life of a goroutine: it has been woken, or has run a call.
+func (p *pool) work(ran bool) {
+	finished := false
+	defer func() {
+		if !finished { // a handler has called runtime.Goexit: another goroutine goes on
+			go p.work(true)
+		}
+	}()
+	mine := make(chan struct{}, 1)
+	for c := p.next(mine, ran); c != nil; c = p.next(mine, true) {
+		c.run()
+	}
+	finished = true
+}
+
+// next returns the next call, which it may wait for; nil ends the goroutine.
+func (p *pool) next(mine chan struct{}, ran bool) *serverCall {
+	for {
+		p.mu.Lock()
+		if ran {
+			p.running--
+		} else {
+			p.waking = false
+		}
+		if c := p.dequeueLocked(); c != nil {
+			p.running++
+			p.wakeLocked()
+			p.mu.Unlock()
+			return c
+		}
+		if p.closing || len(p.idle) >= maxParked {
+			p.endLocked()
+			p.mu.Unlock()
+			return nil
+		}
+		p.idle = append(p.idle, mine)
+		p.mu.Unlock()
+		if _, woken := <-mine; !woken {
+			return nil
+		}
+		ran = false
+	}
+}
+
 func (p *pool) endLocked() {
-	if p.closing && p.running == 0 {
+	if p.closing && !p.over && p.running+p.queuedLocked() == 0 {
+		p.over = true
 		close(p.ended)
 	}
 }
