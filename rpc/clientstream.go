@@ -82,7 +82,7 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 	defer buf.putBack()
 	var err error
 	if buf.b, err = s.codec.appendMessage(buf.b, a.call.request); err == nil {
-		err = s.sendBuffer(buf)
+		err = s.sendBuffer(buf, 0)
 	} else {
 		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)
 	}

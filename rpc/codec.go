@@ -88,15 +88,26 @@ func appendJSON(b []byte, m proto.Message) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// unmarshal decodes data into m, which is empty.
-func (c Codec) unmarshal(data []byte, m proto.Message) error {
+// unmarshal decodes data into m, which is empty. A bytes field of at least
+// minAlias bytes, if that is most of data, is not copied but shares the memory of
+// data, which nobody else may use again.
+func (c Codec) unmarshal(data []byte, m proto.Message, minAlias int) error {
 	if c == CodecJSON {
 		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
 	}
+	if len(data) >= minAlias {
+		if f := findLargeField(data, minAlias); f.value != nil {
+			return f.unmarshal(data, m)
+		}
+	}
+	return unmarshalProto(data, m, proto.UnmarshalOptions{})
+}
+
+func unmarshalProto(data []byte, m proto.Message, o proto.UnmarshalOptions) error {
 	if vt, ok := m.(vtUnmarshaler); ok {
 		return vt.UnmarshalVT(data)
 	}
-	return proto.Unmarshal(data, m)
+	return o.Unmarshal(data, m)
 }
 
 // A buffer is where a message is encoded before nats.go copies it. Who takes

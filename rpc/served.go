@@ -152,7 +152,7 @@ func (c *serverCall) decode() (proto.Message, error) {
 		}
 	}
 	req := c.endpoint.method.newRequest()
-	if err := c.codec.unmarshal(c.body, req); err != nil {
+	if err := c.codec.unmarshal(c.body, req, minAlias); err != nil {
 		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v%s: %v", messageName(req), c.codec, c.hint(), err)
 	}
 	return req, nil

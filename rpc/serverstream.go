@@ -93,7 +93,7 @@ func (c *serverCall) endStream(message *buffer, err *Error) {
 		err = asError(failed)
 	}
 	if message != nil && err == nil {
-		if failed := s.sendBuffer(message); failed != nil {
+		if failed := s.sendBuffer(message, 0); failed != nil {
 			err = asError(failed)
 		}
 	}

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -117,7 +118,12 @@ func TestOneReplicaGetsTheFrames(t *testing.T) {
 	var replicas []*nats.Conn
 	for range 3 {
 		nc := srv.Connect()
-		serve(t, nc, &funcs{})
+		serve(t, nc, &funcs{gather: func(_ context.Context, from *rpc.Receiver[*text]) (string, error) {
+			if err := recvFaulty(from.Recv); err != io.EOF {
+				return "", err
+			}
+			return "", nil // a long response would take more credit: one message more
+		}})
 		replicas = append(replicas, nc)
 	}
 	c := dial(t, srv.Connect())

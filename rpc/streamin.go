@@ -45,7 +45,11 @@ func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Erro
 	switch f.Kind {
 	case wire.KindData:
 		s.takeHeaderLocked(m)
-		return false, nil, s.recv.Data(f.Number, ownBody(m, f.Body))
+		err = s.recv.Data(f.Number, ownBody(m, f.Body))
+		if f.Flags&wire.FlagWaited != 0 {
+			s.recv.Waited()
+		}
+		return false, nil, err
 	case wire.KindEnd:
 		return s.takeEndLocked(f, m)
 	case wire.KindCredit:

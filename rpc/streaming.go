@@ -103,7 +103,7 @@ type messageSender interface{ sendMessage(m proto.Message) error }
 
 // Send queues a message; the message may be used again when Send returns.
 // Messages that are sent in quick succession share a frame. Send waits while
-// the receiver is more than a window behind (1 MiB), until the handler's context ends.
+// the receiver is more than a window behind (1 to 4 MiB), until the handler's context ends.
 //
 // The error is an *Error: CodeCanceled after the caller has ended the stream, CodeDeadlineExceeded, CodeUnavailable where the peer or the
 // connection is gone, CodeResourceExhausted for a message over the limit, which

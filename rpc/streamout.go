@@ -30,10 +30,9 @@ func (s *stream) flush() {
 		if !more {
 			return
 		}
-		err := publishMsg(s.nc, &o.msg)
+		sent := s.publishFrame(&o)
 		o.buf.putBack()
-		if err != nil {
-			s.end(natsError(err, MayHaveRun))
+		if !sent {
 			return
 		}
 		signal(s.writable)
@@ -42,6 +41,15 @@ func (s *stream) flush() {
 			return
 		}
 	}
+}
+
+// publishFrame ends the stream where a frame cannot be published.
+func (s *stream) publishFrame(o *outgoingFrame) bool {
+	if err := publishMsg(s.nc, &o.msg); err != nil {
+		s.end(natsError(err, MayHaveRun))
+		return false
+	}
+	return true
 }
 
 type outgoingFrame struct {

@@ -354,7 +354,7 @@ func (a *attempt) finish(r *reply) *Error {
 		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", len(body), limit)
 	}
 	res := call.method.newResponse()
-	if err := codec.unmarshal(body, res); err != nil {
+	if err := codec.unmarshal(body, res, minAlias); err != nil {
 		return failf(CodeInternal, DidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
 	}
 	call.response = res

@@ -14,10 +14,14 @@ import (
 )
 
 const (
-	// Window is how much a receiver lets a sender be ahead, in bytes of the
-	// credit: with it a stream on loopback reaches its full rate, and another
-	// call on the same connection waits about a millisecond behind it.
-	Window = 1 << 20
+	// Window is how much a receiver lets a sender be ahead at first, in bytes of the
+	// credit, and MaxWindow how much where the reader keeps up and the sender waits
+	// for credit nevertheless: the way of the credit is long then, or busy.
+	Window    = 1 << 20
+	MaxWindow = 4 << 20
+	// grants is in how many steps a window is granted: enough for the sender
+	// to go on while a credit is on its way.
+	grants = 8
 	// MaxBody is the largest body of a frame: about the read buffer of nats.go
 	// and nats-server, which copy what is larger once more; and small frames let
 	// other calls in between.
@@ -43,6 +47,7 @@ type Sender struct {
 	spent   uint64 // of it
 	next    uint64 // sequence of the next data or end frame
 	cut     int    // bytes that are left of a message whose first part has been framed
+	waited  bool   // a frame has had to wait for credit
 	closing bool   // nothing is pushed any more
 	ended   bool   // the end frame has been taken
 }
@@ -93,7 +98,7 @@ func (s *Sender) AppendFrame(b []byte, maxBody int) (frame []byte, kind wire.Kin
 	n, cut := s.body(maxBody)
 	switch {
 	case n > 0:
-		b = append(wire.AppendFrame(b, wire.KindData, s.next), s.buffer[s.start:s.start+n]...)
+		b = append(s.appendHeader(b), s.buffer[s.start:s.start+n]...)
 		kind = wire.KindData
 		s.start += n
 		s.cut = cut
@@ -103,6 +108,7 @@ func (s *Sender) AppendFrame(b []byte, maxBody int) (frame []byte, kind wire.Kin
 		kind, s.ended = wire.KindEnd, true
 		s.buffer, s.start = nil, 0
 	default:
+		s.waited = s.Buffered() > 0
 		return b, 0, false
 	}
 	s.next++
@@ -110,6 +116,42 @@ func (s *Sender) AppendFrame(b []byte, maxBody int) (frame []byte, kind wire.Kin
 		s.buffer, s.start = nil, 0
 	}
 	return b, kind, true
+}
+
+// appendHeader appends the header of the next data frame.
+func (s *Sender) appendHeader(b []byte) []byte {
+	at := len(b)
+	b = wire.AppendFrame(b, wire.KindData, s.next)
+	if s.waited {
+		b[at+wire.FlagsOffset] |= byte(wire.FlagWaited)
+		s.waited = false
+	}
+	return b
+}
+
+// FrameRoom is the room before a message that Frame needs.
+const FrameRoom = wire.MaxFrameHeader + wire.MessagePrefix
+
+// Frame makes a data frame of a message alone, without a copy: b has the message
+// behind FrameRoom bytes, and the frame is the end of b. ok is false where other
+// messages or credit have to come first, or the message does not fit: Push takes it then.
+func (s *Sender) Frame(b []byte, compressed bool, maxBody int) (frame []byte, ok bool) {
+	body := len(b) - wire.MaxFrameHeader
+	if s.Buffered() > 0 || body > maxBody {
+		return nil, false
+	}
+	if body > s.room() {
+		s.waited = true
+		return nil, false
+	}
+	wire.PutMessagePrefix(b[wire.MaxFrameHeader:], compressed, len(b)-FrameRoom)
+	var room [wire.MaxFrameHeader]byte
+	header := s.appendHeader(room[:0])
+	frame = b[wire.MaxFrameHeader-len(header):]
+	copy(frame, header)
+	s.next++
+	s.spent += uint64(body + wire.FrameCost)
+	return frame, true
 }
 
 // maxKept is the buffer that a sender keeps between messages: some frames.
@@ -180,7 +222,8 @@ type Receiver struct {
 	got     uint64   // cost of all frames
 	read    uint64   // cost of those that have been read
 	granted uint64
-	opening bool // the first of frames came in the open: it is free
+	window  uint64 // Window to MaxWindow; 0 is Window
+	opening bool   // the first of frames came in the open: it is free
 	ended   bool
 	err     error // the first error of Message; it stays
 
@@ -250,16 +293,33 @@ func (r *Receiver) Ended() bool { return r.ended }
 // EndedInOpening says that the open has carried the half-close.
 func (r *Receiver) EndedInOpening() { r.ended = true }
 
+// Waited says that the last data frame had to wait for credit. If most of what
+// came has been read by then, the window was too small for the way of the
+// credit, and grows; if not, it is the reader that is slow.
+func (r *Receiver) Waited() {
+	switch unread, window := r.got-r.read, r.size(); {
+	case unread < window/4:
+		r.window = min(2*window, MaxWindow)
+	case unread > window/2:
+		r.window = max(window/2, Window)
+	}
+}
+
+func (r *Receiver) size() uint64 { return max(r.window, Window) }
+
 // Grant returns the credit to tell the sender, if it is time to: at the start
-// and when half of the window has been read.
+// and when some of the window has been read.
 func (r *Receiver) Grant() (total uint64, due bool) {
-	total = r.read + Window
-	if r.ended || total < r.granted+Window/2 && r.granted > 0 {
+	total = r.read + r.size()
+	if r.ended || total < r.granted+r.size()/grants && r.granted > 0 {
 		return r.granted, false
 	}
 	r.granted = max(r.granted, total)
 	return r.granted, true
 }
+
+// Unread tells whether anything is left to be read.
+func (r *Receiver) Unread() bool { return len(r.frames) > 0 }
 
 // Granted is the credit that the sender has been told, for heartbeats.
 func (r *Receiver) Granted() uint64 { return r.granted }

@@ -21,8 +21,12 @@ const (
 	KindStreamCancel
 )
 
-// FlagHalfClose says that the sender of an open sends no more messages.
-const FlagHalfClose Flags = 1 << 6
+const (
+	// FlagHalfClose says that the sender of an open sends no more messages.
+	FlagHalfClose Flags = 1 << 6
+	// FlagWaited says that a data frame had to wait for credit.
+	FlagWaited Flags = 1 << 4
+)
 
 const (
 	// FlagsOffset is where the flags of an envelope and of a frame stand.
@@ -47,7 +51,7 @@ var (
 // Frame is a parsed stream frame. Body aliases the parsed bytes.
 type Frame struct {
 	Kind   Kind
-	Flags  Flags  // FlagNotRun on an end, else none
+	Flags  Flags  // FlagNotRun on an end, FlagWaited on data, else none
 	Number uint64 // credit or sequence, as the kind says
 	Body   []byte
 }
@@ -64,8 +68,11 @@ func ParseFrame(data []byte) (Frame, error) {
 	}
 	f := Frame{Kind: Kind(data[2]), Flags: Flags(data[3])}
 	allowed, ok := Flags(0), false
-	if f.Kind == KindEnd {
+	switch f.Kind {
+	case KindEnd:
 		allowed = FlagNotRun
+	case KindData:
+		allowed = FlagWaited
 	}
 	f.Number, f.Body, ok = cutNumber(data[4:])
 	switch {
