@@ -55,7 +55,9 @@ func findLargeField(data []byte, minimum int) largeField {
 func (f *largeField) unmarshal(data []byte, m proto.Message) error {
 	r := m.ProtoReflect()
 	field := r.Descriptor().Fields().ByNumber(f.number)
-	if field == nil || field.Kind() != protoreflect.BytesKind || field.IsList() {
+	_, vt := m.(vtUnmarshaler)
+	if field == nil || field.Kind() != protoreflect.BytesKind || field.IsList() ||
+		vt && r.Descriptor().RequiredNumbers().Len() > 0 { // UnmarshalVT wants them in every part
 		return unmarshalProto(data, m, proto.UnmarshalOptions{})
 	}
 	part := proto.UnmarshalOptions{Merge: true, AllowPartial: true}
@@ -69,6 +71,9 @@ func (f *largeField) unmarshal(data []byte, m proto.Message) error {
 		if err := unmarshalProto(data[f.end:], m, part); err != nil {
 			return err
 		}
+	}
+	if vt {
+		return nil
 	}
 	return proto.CheckInitialized(m)
 }

@@ -39,7 +39,7 @@ type Client struct {
 // NewClient returns a client for a connection. An invalid option fails every
 // call with CodeInvalidArgument and a message that names it.
 func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
-	c := &Client{nc: nc, out: publisher{nc: nc}}
+	c := &Client{nc: nc, out: publisher{nc: nc, online: true}}
 	c.options.maxMessageSize = defaultMaxMessageSize
 	c.options.clientTimeout = defaultClientTimeout
 	c.options.heartbeat = defaultHeartbeat
@@ -50,6 +50,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 		}
 		c.err = errors.Join(c.err, opt.applyClient(&c.options))
 	}
+	c.out.maxBatch = c.options.maxBatch
 	c.streams.heartbeat = c.options.heartbeat
 	c.streams.rootOf = func(m *method) string { return c.subjectsOf(m).root }
 	if len(c.options.interceptors) > 0 {
@@ -80,13 +81,13 @@ func (c *Client) Close() error {
 	return err
 }
 
-// open tells whether a call can be sent. The first one makes the subscription.
+// open tells whether calls are possible. The first one makes the subscription.
 func (c *Client) open() *Error {
-	if err := connectionError(c.nc); err != nil {
-		return err
-	}
 	if c.opened.Load() {
 		return c.refusal()
+	}
+	if err := connectionError(c.nc); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,6 +107,8 @@ func (c *Client) open() *Error {
 			w.answered(m)
 		case token[0] == streamToken[0]:
 			c.streams.deliver(m, token[1:])
+		case wire.IsBatch(m.Data):
+			b.deliverBatch(m)
 		default:
 			b.deliver(m)
 		}

@@ -196,7 +196,7 @@ func (s *stream) accept(m *nats.Msg) {
 		return
 	}
 	r := reply{msg: m}
-	if r.parse(s.id) && r.env.Flags&wire.FlagError != 0 {
+	if r.parse(m.Data, s.id) && r.env.Flags&wire.FlagError != 0 {
 		s.end(parseStatus(r.env.Body, r.env.Flags&wire.FlagNotRun != 0))
 	}
 }

@@ -1,7 +1,50 @@
 package rpc
 
+import (
+	"bytes"
+	"runtime"
+
+	"google.golang.org/protobuf/proto"
+)
+
 // OpenStreams is how many streams a client has in its table.
 func (c *Client) OpenStreams() int { return len(c.streams.all()) }
+
+// Waiters is how many waiters a client has made, and how many of them are free.
+func (c *Client) Waiters() (all, free int) {
+	for i := range c.inbox.free {
+		list := &c.inbox.free[i]
+		list.mu.Lock()
+		free += len(list.waiters)
+		list.mu.Unlock()
+	}
+	return len(*c.inbox.slots.Load()), free
+}
+
+// FreeLists is how many lists free waiters are spread over: each has as many
+// as calls that came to it at once.
+const FreeLists = freeLists
+
+// HoldRequests makes a client keep its requests until release has so many of
+// them, which then leave together.
+func (c *Client) HoldRequests() (release func(requests int)) {
+	c.out.mu.Lock()
+	c.out.leading = true
+	c.out.mu.Unlock()
+	return func(requests int) {
+		for c.HeldRequests() < requests {
+			runtime.Gosched()
+		}
+		c.out.lead()
+	}
+}
+
+// HeldRequests is how many requests wait to be published.
+func (c *Client) HeldRequests() int {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return len(c.out.queue)
+}
 
 // Open is how many streams and calls a server has in its tables.
 func (s *Server) Open() int {
@@ -12,4 +55,40 @@ func (s *Server) Open() int {
 		n += len(svc.calls.all())
 	}
 	return n
+}
+
+// UnmarshalResponse decodes as a client does.
+func UnmarshalResponse(data []byte, m proto.Message) error {
+	return CodecProto.unmarshal(data, m, minAlias)
+}
+
+// Poison is what PoisonPools writes: a byte that no encoding here has.
+const Poison = 0xff
+
+// PoisonPools takes n buffers and calls, as others would who need them next,
+// overwrites them, and puts them back. It returns false where a buffer has been
+// written to meanwhile: by somebody who had put it back.
+func PoisonPools(n int) bool {
+	taken, clean := make([]*buffer, n), true
+	for i := range taken {
+		taken[i] = takeBuffer()
+		poison(taken[i].b[:cap(taken[i].b)])
+		c := calls.Get().(*Call)
+		*c = Call{sent: true, streamed: true} // an owner that still has it meets a call without a method
+		calls.Put(c)
+	}
+	runtime.Gosched() // to whoever would write
+	for _, buf := range taken {
+		all := buf.b[:cap(buf.b)]
+		clean = clean && bytes.Count(all, []byte{Poison}) == len(all)
+		buf.putBack()
+	}
+	return clean
+}
+
+func poison(b []byte) {
+	b[0] = Poison
+	for n := 1; n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
+	}
 }

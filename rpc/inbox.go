@@ -64,6 +64,9 @@ type waiter struct {
 	root       string // where to ask whether the call is alive
 	strangers  int    // replies that were not natscall's
 	patience
+
+	followers []member // of the last batch that went under leading, a reply subject of this waiter
+	leading   string
 }
 
 // reply is what a call waits for: a message or a failure.
@@ -129,11 +132,11 @@ func (w *waiter) stop() (r reply, ok bool) {
 
 // release makes w, which has stopped waiting, available to other calls.
 func (w *waiter) release() {
-	w.mu.Lock()
-	if w.plain { // its replies carry no id: a second one must not meet the next call
-		w.renewLocked()
+	if w.plain { // only start changes it
+		w.mu.Lock()
+		w.renewLocked() // its replies carry no id: a second one must not meet the next call
+		w.mu.Unlock()
 	}
-	w.mu.Unlock()
 	w.list.mu.Lock()
 	w.list.waiters = append(w.list.waiters, w)
 	w.list.mu.Unlock()
@@ -145,16 +148,17 @@ func (b *inbox) deliver(m *nats.Msg) {
 	if w == nil {
 		return
 	}
+	if isNoResponders(m) {
+		w.unanswered(m.Subject, generation)
+		return
+	}
 	r := reply{msg: m}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.waiting || w.generation != generation {
 		return // late, or not ours
 	}
-	switch {
-	case isNoResponders(m):
-		r.err = failf(CodeUnavailable, NotRun, "no service answers on %q", w.to).because(nats.ErrNoResponders)
-	case w.plain && isPubAck(m), !w.plain && !r.parse(w.id):
+	if w.plain && isPubAck(m) || !w.plain && !r.parse(m.Data, w.id) {
 		w.strangers++ // such as the acknowledgement of a stream that listens: the answer may still come
 		return
 	}
@@ -162,15 +166,35 @@ func (b *inbox) deliver(m *nats.Msg) {
 	w.replies <- r
 }
 
-// parse reads the envelope of a response to the call id.
-func (r *reply) parse(id wire.ID) bool {
+// unanswered ends the calls to whose request "no responders" has come.
+func (w *waiter) unanswered(subject string, generation uint64) {
+	w.mu.Lock()
+	followers := w.takeFollowersLocked(subject)
+	if w.generation == generation {
+		w.noRespondersLocked()
+	}
+	w.mu.Unlock()
+	for _, f := range followers {
+		f.noResponders()
+	}
+}
+
+func (w *waiter) noRespondersLocked() {
+	if w.waiting {
+		w.waiting = false
+		w.replies <- reply{err: failf(CodeUnavailable, NotRun, "no service answers on %q", w.to).because(nats.ErrNoResponders)}
+	}
+}
+
+// parse reads data, the envelope of a response to the call id.
+func (r *reply) parse(data []byte, id wire.ID) bool {
 	var err error
-	if wire.IsFrame(r.msg.Data) {
-		r.accept, err = wire.ParseFrame(r.msg.Data)
+	if wire.IsFrame(data) {
+		r.accept, err = wire.ParseFrame(data)
 		got, _, acceptErr := wire.ParseAccept(&r.accept)
 		return err == nil && acceptErr == nil && r.accept.Kind == wire.KindAccept && got == id
 	}
-	r.env, err = wire.Parse(r.msg.Data)
+	r.env, err = wire.Parse(data)
 	return err == nil && r.env.Kind == wire.KindResponse && r.env.ID == id
 }
 

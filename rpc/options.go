@@ -50,6 +50,7 @@ type ServiceOption interface{ applyService(*serviceOptions) error }
 type clientOptions struct {
 	callOptions // the defaults of the calls
 	peerOptions
+	maxBatch int // bytes
 }
 
 type peerOptions struct {
@@ -217,6 +218,22 @@ func atLeastOne(name string, n int) error {
 		return fmt.Errorf("%s(%d): must be at least 1", name, n)
 	}
 	return nil
+}
+
+// WithBatching lets unary calls of the same method that are made at the same
+// time share a NATS message of at most so many bytes, and their answers
+// another: 16 KiB is a good bound. No call waits for others, and one that is alone, or larger,
+// travels as without the option. It is off by default, and for many small calls at once.
+//
+// Its price: a batch goes to one instance, so load is spread by batches and not by
+// calls; a NATS message that is lost costs all its calls; and a batch has several
+// answers, where NATS permissions (allow_responses: true) and service imports of
+// accounts allow one: they have to be set to more (max: 256, response_type: stream), or answers are lost.
+func WithBatching(maxBytes int) ClientOption {
+	return option{client: func(o *clientOptions) error {
+		o.maxBatch = maxBytes
+		return atLeastOne("WithBatching", maxBytes)
+	}}
 }
 
 // WithCodec sets the encoding of the messages. The default is CodecProto.

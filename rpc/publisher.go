@@ -13,13 +13,21 @@ import (
 // publishes all that has come, under few locks and with one write to the
 // socket. A lone message is published at once, by its own goroutine.
 type publisher struct {
-	nc   *nats.Conn
-	busy atomic.Int64 // calls in flight: whether waiting for others makes sense
+	nc       *nats.Conn
+	maxBatch int  // bytes of messages that share one; 0 where none do
+	online   bool // publish only while the connection is up: nats.go would keep the messages until it is
+	_        [64]byte
+	busy     atomic.Int64 // calls in flight: whether waiting for others makes sense
+	_        [64]byte     // every call changes busy, and nothing else on its cache line
 
-	mu      sync.Mutex
-	leading bool
-	queue   []outgoing
-	spare   []outgoing // the queue before, to be used again
+	mu       sync.Mutex
+	leading  bool   // a goroutine publishes, or is about to
+	yielding bool   // it lets others run before
+	yields   uint64 // so far
+	queue    []outgoing
+	spare    []outgoing // the queue before, to be used again
+
+	members []*outgoing // of a batch; of the goroutine that leads
 }
 
 // outgoing is a message to be published. Its buffer belongs to the publisher
@@ -28,25 +36,65 @@ type outgoing struct {
 	msg   nats.Msg
 	buf   *buffer
 	owner sender
+	batch batching
+	tag   uint64 // in a batch
 }
 
-// sender is told, by any goroutine, what became of a message that could not be published.
-type sender interface{ unsent(m *nats.Msg, err error) }
+// batching says whether a message may be an item of a batch.
+type batching uint8
+
+const (
+	batchNever batching = iota
+	batchMay            // of a client: alone it travels without
+	batchMust           // of a server: the request was an item
+)
+
+// sender is told, by any goroutine, what became of its message.
+type sender interface {
+	// unsent says that it could not be published.
+	unsent(m *nats.Msg, err error)
+	// leads says that it goes first in a batch, on its reply subject.
+	leads(batch []*outgoing)
+}
 
 // publish publishes a message, or leaves it to the goroutine that is publishing.
 func (p *publisher) publish(o outgoing) {
 	p.mu.Lock()
 	p.queue = append(p.queue, o)
-	if p.leading {
+	switch {
+	case !p.leading:
+		p.leading = true
+		if p.busy.Load() > 1 && !p.yieldLocked() {
+			return
+		}
+	case p.yielding && len(p.queue) >= enough:
+		p.yielding = false
+	default:
 		p.mu.Unlock()
 		return
 	}
-	p.leading = true
 	p.mu.Unlock()
-	if p.busy.Load() > 1 {
-		runtime.Gosched()
-	}
 	p.lead()
+}
+
+// enough messages are not waited for any more: their receivers could work on them.
+const enough = 32
+
+// yieldLocked lets other goroutines run, and add their messages. It returns
+// false, without the lock, when one of them has taken over.
+func (p *publisher) yieldLocked() bool {
+	p.yielding = true
+	p.yields++
+	mine := p.yields
+	p.mu.Unlock()
+	runtime.Gosched()
+	p.mu.Lock()
+	if !p.yielding || p.yields != mine {
+		p.mu.Unlock()
+		return false
+	}
+	p.yielding = false
+	return true
 }
 
 // lead publishes until nothing is left.
@@ -61,9 +109,7 @@ func (p *publisher) lead() {
 		}
 		p.queue, p.spare = p.spare, nil
 		p.mu.Unlock()
-		for i := range batch {
-			p.send(&batch[i])
-		}
+		p.sendAll(batch)
 		clear(batch)
 		p.mu.Lock()
 		p.spare = batch[:0]
@@ -71,12 +117,35 @@ func (p *publisher) lead() {
 	}
 }
 
-func (p *publisher) send(o *outgoing) {
-	err := publishMsg(p.nc, &o.msg)
-	if err != nil {
-		o.owner.unsent(&o.msg, err)
+func (p *publisher) sendAll(queue []outgoing) {
+	var offline *Error
+	if p.online {
+		offline = connectionError(p.nc)
 	}
-	o.buf.putBack()
+	for i := range queue {
+		switch o := &queue[i]; {
+		case offline != nil:
+			o.owner.unsent(&o.msg, offline)
+			o.buf.putBack()
+		case o.buf == nil: // went with one before it
+		case o.batch == batchNever, len(o.msg.Header) > 0 && o.batch == batchMay:
+			p.send(&o.msg, o)
+		default:
+			p.sendBatch(queue[i:])
+		}
+	}
+}
+
+// send publishes a message that carries o, or several.
+func (p *publisher) send(m *nats.Msg, carried ...*outgoing) {
+	err := publishMsg(p.nc, m)
+	for _, o := range carried {
+		if err != nil {
+			o.owner.unsent(&o.msg, err)
+		}
+		o.buf.putBack()
+		o.buf = nil
+	}
 }
 
 // publishMsg is nats.Conn.PublishMsg without the work for a header where there is none.

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,9 @@ type serverCall struct {
 	reply    string // subject, or "" where nobody wants an answer
 	id       wire.ID
 	plain    bool
+	batched  bool // the request was an item of a batch
 	codec    Codec
+	tag      uint64 // of that item
 	body     []byte
 	packed   bool         // body is compressed
 	accepts  Compression  // of the caller
@@ -73,8 +76,8 @@ func (c *serverCall) tellNotRun(e *Error) bool {
 	return e.execution == NotRun && c.endpoint.queueGroup != ""
 }
 
-// receive parses a request. An error means that it is to be refused with it.
-func (c *serverCall) receive(m *nats.Msg) *Error {
+// receive parses a request that came at a time. An error means that it is to be refused with it.
+func (c *serverCall) receive(m *nats.Msg, at time.Time) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.ctx.call = &c.call
 	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
@@ -86,7 +89,7 @@ func (c *serverCall) receive(m *nats.Msg) *Error {
 		timeout = c.endpoint.service.server.options.timeout
 	}
 	if timeout > 0 {
-		c.ctx.deadline = time.Now().Add(timeout)
+		c.ctx.deadline = at.Add(timeout)
 	}
 	return err
 }
@@ -96,6 +99,10 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 		return c.parsePlain(m)
 	}
 	e, err := wire.Parse(m.Data)
+	if wire.IsBatch(m.Data) {
+		_, err = wire.ParseBatch(m.Data)
+		err = cmp.Or(err, errBatchInBatch)
+	}
 	c.id, c.body, c.codec = e.ID, e.Body, Codec(e.Flags.Codec())
 	c.accepts, c.packed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
 	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
@@ -158,6 +165,8 @@ func (c *serverCall) decode() (proto.Message, error) {
 	return req, nil
 }
 
+var errBatchInBatch = errors.New("a batch within a batch")
+
 // hint helps those who send JSON that does not begin with the brace.
 func (c *serverCall) hint() string {
 	if c.plain && c.codec == CodecProto && json.Valid(c.body) {
@@ -170,7 +179,7 @@ func (c *serverCall) hint() string {
 func (c *serverCall) run() {
 	stats := &c.endpoint.stats
 	stats.running.Add(1)
-	started := time.Now()
+	started := clock()
 	returned := false
 	defer func() {
 		if !returned {
@@ -184,15 +193,18 @@ func (c *serverCall) run() {
 		stats.running.Add(-1)
 		c.endpoint.service.server.out.busy.Add(-1)
 	}()
+	if c.ctx.expired(started) {
+		c.ctx.expire()
+	}
 	err := c.serve()
 	returned = true
 	c.call.ended(asNil(err))
-	c.answer(err, time.Since(started))
+	c.answer(err, clock()-started)
 }
 
 // serve runs the interceptors and the handler.
 func (c *serverCall) serve() *Error {
-	if err := c.ctx.Err(); err != nil {
+	if err := c.ctx.ended(); err != nil {
 		return contextError(err, NotRun)
 	}
 	if c.stream != nil {
@@ -226,7 +238,7 @@ func handle(ctx context.Context, call *Call) error {
 
 // answerPanic answers a call whose handler did not return. recovered is nil after
 // runtime.Goexit, which nothing can stop.
-func (c *serverCall) answerPanic(recovered any, started time.Time) {
+func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 	what := "the handler ended its goroutine"
 	if recovered != nil {
 		what = "the handler panicked"
@@ -236,7 +248,7 @@ func (c *serverCall) answerPanic(recovered any, started time.Time) {
 	}
 	err := c.verdict(failf(CodeInternal, DidRun, "%s", what))
 	c.call.ended(err)
-	c.answer(err, time.Since(started))
+	c.answer(err, clock()-started)
 }
 
 // answer counts the call and sends its response, or its error. Only the first
@@ -324,6 +336,9 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 		buf.b[wire.FlagsOffset] |= buf.flags(c.accepts)
 	}
 	size := len(buf.b) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
+	if c.batched {
+		size += wire.BatchOverhead
+	}
 	if size <= smallestMaxPayload || c.reply == "" || c.stream != nil {
 		return false, nil
 	}
@@ -350,7 +365,11 @@ func (c *serverCall) send(buf *buffer) {
 		buf.putBack()
 		return
 	}
-	c.endpoint.service.server.out.publish(outgoing{nats.Msg{Subject: c.reply, Header: h, Data: buf.b}, buf, c})
+	o := outgoing{msg: nats.Msg{Subject: c.reply, Header: h, Data: buf.b}, buf: buf, owner: c}
+	if c.batched {
+		o.batch, o.tag = batchMust, c.tag
+	}
+	c.endpoint.service.server.out.publish(o)
 }
 
 // unsent tells the caller, as far as that is possible, that the response cannot be sent.
@@ -400,7 +419,7 @@ func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header)
 	if c.plain && c.tellNotRun(err) {
 		h[wire.NotRunHeader] = []string{"1"}
 	}
-	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: buf.b})
+	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.b)})
 }
 
 // appendStatus encodes an error as the body of the answer: in the codec of a

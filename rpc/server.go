@@ -54,7 +54,7 @@ var ErrServerStopped = errors.New("rpc: the server has been shut down")
 // NewServer returns a server for a connection. An invalid option is the
 // error of Register, Start and Run, with its name.
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
-	s := &Server{nc: nc, out: publisher{nc: nc}, turn: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &Server{nc: nc, out: publisher{nc: nc, maxBatch: maxAnswerBatch}, turn: make(chan struct{}, 1), ended: make(chan struct{})}
 	s.options = serverOptions{
 		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
 		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize, heartbeat: defaultHeartbeat},

@@ -62,7 +62,7 @@ func (c *serverCall) accept(to string) *Error {
 		s.end(failed)
 		return failed
 	}
-	m := nats.Msg{Subject: c.reply, Data: wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID)}
+	m := nats.Msg{Subject: c.reply, Data: c.answerBody(wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID))}
 	if err := publishMsg(s.nc, &m); err != nil {
 		failed := natsError(err, NotRun)
 		s.end(failed)

@@ -216,8 +216,15 @@ func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Sub
 // receive is the callback of an endpoint's subscription. It never blocks:
 // the call goes to a goroutine or the queue, or is refused.
 func (e *endpoint) receive(m *nats.Msg) {
-	c := &serverCall{endpoint: e}
-	err := c.receive(m)
+	if wire.IsBatch(m.Data) {
+		e.receiveBatch(m)
+		return
+	}
+	e.take(&serverCall{endpoint: e}, m, time.Now())
+}
+
+func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Time) {
+	err := c.receive(m, at)
 	e.stats.inFlight.Add(1)
 	if err != nil {
 		c.refuse(err)

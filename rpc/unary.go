@@ -140,10 +140,13 @@ func (a *attempt) run(ctx context.Context) *Error {
 	if err := a.client.open(); err != nil {
 		return err
 	}
-	switch a.call.method.kind {
-	case KindUnary:
-		return a.roundTrip(ctx)
-	case KindOneWay:
+	if a.call.method.kind == KindUnary {
+		return a.roundTrip(ctx) // its publisher looks at the connection
+	}
+	if err := connectionError(a.client.nc); err != nil {
+		return err
+	}
+	if a.call.method.kind == KindOneWay {
 		return a.publishOneWay()
 	}
 	return a.openAttempt(ctx)
@@ -170,9 +173,16 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		buf.putBack()
 		w.stop()
 		w.release()
+		if failed := connectionError(a.client.nc); failed != nil {
+			return failed
+		}
 		return a.largeRequest(ctx)
 	}
-	out.publish(outgoing{m, buf, w})
+	o := outgoing{msg: m, buf: buf, owner: w}
+	if out.maxBatch > 0 && !a.call.options.plain {
+		o.batch, o.tag = batchMay, uint64(w.slot)
+	}
+	out.publish(o)
 	r, err := a.wait(ctx, w)
 	strangers := w.strangers // nobody changes it any more
 	w.release()
@@ -296,6 +306,9 @@ func (w *waiter) unsent(m *nats.Msg, err error) {
 func unsentError(m *nats.Msg, err error) *Error {
 	if err == nil {
 		return nil
+	}
+	if e, ok := err.(*Error); ok {
+		return e
 	}
 	e := natsError(err, NotRun)
 	if errors.Is(err, nats.ErrMaxPayload) {

@@ -437,6 +437,7 @@ func TestInvalidCalls(t *testing.T) {
 		{"nil client option", dial(t, nc, nil), nil, rpc.CodeInvalidArgument, "option is nil"},
 		{"prefix", dial(t, nc, rpc.WithSubjectPrefix("a..b")), nil, rpc.CodeInvalidArgument, `"a..b"`},
 		{"limit", dial(t, nc, rpc.WithMaxMessageSize(0)), nil, rpc.CodeInvalidArgument, "WithMaxMessageSize(0)"},
+		{"batch", dial(t, nc, rpc.WithBatching(0)), nil, rpc.CodeInvalidArgument, "WithBatching(0)"},
 		{"interceptor", dial(t, nc, rpc.WithInterceptors(nil)), nil, rpc.CodeInvalidArgument, "WithInterceptors"},
 		{"codec", ok, []rpc.CallOption{rpc.WithCodec(9)}, rpc.CodeInvalidArgument, "codec_9"},
 		{"timeout", ok, []rpc.CallOption{rpc.WithTimeout(0)}, rpc.CodeInvalidArgument, "WithTimeout(0s)"},

@@ -107,6 +107,9 @@ func ParseID(s string) (id ID, ok bool) {
 	return id, err == nil
 }
 
+// IDOf returns the call id of an envelope that this side has written.
+func IDOf(envelope []byte) ID { return ID(envelope[idOffset:HeaderSize]) }
+
 // Envelope is a parsed envelope. Body aliases the parsed bytes.
 type Envelope struct {
 	Kind    Kind

@@ -108,3 +108,26 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// FuzzBatch: what is read of a batch is what the Append functions would write for it.
+func FuzzBatch(f *testing.F) {
+	f.Add(wire.AppendItem(wire.AppendItem(wire.AppendBatch(nil), 7, []byte("x")), 1<<62, nil))
+	f.Add([]byte{0, 1, 32, 0, 1, 9, 'x'})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := wire.ParseBatch(data)
+		if err != nil {
+			return
+		}
+		again := wire.AppendBatch(nil)
+		for tag, item := range b.Items() {
+			again = wire.AppendItem(again, tag, item)
+		}
+		if len(again) > len(data) { // varints may be longer than they need
+			t.Errorf("%x is read as %x", data, again)
+		}
+		second, err := wire.ParseBatch(again)
+		if err != nil || len(second) != len(again)-len(wire.AppendBatch(nil)) {
+			t.Errorf("%x is not read again: %v", again, err)
+		}
+	})
+}

@@ -47,6 +47,14 @@ func TestProtocolPage(t *testing.T) {
 }
 
 func parse(block []byte) (any, error) {
+	if wire.IsBatch(block) {
+		b, err := wire.ParseBatch(block)
+		items := map[uint64][]byte{}
+		for tag, item := range b.Items() {
+			items[tag] = item
+		}
+		return items, err
+	}
 	if wire.IsFrame(block) {
 		return wire.ParseFrame(block)
 	}
@@ -55,7 +63,7 @@ func parse(block []byte) (any, error) {
 
 type example struct {
 	bytes  []byte
-	parsed any // a wire.Envelope or wire.Frame
+	parsed any // a wire.Envelope or wire.Frame, or the items of a wire.Batch
 }
 
 // examples are what the page shows, by the names of its blocks.
@@ -69,6 +77,8 @@ func examples(t *testing.T) map[string]example {
 	draining := encode(t, &natscallv1.Status{Code: 14, Message: "server is draining"})
 	refused := wire.FlagError | wire.FlagNotRun
 	first := append(wire.AppendMessagePrefix(nil, len(message)), message...)
+	x := append(wire.AppendRequest(nil, id, wire.CodecProto, 0), encode(t, wrapperspb.String("x"))...)
+	empty := wire.AppendRequest(nil, second, wire.CodecProto, 0)
 	two := []byte("\x00\x00\x00\x00\x01x\x00\x00\x00\x00\x01y")
 	return map[string]example{
 		"request": {append(wire.AppendRequest(nil, id, wire.CodecProto, 2*time.Second), message...),
@@ -87,6 +97,8 @@ func examples(t *testing.T) map[string]example {
 			wire.Envelope{Kind: wire.KindAliveAnswer, ID: second, Body: []byte{}}},
 		"open": {wire.AppendOpen(nil, id, wire.CodecProto, 2*time.Second, wire.Open{Credit: 512 << 10, Data: first, Last: true}),
 			wire.Envelope{Kind: wire.KindOpen, Flags: wire.FlagHalfClose, ID: id, Timeout: 2 * time.Second, Body: append([]byte{0x80, 0x80, 0x20}, first...)}},
+		"batch": {wire.AppendItem(wire.AppendItem(wire.AppendBatch(nil), 7, x), 300, empty),
+			map[uint64][]byte{7: x, 300: empty}},
 		"accept":        {wire.AppendAccept(nil, id, 512<<10, "ABC"), wire.Frame{Kind: wire.KindAccept, Number: 512 << 10, Body: append(id[:], "ABC"...)}},
 		"data":          {append(wire.AppendFrame(nil, wire.KindData, 1), two...), wire.Frame{Kind: wire.KindData, Number: 1, Body: two}},
 		"end":           {wire.AppendFrame(nil, wire.KindEnd, 2), wire.Frame{Kind: wire.KindEnd, Number: 2, Body: []byte{}}},

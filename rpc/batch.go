@@ -1,0 +1,148 @@
+package rpc
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+const (
+	// maxAnswerBatch bounds the answers that share a NATS message, in bytes:
+	// about the read buffer of nats.go.
+	maxAnswerBatch = 32 << 10
+	// maxSearch is how far a publisher looks for messages to the same subject.
+	maxSearch = 256
+)
+
+// sendBatch publishes the first message of the queue together with those
+// behind it that may share its subject and fit.
+func (p *publisher) sendBatch(queue []outgoing) {
+	first := &queue[0]
+	if len(queue) == 1 && first.batch == batchMay {
+		p.send(&first.msg, first)
+		return
+	}
+	p.members = append(p.members[:0], first)
+	if len(first.msg.Header) == 0 { // a header is of one call
+		p.members = first.mates(p.members, queue[1:min(len(queue), maxSearch)], p.batchLimit())
+	}
+	if len(p.members) == 1 && first.batch == batchMay {
+		p.send(&first.msg, first)
+		return
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	buf.b = wire.AppendBatch(buf.b)
+	for _, o := range p.members {
+		buf.b = wire.AppendItem(buf.b, o.tag, o.msg.Data)
+	}
+	first.owner.leads(p.members)
+	p.send(&nats.Msg{Subject: first.msg.Subject, Reply: first.msg.Reply, Header: first.msg.Header, Data: buf.b}, p.members...)
+	clear(p.members)
+}
+
+// batchLimit is how many bytes a batch may have.
+func (p *publisher) batchLimit() int { return int(min(int64(p.maxBatch), p.nc.MaxPayload())) }
+
+// mates appends those of the queue that go into a batch with o.
+func (o *outgoing) mates(members []*outgoing, queue []outgoing, limit int) []*outgoing {
+	size := wire.BatchOverhead + len(o.msg.Data)
+	for i := range queue {
+		mate := &queue[i]
+		if mate.buf == nil || mate.batch == batchNever || len(mate.msg.Header) > 0 || mate.msg.Subject != o.msg.Subject {
+			continue
+		}
+		if more := wire.BatchOverhead + len(mate.msg.Data); size+more <= limit {
+			size += more
+			members = append(members, mate)
+		}
+	}
+	return members
+}
+
+// member is a call that travels in the batch of another one.
+type member struct {
+	waiter *waiter
+	id     wire.ID
+}
+
+// leads remembers the members of a batch, since "no responders" names none of
+// them: it comes to the reply subject of the first.
+func (w *waiter) leads(batch []*outgoing) {
+	followers := make([]member, 0, len(batch)-1)
+	for _, o := range batch[1:] {
+		followers = append(followers, member{o.owner.(*waiter), wire.IDOf(o.msg.Data)})
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.followers, w.leading = followers, batch[0].msg.Reply
+}
+
+// takeFollowersLocked returns the members of the batch that a "no responders" on subject concerns.
+func (w *waiter) takeFollowersLocked(subject string) []member {
+	if subject != w.leading {
+		return nil
+	}
+	followers := w.followers
+	w.followers, w.leading = nil, ""
+	return followers
+}
+
+// noResponders ends the call of a member, if it still waits.
+func (m member) noResponders() {
+	m.waiter.mu.Lock()
+	defer m.waiter.mu.Unlock()
+	if m.waiter.id == m.id {
+		m.waiter.noRespondersLocked()
+	}
+}
+
+// deliverBatch takes answers that share a NATS message. Each names its waiter by the tag.
+func (b *inbox) deliverBatch(m *nats.Msg) {
+	batch, err := wire.ParseBatch(m.Data)
+	if err != nil {
+		return // nobody's
+	}
+	slots := *b.slots.Load()
+	for tag, item := range batch.Items() {
+		if tag < uint64(len(slots)) {
+			slots[tag].deliverItem(m, item)
+		}
+	}
+}
+
+func (w *waiter) deliverItem(m *nats.Msg, item []byte) {
+	r := reply{msg: m}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting && !w.plain && r.parse(item, w.id) {
+		w.waiting = false
+		w.replies <- r
+	}
+}
+
+// receiveBatch takes requests that share a NATS message.
+func (e *endpoint) receiveBatch(m *nats.Msg) {
+	batch, err := wire.ParseBatch(m.Data)
+	now := time.Now()
+	if err != nil {
+		e.take(&serverCall{endpoint: e}, m, now) // which refuses it
+		return
+	}
+	for tag, item := range batch.Items() {
+		e.take(&serverCall{endpoint: e, batched: true, tag: tag}, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
+	}
+}
+
+// leads is for clients: a server's answers are not waited for.
+func (c *serverCall) leads([]*outgoing) {}
+
+// answerBody is the body of an answer: an item where the request was one.
+func (c *serverCall) answerBody(data []byte) []byte {
+	if !c.batched {
+		return data
+	}
+	return wire.AppendItem(wire.AppendBatch(nil), c.tag, data)
+}
