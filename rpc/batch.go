@@ -20,26 +20,25 @@ const (
 // behind it that may share its subject and fit.
 func (p *publisher) sendBatch(queue []outgoing) {
 	first := &queue[0]
-	if len(queue) == 1 && first.batch == batchMay {
-		p.send(&first.msg, first)
-		return
-	}
 	p.members = append(p.members[:0], first)
-	if len(first.msg.Header) == 0 { // a header is of one call
+	if len(first.header) == 0 { // a header is of one call
 		p.members = first.mates(p.members, queue[1:min(len(queue), maxSearch)], p.batchLimit())
 	}
 	if len(p.members) == 1 && first.batch == batchMay {
-		p.send(&first.msg, first)
+		p.send(first)
 		return
 	}
 	buf := takeBuffer()
 	defer buf.putBack()
 	buf.b = wire.AppendBatch(buf.b)
 	for _, o := range p.members {
-		buf.b = wire.AppendItem(buf.b, o.tag, o.msg.Data)
+		buf.b = wire.AppendItem(buf.b, o.tag, o.buf.b)
 	}
 	first.owner.leads(p.members)
-	p.send(&nats.Msg{Subject: first.msg.Subject, Reply: first.msg.Reply, Header: first.msg.Header, Data: buf.b}, p.members...)
+	err := publishMsg(p.nc, &nats.Msg{Subject: first.subject, Reply: first.reply, Header: first.header, Data: buf.b})
+	for _, o := range p.members {
+		o.sent(err)
+	}
 	clear(p.members)
 }
 
@@ -48,13 +47,13 @@ func (p *publisher) batchLimit() int { return int(min(int64(p.maxBatch), p.nc.Ma
 
 // mates appends those of the queue that go into a batch with o.
 func (o *outgoing) mates(members []*outgoing, queue []outgoing, limit int) []*outgoing {
-	size := wire.BatchOverhead + len(o.msg.Data)
+	size := wire.BatchOverhead + len(o.buf.b)
 	for i := range queue {
 		mate := &queue[i]
-		if mate.buf == nil || mate.batch == batchNever || len(mate.msg.Header) > 0 || mate.msg.Subject != o.msg.Subject {
+		if mate.buf == nil || mate.batch == batchNever || len(mate.header) > 0 || mate.subject != o.subject {
 			continue
 		}
-		if more := wire.BatchOverhead + len(mate.msg.Data); size+more <= limit {
+		if more := wire.BatchOverhead + len(mate.buf.b); size+more <= limit {
 			size += more
 			members = append(members, mate)
 		}
@@ -73,11 +72,11 @@ type member struct {
 func (w *waiter) leads(batch []*outgoing) {
 	followers := make([]member, 0, len(batch)-1)
 	for _, o := range batch[1:] {
-		followers = append(followers, member{o.owner.(*waiter), wire.IDOf(o.msg.Data)})
+		followers = append(followers, member{o.owner.(*waiter), wire.IDOf(o.buf.b)})
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.followers, w.leading = followers, batch[0].msg.Reply
+	w.followers, w.leading = followers, batch[0].reply
 }
 
 // takeFollowersLocked returns the members of the batch that a "no responders" on subject concerns.

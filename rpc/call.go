@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -12,7 +13,13 @@ import (
 // and not after the call has ended.
 type Call struct {
 	method   *method
+	options  *callOptions // of a client's call
+	served   *serverCall  // of a server's call: where the request still has to be decoded
+	stream   *stream      // of a client's streaming call, once it is open
+	hooks    *callHooks   // nil where there is none
 	onServer bool
+	sent     bool // a client has sent it, or tried to
+	streamed bool // a client's stream has it, and may have it longer than the call
 
 	header          Header // of the request
 	responseHeader  Header
@@ -20,16 +27,35 @@ type Call struct {
 
 	request  proto.Message
 	response proto.Message
+}
 
-	options *callOptions // of a client's call
-	sent    bool         // a client has sent it, or tried to
-	served  *serverCall  // of a server's call: where the request still has to be decoded
-	stream  *stream      // of a client's streaming call, once it is open
-
-	streamed bool // a client's stream has it, and may have it longer than the call
-
+// callHooks are what interceptors want to see of a call.
+type callHooks struct {
 	onSend, onReceive func(proto.Message) error
 	onEnd             []func(error)
+}
+
+func (c *Call) hooked() *callHooks {
+	if c.hooks == nil {
+		c.hooks = new(callHooks)
+	}
+	return c.hooks
+}
+
+// sending runs what OnSend has collected.
+func (c *Call) sending(m proto.Message) error {
+	if c.hooks == nil || c.hooks.onSend == nil {
+		return nil
+	}
+	return c.hooks.onSend(m)
+}
+
+// received runs what OnReceive has collected.
+func (c *Call) received(m proto.Message) error {
+	if c.hooks == nil || c.hooks.onReceive == nil {
+		return nil
+	}
+	return c.hooks.onReceive(m)
 }
 
 // Method returns the full name of the method, as in "/order.v1.OrderService/PlaceOrder".
@@ -109,12 +135,12 @@ func (c *Call) streamsIn() bool {
 
 // OnSend makes f see each message of a stream before it is sent on this
 // side; its error is that of Send. A single request or response is none of them: see Request and Response. Call it before next. Several are called in their order.
-func (c *Call) OnSend(f func(proto.Message) error) { c.onSend = both(c.onSend, f) }
+func (c *Call) OnSend(f func(proto.Message) error) { c.hooked().onSend = both(c.hooked().onSend, f) }
 
 // OnReceive makes f see each message of a stream after it was received on this
 // side, and the response of a client's stream, which Response does not have; its error is that of Recv.
 // Call it before next. On a bidirectional stream f may run while that of OnSend does.
-func (c *Call) OnReceive(f func(proto.Message) error) { c.onReceive = both(c.onReceive, f) }
+func (c *Call) OnReceive(f func(proto.Message) error) { c.hooked().onReceive = both(c.hooked().onReceive, f) }
 
 func both(f, g func(proto.Message) error) func(proto.Message) error {
 	if f == nil {
@@ -132,12 +158,15 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 // whatever goroutine ends it: f must not block, and not close the client or server. It is there because
 // a client's stream goes on after next has returned, which opens it, until the end has been received,
 // or the stream is closed, or ctx ends. For other calls next returns at the same time. Call it before next.
-func (c *Call) OnEnd(f func(error)) { c.onEnd = append(c.onEnd, f) }
+func (c *Call) OnEnd(f func(error)) { c.hooked().onEnd = append(c.hooked().onEnd, f) }
 
 // ended runs what OnEnd has collected. err is nil after a clean end.
 func (c *Call) ended(err error) {
-	for i := len(c.onEnd) - 1; i >= 0; i-- {
-		c.onEnd[i](err)
+	if c.hooks == nil {
+		return
+	}
+	for _, f := range slices.Backward(c.hooks.onEnd) {
+		f(err)
 	}
 }
 

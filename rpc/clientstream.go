@@ -46,7 +46,7 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	case call.stream == nil:
 		err = failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
 	default:
-		if len(call.onEnd) > 0 {
+		if call.hooks != nil && len(call.hooks.onEnd) > 0 {
 			call.stream.notify(ctx, call.ended)
 		}
 		return call.stream, nil
@@ -144,7 +144,7 @@ func (a *attempt) publishOpen(s *stream) *Error {
 	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.codec), a.left, o)
 	m.Data[wire.FlagsOffset] |= byte(wire.Compression(s.compression).Flags())
 	s.mu.Unlock()
-	return unsentError(&m, publishMsg(a.client.nc, &m))
+	return unsentError(len(m.Data), m.Header, publishMsg(a.client.nc, &m))
 }
 
 // awaitOpen waits until the stream is open, or over.

@@ -111,9 +111,10 @@ func (e *endpoint) metadata() map[string]string {
 func (s *service) statistics() micro.Stats {
 	stats := micro.Stats{ServiceIdentity: s.identity, Type: micro.StatsResponseType, Started: s.started}
 	stats.Endpoints = make([]*micro.EndpointStats, 0, len(s.endpoints))
+	load := s.load()
 	for _, e := range s.endpoints {
 		one := &micro.EndpointStats{Name: e.method.Name, Subject: e.subject, QueueGroup: e.queueGroup}
-		e.stats.snapshot(one)
+		e.stats.snapshot(one, load[e])
 		stats.Endpoints = append(stats.Endpoints, one)
 	}
 	return stats

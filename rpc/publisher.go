@@ -30,14 +30,16 @@ type publisher struct {
 	members []*outgoing // of a batch; of the goroutine that leads
 }
 
-// outgoing is a message to be published. Its buffer belongs to the publisher
+// outgoing is a message to be published. Its buffer, which has the data, belongs to the publisher
 // until it is published, and then goes back to the pool.
 type outgoing struct {
-	msg   nats.Msg
-	buf   *buffer
-	owner sender
-	batch batching
-	tag   uint64 // in a batch
+	subject string
+	reply   string
+	header  nats.Header
+	buf     *buffer
+	owner   sender
+	batch   batching
+	tag     uint64 // in a batch
 }
 
 // batching says whether a message may be an item of a batch.
@@ -52,7 +54,7 @@ const (
 // sender is told, by any goroutine, what became of its message.
 type sender interface {
 	// unsent says that it could not be published.
-	unsent(m *nats.Msg, err error)
+	unsent(o *outgoing, err error)
 	// leads says that it goes first in a batch, on its reply subject.
 	leads(batch []*outgoing)
 }
@@ -125,36 +127,46 @@ func (p *publisher) sendAll(queue []outgoing) {
 	for i := range queue {
 		switch o := &queue[i]; {
 		case offline != nil:
-			o.owner.unsent(&o.msg, offline)
-			o.buf.putBack()
+			o.sent(offline)
 		case o.buf == nil: // went with one before it
-		case o.batch == batchNever, len(o.msg.Header) > 0 && o.batch == batchMay:
-			p.send(&o.msg, o)
+		case o.batch == batchNever, len(o.header) > 0 && o.batch == batchMay:
+			p.send(o)
 		default:
 			p.sendBatch(queue[i:])
 		}
 	}
 }
 
-// send publishes a message that carries o, or several.
-func (p *publisher) send(m *nats.Msg, carried ...*outgoing) {
-	err := publishMsg(p.nc, m)
-	for _, o := range carried {
-		if err != nil {
-			o.owner.unsent(&o.msg, err)
-		}
-		o.buf.putBack()
-		o.buf = nil
+// send publishes a message as it is.
+func (p *publisher) send(o *outgoing) {
+	if len(o.header) > 0 {
+		o.sent(p.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: o.reply, Header: o.header, Data: o.buf.b}))
+		return
 	}
+	o.sent(publish(p.nc, o.subject, o.reply, o.buf.b))
+}
+
+// sent ends the way of a message.
+func (o *outgoing) sent(err error) {
+	if err != nil {
+		o.owner.unsent(o, err)
+	}
+	o.buf.putBack()
+	o.buf = nil
+}
+
+// publish publishes a message without a header; reply may be "".
+func publish(nc *nats.Conn, subject, reply string, data []byte) error {
+	if reply == "" {
+		return nc.Publish(subject, data)
+	}
+	return nc.PublishRequest(subject, reply, data)
 }
 
 // publishMsg is nats.Conn.PublishMsg without the work for a header where there is none.
 func publishMsg(nc *nats.Conn, m *nats.Msg) error {
-	switch {
-	case len(m.Header) > 0:
+	if len(m.Header) > 0 {
 		return nc.PublishMsg(m)
-	case m.Reply != "":
-		return nc.PublishRequest(m.Subject, m.Reply, m.Data)
 	}
-	return nc.Publish(m.Subject, m.Data)
+	return publish(nc, m.Subject, m.Reply, m.Data)
 }

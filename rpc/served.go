@@ -36,7 +36,9 @@ type serverCall struct {
 	stream   *stream      // where the messages travel, if not in body
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 
+	running  atomic.Bool
 	answered atomic.Bool
+	chained  *serverCall // the next one in its chain of the table
 }
 
 // Whether the handler of a call is called is decided once: by whoever calls
@@ -177,8 +179,7 @@ func (c *serverCall) hint() string {
 
 // run serves the call on the current goroutine.
 func (c *serverCall) run() {
-	stats := &c.endpoint.stats
-	stats.running.Add(1)
+	c.running.Store(true)
 	started := clock()
 	returned := false
 	defer func() {
@@ -190,7 +191,6 @@ func (c *serverCall) run() {
 			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 		}
 		c.endpoint.service.calls.remove(c.id)
-		stats.running.Add(-1)
 		c.endpoint.service.server.out.busy.Add(-1)
 	}()
 	if c.ctx.expired(started) {
@@ -291,7 +291,6 @@ func (c *serverCall) refuse(err *Error) {
 	if !c.answered.CompareAndSwap(false, true) {
 		return
 	}
-	c.endpoint.stats.inFlight.Add(-1)
 	c.endpoint.stats.countRefused(err)
 	if c.stream != nil && c.stream.accepted() {
 		c.stream.endNow(err)
@@ -305,7 +304,6 @@ func (c *serverCall) refuse(err *Error) {
 }
 
 func (c *serverCall) count(err *Error, took time.Duration) {
-	c.endpoint.stats.inFlight.Add(-1)
 	c.endpoint.stats.count(err, took)
 }
 
@@ -365,7 +363,7 @@ func (c *serverCall) send(buf *buffer) {
 		buf.putBack()
 		return
 	}
-	o := outgoing{msg: nats.Msg{Subject: c.reply, Header: h, Data: buf.b}, buf: buf, owner: c}
+	o := outgoing{subject: c.reply, header: h, buf: buf, owner: c}
 	if c.batched {
 		o.batch, o.tag = batchMust, c.tag
 	}
@@ -373,10 +371,10 @@ func (c *serverCall) send(buf *buffer) {
 }
 
 // unsent tells the caller, as far as that is possible, that the response cannot be sent.
-func (c *serverCall) unsent(m *nats.Msg, err error) {
+func (c *serverCall) unsent(o *outgoing, err error) {
 	failed := natsError(err, DidRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		failed.message = fmt.Sprintf("the response has %d bytes and headers, more than the NATS server's max_payload", len(m.Data))
+		failed.message = fmt.Sprintf("the response has %d bytes and headers, more than the NATS server's max_payload", len(o.buf.b))
 	}
 	buf := takeBuffer()
 	defer buf.putBack()

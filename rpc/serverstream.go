@@ -222,10 +222,8 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if err := p.c.ctx.Err(); err != nil {
 		return contextError(err, MayHaveRun)
 	}
-	if hook := p.c.call.onSend; hook != nil {
-		if err := hook(m); err != nil {
-			return err
-		}
+	if err := p.c.call.sending(m); err != nil {
+		return err
 	}
 	buf := takeBuffer()
 	defer buf.putBack()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"sync/atomic"
@@ -107,6 +108,7 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 	if err := errors.Join(desc.check(), wire.CheckSubject(svc.root)); err != nil {
 		return nil, err
 	}
+	svc.calls.seed = rand.Uint64()
 	svc.pool = newPool(svc.options.concurrency, svc.options.queue)
 	svc.streams = newPool(svc.options.streams, 0)
 	svc.drainStarted = make(chan struct{})
@@ -225,14 +227,12 @@ func (e *endpoint) receive(m *nats.Msg) {
 
 func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Time) {
 	err := c.receive(m, at)
-	e.stats.inFlight.Add(1)
 	if err != nil {
 		c.refuse(err)
 		return
 	}
 	switch e.service.calls.add(c) {
 	case addedDuplicate:
-		e.stats.inFlight.Add(-1)
 		e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id)
 		return
 	case addedCancelled:

@@ -15,8 +15,6 @@ import (
 // endpointStats counts the requests of an endpoint. Every request is counted
 // before its answer is sent, so who has the answers finds the calls in the numbers.
 type endpointStats struct {
-	inFlight  atomic.Int64 // queued and running
-	running   atomic.Int64
 	requests  atomic.Int64
 	errors    atomic.Int64
 	shed      atomic.Int64
@@ -59,10 +57,29 @@ type endpointData struct {
 	Codes    map[string]int64 `json:"codes"`
 }
 
-func (s *endpointStats) data() json.RawMessage {
-	running, inFlight := s.running.Load(), s.inFlight.Load()
+// endpointLoad is how many calls of an endpoint there are now.
+type endpointLoad struct{ inFlight, queued int64 }
+
+// load counts the calls that are not answered yet.
+func (s *service) load() map[*endpoint]endpointLoad {
+	all := map[*endpoint]endpointLoad{}
+	for _, c := range s.calls.all() {
+		if c.answered.Load() {
+			continue
+		}
+		l := all[c.endpoint]
+		l.inFlight++
+		if !c.running.Load() {
+			l.queued++
+		}
+		all[c.endpoint] = l
+	}
+	return all
+}
+
+func (s *endpointStats) data(load endpointLoad) json.RawMessage {
 	d := endpointData{
-		InFlight: inFlight, Queued: max(0, inFlight-running), Shed: s.shed.Load(),
+		InFlight: load.inFlight, Queued: load.queued, Shed: s.shed.Load(),
 		P50: milliseconds(s.times.quantile(0.50)), P99: milliseconds(s.times.quantile(0.99)),
 		Codes: map[string]int64{},
 	}
@@ -78,7 +95,7 @@ func (s *endpointStats) data() json.RawMessage {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // snapshot fills the numbers of micro's own structure.
-func (s *endpointStats) snapshot(out *micro.EndpointStats) {
+func (s *endpointStats) snapshot(out *micro.EndpointStats, load endpointLoad) {
 	requests := s.requests.Load()
 	out.NumRequests = int(requests)
 	out.NumErrors = int(min(s.errors.Load(), requests))
@@ -89,7 +106,7 @@ func (s *endpointStats) snapshot(out *micro.EndpointStats) {
 	if text := s.lastError.Load(); text != nil {
 		out.LastError = *text
 	}
-	out.Data = s.data()
+	out.Data = s.data(load)
 }
 
 // histogram counts durations from a microsecond to an hour in buckets that

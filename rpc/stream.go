@@ -101,10 +101,8 @@ func (s *stream) sendMessage(m proto.Message) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	if hook := s.call.onSend; hook != nil {
-		if err := hook(m); err != nil {
-			return err
-		}
+	if err := s.call.sending(m); err != nil {
+		return err
 	}
 	buf := takeBuffer()
 	defer buf.putBack()
@@ -208,8 +206,8 @@ func (s *stream) recvMessage(m proto.Message) error {
 	}
 	// The request and the response of the shapes that have one are no messages of a
 	// stream, but there is no other way to see the response of a client's stream.
-	if hook := s.call.onReceive; hook != nil && (s.call.streamsIn() || s.call.method.kind == KindClientStream) {
-		return hook(m)
+	if s.call.streamsIn() || s.call.method.kind == KindClientStream {
+		return s.call.received(m)
 	}
 	return nil
 }

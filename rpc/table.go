@@ -1,16 +1,19 @@
 package rpc
 
 import (
+	"encoding/binary"
 	"sync"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // callTable has the calls of a service that are queued or running, by id:
-// for cancels, alive queries and the end of the server. Its parts keep calls
-// from meeting at one lock.
+// for cancels, alive queries, statistics and the end of the server. Its parts keep calls
+// from meeting at one lock. The calls themselves are the links of its
+// chains: adding one allocates nothing.
 type callTable struct {
 	parts [16]callTablePart
+	seed  uint64 // that no caller knows, so that none can fill one chain
 }
 
 // maxCancelled is how many cancels of unknown calls a part remembers: a
@@ -19,13 +22,50 @@ const maxCancelled = 64
 
 type callTablePart struct {
 	mu        sync.Mutex
-	calls     map[wire.ID]*serverCall
+	chains    []*serverCall // as many as a power of two, at least one for two calls
+	calls     int
 	cancelled map[wire.ID]struct{}
 	order     [maxCancelled]wire.ID // of cancelled, oldest at next
 	next      int
 }
 
-func (t *callTable) part(id wire.ID) *callTablePart { return &t.parts[id[0]%16] }
+// part returns where a call belongs, and its hash.
+func (t *callTable) part(id wire.ID) (*callTablePart, uint64) {
+	hash := (binary.LittleEndian.Uint64(id[:8]) ^ t.seed) * 0x9e3779b97f4a7c15 // the multiplier of Fibonacci hashing: the upper bits depend on all
+	return &t.parts[hash>>60], hash >> 16
+}
+
+// find returns the link that points to the call, or to where it would be added.
+func (p *callTablePart) find(id wire.ID, hash uint64) **serverCall {
+	link := &p.chains[hash&uint64(len(p.chains)-1)]
+	for *link != nil && (*link).id != id {
+		link = &(*link).chained
+	}
+	return link
+}
+
+// get returns the call, or nil.
+func (p *callTablePart) get(id wire.ID, hash uint64) *serverCall {
+	if p.calls == 0 {
+		return nil
+	}
+	return *p.find(id, hash)
+}
+
+// grow makes twice as many chains.
+func (t *callTable) grow(p *callTablePart) {
+	old := p.chains
+	p.chains = make([]*serverCall, max(8, 2*len(old)))
+	for _, c := range old {
+		for c != nil {
+			next := c.chained
+			_, hash := t.part(c.id)
+			c.chained = nil
+			*p.find(c.id, hash) = c
+			c = next
+		}
+	}
+}
 
 // added is what add found out about a call.
 type added uint8
@@ -37,7 +77,7 @@ const (
 )
 
 func (t *callTable) add(c *serverCall) added {
-	p := t.part(c.id)
+	p, hash := t.part(c.id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.cancelled) > 0 {
@@ -45,29 +85,39 @@ func (t *callTable) add(c *serverCall) added {
 			return addedCancelled
 		}
 	}
-	if _, ok := p.calls[c.id]; ok {
+	if p.calls >= 2*len(p.chains) {
+		t.grow(p)
+	}
+	link := p.find(c.id, hash)
+	if *link != nil {
 		return addedDuplicate
 	}
-	if p.calls == nil {
-		p.calls = map[wire.ID]*serverCall{}
-	}
-	p.calls[c.id] = c
+	*link = c
+	p.calls++
 	return addedNew
 }
 
+// remove takes out a call, if it is there.
 func (t *callTable) remove(id wire.ID) {
-	p := t.part(id)
+	p, hash := t.part(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.calls, id)
+	if p.calls == 0 {
+		return
+	}
+	if link := p.find(id, hash); *link != nil {
+		c := *link
+		*link, c.chained = c.chained, nil
+		p.calls--
+	}
 }
 
 // cancelled returns the call whose caller has gone, or nil.
 func (t *callTable) cancelled(id wire.ID) *serverCall {
-	p := t.part(id)
+	p, hash := t.part(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c := p.calls[id]; c != nil {
+	if c := p.get(id, hash); c != nil {
 		return c
 	}
 	if p.cancelled == nil {
@@ -81,10 +131,10 @@ func (t *callTable) cancelled(id wire.ID) *serverCall {
 }
 
 func (t *callTable) has(id wire.ID) bool {
-	p := t.part(id)
+	p, hash := t.part(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.calls[id] != nil
+	return p.get(id, hash) != nil
 }
 
 // all returns the calls that are there now.
@@ -92,8 +142,10 @@ func (t *callTable) all() (calls []*serverCall) {
 	for i := range t.parts {
 		p := &t.parts[i]
 		p.mu.Lock()
-		for _, c := range p.calls {
-			calls = append(calls, c)
+		for _, c := range p.chains {
+			for ; c != nil; c = c.chained {
+				calls = append(calls, c)
+			}
 		}
 		p.mu.Unlock()
 	}

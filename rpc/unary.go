@@ -178,7 +178,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		}
 		return a.largeRequest(ctx)
 	}
-	o := outgoing{msg: m, buf: buf, owner: w}
+	o := outgoing{subject: m.Subject, reply: m.Reply, header: m.Header, buf: buf, owner: w}
 	if out.maxBatch > 0 && !a.call.options.plain {
 		o.batch, o.tag = batchMay, uint64(w.slot)
 	}
@@ -288,22 +288,22 @@ func (a *attempt) publishOneWay() *Error {
 		return failed
 	}
 	defer buf.putBack()
-	return unsentError(&m, publishMsg(a.client.nc, &m))
+	return unsentError(len(m.Data), m.Header, publishMsg(a.client.nc, &m))
 }
 
 // unsent ends the call whose request could not be published, unless it has ended.
-func (w *waiter) unsent(m *nats.Msg, err error) {
-	failed := unsentError(m, err)
+func (w *waiter) unsent(o *outgoing, err error) {
+	failed := unsentError(len(o.buf.b), o.header, err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.waiting && w.subject == m.Reply { // a call that ended without a reply has left its reply subject
+	if w.waiting && w.subject == o.reply { // a call that ended without a reply has left its reply subject
 		w.waiting = false
 		w.replies <- reply{err: failed}
 	}
 }
 
 // unsentError is the error of a request that could not be published.
-func unsentError(m *nats.Msg, err error) *Error {
+func unsentError(size int, header nats.Header, err error) *Error {
 	if err == nil {
 		return nil
 	}
@@ -312,7 +312,7 @@ func unsentError(m *nats.Msg, err error) *Error {
 	}
 	e := natsError(err, NotRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		e.message = fmt.Sprintf("the request has %d bytes and %d of headers, more than the NATS server's max_payload", len(m.Data), headerSize(m.Header))
+		e.message = fmt.Sprintf("the request has %d bytes and %d of headers, more than the NATS server's max_payload", size, headerSize(header))
 	}
 	return e
 }
