@@ -48,7 +48,7 @@ func (p *pool) submit(c *serverCall) bool {
 func (p *pool) queuedLocked() int { return len(p.queue) - p.head }
 
 func (p *pool) enqueueLocked(c *serverCall) {
-	if p.head > 0 && len(p.queue) == cap(p.queue) { // move instead of growing
+	if len(p.queue) == cap(p.queue) && p.head > len(p.queue)/2 { // move instead of growing
 		n := copy(p.queue, p.queue[p.head:])
 		clear(p.queue[n:])
 		p.queue, p.head = p.queue[:n], 0

@@ -20,12 +20,10 @@ type publisher struct {
 	busy     atomic.Int64 // calls in flight: whether waiting for others makes sense
 	_        [64]byte     // every call changes busy, and nothing else on its cache line
 
-	mu       sync.Mutex
-	leading  bool   // a goroutine publishes, or is about to
-	yielding bool   // it lets others run before
-	yields   uint64 // so far
-	queue    []outgoing
-	spare    []outgoing // the queue before, to be used again
+	mu      sync.Mutex
+	leading bool // a goroutine publishes, or is about to
+	queue   []outgoing
+	spare   []outgoing // the queue before, to be used again
 
 	members []*outgoing // of a batch; of the goroutine that leads
 }
@@ -63,40 +61,16 @@ type sender interface {
 func (p *publisher) publish(o outgoing) {
 	p.mu.Lock()
 	p.queue = append(p.queue, o)
-	switch {
-	case !p.leading:
-		p.leading = true
-		if p.busy.Load() > 1 && !p.yieldLocked() {
-			return
-		}
-	case p.yielding && len(p.queue) >= enough:
-		p.yielding = false
-	default:
+	if p.leading {
 		p.mu.Unlock()
 		return
 	}
+	p.leading = true
 	p.mu.Unlock()
-	p.lead()
-}
-
-// enough messages are not waited for any more: their receivers could work on them.
-const enough = 32
-
-// yieldLocked lets other goroutines run, and add their messages. It returns
-// false, without the lock, when one of them has taken over.
-func (p *publisher) yieldLocked() bool {
-	p.yielding = true
-	p.yields++
-	mine := p.yields
-	p.mu.Unlock()
-	runtime.Gosched()
-	p.mu.Lock()
-	if !p.yielding || p.yields != mine {
-		p.mu.Unlock()
-		return false
+	if p.busy.Load() > 1 {
+		runtime.Gosched()
 	}
-	p.yielding = false
-	return true
+	p.lead()
 }
 
 // lead publishes until nothing is left.

@@ -13,7 +13,7 @@ import (
 )
 
 // connectGo is Connect over HTTP/2 without TLS, without a broker.
-var connectGo = system{name: "connect", streams: true, serve: serveConnect, dial: dialConnect}
+var connectGo = system{name: "connect", streams: true, aside: true, serve: serveConnect, dial: dialConnect}
 
 // cleartext is HTTP/2 only, which bidirectional streams need.
 func cleartext() *http.Protocols {
@@ -41,15 +41,15 @@ func (connectService) Echo(_ context.Context, req *connect.Request[message]) (*c
 }
 
 func (connectService) Download(_ context.Context, req *connect.Request[comparev1.DownloadRequest], s *connect.ServerStream[message]) error {
-	return handleDownload(req.Msg, s.Send)
+	return handleDownload(req.Msg, sendData(s.Send))
 }
 
 func (connectService) Upload(_ context.Context, s *connect.ClientStream[message]) (*connect.Response[comparev1.UploadResponse], error) {
-	res, err := handleUpload(pull(s))
+	received, err := handleUpload(pull(s))
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(res), nil
+	return connect.NewResponse(&comparev1.UploadResponse{Received: received}), nil
 }
 
 func (connectService) Chat(_ context.Context, s *connect.BidiStream[message, message]) error {
@@ -61,7 +61,7 @@ func pull(s interface {
 	Receive() bool
 	Msg() *message
 	Err() error
-}) receive {
+}) func() (*message, error) {
 	return func() (*message, error) {
 		if s.Receive() {
 			return s.Msg(), nil
@@ -102,7 +102,7 @@ func (p connectPeer) download(ctx context.Context, size int, count uint64, got f
 
 func (p connectPeer) upload(ctx context.Context, next func() []byte) (uint64, error) {
 	s := p.client.Upload(ctx)
-	if err := sendAll(s.Send, next); err != nil {
+	if err := sendAll(sendData(s.Send), next); err != nil {
 		return 0, err
 	}
 	res, err := s.CloseAndReceive()
@@ -114,5 +114,5 @@ func (p connectPeer) upload(ctx context.Context, next func() []byte) (uint64, er
 
 func (p connectPeer) chat(ctx context.Context) (exchange, error) {
 	s := p.client.Chat(ctx)
-	return talk(s.Send, s.Receive), nil
+	return talk(sendData(s.Send), s.Receive), nil
 }

@@ -36,15 +36,15 @@ func (drpcService) Echo(_ context.Context, req *message) (*message, error) {
 }
 
 func (drpcService) Download(req *comparev1.DownloadRequest, s comparev1.DRPCCompareService_DownloadStream) error {
-	return handleDownload(req, s.Send)
+	return handleDownload(req, sendData(s.Send))
 }
 
 func (drpcService) Upload(s comparev1.DRPCCompareService_UploadStream) error {
-	res, err := handleUpload(s.Recv)
+	received, err := handleUpload(s.Recv)
 	if err != nil {
 		return err
 	}
-	return s.SendAndClose(res)
+	return s.SendAndClose(&comparev1.UploadResponse{Received: received})
 }
 
 func (drpcService) Chat(s comparev1.DRPCCompareService_ChatStream) error {
@@ -87,7 +87,7 @@ func (p drpcPeer) upload(ctx context.Context, next func() []byte) (uint64, error
 	if err != nil {
 		return 0, err
 	}
-	if err := sendAll(s.Send, next); err != nil {
+	if err := sendAll(sendData(s.Send), next); err != nil {
 		return 0, err
 	}
 	res, err := s.CloseAndRecv()
@@ -99,5 +99,5 @@ func (p drpcPeer) chat(ctx context.Context) (exchange, error) {
 	if err != nil {
 		return nil, err
 	}
-	return talk(s.Send, s.Recv), nil
+	return talk(sendData(s.Send), s.Recv), nil
 }

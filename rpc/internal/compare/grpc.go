@@ -36,15 +36,15 @@ func (grpcService) Echo(_ context.Context, req *message) (*message, error) {
 }
 
 func (grpcService) Download(req *comparev1.DownloadRequest, s grpc.ServerStreamingServer[message]) error {
-	return handleDownload(req, s.Send)
+	return handleDownload(req, sendData(s.Send))
 }
 
 func (grpcService) Upload(s grpc.ClientStreamingServer[message, comparev1.UploadResponse]) error {
-	res, err := handleUpload(s.Recv)
+	received, err := handleUpload(s.Recv)
 	if err != nil {
 		return err
 	}
-	return s.SendAndClose(res)
+	return s.SendAndClose(&comparev1.UploadResponse{Received: received})
 }
 
 func (grpcService) Chat(s grpc.BidiStreamingServer[message, message]) error {
@@ -83,7 +83,7 @@ func (p grpcPeer) upload(ctx context.Context, next func() []byte) (uint64, error
 	if err != nil {
 		return 0, err
 	}
-	if err := sendAll(s.Send, next); err != nil {
+	if err := sendAll(sendData(s.Send), next); err != nil {
 		return 0, err
 	}
 	res, err := s.CloseAndRecv()
@@ -95,5 +95,5 @@ func (p grpcPeer) chat(ctx context.Context) (exchange, error) {
 	if err != nil {
 		return nil, err
 	}
-	return talk(s.Send, s.Recv), nil
+	return talk(sendData(s.Send), s.Recv), nil
 }

@@ -16,14 +16,20 @@ type load struct {
 	ended  atomic.Bool
 	gauges []*gauge
 	wg     sync.WaitGroup
+
+	latencies [histograms]histogram
 }
+
+// histograms are shared by the callers: one for each of 100,000 would take more memory than the calls, and a single
+// one would be fought for.
+const histograms = 16
 
 // startLoad starts the callers. Each has a context with a deadline after limit, which ends what hangs. They end by stop.
 func startLoad(p peer, w workload, count int, limit time.Duration) *load {
 	l := &load{count: count}
 	l.open.Store(count > 0) // the window is all of them
 	for i := range w.Callers {
-		g := &gauge{load: l, next: uint64(i) << 40}
+		g := &gauge{load: l, next: uint64(i) << 40, latency: &l.latencies[i%histograms]}
 		l.gauges = append(l.gauges, g)
 		l.wg.Go(func() {
 			// A context for each caller: a shared one has a lock, which systems that derive contexts from it would fight for.
@@ -63,7 +69,9 @@ func (l *load) stop() result {
 		if g.first != nil {
 			r.First = cmp.Or(r.First, g.first.Error())
 		}
-		all.add(&g.latency)
+	}
+	for i := range l.latencies {
+		all.add(&l.latencies[i])
 	}
 	r.P50, r.P99 = all.quantile(0.5), all.quantile(0.99)
 	return r
@@ -78,7 +86,7 @@ type gauge struct {
 	errors  uint64
 	lost    uint64
 	first   error
-	latency histogram
+	latency *histogram
 }
 
 // more says whether to make another call.

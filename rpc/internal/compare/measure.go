@@ -17,6 +17,7 @@ type plan struct {
 	warmup    time.Duration
 	duration  time.Duration // of the window
 	count     int           // messages of each caller, in the place of warmup and duration; for tests
+	brief     bool          // leave out most of what is aside
 	profiles  string        // directory for CPU profiles, or ""
 	systems   []system
 	workloads []workload
@@ -30,7 +31,7 @@ func (p plan) expected() time.Duration {
 	var round time.Duration
 	for _, w := range p.workloads {
 		for _, s := range p.systems {
-			if s.can(w) {
+			if p.has(s, w) {
 				round += w.stretch()*(p.warmup+p.duration) + overhead
 			}
 		}
@@ -38,7 +39,13 @@ func (p plan) expected() time.Duration {
 	return time.Duration(p.rounds) * round
 }
 
-func (s system) can(w workload) bool { return s.streams || w.Shape == unary }
+// has says whether a system is measured with a workload.
+func (p plan) has(s system, w workload) bool {
+	if p.brief && s.aside && (w.Shape != unary || w.Size > smallCall) {
+		return false
+	}
+	return s.streams || w.Shape == unary
+}
 
 // cell is one measurement.
 type cell struct {
@@ -49,31 +56,34 @@ type cell struct {
 	result
 	Client cost
 	Server cost
-	Broker cost
+	Broker cost // of all, where there are several
 }
 
 // cpu is the CPU time of all processes.
-func (c cell) cpu() float64 { return c.Client.CPU + c.Server.CPU + c.Broker.CPU }
+func (c cell) cpu() float64 { return c.total().CPU }
+
+func (c cell) total() cost { return c.Client.plus(c.Server).plus(c.Broker) }
 
 // measure runs the plan: in each round each workload, and in it all systems, one after the other, in an order that changes
 // with the round. What has been measured is returned with an error, too.
 func (p plan) measure(ctx context.Context, progress io.Writer) ([]cell, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	f, err := startFleet(ctx, p.systems)
+	f := &fleet{}
+	defer f.close()
+	sites, err := f.startSystems(ctx, p.systems)
 	if err != nil {
 		return nil, err
 	}
-	defer f.close()
 	var cells []cell
 	for round := range p.rounds {
 		for _, w := range p.workloads {
 			fmt.Fprintf(progress, "round %d of %d, %-20s", round+1, p.rounds, w)
 			for _, s := range rotated(p.systems, round) {
-				if !s.can(w) {
+				if !p.has(s, w) {
 					continue
 				}
-				c, err := p.cell(ctx, cancel, f, s, w)
+				c, err := p.cell(ctx, cancel, sites[s.name], s.name, w)
 				if err != nil {
 					fmt.Fprintln(progress)
 					return cells, fmt.Errorf("%s: %w", w, err)
@@ -88,9 +98,9 @@ func (p plan) measure(ctx context.Context, progress io.Writer) ([]cell, error) {
 	return cells, nil
 }
 
-func rotated(systems []system, by int) []system {
-	by %= len(systems)
-	return slices.Concat(systems[by:], systems[:by])
+func rotated[T any](all []T, by int) []T {
+	by %= len(all)
+	return slices.Concat(all[by:], all[:by])
 }
 
 // patience is how much longer than planned a call may take before it fails; a cell, twice as long before everything is ended.
@@ -100,15 +110,15 @@ const patience = 10 * time.Second
 const countLimit = time.Minute
 
 // cell measures one system with one workload.
-func (p plan) cell(ctx context.Context, end context.CancelCauseFunc, f *fleet, s system, w workload) (cell, error) {
+func (p plan) cell(ctx context.Context, end context.CancelCauseFunc, at site, system string, w workload) (cell, error) {
 	limit := w.stretch()*(p.warmup+p.duration) + patience
 	if p.count > 0 {
 		limit = countLimit
 	}
-	watchdog := time.AfterFunc(limit+patience, func() { end(fmt.Errorf("%s, %s: it hangs", s.name, w)) })
+	watchdog := time.AfterFunc(limit+patience, func() { end(fmt.Errorf("%s, %s: it hangs", system, w)) })
 	defer watchdog.Stop()
 
-	m := window{plan: p, workload: w, processes: []*process{f.broker, f.pairs[s.name].server, f.pairs[s.name].client}}
+	m := window{plan: p, workload: w, processes: at.all()}
 	start := command{Do: doStart, Workload: w, Count: p.count, Limit: limit}
 	run := m.timed
 	if p.count > 0 {
@@ -118,10 +128,10 @@ func (p plan) cell(ctx context.Context, end context.CancelCauseFunc, f *fleet, s
 	if err != nil {
 		return cell{}, err
 	}
-	return m.cell(s, r), nil
+	return m.cell(system, r), nil
 }
 
-// window is the time in which the processes of a cell are measured. The client is the last of them.
+// window is the time in which the processes of a cell are measured. The client is the last of them, after the server.
 type window struct {
 	plan
 	workload  workload
@@ -186,16 +196,19 @@ func (m *window) askAll(ctx context.Context, c command) ([]usage, error) {
 	return all, nil
 }
 
-func (m *window) cell(s system, r result) cell {
-	c := cell{Workload: m.workload.String(), System: s.name, result: r}
-	of := 2 // the client counts
+func (m *window) cell(system string, r result) cell {
+	c := cell{Workload: m.workload.String(), System: system, result: r}
+	client := len(m.processes) - 1
+	server, of := client-1, client // the client counts
 	if m.workload.Shape == clientStream {
-		of = 1 // what has been sent is not there yet: the server counts
+		of = server // what has been sent is not there yet: the server counts
 		c.Calls = m.after[of].Handled - m.before[of].Handled
 	}
 	c.Rate = float64(c.Calls) / m.after[of].At.Sub(m.before[of].At).Seconds()
-	for i, to := range []*cost{&c.Broker, &c.Server, &c.Client} {
-		*to = costBetween(m.before[i], m.after[i], c.Rate)
+	c.Client = costBetween(m.before[client], m.after[client], c.Rate)
+	c.Server = costBetween(m.before[server], m.after[server], c.Rate)
+	for i := range server {
+		c.Broker = c.Broker.plus(costBetween(m.before[i], m.after[i], c.Rate))
 	}
 	return c
 }

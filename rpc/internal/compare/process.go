@@ -8,16 +8,17 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 )
 
 // process is a child: this program again, in another role.
 type process struct {
 	assignment
-	address string // on which it serves
-	cmd     *exec.Cmd
-	in      io.WriteCloser
-	out     *json.Decoder
+	ready answer // its first
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	out   *json.Decoder
 }
 
 // startProcess returns when the child is ready. The child ends with close, with ctx, or when this process ends.
@@ -44,12 +45,10 @@ func startProcess(ctx context.Context, a assignment) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	ready, err := p.read(ctx)
-	if err != nil {
+	if p.ready, err = p.read(ctx); err != nil {
 		p.close()
 		return nil, err
 	}
-	p.address = ready.Address
 	return p, nil
 }
 
@@ -84,37 +83,61 @@ func (p *process) close() {
 	_ = p.cmd.Wait() // it ends by os.Exit or by a signal
 }
 
-// fleet is all processes.
+// fleet is all processes. Whoever makes it closes it, also where not all of them have started.
 type fleet struct {
-	all    []*process
-	broker *process
-	pairs  map[string]pair // by system
+	all []*process
 }
 
-type pair struct{ server, client *process }
+// site is the processes in which a system is measured.
+type site struct {
+	brokers []*process
+	server  *process
+	client  *process
+}
 
-// startFleet starts a broker, and a server and a client of each system.
-func startFleet(ctx context.Context, systems []system) (f *fleet, err error) {
-	f = &fleet{pairs: map[string]pair{}}
-	defer func() {
-		if err != nil {
-			f.close()
-		}
-	}()
-	if f.broker, err = f.start(ctx, assignment{Role: roleBroker}); err != nil {
+// all are those of a site, the client last.
+func (s site) all() []*process { return append(slices.Clone(s.brokers), s.server, s.client) }
+
+// startSystems starts a broker, and a server and a client of each system.
+func (f *fleet) startSystems(ctx context.Context, systems []system) (map[string]site, error) {
+	brokers, err := f.startBrokers(ctx, 1)
+	if err != nil {
 		return nil, err
 	}
+	sites := map[string]site{}
 	for _, s := range systems {
-		var p pair
-		if p.server, err = f.start(ctx, assignment{Role: roleServer, System: s.name, NATS: f.broker.address}); err != nil {
+		if sites[s.name], err = f.startSite(ctx, brokers, assignment{System: s.name}); err != nil {
 			return nil, err
 		}
-		if p.client, err = f.start(ctx, assignment{Role: roleClient, System: s.name, NATS: f.broker.address, Address: p.server.address}); err != nil {
-			return nil, err
-		}
-		f.pairs[s.name] = p
 	}
-	return f, nil
+	return sites, nil
+}
+
+// startBrokers starts one, or a cluster of so many.
+func (f *fleet) startBrokers(ctx context.Context, n int) ([]*process, error) {
+	var brokers []*process
+	a := assignment{Role: roleBroker, Clustered: n > 1}
+	for a.Node = range n {
+		p, err := f.start(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		brokers = append(brokers, p)
+		a.Route = brokers[0].ready.Route
+	}
+	return brokers, nil
+}
+
+// startSite starts a server and a client for what a says of them. Of a cluster the client has the first node and the server the second.
+func (f *fleet) startSite(ctx context.Context, brokers []*process, a assignment) (s site, err error) {
+	s.brokers = brokers
+	a.Role, a.NATS = roleServer, brokers[min(1, len(brokers)-1)].ready.Address
+	if s.server, err = f.start(ctx, a); err != nil {
+		return s, err
+	}
+	a.Role, a.NATS, a.Address = roleClient, brokers[0].ready.Address, s.server.ready.Address
+	s.client, err = f.start(ctx, a)
+	return s, err
 }
 
 func (f *fleet) start(ctx context.Context, a assignment) (*process, error) {

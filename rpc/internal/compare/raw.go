@@ -66,11 +66,11 @@ func (s *rawServer) download(m *nats.Msg) {
 	req := &comparev1.DownloadRequest{Size: binary.LittleEndian.Uint32(m.Data), Count: binary.LittleEndian.Uint64(m.Data[4:])}
 	go func() {
 		defer s.downloads.Delete(m.Reply)
-		_ = handleDownload(req, func(out *message) error {
+		_ = handleDownload(req, func(data []byte) error {
 			if stopped.Load() {
 				return context.Canceled
 			}
-			return s.nc.Publish(m.Reply, out.GetData())
+			return s.nc.Publish(m.Reply, data)
 		})
 		_ = s.nc.Publish(m.Reply, nil) // the end
 	}()

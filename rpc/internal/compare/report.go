@@ -43,7 +43,8 @@ func newReport(p plan, cells []cell) report {
 
 var compared = []string{
 	"github.com/nats-io/nats.go", "github.com/nats-io/nats-server/v2", "google.golang.org/protobuf",
-	"google.golang.org/grpc", "connectrpc.com/connect", "storj.io/drpc",
+	"github.com/planetscale/vtprotobuf", "google.golang.org/grpc", "connectrpc.com/connect", "storj.io/drpc",
+	"github.com/twitchtv/twirp", "github.com/livekit/psrpc",
 }
 
 // row is a system with a workload: medians over the rounds.
@@ -161,14 +162,23 @@ func middle(values []float64) float64 {
 	return (values[(n-1)/2] + values[n/2]) / 2
 }
 
-// writeText writes the details of each workload, and then the ratios of all.
-func (r report) writeText(w io.Writer) error {
-	fmt.Fprintf(w, "%s, %s, %s, %d CPUs; medians of %d rounds of %v after a warm-up of %v\n", r.Date.Format(time.RFC3339), r.Go, r.Machine, r.CPUs, r.Rounds, r.Duration, r.Warmup)
+// writeHeader writes when, on what and how it was measured.
+func (r report) writeHeader(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s, %s, %d CPUs; medians of %d rounds", r.Date.Format(time.RFC3339), r.Go, r.Machine, r.CPUs, r.Rounds)
+	if r.Duration > 0 {
+		fmt.Fprintf(w, " of %v after a warm-up of %v", r.Duration, r.Warmup)
+	}
+	fmt.Fprintln(w)
 	for _, path := range compared {
 		if v := r.Versions[path]; v != "" {
 			fmt.Fprintln(w, path, v)
 		}
 	}
+}
+
+// writeText writes the details of each workload, and then the ratios of all.
+func (r report) writeText(w io.Writer) error {
+	r.writeHeader(w)
 	blocks := r.blocks()
 	for _, b := range blocks {
 		fmt.Fprintf(w, "\n%s\n", b.workload)

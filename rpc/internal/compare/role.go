@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -22,6 +24,12 @@ type assignment struct {
 	System  string
 	NATS    string // URL
 	Address string // of the system's server
+
+	Replicas  int    // a server: so many of them, each with a connection of its own; 0 is one
+	Holding   string // hold these, in the place of serving and calling for a system
+	Clustered bool   // a broker: be part of a cluster
+	Node      int    // its number in the cluster, from 0
+	Route     string // URL of the cluster's node 0
 }
 
 const (
@@ -32,9 +40,9 @@ const (
 
 // command is a line on the standard input of a process.
 type command struct {
-	Do       string // doStart, doOpen, doClose, doStop
+	Do       string // doStart, doOpen, doClose, doStop, doHold, doWeigh
 	Workload workload
-	Count    int           // messages of each caller; 0 is until doStop
+	Count    int           // messages of each caller, where 0 is until doStop; or of what is held
 	Limit    time.Duration // after which calls fail
 	Profile  string        // file for a CPU profile of the window, or ""
 }
@@ -44,14 +52,18 @@ const (
 	doOpen  = "open"  // the window; the answer has the usage
 	doClose = "close" // the window; the answer has the usage
 	doStop  = "stop"  // the callers; the answer has the result
+	doHold  = "hold"  // so many more; it is answered when they are held
+	doWeigh = "weigh" // collect garbage; the answer has the memory
 )
 
 // answer is a line on the standard output of a process: the first when it is ready, then one to each command.
 type answer struct {
 	Error   string
 	Address string // on which it serves
+	Route   string // on which a broker's cluster finds it
 	Usage   usage
 	Result  result
+	Memory  memory
 }
 
 // runRole runs the process that the environment asks for, if it does, until its standard input ends.
@@ -67,11 +79,11 @@ func runRole() (ran bool, err error) {
 	out := json.NewEncoder(os.Stdout)
 	os.Stdout = os.Stderr // for whoever prints
 	r := &role{}
-	address, err := r.begin(a)
+	ready, err := r.begin(a)
 	if err != nil {
 		return true, errors.Join(err, out.Encode(answer{Error: err.Error()}))
 	}
-	if err := out.Encode(answer{Address: address}); err != nil {
+	if err := out.Encode(ready); err != nil {
 		return true, err
 	}
 	for c := range commands(os.Stdin) {
@@ -105,35 +117,85 @@ func commands(in io.Reader) <-chan command {
 type role struct {
 	peer    peer // of a client
 	load    *load
+	hold    hold // of one that holds
 	profile *os.File
 }
 
-func (r *role) begin(a assignment) (address string, err error) {
+func (r *role) begin(a assignment) (ready answer, err error) {
 	if a.Role == roleBroker {
-		return startBroker()
+		return startBroker(a)
 	}
-	s, err := findSystem(a.System)
+	if a.Holding != "" {
+		r.hold, err = startHolding(a)
+		return ready, err
+	}
+	s, err := findSystem(a.System, slices.Concat(systems(), growthSystems()))
 	if err != nil {
-		return "", err
+		return ready, err
 	}
-	if a.Role == roleServer {
-		return s.serve(a.NATS)
+	if a.Role == roleClient {
+		r.peer, err = s.dial(a.NATS, a.Address)
+		if err == nil {
+			err = awaitServer(r.peer)
+		}
+		return ready, err
 	}
-	r.peer, err = s.dial(a.NATS, a.Address)
-	return "", err
+	for range max(1, a.Replicas) {
+		if ready.Address, err = s.serve(a.NATS); err != nil {
+			return ready, err
+		}
+	}
+	return ready, nil
 }
 
-// startBroker runs a NATS server with default limits.
-func startBroker() (url string, err error) {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+// awaitServer returns when a call has come back: the news of a server takes a moment to cross a cluster.
+func awaitServer(p peer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		_, err := p.echo(ctx, newData(smallCall))
+		if err == nil {
+			return nil
+		}
+		if sleep(ctx, 10*time.Millisecond) != nil {
+			return fmt.Errorf("the server does not answer: %w", err)
+		}
+	}
+}
+
+// maxPending is twice what the largest workload has in flight. That is the default, at which the broker
+// closes the connection of whoever falls behind, as a busy machine lets a process do.
+const maxPending = 128 << 20
+
+// startBroker runs a NATS server with default limits but for maxPending. A node of a cluster is ready when it is connected to those before it.
+func startBroker(a assignment) (ready answer, err error) {
+	options := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, MaxPending: maxPending}
+	if a.Clustered {
+		options.Cluster = server.ClusterOpts{Name: "compare", Host: "127.0.0.1", Port: server.RANDOM_PORT}
+	}
+	if a.Route != "" {
+		options.Routes = server.RoutesFromStr(a.Route)
+	}
+	s, err := server.NewServer(options)
 	if err != nil {
-		return "", err
+		return ready, err
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		return "", errors.New("nats-server does not start")
+	if !s.ReadyForConnections(patience) {
+		return ready, errors.New("nats-server does not start")
 	}
-	return s.ClientURL(), nil
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for s.NumRemotes() < a.Node {
+		if sleep(ctx, 10*time.Millisecond) != nil {
+			return ready, errors.New("the cluster does not come together")
+		}
+	}
+	ready.Address = s.ClientURL()
+	if a.Clustered {
+		ready.Route = "nats://" + s.ClusterAddr().String()
+	}
+	return ready, nil
 }
 
 func (r *role) obey(c command) (a answer, err error) {
@@ -155,6 +217,10 @@ func (r *role) obey(c command) (a answer, err error) {
 		err = r.stopProfile()
 	case doStop:
 		a.Result = r.load.stop()
+	case doHold:
+		err = r.hold(c.Count)
+	case doWeigh:
+		a.Memory = weigh()
 	default:
 		err = fmt.Errorf("there is no command %q", c.Do)
 	}

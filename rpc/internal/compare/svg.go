@@ -12,14 +12,19 @@ const (
 	chartLeft   = 150 // of the bars; the names of the workloads stand there
 	chartWidth  = 620 // of the longest bar
 	chartRight  = 60  // for its number
-	chartTop    = 50  // for the legend
+	chartTop    = 66  // for the legend
 	chartBottom = 30
 	barHeight   = 11
 	groupGap    = 12
+
+	legendColumns = 6
+	legendWidth   = 110 // of a column
+	legendHeight  = 16  // of a row
 )
 
-// colors are those of the systems in the order of systems(); they are told apart with weak colour vision, too.
-var colors = []string{"#9aa0a6", "#e3b23c", "#1a73e8", "#2a9d8f", "#a05195", "#d45087"}
+// colors are those of the systems in the order of systems(). Kin have one hue; neighbours differ in lightness, so that they
+// are told apart with weak colour vision, too.
+var colors = []string{"#9aa0a6", "#f2d16b", "#c08a00", "#1a73e8", "#7ab8ff", "#3d2fb0", "#a99cff", "#0b5d4e", "#2fc9a5", "#a05195", "#e98ac0", "#b3261e"}
 
 // writeSVG writes a chart of the rates relative to the baseline: a group of bars for each workload.
 func (r report) writeSVG(name string) error {
@@ -46,8 +51,8 @@ func (r report) writeSVG(name string) error {
 
 func drawLegend(out *bytes.Buffer) {
 	for i, s := range systems() {
-		x := chartLeft + i*90
-		fmt.Fprintf(out, `<rect x="%d" y="28" width="10" height="10" fill="%s"/><text x="%d" y="37">%s</text>`+"\n", x, colors[i], x+14, s.name)
+		x, y := chartLeft+i%legendColumns*legendWidth, 28+i/legendColumns*legendHeight
+		fmt.Fprintf(out, `<rect x="%d" y="%d" width="10" height="10" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n", x, y, colors[i], x+14, y+9, s.name)
 	}
 }
 

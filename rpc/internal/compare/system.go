@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -10,6 +12,7 @@ import (
 type system struct {
 	name    string
 	streams bool // it has streams
+	aside   bool // -short measures it with small calls only
 
 	// serve starts a server, which lives as long as the process, and returns the
 	// address at which dial finds it; "" for what is found over NATS.
@@ -35,6 +38,15 @@ type peer interface {
 	chat(ctx context.Context) (exchange exchange, err error)
 }
 
+// unaryPeer is part of the peers of systems that have no streams.
+type unaryPeer struct{}
+
+var errNoStreams = errors.New("the system has no streams")
+
+func (unaryPeer) download(context.Context, int, uint64, func([]byte) bool) error { return errNoStreams }
+func (unaryPeer) upload(context.Context, func() []byte) (uint64, error)          { return 0, errNoStreams }
+func (unaryPeer) chat(context.Context) (exchange, error)                         { return nil, errNoStreams }
+
 // exchange is a round trip on a stream.
 type exchange func(data []byte) ([]byte, error)
 
@@ -43,8 +55,11 @@ const baseline = "raw"
 
 // systems are all that there are, the baseline first.
 func systems() []system {
-	return []system{rawNATS, microProtobuf, natscallRPC, grpcGo, connectGo, drpcRPC}
+	return []system{rawNATS, microBytes, microProtobuf, natscallRPC, natscallVT, natscallBatch, natscallVTBatch, grpcGo, connectGo, drpcRPC, twirpRPC, psrpcRPC}
 }
+
+// aside are those that -short measures with small calls only.
+func aside() []system { return slices.DeleteFunc(systems(), func(s system) bool { return !s.aside }) }
 
 // findSystems returns the systems with these names, or all if there is none.
 func findSystems(names string) ([]system, error) {
@@ -53,7 +68,7 @@ func findSystems(names string) ([]system, error) {
 	}
 	var found []system
 	for name := range strings.SplitSeq(names, ",") {
-		s, err := findSystem(strings.TrimSpace(name))
+		s, err := findSystem(strings.TrimSpace(name), systems())
 		if err != nil {
 			return nil, err
 		}
@@ -62,13 +77,19 @@ func findSystems(names string) ([]system, error) {
 	return found, nil
 }
 
-func findSystem(name string) (system, error) {
-	var known []string
-	for _, s := range systems() {
+func findSystem(name string, among []system) (system, error) {
+	for _, s := range among {
 		if s.name == name {
 			return s, nil
 		}
-		known = append(known, s.name)
 	}
-	return system{}, fmt.Errorf("there is no system %q, only %s", name, strings.Join(known, ", "))
+	return system{}, fmt.Errorf("there is no system %q, only %s", name, names(among))
+}
+
+func names(all []system) string {
+	var names []string
+	for _, s := range all {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
 }

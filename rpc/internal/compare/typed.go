@@ -4,16 +4,31 @@ import (
 	"io"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/proto"
+
 	comparev1 "github.com/natscall/natscall/rpc/internal/compare/gen/compare/v1"
 )
 
-// What the systems with Protobuf messages share: the handlers of a server, and the loops of a client.
-// They take the methods of a stream as functions, since each system has a type of its own for it.
+// What the systems with Protobuf messages share: the handlers of a server, and the loops of a client. They take the
+// methods of a stream as functions, since each system has a type of its own for it, and messages of more than one package.
 
+type message = comparev1.Message
+
+// The messages of a package: what is carried, what a download is asked for with, and what an upload is answered with.
 type (
-	message = comparev1.Message
-	send    func(*message) error
-	receive func() (*message, error)
+	carrier interface {
+		proto.Message
+		GetData() []byte
+	}
+	order interface {
+		proto.Message
+		GetSize() uint32
+		GetCount() uint64
+	}
+	tally interface {
+		proto.Message
+		GetReceived() uint64
+	}
 )
 
 // handled counts what the handlers of this process have received.
@@ -30,32 +45,32 @@ func handleEcho(req *message) *message {
 	return &message{Data: req.GetData()}
 }
 
-func handleDownload(req *comparev1.DownloadRequest, send send) error {
-	m := &message{Data: newData(int(req.GetSize()))}
+func handleDownload(req order, send func([]byte) error) error {
+	data := newData(int(req.GetSize()))
 	for n := uint64(0); req.GetCount() == 0 || n < req.GetCount(); n++ {
-		setNumber(m.Data, n)
-		work(m.Data)
-		if err := send(m); err != nil {
+		setNumber(data, n)
+		work(data)
+		if err := send(data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func handleUpload(receive receive) (*comparev1.UploadResponse, error) {
-	for received := uint64(0); ; received++ {
+func handleUpload[M carrier](receive func() (M, error)) (received uint64, err error) {
+	for ; ; received++ {
 		m, err := receive()
 		if err == io.EOF {
-			return &comparev1.UploadResponse{Received: received}, nil
+			return received, nil
 		}
 		if err != nil {
-			return nil, err
+			return received, err
 		}
 		handle(m.GetData())
 	}
 }
 
-func handleChat(receive receive, send send) error {
+func handleChat[M carrier](receive func() (M, error), send func(M) error) error {
 	for {
 		m, err := receive()
 		if err == io.EOF {
@@ -71,8 +86,17 @@ func handleChat(receive receive, send send) error {
 	}
 }
 
+// sendData makes of a stream's send what takes data, with one message for all of it.
+func sendData(send func(*message) error) func([]byte) error {
+	m := new(message)
+	return func(data []byte) error {
+		m.Data = data
+		return send(m)
+	}
+}
+
 // receiveAll is the client's part of a download.
-func receiveAll(receive receive, got func([]byte) bool) error {
+func receiveAll[M carrier](receive func() (M, error), got func([]byte) bool) error {
 	for {
 		m, err := receive()
 		if err == io.EOF {
@@ -88,10 +112,9 @@ func receiveAll(receive receive, got func([]byte) bool) error {
 }
 
 // sendAll is the client's part of an upload. It stops where the server has ended the stream; the response tells why.
-func sendAll(send send, next func() []byte) error {
-	m := new(message)
-	for m.Data = next(); m.Data != nil; m.Data = next() {
-		if err := send(m); err == io.EOF {
+func sendAll(send func([]byte) error, next func() []byte) error {
+	for data := next(); data != nil; data = next() {
+		if err := send(data); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
@@ -101,11 +124,9 @@ func sendAll(send send, next func() []byte) error {
 }
 
 // talk makes an exchange of a stream.
-func talk(send send, receive receive) exchange {
-	m := new(message)
+func talk[M carrier](send func([]byte) error, receive func() (M, error)) exchange {
 	return func(data []byte) ([]byte, error) {
-		m.Data = data
-		if err := send(m); err != nil {
+		if err := send(data); err != nil {
 			return nil, err
 		}
 		answer, err := receive()

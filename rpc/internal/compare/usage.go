@@ -56,6 +56,10 @@ type cost struct {
 	Writes float64
 }
 
+func (c cost) plus(d cost) cost {
+	return cost{CPU: c.CPU + d.CPU, Allocs: c.Allocs + d.Allocs, Bytes: c.Bytes + d.Bytes, Writes: c.Writes + d.Writes}
+}
+
 // costBetween divides by the calls of the time between two usages, at so many a second: the windows of the processes differ slightly.
 func costBetween(before, after usage, rate float64) cost {
 	calls := rate * after.At.Sub(before.At).Seconds()

@@ -39,18 +39,25 @@ func (w workload) String() string {
 // timed says whether the workload has latencies.
 func (w workload) timed() bool { return w.Shape == unary || w.Shape == pingPong }
 
-// stretch is how many times longer than others the workload is measured: with 16 MiB
-// in flight a call takes a hundred milliseconds and more, and the window of -short would have but one or two of each caller.
+// stretch is how many times longer than others the workload is measured: with 16 MiB or
+// 10,000 calls in flight a call takes a hundred milliseconds and more, with 100,000 calls a second and more, and the
+// window of -short would have but one or two of each caller.
 func (w workload) stretch() time.Duration {
-	if w.Size*w.Callers >= 16<<20 {
+	switch {
+	case w.Callers >= 100_000:
+		return 16
+	case w.Size*w.Callers >= 16<<20 || w.Callers >= 10_000:
 		return 4
 	}
 	return 1
 }
 
+// smallCall is the size of the smallest messages.
+const smallCall = 60
+
 func workloads() []workload {
 	var all []workload
-	for _, size := range []int{60, 4 << 10, 256 << 10} {
+	for _, size := range []int{smallCall, 4 << 10, 256 << 10} {
 		for _, callers := range []int{1, 16, 64, 256} {
 			all = append(all, workload{unary, size, callers})
 		}
