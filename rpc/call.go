@@ -140,7 +140,9 @@ func (c *Call) OnSend(f func(proto.Message) error) { c.hooked().onSend = both(c.
 // OnReceive makes f see each message of a stream after it was received on this
 // side, and the response of a client's stream, which Response does not have; its error is that of Recv.
 // Call it before next. On a bidirectional stream f may run while that of OnSend does.
-func (c *Call) OnReceive(f func(proto.Message) error) { c.hooked().onReceive = both(c.hooked().onReceive, f) }
+func (c *Call) OnReceive(f func(proto.Message) error) {
+	c.hooked().onReceive = both(c.hooked().onReceive, f)
+}
 
 func both(f, g func(proto.Message) error) func(proto.Message) error {
 	if f == nil {

@@ -25,7 +25,7 @@ type callTablePart struct {
 	chains    []*serverCall // as many as a power of two, at least one for two calls
 	calls     int
 	cancelled map[wire.ID]struct{}
-	order     [maxCancelled]wire.ID // of cancelled, oldest at next
+	order     []wire.ID // of cancelled, oldest at next
 	next      int
 }
 
@@ -122,6 +122,7 @@ func (t *callTable) cancelled(id wire.ID) *serverCall {
 	}
 	if p.cancelled == nil {
 		p.cancelled = map[wire.ID]struct{}{}
+		p.order = make([]wire.ID, maxCancelled) // 1 KiB that most services do without
 	}
 	delete(p.cancelled, p.order[p.next])
 	p.order[p.next] = id

@@ -29,6 +29,7 @@ type hold func(n int) error
 
 func holdings() []holding {
 	return []holding{
+		{"waiting goroutine, nothing else", baseline, 10_000, true, true, startParking, startParking},
 		{"waiting unary call", baseline, 10_000, true, true, serveWaitingRaw, dialWaitingRaw},
 		{"waiting unary call", natscallRPC.name, 10_000, true, true, serveWaiting, dialWaiting},
 		{"idle bidirectional stream", natscallRPC.name, 1_000, true, true, serveIdle, dialIdle},
@@ -98,6 +99,23 @@ func holdCalls(call func(context.Context) error) hold {
 		}
 		return nil
 	}
+}
+
+// startParking holds goroutines that wait for a channel of their own, or the end of a context, as callers of anything do.
+func startParking(*nats.Conn) (hold, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), holdLimit)
+	return func(n int) error {
+		for range n {
+			go func() {
+				defer cancel()
+				select {
+				case <-make(chan struct{}):
+				case <-ctx.Done():
+				}
+			}()
+		}
+		return nil
+	}, nil
 }
 
 func serveWaitingRaw(nc *nats.Conn) (hold, error) {
