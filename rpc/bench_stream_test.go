@@ -17,27 +17,7 @@ import (
 func BenchmarkServerStream(b *testing.B) {
 	for _, size := range []int{60, 16 << 10} {
 		payload := string(make([]byte, size))
-		b.Run(strconv.Itoa(size)+"/raw", func(b *testing.B) {
-			srv := rpctest.NewServer(b)
-			from, to := srv.Connect(), srv.Connect()
-			done := make(chan struct{})
-			got := 0
-			sub, err := to.Subscribe("raw.stream", func(*nats.Msg) {
-				if got++; got == b.N {
-					close(done)
-				}
-			})
-			must(b, err)
-			must(b, sub.SetPendingLimits(-1, -1))
-			must(b, to.Flush())
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			b.ResetTimer()
-			for range b.N {
-				must(b, from.Publish("raw.stream", []byte(payload)))
-			}
-			<-done
-		})
+		b.Run(strconv.Itoa(size)+"/raw", func(b *testing.B) { benchRawStream(b, payload) })
 		b.Run(strconv.Itoa(size)+"/natscall", func(b *testing.B) {
 			srv := rpctest.NewServer(b)
 			m := wrapperspb.String(payload)
@@ -62,6 +42,58 @@ func BenchmarkServerStream(b *testing.B) {
 			}
 			if got != b.N {
 				b.Fatalf("%d of %d messages came", got, b.N)
+			}
+		})
+	}
+}
+
+// benchRawStream measures plain publish and subscribe.
+func benchRawStream(b *testing.B, payload string) {
+	srv := rpctest.NewServer(b)
+	from, to := srv.Connect(), srv.Connect()
+	done := make(chan struct{})
+	got := 0
+	sub, err := to.Subscribe("raw.stream", func(*nats.Msg) {
+		if got++; got == b.N {
+			close(done)
+		}
+	})
+	must(b, err)
+	must(b, sub.SetPendingLimits(-1, -1))
+	must(b, to.Flush())
+	b.SetBytes(int64(len(payload)))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		must(b, from.Publish("raw.stream", []byte(payload)))
+	}
+	<-done
+}
+
+// BenchmarkClientStream measures messages the other way, likewise.
+func BenchmarkClientStream(b *testing.B) {
+	for _, size := range []int{60, 16 << 10} {
+		payload := string(make([]byte, size))
+		b.Run(strconv.Itoa(size)+"/raw", func(b *testing.B) { benchRawStream(b, payload) })
+		b.Run(strconv.Itoa(size)+"/natscall", func(b *testing.B) {
+			srv := rpctest.NewServer(b)
+			serve(b, srv.Connect(), &funcs{gather: func(_ context.Context, from *rpc.Receiver[*text]) (string, error) {
+				got, err := recvAll(from.Recv)
+				return strconv.Itoa(got), err
+			}})
+			c, m := dial(b, srv.Connect()), wrapperspb.String(payload)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			b.ResetTimer()
+			s, err := testGather.Call(context.Background(), c)
+			must(b, err)
+			for range b.N {
+				must(b, s.Send(m))
+			}
+			res, err := s.CloseAndRecv()
+			must(b, err)
+			if got := res.GetValue(); got != strconv.Itoa(b.N) {
+				b.Fatalf("%s of %d messages came", got, b.N)
 			}
 		})
 	}

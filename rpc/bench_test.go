@@ -17,8 +17,13 @@ import (
 // BenchmarkUnary measures a call of 60 bytes from 1 and 64 callers beside what
 // a user would write by hand: nats.go with bytes, and micro with Protobuf.
 // One process and an embedded NATS server: read the ratios, not the times.
-func BenchmarkUnary(b *testing.B) {
-	payload := make([]byte, 60)
+func BenchmarkUnary(b *testing.B) { benchUnary(b, 60) }
+
+// BenchmarkUnary4KiB is the same with messages that are worth not to be copied.
+func BenchmarkUnary4KiB(b *testing.B) { benchUnary(b, 4<<10) }
+
+func benchUnary(b *testing.B, size int) {
+	payload := make([]byte, size)
 	for i := range payload {
 		payload[i] = 'x'
 	}

@@ -55,7 +55,7 @@ func (c Codec) appendMessage(b []byte, m proto.Message) ([]byte, error) {
 
 // vtMarshaler and vtUnmarshaler are what vtprotobuf (its features marshal, size
 // and unmarshal) generates beside a message. They do what package proto does without
-// reflection, but for two checks: whether strings are UTF-8, and in proto2 whether required fields are set.
+// reflection, but do not check whether strings are UTF-8.
 type (
 	vtMarshaler interface {
 		SizeVT() int

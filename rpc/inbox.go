@@ -112,6 +112,12 @@ func (w *waiter) renewLocked() {
 func (w *waiter) start(id wire.ID, to, root string, plain bool) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if plain { // its replies carry no id: a late one to the call before must not meet it
+		w.renewLocked()
+	}
+	if w.leading == w.subject { // a batch that was answered: "no responders" is about this call
+		w.followers, w.leading = nil, ""
+	}
 	w.waiting, w.plain, w.id = true, plain, id
 	w.to, w.root = to, root
 	w.age, w.misses, w.strangers = 0, 0, 0
@@ -132,11 +138,6 @@ func (w *waiter) stop() (r reply, ok bool) {
 
 // release makes w, which has stopped waiting, available to other calls.
 func (w *waiter) release() {
-	if w.plain { // only start changes it
-		w.mu.Lock()
-		w.renewLocked() // its replies carry no id: a second one must not meet the next call
-		w.mu.Unlock()
-	}
 	w.list.mu.Lock()
 	w.list.waiters = append(w.list.waiters, w)
 	w.list.mu.Unlock()

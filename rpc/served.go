@@ -160,8 +160,12 @@ func (c *serverCall) decode() (proto.Message, error) {
 			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
 		}
 	}
+	minimum := minAlias
+	if c.batched {
+		minimum = minAliasInFrame
+	}
 	req := c.endpoint.method.newRequest()
-	if err := c.codec.unmarshal(c.body, req, minAlias); err != nil {
+	if err := c.codec.unmarshal(c.body, req, minimum); err != nil {
 		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v%s: %v", messageName(req), c.codec, c.hint(), err)
 	}
 	return req, nil

@@ -366,8 +366,12 @@ func (a *attempt) finish(r *reply) *Error {
 	if limit := a.client.options.maxMessageSize; len(body) > limit {
 		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", len(body), limit)
 	}
+	minimum := minAlias
+	if wire.IsBatch(r.msg.Data) {
+		minimum = minAliasInFrame
+	}
 	res := call.method.newResponse()
-	if err := codec.unmarshal(body, res, minAlias); err != nil {
+	if err := codec.unmarshal(body, res, minimum); err != nil {
 		return failf(CodeInternal, DidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
 	}
 	call.response = res

@@ -72,7 +72,21 @@ func (s *Sender) Push(b []byte, compressed bool) {
 func (s *Sender) Buffered() int { return len(s.buffer) - s.start }
 
 // Grant raises the credit; credits may come late or twice.
-func (s *Sender) Grant(total uint64) { s.credit = max(s.credit, total) }
+func (s *Sender) Grant(total uint64) {
+	if total > s.credit {
+		s.waited = s.waited || s.blocked()
+		s.credit = total
+	}
+}
+
+// blocked tells whether something is buffered that there is no credit for.
+func (s *Sender) blocked() bool {
+	if s.Buffered() == 0 {
+		return false
+	}
+	n, _ := s.body(MaxBody)
+	return n == 0
+}
 
 // Close says that nothing more is pushed: the end frame follows what is buffered.
 func (s *Sender) Close() { s.closing = true }

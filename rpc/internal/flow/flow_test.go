@@ -2,6 +2,7 @@ package flow
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -21,6 +22,11 @@ type pair struct {
 	sent  [][]byte
 	got   [][]byte
 	ended bool
+
+	granted, spent uint64 // what the sender has been told, and the cost of its frames
+	// Since the last data frame: a frame was asked for that there was no credit
+	// for; and credit came when there was something to send, and not enough of it for that.
+	waited, short bool
 }
 
 func newPair() *pair {
@@ -30,8 +36,15 @@ func newPair() *pair {
 }
 
 func (p *pair) grant() {
-	if total, due := p.r.Grant(); due {
+	before := p.r.Granted()
+	total, due := p.r.Grant()
+	if total < before || total != p.r.Granted() || due != (total > before) {
+		panic(fmt.Sprintf("granted %d after %d, due: %v", total, before, due))
+	}
+	if due {
+		p.short = p.short || p.s.Buffered() > 0 && !p.s.CanSend(MaxBody)
 		p.s.Grant(total)
+		p.granted = total
 	}
 }
 
@@ -47,23 +60,66 @@ func (p *pair) frame(maxBody int) bool {
 		panic(fmt.Sprintf("CanSend %v, AppendFrame %v", can, ok))
 	}
 	if !ok {
+		p.waited = p.s.Buffered() > 0
 		return false
 	}
-	f, err := wire.ParseFrame(b)
-	if err != nil || f.Kind != kind {
-		panic(fmt.Sprintf("%v %v", f, err))
+	if f := p.put(b); f.Kind != kind {
+		panic(fmt.Sprintf("%v is not of kind %v", f, kind))
 	}
-	p.wire = append(p.wire, f)
 	return true
 }
 
+// pushAlone is push for a message that may get a frame of its own.
+func (p *pair) pushAlone(m []byte, maxBody int) {
+	room, free := p.room(), p.s.Buffered() == 0 && wire.MessagePrefix+len(m) <= maxBody
+	b, ok := p.s.Frame(append(make([]byte, FrameRoom), m...), len(m)%2 == 1, maxBody)
+	if fits := wire.MessagePrefix+len(m) <= room; ok != (free && fits) {
+		panic(fmt.Sprintf("Frame %v, of %d bytes with credit for %d", ok, len(m), room))
+	} else if free && !fits {
+		p.waited = true
+	}
+	if !ok {
+		p.push(m)
+		return
+	}
+	p.sent = append(p.sent, slices.Clone(m))
+	p.put(b)
+}
+
+// room is what the credit allows the body of a frame, by what went over the wire.
+func (p *pair) room() int { return int(p.granted) - int(p.spent) - wire.FrameCost }
+
+// put puts a frame on the wire. It says that it waited if it did.
+func (p *pair) put(b []byte) wire.Frame {
+	f, err := wire.ParseFrame(b)
+	if err != nil || f.Kind == wire.KindData && len(f.Body) == 0 {
+		panic(fmt.Sprintf("%v %v", f, err))
+	}
+	if f.Kind == wire.KindData {
+		if said := f.Flags&wire.FlagWaited != 0; said && !p.waited && !p.short || !said && p.waited {
+			panic(fmt.Sprintf("frame %d: waited %v, it says %v", f.Number, !said, said))
+		}
+		p.waited, p.short = false, false
+		if p.spent += uint64(len(f.Body) + wire.FrameCost); p.spent > p.granted {
+			panic(fmt.Sprintf("frame %d is %d bytes over the credit", f.Number, p.spent-p.granted))
+		}
+	}
+	p.wire = append(p.wire, f)
+	return f
+}
+
+// deliver takes a frame off the wire, like the runtime.
 func (p *pair) deliver() error {
 	f := p.wire[0]
 	p.wire = p.wire[1:]
 	if f.Kind == wire.KindEnd {
 		return p.r.End(f.Number)
 	}
-	return p.r.Data(f.Number, f.Body)
+	err := p.r.Data(f.Number, f.Body)
+	if f.Flags&wire.FlagWaited != 0 {
+		p.r.Waited()
+	}
+	return err
 }
 
 func (p *pair) read() (bool, error) {
@@ -84,23 +140,32 @@ func TestRandomSteps(t *testing.T) {
 	for seed := range uint64(40) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		p := newPair()
-		messages, maxBody := rnd.IntN(60), 1+rnd.IntN(MaxBody)
+		messages, maxBody := rnd.IntN(200), 1+rnd.IntN(MaxBody)
+		var weights [5]int // of the steps; they change, so that each of them is what the others wait for at times
 		for steps := 0; !p.ended; steps++ {
 			if steps > 1_000_000 {
 				t.Fatalf("seed %d: no end; %d sent, %d got", seed, len(p.sent), len(p.got))
 			}
-			switch rnd.IntN(5) {
+			if steps%1000 == 0 {
+				for i := range weights {
+					weights[i] = 1 << rnd.IntN(8)
+				}
+			}
+			switch pick(rnd, weights) {
 			case 0:
-				if len(p.sent) < messages {
-					p.push(randomMessage(rnd))
-				} else {
+				switch {
+				case len(p.sent) == messages:
 					p.s.Close()
+				case rnd.IntN(2) == 0:
+					p.pushAlone(randomMessage(rnd), maxBody)
+				default:
+					p.push(randomMessage(rnd))
 				}
 			case 1:
 				p.frame(maxBody)
 			case 2:
 				if len(p.wire) > 0 {
-					if err := p.deliver(); err != nil {
+					if err := errors.Join(p.deliver(), p.bounded()); err != nil {
 						t.Fatalf("seed %d: %v", seed, err)
 					}
 				}
@@ -110,9 +175,6 @@ func TestRandomSteps(t *testing.T) {
 				}
 			case 4:
 				p.grant()
-			}
-			if kept := kept(&p.r); kept > Window+MaxBody { // a frame of which a part was read is there as a whole
-				t.Fatalf("seed %d: the receiver keeps %d bytes", seed, kept)
 			}
 		}
 		if len(p.got) != messages || !slices.EqualFunc(p.sent, p.got, bytes.Equal) {
@@ -124,6 +186,30 @@ func TestRandomSteps(t *testing.T) {
 	}
 }
 
+// pick returns one of the steps, those of more weight more often.
+func pick(rnd *rand.Rand, weights [5]int) (step int) {
+	n := rnd.IntN(weights[0] + weights[1] + weights[2] + weights[3] + weights[4])
+	for n -= weights[0]; n >= 0; n -= weights[step] {
+		step++
+	}
+	return step
+}
+
+// bounded tells whether the receiver keeps more than it has granted, or has
+// granted more than a window.
+func (p *pair) bounded() error {
+	kept := uint64(kept(&p.r))
+	switch {
+	case kept > p.r.granted-p.r.read+MaxBody: // a frame of which a part was read is there as a whole
+		return fmt.Errorf("the receiver keeps %d bytes, of %d granted beyond what was read", kept, p.r.granted-p.r.read)
+	case p.r.granted > p.r.read+MaxWindow:
+		return fmt.Errorf("%d bytes are granted beyond what was read", p.r.granted-p.r.read)
+	case p.r.size() < Window || p.r.size() > MaxWindow:
+		return fmt.Errorf("the window is %d bytes", p.r.size())
+	}
+	return nil
+}
+
 func kept(r *Receiver) (n int) {
 	for _, f := range r.frames {
 		n += len(f) + wire.FrameCost
@@ -133,11 +219,11 @@ func kept(r *Receiver) (n int) {
 
 func randomMessage(rnd *rand.Rand) []byte {
 	size := []int{0, 1, rnd.IntN(100), rnd.IntN(MaxBody * 2), rnd.IntN(maxMessage)}[rnd.IntN(5)]
-	b := make([]byte, size)
-	for i := range b {
-		b[i] = byte(rnd.Uint32())
+	b := make([]byte, 0, size+8)
+	for len(b) < size {
+		b = binary.LittleEndian.AppendUint64(b, rnd.Uint64())
 	}
-	return b
+	return b[:size]
 }
 
 // TestFaultyWire: a frame that is lost, doubled or out of order is noticed

@@ -1,0 +1,343 @@
+package rpc_test
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpctest"
+)
+
+// pattern is a text of n bytes, in lines of its seed and their number: a text
+// with a part of another one, or of an earlier message, is not a pattern.
+func pattern(seed uint64, n int) string {
+	b := make([]byte, 0, n+patternLine)
+	var line [patternLine / 2]byte
+	binary.BigEndian.PutUint64(line[:], seed)
+	for i := uint64(0); len(b) < n; i++ {
+		binary.BigEndian.PutUint64(line[8:], i)
+		b = hex.AppendEncode(b, line[:])
+	}
+	return string(b[:n])
+}
+
+const patternLine = 32
+
+// seedOf is the seed of a pattern, which has to be whole.
+func seedOf(text string) (seed uint64, err error) {
+	if len(text) < patternLine {
+		return 0, fmt.Errorf("%d bytes are no pattern", len(text))
+	}
+	if seed, err = strconv.ParseUint(text[:16], 16, 64); err == nil && text != pattern(seed, len(text)) {
+		err = fmt.Errorf("%d bytes are not those of seed %d", len(text), seed)
+	}
+	return seed, err
+}
+
+// patternReply is what the server answers to a pattern: another one.
+func patternReply(text string) (string, error) {
+	seed, err := seedOf(text)
+	if err != nil {
+		return "", rpc.Errorf(rpc.CodeDataLoss, "the request: %w", err)
+	}
+	return pattern(seed+1, len(text)), nil
+}
+
+func wantReply(text, got string) error {
+	seed, err := seedOf(text)
+	if err == nil && got != pattern(seed+1, len(text)) {
+		err = fmt.Errorf("the answer to seed %d, %d bytes, is %d bytes: %.100q", seed, len(text), len(got), got)
+	}
+	return err
+}
+
+// patternServer checks all that it gets and answers with patterns.
+func patternServer(notes chan<- string) *funcs {
+	return &funcs{
+		blob: func(_ context.Context, b []byte) ([]byte, error) {
+			out, err := patternReply(string(b))
+			return []byte(out), err
+		},
+		read: func(_ context.Context, text string) (string, error) {
+			out, err := patternReply(text)
+			if err != nil {
+				return "", err
+			}
+			return "", rpc.NewError(rpc.CodeAborted, out, wrapperspb.String(out), wrapperspb.Bytes([]byte(out)))
+		},
+		note: func(_ context.Context, m *structpb.Struct) error {
+			notes <- m.GetFields()["text"].GetStringValue()
+			return nil
+		},
+		watch: func(_ context.Context, text string, to *rpc.Sender[*text]) error {
+			seed, err := seedOf(text)
+			for i, size := range patternSizes {
+				if err == nil {
+					err = to.Send(wrapperspb.String(pattern(seed+uint64(i), size)))
+				}
+			}
+			return err
+		},
+		gather: func(_ context.Context, from *rpc.Receiver[*text]) (last string, err error) {
+			for m, err := range from.All() {
+				if err != nil {
+					return "", err
+				}
+				if last, err = patternReply(m.GetValue()); err != nil {
+					return "", err
+				}
+			}
+			return last, nil
+		},
+		chat: func(_ context.Context, with *rpc.BidiStream[*text, *text]) error {
+			for m, err := range with.All() {
+				if err != nil {
+					return err
+				}
+				out, err := patternReply(m.GetValue())
+				if err != nil {
+					return err
+				}
+				if err := with.Send(wrapperspb.String(out)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// patternSizes are the messages of a stream: those that share frames, those
+// that get one of their own, and those that need several.
+var patternSizes = []int{40, 60, 8 << 10, 50, 12 << 10, 31 << 10, 40, 40 << 10, 100, 200 << 10, 60}
+
+// TestPoisonedPools makes calls of all shapes while others take every buffer
+// as soon as it is put back, and overwrite it: no byte of any message changes.
+func TestPoisonedPools(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	notes, stirred := make(chan string, 1), make(chan struct{}, 1)
+	// The client has no interceptors: with them it would not use its pool of calls.
+	serve(t, srv.Connect(), patternServer(notes), rpc.WithInterceptors(stir(stirred)))
+	nc := srv.Connect()
+	c := dial(t, nc)
+	stop := poisonPools(t, stirred)
+	defer stop()
+	ctx := longContext(t)
+	work := []func(seed uint64) error{
+		func(seed uint64) error { return patternNote(ctx, c, notes, seed) },
+		func(seed uint64) error { return patternError(ctx, c, seed) },
+		func(seed uint64) error { return patternWatch(ctx, c, seed) },
+		func(seed uint64) error { return patternPlainWatch(nc, seed) },
+		func(seed uint64) error { return patternGather(ctx, c, seed) },
+		func(seed uint64) error { return patternChat(ctx, c, seed) },
+	}
+	for _, size := range []int{60, 4 << 10, 256 << 10} {
+		for _, opts := range [][]rpc.CallOption{nil, {rpc.WithCodec(rpc.CodecJSON)}, {rpc.WithPlainRequests()},
+			{rpc.WithCompression(rpc.CompressionGzip)}, {rpc.WithCompression(rpc.CompressionZstd)}} {
+			work = append(work, func(seed uint64) error { return patternBlob(ctx, c, seed, size, opts...) })
+		}
+	}
+	batched := dial(t, srv.Connect(), rpc.WithBatching(16<<10))
+	for range 4 {
+		work = append(work, func(seed uint64) error { return patternBlob(ctx, batched, seed, 100) })
+	}
+	work = append(work, func(seed uint64) error {
+		if seed>>8%4 != 0 { // of the rounds: they take long
+			return nil
+		}
+		return patternBlob(ctx, c, seed, 2<<20)
+	})
+	each(t, len(work), func(i int) error {
+		for round := range soak(100, 8) {
+			if err := work[i](uint64(i)<<32 + uint64(round)<<8); err != nil {
+				return fmt.Errorf("round %d: %w", round, err)
+			}
+		}
+		return nil
+	})
+}
+
+// poisonPools overwrites what is in the pools, again and again while the server
+// has something to do: it shall not take the processor from those who wait for it.
+func poisonPools(t *testing.T, stirred <-chan struct{}) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var poisoners sync.WaitGroup
+	for range 2 {
+		poisoners.Go(func() {
+			for {
+				select {
+				case <-stirred:
+				case <-ctx.Done():
+					return
+				}
+				if !rpc.PoisonPools(8) {
+					t.Error("a buffer was written to after it had been put back")
+				}
+			}
+		})
+	}
+	return func() { cancel(); poisoners.Wait() }
+}
+
+// stir tells of each call and each message, right before it is sent.
+func stir(stirred chan<- struct{}) rpc.Interceptor {
+	tell := func() {
+		select {
+		case stirred <- struct{}{}:
+		default:
+		}
+	}
+	return func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		each := func(proto.Message) error { tell(); return nil }
+		call.OnSend(each)
+		call.OnReceive(each)
+		defer tell()
+		return next(ctx, call)
+	}
+}
+
+func patternBlob(ctx context.Context, c *rpc.Client, seed uint64, size int, opts ...rpc.CallOption) error {
+	text := pattern(seed, size)
+	res, err := testBlob.Call(ctx, c, wrapperspb.Bytes([]byte(text)), opts...)
+	if err != nil {
+		return err
+	}
+	return wantReply(text, string(res.GetValue()))
+}
+
+func patternNote(ctx context.Context, c *rpc.Client, notes <-chan string, seed uint64) error {
+	text := pattern(seed, 3000)
+	if err := testNote.Call(ctx, c, object("text", text)); err != nil {
+		return err
+	}
+	select {
+	case got := <-notes:
+		if got != text {
+			return fmt.Errorf("the note is %.100q", got)
+		}
+		return nil
+	case <-ctx.Done():
+		return errors.New("the note did not come, or not whole")
+	}
+}
+
+func patternError(ctx context.Context, c *rpc.Client, seed uint64) error {
+	text := pattern(seed, 2000)
+	_, err := testRead.Call(ctx, c, wrapperspb.String(text))
+	var e *rpc.Error
+	if !errors.As(err, &e) || e.Code() != rpc.CodeAborted {
+		return fmt.Errorf("the error is %w", err)
+	}
+	details := e.Details()
+	if len(details) != 2 {
+		return fmt.Errorf("%d details", len(details))
+	}
+	return errors.Join(wantReply(text, e.Message()), wantReply(text, details[0].(*wrapperspb.StringValue).GetValue()), wantReply(text, string(details[1].(*bytes).GetValue())))
+}
+
+func patternWatch(ctx context.Context, c *rpc.Client, seed uint64) error {
+	r, err := watch(ctx, c, pattern(seed, 100))
+	if err != nil {
+		return err
+	}
+	got := 0
+	for m, err := range r.All() {
+		if err != nil {
+			return err
+		}
+		if got == len(patternSizes) || m.GetValue() != pattern(seed+uint64(got), patternSizes[got]) {
+			return fmt.Errorf("message %d is %.100q", got, m.GetValue())
+		}
+		got++
+	}
+	if got != len(patternSizes) {
+		return fmt.Errorf("%d messages came", got)
+	}
+	return nil
+}
+
+// patternPlainWatch does without a natscall client.
+func patternPlainWatch(nc *nats.Conn, seed uint64) error {
+	sub, err := nc.SubscribeSync(nc.NewInbox())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	req, err := proto.Marshal(wrapperspb.String(pattern(seed, 100)))
+	if err != nil {
+		return err
+	}
+	if err := nc.PublishRequest(testRoot+".Watch", sub.Subject, req); err != nil {
+		return err
+	}
+	for i, size := range patternSizes {
+		m, err := sub.NextMsg(10 * time.Minute)
+		if err != nil {
+			return err
+		}
+		var got text
+		if err := proto.Unmarshal(m.Data, &got); err != nil || got.GetValue() != pattern(seed+uint64(i), size) {
+			return fmt.Errorf("message %d is %.100q, %w", i, got.GetValue(), err)
+		}
+	}
+	return nil // the end is no concern of this test
+}
+
+func patternGather(ctx context.Context, c *rpc.Client, seed uint64) error {
+	s, err := testGather.Call(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	var last string
+	for i, size := range patternSizes {
+		last = pattern(seed+uint64(i), size)
+		if err := s.Send(wrapperspb.String(last)); err != nil && err != io.EOF { // the response tells why it has ended
+			return err
+		}
+	}
+	res, err := s.CloseAndRecv()
+	if err != nil {
+		return err
+	}
+	return wantReply(last, res.GetValue())
+}
+
+func patternChat(ctx context.Context, c *rpc.Client, seed uint64) error {
+	s, err := testChat.Call(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for i, size := range patternSizes {
+		text := pattern(seed+uint64(i), size)
+		if err := s.Send(wrapperspb.String(text)); err != nil && err != io.EOF {
+			return err
+		}
+		m, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		if err := wantReply(text, m.GetValue()); err != nil {
+			return err
+		}
+	}
+	s.CloseSend()
+	if _, err := s.Recv(); err != io.EOF {
+		return fmt.Errorf("the end is %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,9 @@
+//go:build race
+
+package rpc_test
+
+// The race detector dies of more than 8128 goroutines, and each costs more.
+const (
+	callsInFlight = 3000
+	streamsOpen   = 1000
+)
