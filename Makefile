@@ -50,7 +50,7 @@ bench: ## Measure, each benchmark beside plain nats.go (BENCH=regexp)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime 1s -count 3 ./rpc/...
 
 .PHONY: compare
-compare: ## Measure natscall beside raw NATS and grpc-go, in processes of their own
+compare: ## Measure natscall beside raw NATS and other frameworks, in processes of their own
 	cd rpc/internal/compare && go run . -short
 
 .PHONY: compare-test

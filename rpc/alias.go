@@ -10,9 +10,8 @@ const (
 	// minAlias is the size from which it pays to leave a bytes field where it
 	// has been received.
 	minAlias = 1 << 10
-	// minAliasInFrame is the same in a frame of a stream, or a batch: who keeps such a field keeps
-	// all of it, which is seldom more than four times as large.
-	minAliasInFrame = 8 << 10
+	// maxKeep is how many times its size a field may keep.
+	maxKeep = 4
 	// maxScan bounds how many fields are looked at: a message with many has no
 	// large one that is worth the search.
 	maxScan = 16

@@ -12,8 +12,6 @@ const (
 	// maxAnswerBatch bounds the answers that share a NATS message, in bytes:
 	// about the read buffer of nats.go.
 	maxAnswerBatch = 32 << 10
-	// maxSearch is how far a publisher looks for messages to the same subject.
-	maxSearch = 256
 )
 
 // sendBatch publishes the first message of the queue together with those
@@ -22,7 +20,7 @@ func (p *publisher) sendBatch(queue []outgoing) {
 	first := &queue[0]
 	p.members = append(p.members[:0], first)
 	if len(first.header) == 0 { // a header is of one call
-		p.members = first.mates(p.members, queue[1:min(len(queue), maxSearch)], p.batchLimit())
+		p.members = first.mates(p.members, queue[1:min(len(queue), wire.MaxItems)], p.batchLimit())
 	}
 	if len(p.members) == 1 && first.batch == batchMay {
 		p.send(first)
@@ -34,12 +32,24 @@ func (p *publisher) sendBatch(queue []outgoing) {
 	for _, o := range p.members {
 		buf.b = wire.AppendItem(buf.b, o.tag, o.buf.b)
 	}
-	first.owner.leads(p.members)
+	first = lead(p.members)
 	err := publishMsg(p.nc, &nats.Msg{Subject: first.subject, Reply: first.reply, Header: first.header, Data: buf.b})
 	for _, o := range p.members {
 		o.sent(err)
 	}
 	clear(p.members)
+}
+
+// lead makes one the first of a batch on whose reply subject "no responders"
+// is waited for; it may be none, where the callers of all have gone.
+func lead(members []*outgoing) *outgoing {
+	for i := range members {
+		members[0], members[i] = members[i], members[0]
+		if members[0].owner.leads(members) {
+			break
+		}
+	}
+	return members[0]
 }
 
 // batchLimit is how many bytes a batch may have.
@@ -69,14 +79,18 @@ type member struct {
 
 // leads remembers the members of a batch, since "no responders" names none of
 // them: it comes to the reply subject of the first.
-func (w *waiter) leads(batch []*outgoing) {
+func (w *waiter) leads(batch []*outgoing) bool {
 	followers := make([]member, 0, len(batch)-1)
 	for _, o := range batch[1:] {
 		followers = append(followers, member{o.owner.(*waiter), wire.IDOf(o.buf.b)})
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.subject != batch[0].reply { // its caller has gone, and others may use it
+		return false
+	}
 	w.followers, w.leading = followers, batch[0].reply
+	return true
 }
 
 // takeFollowersLocked returns the members of the batch that a "no responders" on subject concerns.
@@ -113,12 +127,11 @@ func (b *inbox) deliverBatch(m *nats.Msg) {
 }
 
 func (w *waiter) deliverItem(m *nats.Msg, item []byte) {
-	r := reply{msg: m}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.waiting && !w.plain && r.parse(item, w.id) {
+	if w.waiting && !w.plain && answers(item, w.id) {
 		w.waiting = false
-		w.replies <- r
+		w.replies <- reply{msg: m, data: item}
 	}
 }
 
@@ -131,12 +144,12 @@ func (e *endpoint) receiveBatch(m *nats.Msg) {
 		return
 	}
 	for tag, item := range batch.Items() {
-		e.take(&serverCall{endpoint: e, batched: true, tag: tag}, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
+		e.take(&serverCall{endpoint: e, batched: true, tag: tag, whole: len(m.Data)}, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
 	}
 }
 
 // leads is for clients: a server's answers are not waited for.
-func (c *serverCall) leads([]*outgoing) {}
+func (c *serverCall) leads([]*outgoing) bool { return true }
 
 // answerBody is the body of an answer: an item where the request was one.
 func (c *serverCall) answerBody(data []byte) []byte {

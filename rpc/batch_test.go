@@ -200,6 +200,35 @@ func TestBatchWithoutResponders(t *testing.T) {
 	}
 }
 
+// TestFollowersOfACancelledCall: their batch is led by one that still waits, also
+// when the waiter of the cancelled one leads another batch at once.
+func TestFollowersOfACancelledCall(t *testing.T) {
+	c := dial(t, rpctest.Connect(t), rpc.WithBatching(110), rpc.WithoutRetry()) // of two
+	_ = callOnce(t, c)
+	const more = 20 // enough for one of them to get the free waiter
+	for range 10 {
+		ctx, cancel := context.WithCancel(testContext(t))
+		release := c.HoldRequests()
+		first, others := make(chan error), make(chan error)
+		start := func(ctx context.Context, result chan error) {
+			held := c.HeldRequests()
+			go func() { _, err := do(ctx, c, "x"); result <- err }()
+			until(t, "another is held", func() bool { return c.HeldRequests() == held+1 })
+		}
+		start(ctx, first)
+		start(testContext(t), others)
+		cancel()
+		<-first
+		for range more - 1 {
+			start(testContext(t), others)
+		}
+		release(more + 1)
+		for range more {
+			wantCode(t, <-others, rpc.CodeUnavailable, rpc.NotRun)
+		}
+	}
+}
+
 // TestBadBatches: a server answers them, or the items that are wrong, with what is wrong.
 func TestBadBatches(t *testing.T) {
 	nc := rpctest.Connect(t)
@@ -224,6 +253,7 @@ func TestBadBatches(t *testing.T) {
 	}{
 		"cut off":       {batch(request("a"), request("b"))[:40], rpc.CodeInvalidArgument},
 		"absurd size":   {append(wire.AppendBatch(nil), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f), rpc.CodeInvalidArgument},
+		"too many":      {batch(make([][]byte, wire.MaxItems+1)...), rpc.CodeInvalidArgument},
 		"flags":         {flagged, rpc.CodeUnimplemented},
 		"other version": {other, rpc.CodeUnimplemented},
 	} {
@@ -241,6 +271,9 @@ func TestBadBatches(t *testing.T) {
 		"truncated": {request("x")[:10], rpc.CodeInvalidArgument},
 		"response":  {wire.AppendResponse(nil, wire.NewID(), 0, 0), rpc.CodeInvalidArgument},
 		"frame":     {wire.AppendFrame(nil, wire.KindData, 0), rpc.CodeInvalidArgument},
+		"plain":     {[]byte("{}"), rpc.CodeInvalidArgument},
+		"nothing":   {nil, rpc.CodeInvalidArgument},
+		"open":      {wire.AppendOpen(nil, wire.NewID(), 0, time.Minute, wire.Open{Credit: 1 << 20, Last: true}), rpc.CodeInvalidArgument},
 	} {
 		b, err := wire.ParseBatch(ask(t, nc, doSubject, wire.AppendItem(wire.AppendBatch(nil), 700, test.item), nil).Data)
 		must(t, err)

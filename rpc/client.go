@@ -131,6 +131,9 @@ func (c *Client) open() *Error {
 // refusal is why no call can be sent any more, or nil.
 func (c *Client) refusal() *Error {
 	if c.closed.Load() {
+		if err := connectionError(c.nc); err != nil { // which has closed the client
+			return err
+		}
 		return failf(CodeCanceled, NotRun, "the client was closed")
 	}
 	return c.watch.forbidden.Load()

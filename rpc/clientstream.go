@@ -195,9 +195,11 @@ func (s *stream) accept(m *nats.Msg) {
 		}
 		return
 	}
-	r := reply{msg: m}
-	if r.parse(m.Data, s.id) && r.env.Flags&wire.FlagError != 0 {
-		s.end(parseStatus(r.env.Body, r.env.Flags&wire.FlagNotRun != 0))
+	if !answers(m.Data, s.id) {
+		return
+	}
+	if env, _ := wire.Parse(m.Data); env.Flags&wire.FlagError != 0 {
+		s.end(parseStatus(env.Body, env.Flags&wire.FlagNotRun != 0))
 	}
 }
 
@@ -220,7 +222,7 @@ func (s *stream) recvOnly(m proto.Message) error {
 		}
 		return err
 	}
-	switch b, err := s.recvBytes(); {
+	switch b, _, err := s.recvBytes(); {
 	case err == nil:
 		return s.failRecv(s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(b)))
 	case !errors.Is(err, io.EOF):
@@ -238,8 +240,12 @@ func (a *attempt) largeRequest(ctx context.Context) *Error {
 }
 
 // largeResponse receives the response that an accept has announced.
-func (a *attempt) largeResponse(ctx context.Context, id wire.ID, f *wire.Frame) *Error {
-	_, instance, err := wire.ParseAccept(f)
+func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) *Error {
+	f, err := wire.ParseFrame(accept)
+	if err != nil {
+		return failf(CodeInternal, MayHaveRun, "%v", err)
+	}
+	_, instance, err := wire.ParseAccept(&f)
 	if err != nil {
 		return failf(CodeInternal, MayHaveRun, "%v", err)
 	}

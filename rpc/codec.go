@@ -50,7 +50,11 @@ func (c Codec) appendMessage(b []byte, m proto.Message) ([]byte, error) {
 	if vt, ok := m.(vtMarshaler); ok {
 		return appendVT(b, vt)
 	}
-	return proto.MarshalOptions{}.MarshalAppend(b, m)
+	out, err := proto.MarshalOptions{}.MarshalAppend(b, m)
+	if err != nil {
+		return b, err // out may be nil, and b is a buffer that others use again
+	}
+	return out, nil
 }
 
 // vtMarshaler and vtUnmarshaler are what vtprotobuf (its features marshal, size
@@ -84,19 +88,26 @@ func appendJSON(b []byte, m proto.Message) ([]byte, error) {
 		return b, err
 	}
 	out := bytes.NewBuffer(b)
-	err = json.Compact(out, data)
-	return out.Bytes(), err
+	if err := json.Compact(out, data); err != nil {
+		return b, err
+	}
+	return out.Bytes(), nil
 }
 
-// unmarshal decodes data into m, which is empty. A bytes field of at least
-// minAlias bytes, if that is most of data, is not copied but shares the memory of
-// data, which nobody else may use again.
-func (c Codec) unmarshal(data []byte, m proto.Message, minAlias int) error {
+// unmarshal decodes data into m, which is empty. A large bytes field is not
+// copied but shares the memory of data, which nobody else may use again. whole is how
+// large that memory is: who keeps the field keeps all of it.
+func (c Codec) unmarshal(data []byte, m proto.Message, whole int) error {
+	return c.decode(data, m, max(minAlias, whole/maxKeep))
+}
+
+// decode leaves a bytes field of at least minimum bytes where it is.
+func (c Codec) decode(data []byte, m proto.Message, minimum int) error {
 	if c == CodecJSON {
 		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
 	}
-	if len(data) >= minAlias {
-		if f := findLargeField(data, minAlias); f.value != nil {
+	if len(data) > minimum {
+		if f := findLargeField(data, minimum); f.value != nil {
 			return f.unmarshal(data, m)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -153,4 +155,27 @@ func Example_plainRequest() {
 	// Output:
 	// true true <nil>
 	// 5 not_found: there is no order 7 <nil>
+}
+
+// Many small calls at once, and a client that may pay the price of batches.
+func ExampleWithBatching() {
+	nc, stop := connect()
+	defer stop()
+	defer serveOrders(nc)()
+
+	client := rpc.NewClient(nc, rpc.WithBatching(16<<10))
+	defer client.Close()
+	orders := orderv1nats.NewOrderServiceClient(client)
+	var found atomic.Int64
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if _, err := orders.GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "42"}); err == nil {
+				found.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	fmt.Println(found.Load())
+	// Output: 100
 }

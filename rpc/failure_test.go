@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctest"
@@ -164,6 +167,40 @@ func TestRollingRestart(t *testing.T) {
 	t.Logf("%d calls", calls.Load())
 	for _, s := range replicas {
 		shutdown(t, s)
+	}
+}
+
+// TestClosedConnection: it is not the caller who has ended the calls that come after.
+func TestClosedConnection(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	nc := srv.Connect()
+	c := dial(t, nc)
+	must(t, callOnce(t, c))
+	nc.Close()
+	for range 1000 { // before and after the client has noticed
+		wantCode(t, callOnce(t, c), rpc.CodeUnavailable, rpc.NotRun)
+		_, err := testChat.Call(testContext(t), c)
+		wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
+		runtime.Gosched()
+	}
+}
+
+// TestFailedEncodingLeavesNothing: a message that does not encode, in the middle, does not spoil the buffer for the next one.
+func TestFailedEncodingLeavesNothing(t *testing.T) {
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{})
+	c := dial(t, nc)
+	s, err := testChat.Call(testContext(t), c)
+	must(t, err)
+	defer s.Close()
+	bad := &structpb.Struct{Fields: map[string]*structpb.Value{"\xff": structpb.NewStringValue("x")}}
+	for range 100 {
+		_, err := testObject.Call(testContext(t), c, bad)
+		wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun)
+		must(t, s.Send(wrapperspb.String("x")))
+		_, err = s.Recv()
+		must(t, err)
 	}
 }
 

@@ -71,10 +71,9 @@ type waiter struct {
 
 // reply is what a call waits for: a message or a failure.
 type reply struct {
-	msg    *nats.Msg
-	env    wire.Envelope // of msg, if it has one
-	accept wire.Frame    // or this, of a large response
-	err    *Error
+	msg  *nats.Msg
+	data []byte // of msg, or of the call's part of a batch
+	err  *Error
 }
 
 // take returns a waiter that waits for the reply to a call.
@@ -153,18 +152,17 @@ func (b *inbox) deliver(m *nats.Msg) {
 		w.unanswered(m.Subject, generation)
 		return
 	}
-	r := reply{msg: m}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.waiting || w.generation != generation {
 		return // late, or not ours
 	}
-	if w.plain && isPubAck(m) || !w.plain && !r.parse(m.Data, w.id) {
+	if w.plain && isPubAck(m) || !w.plain && !answers(m.Data, w.id) {
 		w.strangers++ // such as the acknowledgement of a stream that listens: the answer may still come
 		return
 	}
 	w.waiting = false
-	w.replies <- r
+	w.replies <- reply{msg: m, data: m.Data}
 }
 
 // unanswered ends the calls to whose request "no responders" has come.
@@ -187,16 +185,15 @@ func (w *waiter) noRespondersLocked() {
 	}
 }
 
-// parse reads data, the envelope of a response to the call id.
-func (r *reply) parse(data []byte, id wire.ID) bool {
-	var err error
+// answers tells whether data is the response to the call id, or announces a large one.
+func answers(data []byte, id wire.ID) bool {
 	if wire.IsFrame(data) {
-		r.accept, err = wire.ParseFrame(data)
-		got, _, acceptErr := wire.ParseAccept(&r.accept)
-		return err == nil && acceptErr == nil && r.accept.Kind == wire.KindAccept && got == id
+		f, err := wire.ParseFrame(data)
+		got, _, acceptErr := wire.ParseAccept(&f)
+		return err == nil && acceptErr == nil && f.Kind == wire.KindAccept && got == id
 	}
-	r.env, err = wire.Parse(data)
-	return err == nil && r.env.Kind == wire.KindResponse && r.env.ID == id
+	env, err := wire.Parse(data)
+	return err == nil && env.Kind == wire.KindResponse && env.ID == id
 }
 
 // find returns the waiter that a reply subject names.

@@ -53,8 +53,9 @@ const (
 type sender interface {
 	// unsent says that it could not be published.
 	unsent(o *outgoing, err error)
-	// leads says that it goes first in a batch, on its reply subject.
-	leads(batch []*outgoing)
+	// leads says that it goes first in a batch, on its reply subject. It returns
+	// false where it cannot, as nobody waits on that any more.
+	leads(batch []*outgoing) bool
 }
 
 // publish publishes a message, or leaves it to the goroutine that is publishing.

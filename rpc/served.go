@@ -27,16 +27,18 @@ type serverCall struct {
 	reply    string // subject, or "" where nobody wants an answer
 	id       wire.ID
 	plain    bool
-	batched  bool // the request was an item of a batch
 	codec    Codec
-	tag      uint64 // of that item
+	packed   bool        // body is compressed
+	accepts  Compression // of the caller
+	batched  bool        // the request was an item of a batch
+	tag      uint64      // of that item
 	body     []byte
-	packed   bool         // body is compressed
-	accepts  Compression  // of the caller
-	stream   *stream      // where the messages travel, if not in body
-	handling atomic.Int32 // callFresh, callHandled or callGivenUp
+	whole    int     // size of the memory that body is part of
+	stream   *stream // where the messages travel, if not in body
 
+	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool
+	counted  atomic.Bool // in the statistics, as a call that has ended
 	answered atomic.Bool
 	chained  *serverCall // the next one in its chain of the table
 }
@@ -81,6 +83,7 @@ func (c *serverCall) tellNotRun(e *Error) bool {
 // receive parses a request that came at a time. An error means that it is to be refused with it.
 func (c *serverCall) receive(m *nats.Msg, at time.Time) *Error {
 	c.reply, c.body = m.Reply, m.Data
+	c.whole = max(c.whole, m.Size())
 	c.ctx.call = &c.call
 	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
 	timeout, err := c.parse(m)
@@ -97,7 +100,7 @@ func (c *serverCall) receive(m *nats.Msg, at time.Time) *Error {
 }
 
 func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
-	if c.plain = !wire.IsEnvelope(m.Data); c.plain {
+	if c.plain = !wire.IsEnvelope(m.Data) && !c.batched; c.plain {
 		return c.parsePlain(m)
 	}
 	e, err := wire.Parse(m.Data)
@@ -115,6 +118,8 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 		return 0, failf(CodeUnimplemented, NotRun, "%v", err)
 	case err != nil:
 		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+	case e.Kind == wire.KindOpen && c.batched:
+		return 0, failf(CodeInvalidArgument, NotRun, "an open in a batch")
 	case e.Kind == wire.KindOpen:
 		return e.Timeout, c.receiveOpen(&e)
 	case e.Kind == wire.KindRequest && c.call.method.kind > KindOneWay:
@@ -159,13 +164,10 @@ func (c *serverCall) decode() (proto.Message, error) {
 		if c.body, failed = c.accepts.unpack(c.body, c.endpoint.service.server.options.maxMessageSize); failed != nil {
 			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
 		}
-	}
-	minimum := minAlias
-	if c.batched {
-		minimum = minAliasInFrame
+		c.whole = cap(c.body)
 	}
 	req := c.endpoint.method.newRequest()
-	if err := c.codec.unmarshal(c.body, req, minimum); err != nil {
+	if err := c.codec.unmarshal(c.body, req, c.whole); err != nil {
 		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v%s: %v", messageName(req), c.codec, c.hint(), err)
 	}
 	return req, nil
@@ -296,6 +298,7 @@ func (c *serverCall) refuse(err *Error) {
 		return
 	}
 	c.endpoint.stats.countRefused(err)
+	c.counted.Store(true)
 	if c.stream != nil && c.stream.accepted() {
 		c.stream.endNow(err)
 		return
@@ -309,6 +312,7 @@ func (c *serverCall) refuse(err *Error) {
 
 func (c *serverCall) count(err *Error, took time.Duration) {
 	c.endpoint.stats.count(err, took)
+	c.counted.Store(true)
 }
 
 // encode encodes the response into buf: as an envelope, as a plain message, or, where

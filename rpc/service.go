@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"regexp"
 	"slices"
 	"sync/atomic"
@@ -108,7 +108,7 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 	if err := errors.Join(desc.check(), wire.CheckSubject(svc.root)); err != nil {
 		return nil, err
 	}
-	svc.calls.seed = rand.Uint64()
+	svc.calls.seed = maphash.MakeSeed()
 	svc.pool = newPool(svc.options.concurrency, svc.options.queue)
 	svc.streams = newPool(svc.options.streams, 0)
 	svc.drainStarted = make(chan struct{})

@@ -60,11 +60,11 @@ type endpointData struct {
 // endpointLoad is how many calls of an endpoint there are now.
 type endpointLoad struct{ inFlight, queued int64 }
 
-// load counts the calls that are not answered yet.
+// load counts the calls that are not among those that have ended.
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
 	for _, c := range s.calls.all() {
-		if c.answered.Load() {
+		if c.counted.Load() {
 			continue
 		}
 		l := all[c.endpoint]

@@ -127,7 +127,25 @@ func (s *stream) sendBuffer(buf *buffer, from int) error {
 		}
 		s.mu.Lock()
 	}
-	defer s.mu.Unlock()
+	err := s.sendableLocked()
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	o, alone := s.frameAloneLocked(buf, from)
+	if !alone {
+		s.send.Push(append(s.send.Grow(), buf.b[from:]...), buf.packed)
+		s.flushLocked()
+	}
+	s.mu.Unlock()
+	if alone && s.publishFrame(&o) {
+		s.flush() // what has come meanwhile
+	}
+	return nil
+}
+
+// sendableLocked is why nothing can be sent, or nil.
+func (s *stream) sendableLocked() error {
 	switch {
 	case s.over:
 		return s.sendErrorLocked()
@@ -136,38 +154,29 @@ func (s *stream) sendBuffer(buf *buffer, from int) error {
 	case s.sendClosedLocked():
 		return failf(CodeFailedPrecondition, MayHaveRun, "Send after the end of the sending half")
 	}
-	if s.sendNowLocked(buf, from) {
-		return nil
-	}
-	s.send.Push(append(s.send.Grow(), buf.b[from:]...), buf.packed)
-	s.flushLocked()
 	return nil
 }
 
-// sendNowLocked publishes a message in a frame of its own, on this goroutine,
-// where nothing else could share the frame: one that is large, which saves copies, and one
-// that answers the last message that came, which saves the way over another goroutine.
-func (s *stream) sendNowLocked(buf *buffer, from int) bool {
+// frameAloneLocked makes a frame of a message alone, for its sender to publish,
+// where nothing else could share it: of a message that is large, which saves copies, and of one
+// that answers the last message that came, which saves the way over the flusher's goroutine. The sender
+// is the flusher then.
+func (s *stream) frameAloneLocked(buf *buffer, from int) (o outgoingFrame, ok bool) {
 	alone := s.answering || len(buf.b)-from >= minAlone
 	s.answering = false
 	if !alone || from != flow.FrameRoom || s.flushing || s.to == "" || s.beat {
-		return false
+		return o, false
 	}
 	frame, ok := s.send.Frame(buf.b, buf.packed, s.maxBody)
 	if !ok {
-		return false
+		return o, false
 	}
-	o := outgoingFrame{msg: nats.Msg{Subject: s.to, Data: frame}}
+	o = outgoingFrame{msg: nats.Msg{Subject: s.to, Data: frame}}
 	if s.call.onServer {
 		s.decorateLocked(&o, wire.KindData)
 	}
 	s.flushing = true
-	s.mu.Unlock()
-	if s.publishFrame(&o) {
-		s.flush() // what has come meanwhile
-	}
-	s.mu.Lock()
-	return true
+	return o, true
 }
 
 // minAlone is the size of a message that gets a frame of its own: fewer of them
@@ -197,11 +206,11 @@ func (s *stream) closeSend() {
 
 // recvMessage receives the next message into m; io.EOF is the clean end.
 func (s *stream) recvMessage(m proto.Message) error {
-	b, err := s.recvBytes()
+	b, whole, err := s.recvBytes()
 	if err != nil {
 		return err
 	}
-	if err := s.codec.unmarshal(b, m, minAliasInFrame); err != nil {
+	if err := s.codec.unmarshal(b, m, whole); err != nil {
 		return s.failRecv(s.peerError("the message is not a valid %s: %v", messageName(m), err))
 	}
 	// The request and the response of the shapes that have one are no messages of a
@@ -220,37 +229,42 @@ func (s *stream) peerError(format string, args ...any) *Error {
 	return failf(CodeInternal, DidRun, format, args...)
 }
 
-func (s *stream) recvBytes() ([]byte, error) {
+// recvBytes waits for the next message, which is part of so much memory.
+func (s *stream) recvBytes() ([]byte, int, error) {
 	for {
 		s.mu.Lock()
 		if failed := s.recvErr; failed != nil {
 			s.mu.Unlock()
-			return nil, failed
+			return nil, 0, failed
 		}
 		b, packed, ok, err := s.recv.Message()
+		whole := s.recv.Largest()
 		ended, over, status := s.recv.Ended(), s.over, s.err
+		if over && status != nil && errors.Is(err, flow.ErrPartial) {
+			err = nil // the status says why
+		}
 		s.answering = ok && !s.recv.Unread()
 		credit, due := s.recv.Grant()
 		grant := due && !over && s.to != ""
 		s.mu.Unlock()
 		switch {
 		case err != nil:
-			return nil, s.failRecv(flowError(err))
+			return nil, 0, s.failRecv(flowError(err))
 		case grant:
 			s.publishCredit(credit)
 		}
 		switch {
 		case ok && (!over || ended):
-			return s.unpack(b, packed)
+			return s.unpack(b, whole, packed)
 		case over && status != nil:
 			s.finished()
-			return nil, status
+			return nil, 0, status
 		case over, ended && s.call.onServer: // on a client the status is not there before over
 			s.finished()
-			return nil, io.EOF
+			return nil, 0, io.EOF
 		}
 		if err := s.await(s.readable); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 }
@@ -278,18 +292,18 @@ func (s *stream) await(token <-chan struct{}) error {
 }
 
 // unpack decompresses a message that is compressed.
-func (s *stream) unpack(b []byte, packed bool) ([]byte, error) {
+func (s *stream) unpack(b []byte, whole int, packed bool) ([]byte, int, error) {
 	if !packed {
-		return b, nil
+		return b, whole, nil
 	}
 	b, failed := s.compression.unpack(b, s.maxSize)
 	if failed == nil {
-		return b, nil
+		return b, cap(b), nil
 	}
 	if !s.call.onServer && failed.code == CodeInvalidArgument {
 		failed.code = CodeInternal // it is the server's message
 	}
-	return nil, s.failRecv(failed)
+	return nil, 0, s.failRecv(failed)
 }
 
 // failRecv makes e the error of this and all further Recv. A client cancels

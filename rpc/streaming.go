@@ -103,7 +103,9 @@ type messageSender interface{ sendMessage(m proto.Message) error }
 
 // Send queues a message; the message may be used again when Send returns.
 // Messages that are sent in quick succession share a frame. Send waits while
-// the receiver is more than a window behind (1 to 4 MiB), until the handler's context ends.
+// the receiver is more than a window behind (1 to 4 MiB), until the handler's context ends. Like any publish of
+// nats.go it also waits where the connection's socket takes nothing, whatever the context says, for at most
+// the connection's write deadline (nats.FlusherTimeout, a minute).
 //
 // The error is an *Error: CodeCanceled after the caller has ended the stream, CodeDeadlineExceeded, CodeUnavailable where the peer or the
 // connection is gone, CodeResourceExhausted for a message over the limit, which

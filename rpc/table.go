@@ -1,7 +1,7 @@
 package rpc
 
 import (
-	"encoding/binary"
+	"hash/maphash"
 	"sync"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -13,7 +13,7 @@ import (
 // chains: adding one allocates nothing.
 type callTable struct {
 	parts [16]callTablePart
-	seed  uint64 // that no caller knows, so that none can fill one chain
+	seed  maphash.Seed // that no caller knows, so that none can fill one chain
 }
 
 // maxCancelled is how many cancels of unknown calls a part remembers: a
@@ -31,8 +31,8 @@ type callTablePart struct {
 
 // part returns where a call belongs, and its hash.
 func (t *callTable) part(id wire.ID) (*callTablePart, uint64) {
-	hash := (binary.LittleEndian.Uint64(id[:8]) ^ t.seed) * 0x9e3779b97f4a7c15 // the multiplier of Fibonacci hashing: the upper bits depend on all
-	return &t.parts[hash>>60], hash >> 16
+	hash := maphash.Comparable(t.seed, id)
+	return &t.parts[hash>>60], hash
 }
 
 // find returns the link that points to the call, or to where it would be added.

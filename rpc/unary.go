@@ -195,8 +195,8 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	case r.err != nil:
 		return a.blameStrangers(r.err, strangers)
 	}
-	if r.accept.Kind == wire.KindAccept {
-		return a.largeResponse(ctx, id, &r.accept)
+	if !a.call.options.plain && wire.IsFrame(r.data) {
+		return a.largeResponse(ctx, id, r.data)
 	}
 	return a.finish(&r)
 }
@@ -348,32 +348,36 @@ func (a *attempt) finish(r *reply) *Error {
 	if len(r.msg.Header) > 0 && (a.client.next != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
 		call.responseHeader, call.responseTrailer = splitHeader(r.msg.Header)
 	}
-	body, codec := r.env.Body, Codec(r.env.Flags.Codec())
-	switch {
-	case call.options.plain:
+	if call.options.plain {
 		if err := plainError(r.msg, call.options.codec); err != nil {
 			return err
 		}
-		body, codec = r.msg.Data, call.options.codec
-	case r.env.Flags&wire.FlagError != 0:
-		return parseStatus(r.env.Body, r.env.Flags&wire.FlagNotRun != 0)
-	case r.env.Flags&wire.FlagCompressed != 0:
+		return a.decode(r.data, r.msg.Size(), call.options.codec)
+	}
+	env, _ := wire.Parse(r.data) // which the inbox has checked
+	body, whole := env.Body, r.msg.Size()
+	switch {
+	case env.Flags&wire.FlagError != 0:
+		return parseStatus(body, env.Flags&wire.FlagNotRun != 0)
+	case env.Flags&wire.FlagCompressed != 0:
 		var err *Error
-		if body, err = Compression(r.env.Flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
+		if body, err = Compression(env.Flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
 			return failf(err.code, DidRun, "response: %s", err.message)
 		}
+		whole = cap(body)
 	}
+	return a.decode(body, whole, Codec(env.Flags.Codec()))
+}
+
+// decode decodes the response, which is part of so much memory.
+func (a *attempt) decode(body []byte, whole int, codec Codec) *Error {
 	if limit := a.client.options.maxMessageSize; len(body) > limit {
 		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", len(body), limit)
 	}
-	minimum := minAlias
-	if wire.IsBatch(r.msg.Data) {
-		minimum = minAliasInFrame
-	}
-	res := call.method.newResponse()
-	if err := codec.unmarshal(body, res, minimum); err != nil {
+	res := a.call.method.newResponse()
+	if err := codec.unmarshal(body, res, whole); err != nil {
 		return failf(CodeInternal, DidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
 	}
-	call.response = res
+	a.call.response = res
 	return nil
 }

@@ -231,6 +231,7 @@ type Receiver struct {
 	MaxMessage int
 
 	frames  [][]byte // bodies that have not been read
+	largest int      // of all bodies
 	offset  int      // into the first of them
 	next    uint64   // sequence of the next frame
 	got     uint64   // cost of all frames
@@ -261,6 +262,7 @@ func (r *Receiver) Data(sequence uint64, body []byte) error {
 		return fmt.Errorf("%w: %d of %d bytes", ErrCredit, r.got, r.granted)
 	}
 	r.frames = append(r.frames, body)
+	r.largest = max(r.largest, len(body))
 	return nil
 }
 
@@ -331,6 +333,9 @@ func (r *Receiver) Grant() (total uint64, due bool) {
 	r.granted = max(r.granted, total)
 	return r.granted, true
 }
+
+// Largest is what a message that has been read may be part of, in bytes.
+func (r *Receiver) Largest() int { return max(r.largest, MaxBody) }
 
 // Unread tells whether anything is left to be read.
 func (r *Receiver) Unread() bool { return len(r.frames) > 0 }

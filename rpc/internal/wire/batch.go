@@ -15,6 +15,9 @@ const BatchOverhead = batchHeader + 2*maxNumberBytes
 
 const batchHeader = 4
 
+// MaxItems is how many items a batch may have.
+const MaxItems = 256
+
 // ErrBatch is the error of ParseBatch.
 var ErrBatch = errors.New("invalid batch")
 
@@ -36,7 +39,10 @@ func ParseBatch(data []byte) (Batch, error) {
 	case data[FlagsOffset] != 0:
 		return nil, fmt.Errorf("%w: batch with flags %#02x", ErrUnsupported, data[FlagsOffset])
 	}
-	for rest := data[batchHeader:]; len(rest) > 0; {
+	for items, rest := 0, data[batchHeader:]; len(rest) > 0; items++ {
+		if items == MaxItems {
+			return nil, fmt.Errorf("%w: it has more than %d items", ErrBatch, MaxItems)
+		}
 		var ok bool
 		if _, _, rest, ok = cutItem(rest); !ok {
 			return nil, fmt.Errorf("%w: it is cut off", ErrBatch)
