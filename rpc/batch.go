@@ -8,11 +8,9 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-const (
-	// maxAnswerBatch bounds the answers that share a NATS message, in bytes:
-	// about the read buffer of nats.go.
-	maxAnswerBatch = 32 << 10
-)
+// maxAnswerBatch bounds the answers that share a NATS message, in bytes:
+// about the read buffer of nats.go.
+const maxAnswerBatch = 32 << 10
 
 // sendBatch publishes the first message of the queue together with those
 // behind it that may share its subject and fit.
@@ -130,8 +128,7 @@ func (w *waiter) deliverItem(m *nats.Msg, item []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.waiting && !w.plain && answers(item, w.id) {
-		w.waiting = false
-		w.replies <- reply{msg: m, data: item}
+		w.endLocked(reply{msg: m, data: item})
 	}
 }
 

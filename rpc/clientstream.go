@@ -57,6 +57,9 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 
 // openAttempt opens a stream and returns when a server has accepted it.
 func (a *attempt) openAttempt(ctx context.Context) *Error {
+	if failed := connectionError(a.client.nc); failed != nil {
+		return failed
+	}
 	s, failed := a.newStream(ctx)
 	if failed != nil {
 		return failed

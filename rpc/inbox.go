@@ -161,8 +161,13 @@ func (b *inbox) deliver(m *nats.Msg) {
 		w.strangers++ // such as the acknowledgement of a stream that listens: the answer may still come
 		return
 	}
+	w.endLocked(reply{msg: m, data: m.Data})
+}
+
+// endLocked ends the waiting of a call that waits.
+func (w *waiter) endLocked(r reply) {
 	w.waiting = false
-	w.replies <- reply{msg: m, data: m.Data}
+	w.replies <- r
 }
 
 // unanswered ends the calls to whose request "no responders" has come.
@@ -180,8 +185,7 @@ func (w *waiter) unanswered(subject string, generation uint64) {
 
 func (w *waiter) noRespondersLocked() {
 	if w.waiting {
-		w.waiting = false
-		w.replies <- reply{err: failf(CodeUnavailable, NotRun, "no service answers on %q", w.to).because(nats.ErrNoResponders)}
+		w.endLocked(reply{err: failf(CodeUnavailable, NotRun, "no service answers on %q", w.to).because(nats.ErrNoResponders)})
 	}
 }
 

@@ -140,13 +140,10 @@ func (a *attempt) run(ctx context.Context) *Error {
 	if err := a.client.open(); err != nil {
 		return err
 	}
-	if a.call.method.kind == KindUnary {
+	switch a.call.method.kind {
+	case KindUnary:
 		return a.roundTrip(ctx) // its publisher looks at the connection
-	}
-	if err := connectionError(a.client.nc); err != nil {
-		return err
-	}
-	if a.call.method.kind == KindOneWay {
+	case KindOneWay:
 		return a.publishOneWay()
 	}
 	return a.openAttempt(ctx)
@@ -173,9 +170,6 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		buf.putBack()
 		w.stop()
 		w.release()
-		if failed := connectionError(a.client.nc); failed != nil {
-			return failed
-		}
 		return a.largeRequest(ctx)
 	}
 	o := outgoing{subject: m.Subject, reply: m.Reply, header: m.Header, buf: buf, owner: w}
@@ -282,6 +276,9 @@ func (a *attempt) encode(m *nats.Msg, id wire.ID) (*buffer, *Error) {
 
 // publishOneWay publishes at once, so that the caller learns of an error.
 func (a *attempt) publishOneWay() *Error {
+	if failed := connectionError(a.client.nc); failed != nil {
+		return failed
+	}
 	m := nats.Msg{Subject: a.subjects.request}
 	buf, failed := a.encode(&m, wire.ID{})
 	if failed != nil {
@@ -297,8 +294,7 @@ func (w *waiter) unsent(o *outgoing, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.waiting && w.subject == o.reply { // a call that ended without a reply has left its reply subject
-		w.waiting = false
-		w.replies <- reply{err: failed}
+		w.endLocked(reply{err: failed})
 	}
 }
 

@@ -135,8 +135,7 @@ func (w *watch) eachWaiting(f func(*waiter) *Error) {
 		wt.mu.Lock()
 		if wt.waiting {
 			if err := f(wt); err != nil {
-				wt.waiting = false
-				wt.replies <- reply{err: err}
+				wt.endLocked(reply{err: err})
 			}
 		}
 		wt.mu.Unlock()

@@ -163,9 +163,6 @@ func TestModes(t *testing.T) {
 	if err := run([]string{"growth", "-rounds", "1", "-duration", "10ms", "-only", "services"}); err != nil {
 		t.Error(err)
 	}
-	if testing.Short() {
-		t.Skip("memory holds tens of thousands")
-	}
 	if err := run([]string{"memory", "-rounds", "1"}); err != nil {
 		t.Error(err)
 	}
