@@ -33,6 +33,15 @@ func newPool(limit, queueLimit int) *pool {
 	return &pool{limit: limit, queueLimit: queueLimit, ended: make(chan struct{})}
 }
 
+// open makes a pool that was closed take calls again.
+func (p *pool) open() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing {
+		p.closing, p.over, p.ended = false, false, make(chan struct{})
+	}
+}
+
 // submit queues a call. It returns false where there are too many.
 func (p *pool) submit(c *serverCall) bool {
 	p.mu.Lock()
@@ -134,7 +143,7 @@ func (p *pool) endLocked() {
 }
 
 // close ends the parked goroutines now and the others after their calls; no
-// call may be submitted any more. ended is closed when the last call is over.
+// call may be submitted until open. ended is closed when the last call is over.
 func (p *pool) close() (ended <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -169,6 +169,8 @@ func (s *service) start() error {
 	if err := s.checkInfo(); err != nil {
 		return err
 	}
+	s.pool.open() // a start before this one may have failed
+	s.streams.open()
 	for subject, f := range map[string]nats.MsgHandler{
 		wire.Join(s.root, wire.AllWildcard):                       s.onControl,
 		wire.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onFrame,
@@ -376,4 +378,6 @@ func (s *service) subscriptions() []*nats.Subscription {
 func (s *service) unsubscribeAll() {
 	s.unsubscribe(s.subscriptions())
 	s.requests, s.verbs, s.control = nil, nil, nil
+	s.pool.close() // calls may have come already
+	s.streams.close()
 }
