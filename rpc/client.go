@@ -40,7 +40,7 @@ type Client struct {
 // NewClient returns a client for a connection. An invalid option fails every
 // call with CodeInvalidArgument and a message that names it.
 func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
-	c := &Client{nc: nc, out: publisher{nc: nc, online: true}}
+	c := &Client{nc: nc, out: publisher{nc: nc, online: true, wake: make(chan struct{}, 1)}}
 	c.options.maxMessageSize = defaultMaxMessageSize
 	c.options.clientTimeout = defaultClientTimeout
 	c.options.heartbeat = defaultHeartbeat
@@ -100,7 +100,7 @@ func (c *Client) open() *Error {
 	}
 	prefix := c.nc.NewInbox() + "."
 	c.streams.inbox = prefix
-	b := newInbox(prefix)
+	b := newInbox(prefix, &c.out)
 	w := newWatch(c.nc, b, &c.streams, prefix+aliveSuffix)
 	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
@@ -125,6 +125,7 @@ func (c *Client) open() *Error {
 	c.sub, c.inbox, c.watch = sub, b, w
 	c.opened.Store(true)
 	w.start(c.connectionLost, c.closedByConn)
+	go c.out.run(w.done)
 	return nil
 }
 

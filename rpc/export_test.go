@@ -29,7 +29,7 @@ const FreeLists = freeLists
 // them, which then leave together.
 func (c *Client) HoldRequests() (release func(requests int)) {
 	c.out.mu.Lock()
-	c.out.leading = true
+	c.out.publishing = true
 	c.out.mu.Unlock()
 	return func(requests int) {
 		for c.HeldRequests() < requests {

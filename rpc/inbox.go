@@ -25,6 +25,7 @@ import (
 // a reply gets a new subject, since a late "no responders" carries no id.
 type inbox struct {
 	prefix string // of the reply subjects, with the last dot
+	out    *publisher
 	slots  atomic.Pointer[[]*waiter]
 	free   [freeLists]freeList
 
@@ -40,8 +41,8 @@ type freeList struct {
 	_       [32]byte // keeps neighbours off a cache line
 }
 
-func newInbox(prefix string) *inbox {
-	b := &inbox{prefix: prefix}
+func newInbox(prefix string, out *publisher) *inbox {
+	b := &inbox{prefix: prefix, out: out}
 	b.slots.Store(new([]*waiter))
 	return b
 }
@@ -50,6 +51,7 @@ func newInbox(prefix string) *inbox {
 type waiter struct {
 	replies chan reply // of one; filled at most once a call
 	timer   *time.Timer
+	out     *publisher
 	list    *freeList
 	prefix  string
 	slot    int
@@ -94,7 +96,7 @@ func (b *inbox) grow(list *freeList) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	slots := *b.slots.Load()
-	w := &waiter{replies: make(chan reply, 1), list: list, prefix: b.prefix, slot: len(slots)}
+	w := &waiter{replies: make(chan reply, 1), out: b.out, list: list, prefix: b.prefix, slot: len(slots)}
 	w.renewLocked()
 	grown := append(slots, w) // readers of the shorter slice never look at the new element
 	b.slots.Store(&grown)
@@ -132,7 +134,13 @@ func (w *waiter) stop() (r reply, ok bool) {
 		w.renewLocked()
 		return reply{}, false
 	}
-	return <-w.replies, true
+	return w.taken(<-w.replies), true
+}
+
+// taken is called by the caller that has received its reply.
+func (w *waiter) taken(r reply) reply {
+	w.out.returns()
+	return r
 }
 
 // release makes w, which has stopped waiting, available to other calls.
@@ -167,6 +175,7 @@ func (b *inbox) deliver(m *nats.Msg) {
 // endLocked ends the waiting of a call that waits.
 func (w *waiter) endLocked(r reply) {
 	w.waiting = false
+	w.out.answered.Add(1)
 	w.replies <- r
 }
 

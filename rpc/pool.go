@@ -11,26 +11,32 @@ import "sync"
 // call, so that no call waits for the handler of another; but where handlers return at
 // once, it is back before the other has started, and takes the next call
 // itself. So calls that come together cost few wake-ups and warm few stacks.
+//
+// Answers wait in the publisher for those of the calls that are queued. A
+// goroutine that has nobody on its way behind it publishes them before it does
+// anything else, so that no answer waits for the handler of another call either.
 type pool struct {
 	limit, queueLimit int
+	out               *publisher // of the answers
 
-	mu      sync.Mutex
-	idle    []chan struct{} // of parked goroutines, the last one parked on top
-	running int             // goroutines with a call
-	waking  bool            // a goroutine is on its way to the queue
-	queue   []*serverCall
-	head    int // of queue
-	closing bool
-	over    bool          // ended is closed
-	ended   chan struct{} // closed when closing and nothing is left
+	mu       sync.Mutex
+	idle     []chan struct{} // of parked goroutines, the last one parked on top
+	running  int             // goroutines with a call
+	flushing int             // goroutines without one that publish answers
+	waking   bool            // a goroutine is on its way to the queue
+	queue    []*serverCall
+	head     int // of queue
+	closing  bool
+	over     bool          // ended is closed
+	ended    chan struct{} // closed when closing and nothing is left
 }
 
 // maxParked bounds the goroutines that wait for work: enough for a steady load;
 // those of a burst end with it.
 const maxParked = 256
 
-func newPool(limit, queueLimit int) *pool {
-	return &pool{limit: limit, queueLimit: queueLimit, ended: make(chan struct{})}
+func newPool(limit, queueLimit int, out *publisher) *pool {
+	return &pool{limit: limit, queueLimit: queueLimit, out: out, ended: make(chan struct{})}
 }
 
 // open makes a pool that was closed take calls again.
@@ -77,9 +83,9 @@ func (p *pool) dequeueLocked() *serverCall {
 	return c
 }
 
-// wakeLocked sends a goroutine to the queue, if there is need of one and none on its way.
+// wakeLocked sends a goroutine to the queue, if there is need of one, for a call or for answers, and none on its way.
 func (p *pool) wakeLocked() {
-	if p.waking || p.queuedLocked() == 0 || p.running >= p.limit {
+	if p.waking || p.queuedLocked() == 0 && !p.out.holds() || p.running >= p.limit {
 		return
 	}
 	p.waking = true
@@ -108,35 +114,67 @@ func (p *pool) work(ran bool) {
 
 // next returns the next call, which it may wait for; nil ends the goroutine.
 func (p *pool) next(mine chan struct{}, ran bool) *serverCall {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ran {
+		p.running--
+	} else {
+		p.waking = false
+	}
 	for {
-		p.mu.Lock()
-		if ran {
-			p.running--
-		} else {
-			p.waking = false
+		c := p.takeLocked()
+		if !p.waking && p.out.holds() {
+			p.flushLocked()
+			if c == nil {
+				c = p.takeLocked()
+			}
 		}
-		if c := p.dequeueLocked(); c != nil {
-			p.running++
-			p.wakeLocked()
-			p.mu.Unlock()
+		switch {
+		case c != nil:
 			return c
-		}
-		if p.closing || len(p.idle) >= maxParked {
+		case p.closing || len(p.idle) >= maxParked:
 			p.endLocked()
-			p.mu.Unlock()
+			return nil
+		case !p.parkLocked(mine):
 			return nil
 		}
-		p.idle = append(p.idle, mine)
-		p.mu.Unlock()
-		if _, woken := <-mine; !woken {
-			return nil
-		}
-		ran = false
 	}
 }
 
+// takeLocked returns the next call, which is the caller's to run, or nil.
+func (p *pool) takeLocked() *serverCall {
+	c := p.dequeueLocked()
+	if c != nil {
+		p.running++
+		p.wakeLocked()
+	}
+	return c
+}
+
+// flushLocked publishes the answers that wait. Those that come meanwhile are left to
+// the goroutines that bring them.
+func (p *pool) flushLocked() {
+	p.flushing++
+	p.mu.Unlock()
+	p.out.flush()
+	p.mu.Lock()
+	p.flushing--
+}
+
+// parkLocked waits until the goroutine is sent to the queue. It returns false when the pool is closed.
+func (p *pool) parkLocked(mine chan struct{}) bool {
+	p.idle = append(p.idle, mine)
+	p.mu.Unlock()
+	_, woken := <-mine
+	p.mu.Lock()
+	if woken {
+		p.waking = false
+	}
+	return woken
+}
+
 func (p *pool) endLocked() {
-	if p.closing && !p.over && p.running+p.queuedLocked() == 0 {
+	if p.closing && !p.over && !p.waking && p.running+p.flushing+p.queuedLocked() == 0 {
 		p.over = true
 		close(p.ended)
 	}

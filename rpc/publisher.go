@@ -4,28 +4,38 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // publisher hands messages to the connection, many at a time where many
-// goroutines have one: the first of them lets the others run for a moment and then
-// publishes all that has come, under few locks and with one write to the
-// socket. A lone message is published at once, by its own goroutine.
+// goroutines have one: under few locks and with one write to the socket. A lone
+// message is published at once, by its own goroutine. Others wait for those that
+// are about to come: on a client for callers that have their answers and may call
+// again, on a server for calls that are queued.
 type publisher struct {
 	nc       *nats.Conn
 	maxBatch int  // bytes of messages that share one; 0 where none do
 	online   bool // publish only while the connection is up: nats.go would keep the messages until it is
 	_        [64]byte
-	busy     atomic.Int64 // calls in flight: whether waiting for others makes sense
-	_        [64]byte     // every call changes busy, and nothing else on its cache line
+	busy     atomic.Int64 // a client's calls in flight
+	_        [64]byte     // every call changes these, and nothing else on their cache lines
+	answered atomic.Int64 // those of them whose callers have their answer, and are about to run
+	_        [64]byte
+	wake     chan struct{} // for run
 
-	mu      sync.Mutex
-	leading bool // a goroutine publishes, or is about to
-	queue   []outgoing
-	spare   []outgoing // the queue before, to be used again
+	mu         sync.Mutex
+	publishing bool         // a goroutine publishes, or is about to
+	again      bool         // and is to look at the queue again
+	queued     atomic.Int32 // length of queue
+	queue      []outgoing
+	since      atomic.Int64 // time of clock when the queue's first message came
+	spare      []outgoing   // the queue before, to be used again
 
-	members []*outgoing // of a batch; of the goroutine that leads
+	members []*outgoing // of a batch; of the goroutine that publishes
 }
 
 // outgoing is a message to be published. Its buffer, which has the data, belongs to the publisher
@@ -58,40 +68,116 @@ type sender interface {
 	leads(batch []*outgoing) bool
 }
 
-// publish publishes a message, or leaves it to the goroutine that is publishing.
+// Messages wait for those who may still come until they are as many as share a
+// batch, or for so long: on a machine that is overloaded somebody is always about to come.
+const (
+	maxQueued    = wire.MaxItems
+	maxQueuedFor = 500 * time.Microsecond
+)
+
+// minQueued is how many messages wait in any case, and how often the clock is looked at.
+const minQueued = 16
+
+// publish publishes a message of a client, or leaves it to another goroutine:
+// to the one that is publishing, or to the last of the callers whose answers are there.
 func (p *publisher) publish(o outgoing) {
 	p.mu.Lock()
+	full := p.addLocked(o)
+	expected := p.answered.Load() > 0
+	// A third of the calls makes a message, so that one is on its way, and one is served, while the next is made.
+	full = full || len(p.queue) >= max(minQueued, int(p.busy.Load()+2)/3)
+	switch {
+	case expected && !full:
+		p.mu.Unlock()
+	case p.publishing:
+		p.again = true
+		p.mu.Unlock()
+	default:
+		p.publishing = true
+		p.mu.Unlock()
+		if !expected && p.busy.Load() > 1 {
+			runtime.Gosched() // others may be about to call
+		}
+		p.lead()
+	}
+}
+
+// returns notes that a caller has taken notice of its answer. The last one has
+// what waits published, by a goroutine that runs after it: it may call again.
+func (p *publisher) returns() {
+	if left := p.answered.Add(-1); p.holds() && (left == 0 || left%minQueued == 0 && p.overdue()) {
+		select {
+		case p.wake <- struct{}{}:
+		default: // it is on its way
+		}
+	}
+}
+
+// run publishes for the last of the callers that return, until done.
+func (p *publisher) run(done <-chan struct{}) {
+	for {
+		select {
+		case <-p.wake:
+			p.flush()
+		case <-done:
+			return
+		}
+	}
+}
+
+// add queues a message until flush. It tells whether that is due.
+func (p *publisher) add(o outgoing) (full bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.addLocked(o)
+}
+
+func (p *publisher) addLocked(o outgoing) (full bool) {
+	switch n := len(p.queue); { // a look at the clock has a price
+	case n == 0:
+		p.since.Store(int64(clock()))
+	case n%minQueued == 0:
+		full = p.overdue()
+	}
 	p.queue = append(p.queue, o)
-	if p.leading {
+	p.queued.Store(int32(len(p.queue)))
+	return full || len(p.queue) >= maxQueued
+}
+
+func (p *publisher) overdue() bool { return clock()-time.Duration(p.since.Load()) > maxQueuedFor }
+
+// holds tells whether messages are queued.
+func (p *publisher) holds() bool { return p.queued.Load() > 0 }
+
+// flush publishes what is queued, or leaves it to the goroutine that is publishing.
+func (p *publisher) flush() {
+	p.mu.Lock()
+	if p.publishing {
+		p.again = true
 		p.mu.Unlock()
 		return
 	}
-	p.leading = true
+	p.publishing = true
 	p.mu.Unlock()
-	if p.busy.Load() > 1 {
-		runtime.Gosched()
-	}
 	p.lead()
 }
 
-// lead publishes until nothing is left.
+// lead publishes what is queued, and then what somebody else has left to it meanwhile.
 func (p *publisher) lead() {
-	for {
-		p.mu.Lock()
-		batch := p.queue
-		if len(batch) == 0 {
-			p.leading = false
-			p.mu.Unlock()
-			return
-		}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.again = true; p.again; {
+		p.again = false
+		queue := p.queue
 		p.queue, p.spare = p.spare, nil
+		p.queued.Store(0)
 		p.mu.Unlock()
-		p.sendAll(batch)
-		clear(batch)
+		p.sendAll(queue)
+		clear(queue)
 		p.mu.Lock()
-		p.spare = batch[:0]
-		p.mu.Unlock()
+		p.spare = queue[:0]
 	}
+	p.publishing = false
 }
 
 func (p *publisher) sendAll(queue []outgoing) {

@@ -197,7 +197,6 @@ func (c *serverCall) run() {
 			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 		}
 		c.endpoint.service.calls.remove(c.id)
-		c.endpoint.service.server.out.busy.Add(-1)
 	}()
 	if c.ctx.expired(started) {
 		c.ctx.expire()
@@ -285,7 +284,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	case large:
 		c.largeResponse(buf)
 	default:
-		c.send(buf)
+		c.send(buf, took)
 		return // the buffer is the publisher's
 	}
 	buf.putBack()
@@ -363,8 +362,9 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 // If somebody does, the publish fails, and the caller is told then.
 const smallestMaxPayload = 4096
 
-// send publishes the response, with those of other calls.
-func (c *serverCall) send(buf *buffer) {
+// send has the response published, with those of other calls, at the latest by
+// the goroutine's way to its next call.
+func (c *serverCall) send(buf *buffer, took time.Duration) {
 	h, err := c.header()
 	if err != nil {
 		c.sendError(buf, failf(CodeInternal, DidRun, "response: %v", err), nil)
@@ -375,7 +375,9 @@ func (c *serverCall) send(buf *buffer) {
 	if c.batched {
 		o.batch, o.tag = batchMust, c.tag
 	}
-	c.endpoint.service.server.out.publish(o)
+	if out := &c.endpoint.service.server.out; out.add(o) || took > maxQueuedFor {
+		out.flush()
+	}
 }
 
 // unsent tells the caller, as far as that is possible, that the response cannot be sent.

@@ -109,8 +109,8 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 		return nil, err
 	}
 	svc.calls.seed = maphash.MakeSeed()
-	svc.pool = newPool(svc.options.concurrency, svc.options.queue)
-	svc.streams = newPool(svc.options.streams, 0)
+	svc.pool = newPool(svc.options.concurrency, svc.options.queue, &s.out)
+	svc.streams = newPool(svc.options.streams, 0, &s.out)
 	svc.drainStarted = make(chan struct{})
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
 	return svc, nil
@@ -245,9 +245,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Time) {
 	if e.method.kind > KindOneWay {
 		pool = e.service.streams
 	}
-	e.service.server.out.busy.Add(1) // until the call has run
 	if !pool.submit(c) {
-		e.service.server.out.busy.Add(-1)
 		e.service.calls.remove(c.id)
 		c.refuse(e.overload())
 	}

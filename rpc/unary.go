@@ -211,7 +211,7 @@ func (a *attempt) wait(ctx context.Context, w *waiter) (reply, error) {
 	var err error
 	select {
 	case r := <-w.replies:
-		return r, nil
+		return w.taken(r), nil
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-deadline:
