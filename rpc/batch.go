@@ -1,8 +1,6 @@
 package rpc
 
 import (
-	"time"
-
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -135,13 +133,15 @@ func (w *waiter) deliverItem(m *nats.Msg, item []byte) {
 // receiveBatch takes requests that share a NATS message.
 func (e *endpoint) receiveBatch(m *nats.Msg) {
 	batch, err := wire.ParseBatch(m.Data)
-	now := time.Now()
+	now := clock()
 	if err != nil {
-		e.take(&serverCall{endpoint: e}, m, now) // which refuses it
+		e.take(e.newServerCall(), m, now) // which refuses it
 		return
 	}
 	for tag, item := range batch.Items() {
-		e.take(&serverCall{endpoint: e, batched: true, tag: tag, whole: len(m.Data)}, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
+		c := e.newServerCall()
+		c.batched, c.tag, c.whole = true, tag, len(m.Data)
+		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
 	}
 }
 

@@ -102,6 +102,21 @@ func (c *Client) open() *Error {
 	c.streams.inbox = prefix
 	b := newInbox(prefix, &c.out)
 	w := newWatch(c.nc, b, &c.streams, prefix+aliveSuffix)
+	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
+	sub, err := c.subscribe(prefix, b, w)
+	if err != nil {
+		failed := natsError(err, NotRun)
+		w.stop(failed)
+		return failed
+	}
+	c.sub, c.inbox, c.watch = sub, b, w
+	c.opened.Store(true)
+	go c.out.run(w.done)
+	return nil
+}
+
+// subscribe makes the subscription for all that comes back.
+func (c *Client) subscribe(prefix string, b *inbox, w *watch) (*nats.Subscription, error) {
 	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
@@ -114,19 +129,12 @@ func (c *Client) open() *Error {
 			b.deliver(m)
 		}
 	})
-	if err != nil {
-		return natsError(err, NotRun)
+	if err == nil {
+		// Replies wait in memory that the calls have asked for: no limit of the
+		// subscription may drop them.
+		err = sub.SetPendingLimits(-1, -1)
 	}
-	// Replies wait in memory that the calls have asked for: no limit of the
-	// subscription may drop them.
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return natsError(err, NotRun)
-	}
-	c.sub, c.inbox, c.watch = sub, b, w
-	c.opened.Store(true)
-	w.start(c.connectionLost, c.closedByConn)
-	go c.out.run(w.done)
-	return nil
+	return sub, err
 }
 
 // refusal is why no call can be sent any more, or nil.

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,61 +17,107 @@ func clock() time.Duration { return time.Since(epoch) }
 type callKey struct{}
 
 // CallFromContext returns the call that ctx, the context of a handler or of a
-// server's interceptor, belongs to. It returns nil for any other context.
+// server's interceptor, belongs to. It returns nil for any other context. Who asks for the
+// first time after the call has ended gets one that knows its method only.
 func CallFromContext(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call
 }
 
-// callContext is the context of a handler. It is one allocation together
-// with its call, and costs a channel and a timer only where Done is used.
+// callContext is the context of a handler. It costs a channel and a timer
+// only where Done is used, and outlives its call, whose memory is used again.
 //
 // It ends once, with the first of: cancel (the caller has gone, the server
 // stops, the handler returned) and the deadline.
 type callContext struct {
-	call     *Call
-	deadline time.Time
+	method   *method
+	deadline time.Duration // of clock; 0 is none
 
 	mu    sync.Mutex
-	err   error
+	call  *Call // nil when its memory is another's
+	asked bool  // somebody has asked for the call, and may keep it
+	end   contextEnd
+	waits *contextWaits // nil while nobody waits
+}
+
+// contextEnd is why a context has ended.
+type contextEnd uint8
+
+const (
+	contextGoesOn contextEnd = iota
+	contextCanceled
+	contextExpired
+)
+
+var contextErrors = [...]error{nil, context.Canceled, context.DeadlineExceeded}
+
+// contextWaits is what waits for the end of a context.
+type contextWaits struct {
 	done  chan struct{}
 	timer *time.Timer
 	after []*func() // of AfterFunc, in order
 }
 
 // Deadline implements context.Context. Every call has one, but for streams.
-func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
+func (c *callContext) Deadline() (time.Time, bool) {
+	if c.deadline == 0 {
+		return time.Time{}, false
+	}
+	return epoch.Add(c.deadline), true
+}
 
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
-	if key == (callKey{}) {
-		return c.call
+	if key != (callKey{}) {
+		return nil
 	}
-	return nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.call == nil {
+		return &Call{method: c.method, onServer: true}
+	}
+	c.asked = true
+	return c.call
+}
+
+// part takes the call away from the context, so that its memory can be used
+// again. It returns false where somebody may have kept the call.
+func (c *callContext) part() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked {
+		return false
+	}
+	c.call = nil
+	return true
 }
 
 // Done implements context.Context.
 func (c *callContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done == nil {
-		c.done = make(chan struct{})
-		if c.err != nil {
-			close(c.done)
-		} else if !c.deadline.IsZero() {
-			c.timer = time.AfterFunc(time.Until(c.deadline), c.expire)
+	return c.waitsLocked().done
+}
+
+func (c *callContext) waitsLocked() *contextWaits {
+	if c.waits == nil {
+		c.waits = &contextWaits{done: make(chan struct{})}
+		if c.end != contextGoesOn {
+			close(c.waits.done)
+		} else if c.deadline != 0 {
+			c.waits.timer = time.AfterFunc(c.deadline-clock(), c.expire)
 		}
 	}
-	return c.done
+	return c.waits
 }
 
 // Err implements context.Context. It looks at the clock, so that a handler
 // which never uses Done sees its deadline too.
 func (c *callContext) Err() error {
 	err := c.ended()
-	if err == nil && !c.deadline.IsZero() && time.Until(c.deadline) <= 0 {
+	if err == nil && c.expired(clock()) {
 		c.expire()
-		return c.Err()
+		return c.ended()
 	}
 	return err
 }
@@ -79,30 +126,29 @@ func (c *callContext) Err() error {
 func (c *callContext) ended() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err
+	return contextErrors[c.end]
 }
 
 // AfterFunc is what package context looks for, to attach a child without a
 // goroutine for each.
 func (c *callContext) AfterFunc(f func()) (stop func() bool) {
-	c.Done() // starts the timer
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
+	if c.end != contextGoesOn {
 		go f() // the contract of context.AfterFunc: f ends it
 		return func() bool { return false }
 	}
-	entry := &f
-	c.after = append(c.after, entry)
+	waits, entry := c.waitsLocked(), &f
+	waits.after = append(waits.after, entry)
 	return func() bool { return c.detach(entry) }
 }
 
 func (c *callContext) detach(entry *func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, e := range c.after {
+	for i, e := range c.waits.after {
 		if e == entry {
-			c.after = append(c.after[:i], c.after[i+1:]...)
+			c.waits.after = slices.Delete(c.waits.after, i, i+1)
 			return true
 		}
 	}
@@ -110,28 +156,28 @@ func (c *callContext) detach(entry *func()) bool {
 }
 
 // expired tells whether the deadline has come, at a time of clock.
-func (c *callContext) expired(at time.Duration) bool {
-	return !c.deadline.IsZero() && c.deadline.Sub(epoch) <= at
-}
+func (c *callContext) expired(at time.Duration) bool { return c.deadline != 0 && c.deadline <= at }
 
-func (c *callContext) expire() { c.end(context.DeadlineExceeded) }
+func (c *callContext) expire() { c.endWith(contextExpired) }
 
-// end ends the context; the second time it does nothing.
-func (c *callContext) end(err error) {
+func (c *callContext) cancel() { c.endWith(contextCanceled) }
+
+// endWith ends the context; the second time it does nothing.
+func (c *callContext) endWith(end contextEnd) {
 	c.mu.Lock()
-	if c.err != nil {
+	if c.end != contextGoesOn {
 		c.mu.Unlock()
 		return
 	}
-	c.err = err
-	if c.done != nil {
-		close(c.done)
+	c.end = end
+	var after []*func()
+	if waits := c.waits; waits != nil {
+		close(waits.done)
+		if waits.timer != nil {
+			waits.timer.Stop()
+		}
+		after, waits.after = waits.after, nil
 	}
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	after := c.after
-	c.after = nil
 	c.mu.Unlock()
 	for _, f := range after {
 		(*f)()

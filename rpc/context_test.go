@@ -9,7 +9,7 @@ import (
 )
 
 func newCallContext(d time.Duration) *callContext {
-	return &callContext{call: &Call{}, deadline: time.Now().Add(d)}
+	return &callContext{call: &Call{}, deadline: clock() + d}
 }
 
 type testKey struct{}
@@ -21,7 +21,7 @@ func TestCallContextEnds(t *testing.T) {
 		end  func(*callContext)
 		want error
 	}{
-		{"cancel", newCallContext(time.Hour), func(c *callContext) { c.end(context.Canceled) }, context.Canceled},
+		{"cancel", newCallContext(time.Hour), (*callContext).cancel, context.Canceled},
 		{"deadline", newCallContext(time.Millisecond), func(c *callContext) {}, context.DeadlineExceeded},
 		{"past", newCallContext(-time.Hour), func(c *callContext) {}, context.DeadlineExceeded},
 	} {
@@ -39,7 +39,8 @@ func TestCallContextEnds(t *testing.T) {
 				}
 			}
 			<-called
-			test.ctx.end(errors.New("a second end")) // does nothing
+			test.ctx.cancel() // does nothing
+			test.ctx.expire()
 			if CallFromContext(valued) != test.ctx.call || !errors.Is(test.ctx.Err(), test.want) {
 				t.Error("the context changed after its end")
 			}
@@ -53,7 +54,7 @@ func TestCallContextWithoutDone(t *testing.T) {
 	if c.Err() != nil {
 		t.Fatal(c.Err())
 	}
-	c.deadline = time.Now()
+	c.deadline = clock()
 	if !errors.Is(c.Err(), context.DeadlineExceeded) {
 		t.Errorf("Err is %v", c.Err())
 	}
@@ -68,7 +69,7 @@ func TestCallContextAfterFuncStops(t *testing.T) {
 	if !stop() || stop() {
 		t.Error("stop must succeed once")
 	}
-	c.end(context.Canceled)
+	c.cancel()
 	if called.Load() != 10 {
 		t.Errorf("called %d", called.Load())
 	}
@@ -86,8 +87,8 @@ func TestCallContextChildren(t *testing.T) {
 		_, cancel := context.WithTimeout(c, time.Minute)
 		cancel()
 	}
-	if len(c.after) != 0 {
-		t.Errorf("%d children are left", len(c.after))
+	if len(c.waits.after) != 0 {
+		t.Errorf("%d children are left", len(c.waits.after))
 	}
-	c.end(context.Canceled)
+	c.cancel()
 }

@@ -39,6 +39,12 @@ func (c *Client) HoldRequests() (release func(requests int)) {
 	}
 }
 
+// ExpectCaller makes a client believe that a caller has its answer and is about to run, until it is there.
+func (c *Client) ExpectCaller() (there func()) {
+	c.out.answered.Add(1)
+	return c.out.returns
+}
+
 // HeldRequests is how many requests wait to be published.
 func (c *Client) HeldRequests() int {
 	c.out.mu.Lock()
@@ -52,7 +58,10 @@ func (s *Server) Open() int {
 	defer s.mu.Unlock()
 	n := len(s.streams.all())
 	for _, svc := range s.services {
-		n += len(svc.calls.all())
+		for _, c := range svc.calls.all() {
+			c.release()
+			n++
+		}
 	}
 	return n
 }

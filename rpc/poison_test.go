@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -123,6 +124,67 @@ func patternServer(notes chan<- string) *funcs {
 // patternSizes are the messages of a stream: those that share frames, those
 // that get one of their own, and those that need several.
 var patternSizes = []int{40, 60, 8 << 10, 50, 12 << 10, 31 << 10, 40, 40 << 10, 100, 200 << 10, 60}
+
+// TestKeptContexts: the memory of a server's call is used again, but neither its context changes after the end, nor a Call
+// that somebody has asked for.
+func TestKeptContexts(t *testing.T) {
+	const calls, callers = 4000, 16
+	type kept struct {
+		ctx, child context.Context
+		call       *rpc.Call // nil where the handler has not asked for it
+		deadline   time.Time
+		text       string
+	}
+	var mu sync.Mutex
+	var all []kept
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
+		k := kept{ctx: ctx, text: in}
+		k.deadline, _ = ctx.Deadline()
+		if len(in)%2 == 0 {
+			k.call = rpc.CallFromContext(ctx)
+		}
+		if len(in)%3 == 0 {
+			var cancel context.CancelFunc
+			k.child, cancel = context.WithCancel(ctx)
+			context.AfterFunc(k.child, cancel)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, k)
+		return in, nil
+	}})
+	for _, opts := range [][]rpc.ClientOption{nil, {rpc.WithBatching(4096)}} {
+		c := dial(t, srv.Connect(), opts...)
+		each(t, callers, func(caller int) error {
+			for i := range calls / callers {
+				text := strings.Repeat("x", i%7) + strconv.Itoa(caller*calls+i)
+				if err := echoes(t, c, text, rpc.WithHeader("text", text), rpc.WithTimeout(time.Duration(100+i)*time.Second)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for _, k := range all {
+		until(t, "the context has ended", func() bool { return k.ctx.Err() != nil })
+		<-k.ctx.Done()
+		if k.child != nil {
+			<-k.child.Done()
+		}
+		deadline, _ := k.ctx.Deadline()
+		if !errors.Is(k.ctx.Err(), context.Canceled) || !deadline.Equal(k.deadline) {
+			t.Fatalf("the context ended with %v and has the deadline %v, which was %v", k.ctx.Err(), deadline, k.deadline)
+		}
+		call := rpc.CallFromContext(k.ctx)
+		if want := "/test.v1.TestService/Do"; call.Method() != want || k.call != nil && call != k.call {
+			t.Fatalf("the call is one of %q, want %q; it is the one of then: %v", call.Method(), want, call == k.call)
+		}
+		if got := call.Header().Get("text"); got != k.text && (k.call != nil || got != "") {
+			t.Fatalf("the call of %q has the header of %q", k.text, got)
+		}
+	}
+}
 
 // TestPoisonedPools makes calls of all shapes while others take every buffer
 // as soon as it is put back, and overwrite it: no byte of any message changes.

@@ -61,8 +61,8 @@ const (
 
 // sender is told, by any goroutine, what became of its message.
 type sender interface {
-	// unsent says that it could not be published.
-	unsent(o *outgoing, err error)
+	// sent says that it has been published, or could not be.
+	sent(o *outgoing, err error)
 	// leads says that it goes first in a batch, on its reply subject. It returns
 	// false where it cannot, as nobody waits on that any more.
 	leads(batch []*outgoing) bool
@@ -209,9 +209,7 @@ func (p *publisher) send(o *outgoing) {
 
 // sent ends the way of a message.
 func (o *outgoing) sent(err error) {
-	if err != nil {
-		o.owner.unsent(o, err)
-	}
+	o.owner.sent(o, err)
 	o.buf.putBack()
 	o.buf = nil
 }

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,9 +21,14 @@ import (
 // serverCall is one request on its way through a server: received (parsed,
 // entered into the table), queued, run, answered. It is answered once: by the
 // goroutine that runs it, or before that by a shutdown that does not wait.
+//
+// Its memory is used again by other calls when all who hold it have released it, unless
+// a handler or an interceptor has seen the Call and may have kept it. What handlers always see, and
+// others may keep too, is the context.
 type serverCall struct {
-	ctx  callContext
+	ctx  *callContext
 	call Call
+	held atomic.Int32 // by the goroutine that runs it, by the publisher that has its answer, by who goes through the table
 
 	endpoint *endpoint
 	reply    string // subject, or "" where nobody wants an answer
@@ -80,11 +87,44 @@ func (c *serverCall) tellNotRun(e *Error) bool {
 	return e.execution == NotRun && c.endpoint.queueGroup != ""
 }
 
-// receive parses a request that came at a time. An error means that it is to be refused with it.
-func (c *serverCall) receive(m *nats.Msg, at time.Time) *Error {
+// newServerCall returns a call that its caller holds.
+func (e *endpoint) newServerCall() *serverCall {
+	var c *serverCall
+	if e.service.server.intercepts() {
+		kept := new(keptCall)
+		c = &kept.serverCall
+		c.ctx = &kept.context
+	} else {
+		c = serverCalls.Get().(*serverCall)
+		c.ctx = new(callContext)
+	}
+	c.endpoint = e
+	c.held.Store(1)
+	return c
+}
+
+// serverCalls have ended, and can be used again.
+var serverCalls = sync.Pool{New: func() any { return new(serverCall) }}
+
+// keptCall is one that interceptors see and may keep, so that it is not used again.
+type keptCall struct {
+	serverCall
+	context callContext
+}
+
+// release is called by each who has held the call, and uses it no more.
+func (c *serverCall) release() {
+	if c.held.Add(-1) == 0 && c.stream == nil && !c.endpoint.service.server.intercepts() && c.ctx.part() {
+		*c = serverCall{}
+		serverCalls.Put(c)
+	}
+}
+
+// receive parses a request that came at a time of clock. An error means that it is to be refused with it.
+func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.whole = max(c.whole, m.Size())
-	c.ctx.call = &c.call
+	c.ctx.method, c.ctx.call = c.endpoint.method, &c.call
 	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
 	timeout, err := c.parse(m)
 	if timeout == 0 {
@@ -94,7 +134,7 @@ func (c *serverCall) receive(m *nats.Msg, at time.Time) *Error {
 		timeout = c.endpoint.service.server.options.timeout
 	}
 	if timeout > 0 {
-		c.ctx.deadline = at.Add(timeout)
+		c.ctx.deadline = at + min(timeout, math.MaxInt64-at)
 	}
 	return err
 }
@@ -192,11 +232,12 @@ func (c *serverCall) run() {
 		if !returned {
 			c.answerPanic(recover(), started)
 		}
-		c.ctx.end(context.Canceled)
+		c.ctx.cancel()
 		if c.stream != nil { // it has ended, but where a forced shutdown met the accept
 			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 		}
 		c.endpoint.service.calls.remove(c.id)
+		c.release()
 	}()
 	if c.ctx.expired(started) {
 		c.ctx.expire()
@@ -217,7 +258,7 @@ func (c *serverCall) serve() *Error {
 			return err
 		}
 	}
-	err := c.endpoint.service.server.next(&c.ctx, &c.call)
+	err := c.endpoint.service.server.next(c.ctx, &c.call)
 	if err == nil && c.call.method.hasResponse() {
 		err = c.call.method.checkResponse(c.call.response)
 	}
@@ -371,6 +412,7 @@ func (c *serverCall) send(buf *buffer, took time.Duration) {
 		buf.putBack()
 		return
 	}
+	c.held.Add(1) // until it is sent
 	o := outgoing{subject: c.reply, header: h, buf: buf, owner: c}
 	if c.batched {
 		o.batch, o.tag = batchMust, c.tag
@@ -380,8 +422,12 @@ func (c *serverCall) send(buf *buffer, took time.Duration) {
 	}
 }
 
-// unsent tells the caller, as far as that is possible, that the response cannot be sent.
-func (c *serverCall) unsent(o *outgoing, err error) {
+// sent tells the caller of an error, as far as that is possible.
+func (c *serverCall) sent(o *outgoing, err error) {
+	defer c.release()
+	if err == nil {
+		return
+	}
 	failed := natsError(err, DidRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
 		failed.message = fmt.Sprintf("the response has %d bytes and headers, more than the NATS server's max_payload", len(o.buf.b))

@@ -99,6 +99,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Shutdown(grace)
 }
 
+// intercepts tells whether somebody sees the calls beside their handlers.
+func (s *Server) intercepts() bool { return len(s.options.interceptors) > 0 }
+
 // Start subscribes for all services that are registered and returns when NATS
 // has confirmed it: the server is ready. ctx bounds the wait. Where NATS refuses a
 // subscription Start fails, names it, and nothing stays behind.

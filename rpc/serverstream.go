@@ -40,10 +40,10 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 func (c *serverCall) newStream() *stream {
 	server := c.endpoint.service.server
 	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
-	s.codec, s.compression, s.ctx = c.codec, c.accepts, &c.ctx
+	s.codec, s.compression, s.ctx = c.codec, c.accepts, c.ctx
 	s.onEnd = func(err *Error) {
 		if err != nil {
-			c.ctx.end(context.Canceled)
+			c.ctx.cancel()
 		}
 	}
 	return s

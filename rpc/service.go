@@ -224,10 +224,10 @@ func (e *endpoint) receive(m *nats.Msg) {
 		e.receiveBatch(m)
 		return
 	}
-	e.take(&serverCall{endpoint: e}, m, time.Now())
+	e.take(e.newServerCall(), m, clock())
 }
 
-func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Time) {
+func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	err := c.receive(m, at)
 	if err != nil {
 		c.refuse(err)
@@ -272,8 +272,8 @@ func (s *service) onControl(m *nats.Msg) {
 	}
 	switch e.Kind {
 	case wire.KindCancel:
-		if c := s.calls.cancelled(e.ID); c != nil {
-			c.ctx.end(context.Canceled)
+		if ctx := s.calls.cancelled(e.ID); ctx != nil {
+			ctx.cancel()
 		}
 	case wire.KindAliveQuery:
 		s.answerAlive(&e, m.Reply)
@@ -363,7 +363,8 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 func (s *service) abandon() {
 	for _, c := range s.calls.all() {
 		c.refuse(c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended")))
-		c.ctx.end(context.Canceled) // after that, or the handler's own answer might come first
+		c.ctx.cancel() // after that, or the handler's own answer might come first
+		c.release()
 	}
 }
 

@@ -64,15 +64,15 @@ type endpointLoad struct{ inFlight, queued int64 }
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
 	for _, c := range s.calls.all() {
-		if c.counted.Load() {
-			continue
+		if !c.counted.Load() {
+			l := all[c.endpoint]
+			l.inFlight++
+			if !c.running.Load() {
+				l.queued++
+			}
+			all[c.endpoint] = l
 		}
-		l := all[c.endpoint]
-		l.inFlight++
-		if !c.running.Load() {
-			l.queued++
-		}
-		all[c.endpoint] = l
+		c.release()
 	}
 	return all
 }

@@ -112,13 +112,13 @@ func (t *callTable) remove(id wire.ID) {
 	}
 }
 
-// cancelled returns the call whose caller has gone, or nil.
-func (t *callTable) cancelled(id wire.ID) *serverCall {
+// cancelled returns the context of the call whose caller has gone, or nil.
+func (t *callTable) cancelled(id wire.ID) *callContext {
 	p, hash := t.part(id)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.get(id, hash); c != nil {
-		return c
+		return c.ctx
 	}
 	if p.cancelled == nil {
 		p.cancelled = map[wire.ID]struct{}{}
@@ -138,13 +138,14 @@ func (t *callTable) has(id wire.ID) bool {
 	return p.get(id, hash) != nil
 }
 
-// all returns the calls that are there now.
+// all returns the calls that are there now. The caller holds each.
 func (t *callTable) all() (calls []*serverCall) {
 	for i := range t.parts {
 		p := &t.parts[i]
 		p.mu.Lock()
 		for _, c := range p.chains {
 			for ; c != nil; c = c.chained {
+				c.held.Add(1) // who runs it holds it too, as it is in the table
 				calls = append(calls, c)
 			}
 		}

@@ -288,8 +288,11 @@ func (a *attempt) publishOneWay() *Error {
 	return unsentError(len(m.Data), m.Header, publishMsg(a.client.nc, &m))
 }
 
-// unsent ends the call whose request could not be published, unless it has ended.
-func (w *waiter) unsent(o *outgoing, err error) {
+// sent ends the call whose request could not be published, unless it has ended.
+func (w *waiter) sent(o *outgoing, err error) {
+	if err == nil {
+		return
+	}
 	failed := unsentError(len(o.buf.b), o.header, err)
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,0 +1,127 @@
+package rpc_test
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpctest"
+)
+
+// TestAnswersDoNotWaitForHandlers: answers are published together with those of calls that are queued, but none waits
+// for a handler that takes its time, wherever its call is in the queue and however many may run.
+func TestAnswersDoNotWaitForHandlers(t *testing.T) {
+	const calls = 20
+	for _, concurrency := range []int{2, 3, calls, 0} {
+		for _, slow := range []int{0, 1, calls / 2, calls - 2, calls - 1} {
+			t.Run(fmt.Sprintf("%d run, the slow one is %d", concurrency, slow), func(t *testing.T) {
+				nc := rpctest.Connect(t)
+				goOn := make(chan struct{})
+				var opts []rpc.ServerOption
+				if concurrency > 0 {
+					opts = append(opts, rpc.WithMaxConcurrency(concurrency))
+				}
+				serve(t, nc, &funcs{do: func(_ context.Context, in string) (string, error) {
+					if in == strconv.Itoa(slow) {
+						<-goOn
+					}
+					return in, nil
+				}}, opts...)
+				c := dial(t, nc, rpc.WithBatching(16<<10))
+				must(t, callOnce(t, c))
+				release := c.HoldRequests() // so that they come at once, and in their order
+				var quick, all sync.WaitGroup
+				for i := range calls {
+					if i != slow {
+						quick.Add(1)
+					}
+					all.Go(func() {
+						if err := echoes(t, c, strconv.Itoa(i)); err != nil {
+							t.Error(err)
+						}
+						if i != slow {
+							quick.Done()
+						}
+					})
+					until(t, "the request is held", func() bool { return c.HeldRequests() == i+1 })
+				}
+				release(calls)
+				quick.Wait()
+				close(goOn)
+				all.Wait()
+			})
+		}
+	}
+}
+
+// TestRequestsWaitForCallers: a request waits for a caller who is about to run, and for no other.
+func TestRequestsWaitForCallers(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	sizes := sizesOf(t, srv.Connect(), doSubject)
+	c := dial(t, srv.Connect())
+	must(t, callOnce(t, c))
+	before := len(sizes())
+	there := c.ExpectCaller()
+	done := make(chan error, 1)
+	go func() { done <- echoes(t, c, "x") }()
+	until(t, "the request is held", func() bool { return c.HeldRequests() == 1 })
+	if n := len(sizes()) - before; n > 0 {
+		t.Errorf("%d requests did not wait", n)
+	}
+	there()
+	must(t, <-done)
+	must(t, echoes(t, c, "nobody is expected"))
+}
+
+// TestRequestsDoNotWaitForEver: where somebody is always about to run, sixteen requests are enough, or, of a client with many calls in
+// flight, those of half a millisecond.
+func TestRequestsDoNotWaitForEver(t *testing.T) {
+	const enough, blocked = 16, 160
+	nc := rpctest.Connect(t)
+	var running atomic.Int32
+	goOn := make(chan struct{})
+	serve(t, nc, &funcs{do: func(_ context.Context, in string) (string, error) {
+		if in == "blocked" {
+			running.Add(1)
+			<-goOn
+		}
+		return in, nil
+	}})
+	c := dial(t, nc)
+	must(t, callOnce(t, c))
+	there := c.ExpectCaller()
+	each(t, enough, func(i int) error { return echoes(t, c, strconv.Itoa(i)) }) // the last one publishes all
+	there()
+
+	var all sync.WaitGroup
+	call := func(text string) {
+		all.Go(func() {
+			if err := echoes(t, c, text); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range blocked {
+		call("blocked")
+	}
+	until(t, "all are blocked", func() bool { return running.Load() == blocked })
+	defer c.ExpectCaller()()
+	call("0")
+	until(t, "a request is held", func() bool { return c.HeldRequests() == 1 })
+	since := time.Now()
+	until(t, "it has waited for long", func() bool { return time.Since(since) > time.Millisecond })
+	for i := 1; i < enough; i++ {
+		call(strconv.Itoa(i))
+		until(t, "another is held", func() bool { return c.HeldRequests() == i+1 })
+	}
+	call("the last one")
+	until(t, "none is held", func() bool { return c.HeldRequests() == 0 })
+	close(goOn)
+	all.Wait()
+}
