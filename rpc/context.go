@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,17 +35,14 @@ type callContext struct {
 	deadline time.Duration // of clock; 0 is none
 
 	mu    sync.Mutex
-	call  *Call // nil when its memory is another's
-	asked bool  // somebody has asked for the call, and may keep it
-	end   contextEnd
+	call  *Call         // nil when its memory is another's
 	waits *contextWaits // nil while nobody waits
+	end   atomic.Uint32 // contextGoesOn, contextCanceled or contextExpired; changed under mu
+	asked bool          // somebody has asked for the call, and may keep it
 }
 
-// contextEnd is why a context has ended.
-type contextEnd uint8
-
 const (
-	contextGoesOn contextEnd = iota
+	contextGoesOn uint32 = iota
 	contextCanceled
 	contextExpired
 )
@@ -102,7 +100,7 @@ func (c *callContext) Done() <-chan struct{} {
 func (c *callContext) waitsLocked() *contextWaits {
 	if c.waits == nil {
 		c.waits = &contextWaits{done: make(chan struct{})}
-		if c.end != contextGoesOn {
+		if c.end.Load() != contextGoesOn {
 			close(c.waits.done)
 		} else if c.deadline != 0 {
 			c.waits.timer = time.AfterFunc(c.deadline-clock(), c.expire)
@@ -114,27 +112,23 @@ func (c *callContext) waitsLocked() *contextWaits {
 // Err implements context.Context. It looks at the clock, so that a handler
 // which never uses Done sees its deadline too.
 func (c *callContext) Err() error {
-	err := c.ended()
-	if err == nil && c.expired(clock()) {
+	if c.ended() == nil && c.expired(clock()) {
 		c.expire()
-		return c.ended()
 	}
-	return err
+	c.mu.Lock()
+	defer c.mu.Unlock() // under which Done is closed
+	return c.ended()
 }
 
-// ended is Err without a look at the clock.
-func (c *callContext) ended() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return contextErrors[c.end]
-}
+// ended is Err without a look at the clock; Done may be about to be closed.
+func (c *callContext) ended() error { return contextErrors[c.end.Load()] }
 
 // AfterFunc is what package context looks for, to attach a child without a
 // goroutine for each.
 func (c *callContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.end != contextGoesOn {
+	if c.end.Load() != contextGoesOn {
 		go f() // the contract of context.AfterFunc: f ends it
 		return func() bool { return false }
 	}
@@ -163,13 +157,13 @@ func (c *callContext) expire() { c.endWith(contextExpired) }
 func (c *callContext) cancel() { c.endWith(contextCanceled) }
 
 // endWith ends the context; the second time it does nothing.
-func (c *callContext) endWith(end contextEnd) {
+func (c *callContext) endWith(end uint32) {
 	c.mu.Lock()
-	if c.end != contextGoesOn {
+	if c.end.Load() != contextGoesOn {
 		c.mu.Unlock()
 		return
 	}
-	c.end = end
+	c.end.Store(end)
 	var after []*func()
 	if waits := c.waits; waits != nil {
 		close(waits.done)

@@ -38,7 +38,8 @@ const freeLists = 8
 type freeList struct {
 	mu      sync.Mutex
 	waiters []*waiter
-	_       [32]byte // keeps neighbours off a cache line
+	taken   atomic.Int32 // waiters that are in use; changed under mu
+	_       [24]byte     // keeps neighbours off a cache line
 }
 
 func newInbox(prefix string, out *publisher) *inbox {
@@ -82,6 +83,7 @@ type reply struct {
 func (b *inbox) take() *waiter {
 	list := &b.free[rand.Uint32()%freeLists]
 	list.mu.Lock()
+	list.taken.Store(list.taken.Load() + 1)
 	if n := len(list.waiters); n > 0 {
 		w := list.waiters[n-1]
 		list.waiters = list.waiters[:n-1]
@@ -146,8 +148,17 @@ func (w *waiter) taken(r reply) reply {
 // release makes w, which has stopped waiting, available to other calls.
 func (w *waiter) release() {
 	w.list.mu.Lock()
+	w.list.taken.Store(w.list.taken.Load() - 1)
 	w.list.waiters = append(w.list.waiters, w)
 	w.list.mu.Unlock()
+}
+
+// inFlight is how many calls there are.
+func (b *inbox) inFlight() (calls int) {
+	for i := range b.free {
+		calls += int(b.free[i].taken.Load())
+	}
+	return calls
 }
 
 // deliver is the subscription's callback.

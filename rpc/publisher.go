@@ -18,20 +18,20 @@ import (
 // again, on a server for calls that are queued.
 type publisher struct {
 	nc       *nats.Conn
-	maxBatch int  // bytes of messages that share one; 0 where none do
-	online   bool // publish only while the connection is up: nats.go would keep the messages until it is
-	_        [64]byte
-	busy     atomic.Int64 // a client's calls in flight
-	_        [64]byte     // every call changes these, and nothing else on their cache lines
-	answered atomic.Int64 // those of them whose callers have their answer, and are about to run
-	_        [64]byte
+	maxBatch int           // bytes of messages that share one; 0 where none do
+	online   bool          // publish only while the connection is up: nats.go would keep the messages until it is
+	inFlight func() int    // a client's calls
 	wake     chan struct{} // for run
+	_        [64]byte
+	answered atomic.Int64 // calls whose callers have their answer, and are about to run
+	_        [64]byte     // every call changes it, and nothing else on its cache line
 
 	mu         sync.Mutex
 	publishing bool         // a goroutine publishes, or is about to
 	again      bool         // and is to look at the queue again
 	queued     atomic.Int32 // length of queue
 	queue      []outgoing
+	calls      int          // of a client that were in flight when the queue's first message came
 	since      atomic.Int64 // time of clock when the queue's first message came
 	spare      []outgoing   // the queue before, to be used again
 
@@ -82,10 +82,14 @@ const minQueued = 16
 // to the one that is publishing, or to the last of the callers whose answers are there.
 func (p *publisher) publish(o outgoing) {
 	p.mu.Lock()
+	if len(p.queue) == 0 {
+		p.calls = p.inFlight()
+	}
 	full := p.addLocked(o)
 	expected := p.answered.Load() > 0
 	// A third of the calls makes a message, so that one is on its way, and one is served, while the next is made.
-	full = full || len(p.queue) >= max(minQueued, int(p.busy.Load()+2)/3)
+	full = full || len(p.queue) >= max(minQueued, (p.calls+2)/3)
+	others := p.calls > 1
 	switch {
 	case expected && !full:
 		p.mu.Unlock()
@@ -95,7 +99,7 @@ func (p *publisher) publish(o outgoing) {
 	default:
 		p.publishing = true
 		p.mu.Unlock()
-		if !expected && p.busy.Load() > 1 {
+		if !expected && others {
 			runtime.Gosched() // others may be about to call
 		}
 		p.lead()

@@ -151,8 +151,6 @@ func (a *attempt) run(ctx context.Context) *Error {
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
 	out := &a.client.out
-	out.busy.Add(1)
-	defer out.busy.Add(-1)
 	id := wire.NewID()
 	w := a.client.inbox.take()
 	m := nats.Msg{Subject: a.subjects.request, Reply: w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)}
