@@ -15,8 +15,8 @@ import (
 
 // Client makes calls over a NATS connection. Generated code wraps it in the
 // typed client of a service; one Client serves any number of services and
-// goroutines. NewClient makes it. It has one subscription, made by its first call, and two goroutines: that of
-// the subscription and one of its own.
+// goroutines. NewClient makes it. It has one subscription, made by its first call, and three goroutines: that of
+// the subscription, one that watches the calls and one that publishes where many are made at once.
 //
 // The connection stays the caller's. Close ends the client.
 type Client struct {

@@ -222,8 +222,8 @@ func atLeastOne(name string, n int) error {
 
 // WithBatching lets unary calls of the same method that are made at the same
 // time share a NATS message of at most so many bytes, and their answers
-// another: 16 KiB is a good bound. No call waits for others, and one that is alone, or larger,
-// travels as without the option. It is off by default, and for many small calls at once.
+// another: 16 KiB is a good bound. No call waits for longer than without the option, and one that is alone, or larger,
+// travels as without it. It is off by default, and for many small calls at once.
 //
 // Its price: a batch goes to one instance, so load is spread by batches and not by
 // calls; a NATS message that is lost costs all its calls; and a batch has several

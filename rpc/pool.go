@@ -14,7 +14,8 @@ import "sync"
 //
 // Answers wait in the publisher for those of the calls that are queued. A
 // goroutine that has nobody on its way behind it publishes them before it does
-// anything else, so that no answer waits for the handler of another call either.
+// anything else, so that no answer waits for the handler of another call either; so
+// does one that was long on its way, as where handlers take all of the CPUs.
 type pool struct {
 	limit, queueLimit int
 	out               *publisher // of the answers
@@ -121,9 +122,9 @@ func (p *pool) next(mine chan struct{}, ran bool) *serverCall {
 	} else {
 		p.waking = false
 	}
-	for {
+	for woken := !ran; ; woken = true {
 		c := p.takeLocked()
-		if !p.waking && p.out.holds() {
+		if p.out.holds() && (!p.waking || woken && p.out.overdue()) {
 			p.flushLocked()
 			if c == nil {
 				c = p.takeLocked()
