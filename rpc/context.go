@@ -19,7 +19,7 @@ type callKey struct{}
 
 // CallFromContext returns the call that ctx, the context of a handler or of a
 // server's interceptor, belongs to. It returns nil for any other context. Who asks for the
-// first time after the call has ended gets one that knows its method only.
+// first time after the call has ended gets one that knows its method only, and nothing of a shutdown.
 func CallFromContext(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,6 +183,51 @@ func TestKeptContexts(t *testing.T) {
 		}
 		if got := call.Header().Get("text"); got != k.text && (k.call != nil || got != "") {
 			t.Fatalf("the call of %q has the header of %q", k.text, got)
+		}
+	}
+}
+
+// TestKeptSenders: a message that is sent on a plain stream after its end reaches nobody, least of all another caller.
+func TestKeptSenders(t *testing.T) {
+	const streams = 20
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // memory that is used again is found on the CPU that has freed it
+	srv := rpctest.NewServer(t)
+	var kept []*rpc.Sender[*text]
+	running, goOn := make(chan struct{}), make(chan struct{})
+	serve(t, srv.Connect(), &funcs{
+		watch: func(_ context.Context, _ string, to *rpc.Sender[*text]) error {
+			kept = append(kept, to)
+			return nil
+		},
+		do: func(_ context.Context, in string) (string, error) {
+			running <- struct{}{}
+			<-goOn
+			return in, nil
+		},
+	})
+	nc := srv.Connect()
+	for range streams {
+		askMany(t, nc, encode(t, wrapperspb.String("x")), nil)
+	}
+	victims, err := nc.SubscribeSync(nc.NewInbox())
+	must(t, err)
+	for range streams {
+		must(t, nc.PublishRequest(doSubject, victims.Subject, encode(t, wrapperspb.String("x"))))
+	}
+	for range streams {
+		<-running
+	}
+	for _, to := range kept {
+		if err := to.Send(wrapperspb.String("of another caller")); rpc.CodeOf(err) != rpc.CodeCanceled {
+			t.Errorf("a late Send returned %v", err)
+		}
+	}
+	close(goOn)
+	for range streams {
+		m, err := victims.NextMsg(10 * time.Second)
+		must(t, err)
+		if want := encode(t, wrapperspb.String("x")); string(m.Data) != string(want) {
+			t.Fatalf("a caller got %q, not %q", m.Data, want)
 		}
 	}
 }

@@ -144,6 +144,9 @@ func (p *pool) next(mine chan struct{}, ran bool) *serverCall {
 
 // takeLocked returns the next call, which is the caller's to run, or nil.
 func (p *pool) takeLocked() *serverCall {
+	if p.running >= p.limit { // a goroutine that was flushing has been quicker
+		return nil
+	}
 	c := p.dequeueLocked()
 	if c != nil {
 		p.running++

@@ -69,10 +69,12 @@ type sender interface {
 }
 
 // Messages wait for those who may still come until they are as many as share a
-// batch, or for so long: on a machine that is overloaded somebody is always about to come.
+// batch, or have waited for so long when a further one comes: on a machine that is overloaded somebody is always about to come.
 const (
 	maxQueued    = wire.MaxItems
 	maxQueuedFor = 500 * time.Microsecond
+	// stuckFor is when the watch publishes: whoever was to come has died, by a panic within a call.
+	stuckFor = time.Second
 )
 
 // minQueued is how many messages wait in any case, and how often the clock is looked at.
@@ -148,7 +150,10 @@ func (p *publisher) addLocked(o outgoing) (full bool) {
 	return full || len(p.queue) >= maxQueued
 }
 
-func (p *publisher) overdue() bool { return clock()-time.Duration(p.since.Load()) > maxQueuedFor }
+// waited is how long the queue's first message has been there.
+func (p *publisher) waited() time.Duration { return clock() - time.Duration(p.since.Load()) }
+
+func (p *publisher) overdue() bool { return p.waited() > maxQueuedFor }
 
 // holds tells whether messages are queued.
 func (p *publisher) holds() bool { return p.queued.Load() > 0 }

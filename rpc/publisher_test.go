@@ -3,11 +3,14 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctest"
@@ -124,4 +127,59 @@ func TestRequestsDoNotWaitForEver(t *testing.T) {
 	until(t, "none is held", func() bool { return c.HeldRequests() == 0 })
 	close(goOn)
 	all.Wait()
+}
+
+// TestRequestsWithoutCallers: a caller that never comes holds nobody up for long, and a message that panics leaves no such caller.
+func TestRequestsWithoutCallers(t *testing.T) {
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{})
+	c := dial(t, nc)
+	must(t, callOnce(t, c))
+	taken, free := c.Waiters()
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the message did not panic")
+			}
+		}()
+		_, _ = testPanicking.Call(testContext(t), c, &panicking{})
+	}()
+	if nowTaken, nowFree := c.Waiters(); nowTaken != taken || nowFree != free {
+		t.Errorf("%d waiters, %d of them free, were %d and %d", nowTaken, nowFree, taken, free)
+	}
+	c.ExpectCaller()
+	must(t, echoes(t, c, "x"))
+}
+
+var testPanicking = rpc.NewUnary[panicking, wrapperspb.StringValue](&testDesc, rpc.MethodDesc{Name: "Panic"})
+
+// panicking is a message that panics when it is encoded, as one may that is changed meanwhile.
+type panicking struct{ wrapperspb.StringValue }
+
+func (*panicking) SizeVT() int                                { panic("it is being changed") }
+func (*panicking) MarshalToSizedBufferVT([]byte) (int, error) { return 0, nil }
+
+// TestConcurrencyIsBounded: also where goroutines that publish come back to the queue.
+func TestConcurrencyIsBounded(t *testing.T) {
+	for _, limit := range []int32{1, 2} {
+		nc := rpctest.Connect(t)
+		var running atomic.Int32
+		serve(t, nc, &funcs{do: func(_ context.Context, in string) (string, error) {
+			defer running.Add(-1)
+			if n := running.Add(1); n > limit {
+				return "", fmt.Errorf("%d run, the limit is %d", n, limit)
+			}
+			runtime.Gosched()
+			return in, nil
+		}}, rpc.WithMaxConcurrency(int(limit)))
+		c := dial(t, nc, rpc.WithBatching(16<<10))
+		each(t, 8, func(i int) error {
+			for j := range 2000 {
+				if err := echoes(t, c, fmt.Sprint(i, j)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 }

@@ -114,10 +114,15 @@ type keptCall struct {
 
 // release is called by each who has held the call, and uses it no more.
 func (c *serverCall) release() {
-	if c.held.Add(-1) == 0 && c.stream == nil && !c.endpoint.service.server.intercepts() && c.ctx.part() {
+	if c.held.Add(-1) == 0 && !c.mayBeKept() && c.ctx.part() {
 		*c = serverCall{}
 		serverCalls.Put(c)
 	}
+}
+
+// mayBeKept tells whether interceptors, or a handler with its stream, have got hold of the call.
+func (c *serverCall) mayBeKept() bool {
+	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.service.server.intercepts()
 }
 
 // receive parses a request that came at a time of clock. An error means that it is to be refused with it.

@@ -306,6 +306,7 @@ func (s *service) drain(ctx context.Context) error {
 		err = endErr
 		s.abandon()
 	}
+	s.server.out.flush() // answers that wait for a goroutine on its way
 	s.unsubscribe(s.control)
 	return err
 }

@@ -152,23 +152,22 @@ func (a *attempt) run(ctx context.Context) *Error {
 func (a *attempt) roundTrip(ctx context.Context) *Error {
 	out := &a.client.out
 	id := wire.NewID()
-	w := a.client.inbox.take()
-	m := nats.Msg{Subject: a.subjects.request, Reply: w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)}
-	failed := a.client.refusal() // a Close that has not met the waiter
-	var buf *buffer
-	if failed == nil {
-		buf, failed = a.encode(&m, id)
-	}
+	m := nats.Msg{Subject: a.subjects.request}
+	buf, failed := a.encode(&m, id) // a message may panic: no waiter is in use yet
 	if failed != nil {
-		w.stop()
-		w.release()
 		return failed
 	}
 	if a.isLarge(&m) {
 		buf.putBack()
+		return a.largeRequest(ctx)
+	}
+	w := a.client.inbox.take()
+	m.Reply = w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
+	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
+		buf.putBack()
 		w.stop()
 		w.release()
-		return a.largeRequest(ctx)
+		return failed
 	}
 	o := outgoing{subject: m.Subject, reply: m.Reply, header: m.Header, buf: buf, owner: w}
 	if out.maxBatch > 0 && !a.call.options.plain {

@@ -142,8 +142,11 @@ func (w *watch) eachWaiting(f func(*waiter) *Error) {
 	}
 }
 
-// tick counts, ends the calls that nobody knows, and asks about the others.
+// tick has requests published that wait for somebody who does not come, counts, ends the calls that nobody knows, and asks about the others.
 func (w *watch) tick() {
+	if out := w.inbox.out; out.holds() && out.waited() > stuckFor {
+		out.flush()
+	}
 	connected := w.nc.Status() == nats.CONNECTED
 	w.mu.Lock()
 	muted := maps.Clone(w.muted)
