@@ -77,7 +77,7 @@ const (
 	stuckFor = time.Second
 )
 
-// minQueued is how many messages wait in any case, and how often the clock is looked at.
+// minQueued is how many messages go together where there are so many calls, and after how many the clock is looked at.
 const minQueued = 16
 
 // publish publishes a message of a client, or leaves it to another goroutine:
