@@ -58,10 +58,7 @@ func (s *Server) Open() int {
 	defer s.mu.Unlock()
 	n := len(s.streams.all())
 	for _, svc := range s.services {
-		for _, c := range svc.calls.all() {
-			c.release()
-			n++
-		}
+		svc.calls.each(func(*serverCall) { n++ })
 	}
 	return n
 }

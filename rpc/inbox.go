@@ -38,7 +38,7 @@ const freeLists = 8
 type freeList struct {
 	mu      sync.Mutex
 	waiters []*waiter
-	taken   atomic.Int32 // waiters that are in use; changed under mu
+	inUse   atomic.Int32 // waiters that calls have; changed under mu
 	_       [24]byte     // keeps neighbours off a cache line
 }
 
@@ -83,7 +83,7 @@ type reply struct {
 func (b *inbox) take() *waiter {
 	list := &b.free[rand.Uint32()%freeLists]
 	list.mu.Lock()
-	list.taken.Store(list.taken.Load() + 1)
+	list.inUse.Store(list.inUse.Load() + 1)
 	if n := len(list.waiters); n > 0 {
 		w := list.waiters[n-1]
 		list.waiters = list.waiters[:n-1]
@@ -148,7 +148,7 @@ func (w *waiter) taken(r reply) reply {
 // release makes w, which has stopped waiting, available to other calls.
 func (w *waiter) release() {
 	w.list.mu.Lock()
-	w.list.taken.Store(w.list.taken.Load() - 1)
+	w.list.inUse.Store(w.list.inUse.Load() - 1)
 	w.list.waiters = append(w.list.waiters, w)
 	w.list.mu.Unlock()
 }
@@ -156,7 +156,7 @@ func (w *waiter) release() {
 // inFlight is how many calls there are.
 func (b *inbox) inFlight() (calls int) {
 	for i := range b.free {
-		calls += int(b.free[i].taken.Load())
+		calls += int(b.free[i].inUse.Load())
 	}
 	return calls
 }

@@ -92,20 +92,25 @@ func (p *publisher) publish(o outgoing) {
 	// A third of the calls makes a message, so that one is on its way, and one is served, while the next is made.
 	full = full || len(p.queue) >= max(minQueued, (p.calls+2)/3)
 	others := p.calls > 1
-	switch {
-	case expected && !full:
-		p.mu.Unlock()
-	case p.publishing:
-		p.again = true
-		p.mu.Unlock()
-	default:
-		p.publishing = true
-		p.mu.Unlock()
-		if !expected && others {
-			runtime.Gosched() // others may be about to call
-		}
-		p.lead()
+	leads := (full || !expected) && p.claimLocked()
+	p.mu.Unlock()
+	if !leads {
+		return
 	}
+	if !expected && others {
+		runtime.Gosched() // others may be about to call
+	}
+	p.lead()
+}
+
+// claimLocked makes this goroutine the one that publishes. Where there is one already, that looks at the queue again.
+func (p *publisher) claimLocked() bool {
+	if p.publishing {
+		p.again = true
+		return false
+	}
+	p.publishing = true
+	return true
 }
 
 // returns notes that a caller has taken notice of its answer. The last one has
@@ -161,14 +166,11 @@ func (p *publisher) holds() bool { return p.queued.Load() > 0 }
 // flush publishes what is queued, or leaves it to the goroutine that is publishing.
 func (p *publisher) flush() {
 	p.mu.Lock()
-	if p.publishing {
-		p.again = true
-		p.mu.Unlock()
-		return
-	}
-	p.publishing = true
+	leads := p.claimLocked()
 	p.mu.Unlock()
-	p.lead()
+	if leads {
+		p.lead()
+	}
 }
 
 // lead publishes what is queued, and then what somebody else has left to it meanwhile.

@@ -99,6 +99,7 @@ func (e *endpoint) newServerCall() *serverCall {
 		c.ctx = new(callContext)
 	}
 	c.endpoint = e
+	c.ctx.method, c.ctx.call = e.method, &c.call
 	c.held.Store(1)
 	return c
 }
@@ -129,7 +130,6 @@ func (c *serverCall) mayBeKept() bool {
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.whole = max(c.whole, m.Size())
-	c.ctx.method, c.ctx.call = c.endpoint.method, &c.call
 	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
 	timeout, err := c.parse(m)
 	if timeout == 0 {

@@ -362,11 +362,10 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 // abandon cancels the calls that are left and answers for them: their callers
 // need not wait for handlers that do not look at their context.
 func (s *service) abandon() {
-	for _, c := range s.calls.all() {
+	s.calls.each(func(c *serverCall) {
 		c.refuse(c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended")))
 		c.ctx.cancel() // after that, or the handler's own answer might come first
-		c.release()
-	}
+	})
 }
 
 // subscriptions are all that the service has.

@@ -63,17 +63,17 @@ type endpointLoad struct{ inFlight, queued int64 }
 // load counts the calls that are not among those that have ended.
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
-	for _, c := range s.calls.all() {
-		if !c.counted.Load() {
-			l := all[c.endpoint]
-			l.inFlight++
-			if !c.running.Load() {
-				l.queued++
-			}
-			all[c.endpoint] = l
+	s.calls.each(func(c *serverCall) {
+		if c.counted.Load() {
+			return
 		}
-		c.release()
-	}
+		l := all[c.endpoint]
+		l.inFlight++
+		if !c.running.Load() {
+			l.queued++
+		}
+		all[c.endpoint] = l
+	})
 	return all
 }
 

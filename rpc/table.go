@@ -138,8 +138,9 @@ func (t *callTable) has(id wire.ID) bool {
 	return p.get(id, hash) != nil
 }
 
-// all returns the calls that are there now. The caller holds each.
-func (t *callTable) all() (calls []*serverCall) {
+// each runs f for each call that is there now, which it holds meanwhile, outside of the locks.
+func (t *callTable) each(f func(*serverCall)) {
+	var calls []*serverCall
 	for i := range t.parts {
 		p := &t.parts[i]
 		p.mu.Lock()
@@ -151,5 +152,8 @@ func (t *callTable) all() (calls []*serverCall) {
 		}
 		p.mu.Unlock()
 	}
-	return calls
+	for _, c := range calls {
+		f(c)
+		c.release()
+	}
 }
