@@ -208,6 +208,9 @@ func TestLateAnswersAtRandom(t *testing.T) {
 		}
 		return nil
 	})
+	for _, c := range clients { // behind the requests of callers who have gone, so that none comes any more
+		must(t, wantAnswer(testContext(t), c, "the last one"))
+	}
 	answers.Wait()
 	for _, c := range clients {
 		if all, free := c.Waiters(); all != free || all > rpc.FreeLists*callers {
