@@ -57,17 +57,16 @@ func (f *largeField) unmarshal(data []byte, m proto.Message) error {
 	_, vt := m.(vtUnmarshaler)
 	if field == nil || field.Kind() != protoreflect.BytesKind || field.IsList() ||
 		vt && r.Descriptor().RequiredNumbers().Len() > 0 { // UnmarshalVT wants them in every part
-		return unmarshalProto(data, m, proto.UnmarshalOptions{})
+		return unmarshalProto(data, m, false)
 	}
-	part := proto.UnmarshalOptions{Merge: true, AllowPartial: true}
 	if f.start > 0 {
-		if err := unmarshalProto(data[:f.start], m, part); err != nil {
+		if err := unmarshalProto(data[:f.start], m, true); err != nil {
 			return err
 		}
 	}
 	r.Set(field, protoreflect.ValueOfBytes(f.value[:len(f.value):len(f.value)]))
 	if f.end < len(data) {
-		if err := unmarshalProto(data[f.end:], m, part); err != nil {
+		if err := unmarshalProto(data[f.end:], m, true); err != nil {
 			return err
 		}
 	}

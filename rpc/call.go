@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"reflect"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -204,11 +205,14 @@ func chain(interceptors []Interceptor, last Next) Next {
 
 // checkResponse refuses what cannot be sent as, or returned for, a response of m.
 func (m *method) checkResponse(res proto.Message) error {
+	if reflect.TypeOf(res) == m.responseType && !isNil(res) {
+		return nil
+	}
 	if res == nil || !res.ProtoReflect().IsValid() {
 		return failf(CodeInternal, DidRun, "%s returned no response and no error", m.FullName())
 	}
-	if got, want := res.ProtoReflect().Type(), m.responseType; got != want {
-		return failf(CodeInternal, DidRun, "%s: response is a %s, not a %s", m.FullName(), messageName(res), m.responseName())
-	}
-	return nil
+	return failf(CodeInternal, DidRun, "%s: response is a %T, not a %v", m.FullName(), res, m.responseType)
 }
+
+// isNil tells whether a generated message is a nil pointer.
+func isNil(m proto.Message) bool { return reflect.ValueOf(m).IsNil() }

@@ -164,7 +164,7 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 	if err != nil {
 		return nil, err
 	}
-	if !req.ProtoReflect().IsValid() {
+	if isNil(req) {
 		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
 	}
 	if c.next == nil {

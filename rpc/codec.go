@@ -111,14 +111,15 @@ func (c Codec) decode(data []byte, m proto.Message, minimum int) error {
 			return f.unmarshal(data, m)
 		}
 	}
-	return unmarshalProto(data, m, proto.UnmarshalOptions{})
+	return unmarshalProto(data, m, false)
 }
 
-func unmarshalProto(data []byte, m proto.Message, o proto.UnmarshalOptions) error {
+// unmarshalProto merges into m, which is new: that spares its reset. A part of a message need not have its required fields.
+func unmarshalProto(data []byte, m proto.Message, part bool) error {
 	if vt, ok := m.(vtUnmarshaler); ok {
 		return vt.UnmarshalVT(data)
 	}
-	return o.Unmarshal(data, m)
+	return proto.UnmarshalOptions{Merge: true, AllowPartial: part}.Unmarshal(data, m)
 }
 
 // A buffer is where a message is encoded before nats.go copies it. Who takes

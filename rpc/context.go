@@ -78,16 +78,15 @@ func (c *callContext) Value(key any) any {
 	return c.call
 }
 
-// part takes the call away from the context, so that its memory can be used
-// again. It returns false where somebody may have kept the call.
-func (c *callContext) part() bool {
+// finish is cancel at the end of the call, which it takes away from the context, so that its
+// memory can be used again. It returns false where somebody may have kept the call.
+func (c *callContext) finish() (parted bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.asked {
-		return false
+	if parted = !c.asked; parted {
+		c.call = nil
 	}
-	c.call = nil
-	return true
+	c.endAndUnlock(contextCanceled)
+	return parted
 }
 
 // Done implements context.Context.
@@ -159,6 +158,10 @@ func (c *callContext) cancel() { c.endWith(contextCanceled) }
 // endWith ends the context; the second time it does nothing.
 func (c *callContext) endWith(end uint32) {
 	c.mu.Lock()
+	c.endAndUnlock(end)
+}
+
+func (c *callContext) endAndUnlock(end uint32) {
 	if c.end.Load() != contextGoesOn {
 		c.mu.Unlock()
 		return

@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,16 +49,17 @@ func newInbox(prefix string, out *publisher) *inbox {
 
 // waiter waits for the reply of one call after another.
 type waiter struct {
-	replies chan reply // of one; filled at most once a call
-	timer   *time.Timer
-	out     *publisher
-	list    *freeList
-	prefix  string
-	slot    int
+	ended  chan struct{} // of one; filled at most once a call
+	timer  *time.Timer
+	out    *publisher
+	list   *freeList
+	prefix string
+	slot   int
 
 	mu         sync.Mutex
 	waiting    bool
-	plain      bool // replies have no envelope
+	reply      reply // the caller's, when ended says so
+	plain      bool  // replies have no envelope
 	id         wire.ID
 	subject    string // of the reply
 	generation uint64 // changes with subject
@@ -80,8 +80,8 @@ type reply struct {
 }
 
 // take returns a waiter that waits for the reply to a call.
-func (b *inbox) take() *waiter {
-	list := &b.free[rand.Uint32()%freeLists]
+func (b *inbox) take(id wire.ID) *waiter {
+	list := &b.free[id[0]%freeLists] // of a random id
 	list.mu.Lock()
 	list.inUse.Store(list.inUse.Load() + 1)
 	if n := len(list.waiters); n > 0 {
@@ -98,7 +98,7 @@ func (b *inbox) grow(list *freeList) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	slots := *b.slots.Load()
-	w := &waiter{replies: make(chan reply, 1), out: b.out, list: list, prefix: b.prefix, slot: len(slots)}
+	w := &waiter{ended: make(chan struct{}, 1), out: b.out, list: list, prefix: b.prefix, slot: len(slots)}
 	w.renewLocked()
 	grown := append(slots, w) // readers of the shorter slice never look at the new element
 	b.slots.Store(&grown)
@@ -136,12 +136,14 @@ func (w *waiter) stop() (r reply, ok bool) {
 		w.renewLocked()
 		return reply{}, false
 	}
-	return w.taken(<-w.replies), true
+	<-w.ended
+	return w.taken(), true
 }
 
-// taken is called by the caller that has received its reply.
-func (w *waiter) taken(r reply) reply {
+// taken returns the reply to the caller, which has been told that it is there.
+func (w *waiter) taken() (r reply) {
 	w.out.returns()
+	r, w.reply = w.reply, reply{}
 	return r
 }
 
@@ -187,7 +189,8 @@ func (b *inbox) deliver(m *nats.Msg) {
 func (w *waiter) endLocked(r reply) {
 	w.waiting = false
 	w.out.answered.Add(1)
-	w.replies <- r
+	w.reply = r
+	w.ended <- struct{}{}
 }
 
 // unanswered ends the calls to whose request "no responders" has come.

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -87,7 +88,7 @@ type method struct {
 	newRequest  func() proto.Message
 	newResponse func() proto.Message
 
-	responseType protoreflect.MessageType
+	responseType reflect.Type
 }
 
 func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc, kind Kind) method {
@@ -96,7 +97,7 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 		newRequest:  func() proto.Message { return PReq(new(Req)) },
 		newResponse: func() proto.Message { return PRes(new(Res)) },
 	}
-	m.responseType = m.newResponse().ProtoReflect().Type()
+	m.responseType = reflect.TypeFor[PRes]()
 	if m.timeout == 0 && kind <= KindOneWay { // a stream goes on for as long as it goes on
 		m.timeout = s.Timeout
 	}

@@ -29,6 +29,7 @@ type serverCall struct {
 	ctx  *callContext
 	call Call
 	held atomic.Int32 // by the goroutine that runs it, by the publisher that has its answer, by who goes through the table
+	done bool         // it has run, and nobody has kept it
 
 	endpoint *endpoint
 	reply    string // subject, or "" where nobody wants an answer
@@ -115,7 +116,7 @@ type keptCall struct {
 
 // release is called by each who has held the call, and uses it no more.
 func (c *serverCall) release() {
-	if c.held.Add(-1) == 0 && !c.mayBeKept() && c.ctx.part() {
+	if c.held.Add(-1) == 0 && c.done {
 		*c = serverCall{}
 		serverCalls.Put(c)
 	}
@@ -228,20 +229,24 @@ func (c *serverCall) hint() string {
 	return ""
 }
 
-// run serves the call on the current goroutine.
-func (c *serverCall) run() {
+// run serves the call on the current goroutine, from a time of clock, or from now on where that is 0.
+// It returns when it has ended.
+func (c *serverCall) run(started time.Duration) (ended time.Duration) {
 	c.running.Store(true)
-	started := clock()
+	if started == 0 {
+		started = clock()
+	}
 	returned := false
 	defer func() {
 		if !returned {
 			c.answerPanic(recover(), started)
 		}
-		c.ctx.cancel()
+		parted := c.ctx.finish()
 		if c.stream != nil { // it has ended, but where a forced shutdown met the accept
 			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 		}
 		c.endpoint.service.calls.remove(c.id)
+		c.done = parted && !c.mayBeKept()
 		c.release()
 	}()
 	if c.ctx.expired(started) {
@@ -250,7 +255,9 @@ func (c *serverCall) run() {
 	err := c.serve()
 	returned = true
 	c.call.ended(asNil(err))
-	c.answer(err, clock()-started)
+	ended = clock()
+	c.answer(err, ended-started)
+	return ended
 }
 
 // serve runs the interceptors and the handler.

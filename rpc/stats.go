@@ -15,12 +15,10 @@ import (
 // endpointStats counts the requests of an endpoint. Every request is counted
 // before its answer is sent, so who has the answers finds the calls in the numbers.
 type endpointStats struct {
-	requests  atomic.Int64
-	errors    atomic.Int64
 	shed      atomic.Int64
 	time      atomic.Int64 // nanoseconds of handlers, in all
 	lastError atomic.Pointer[string]
-	codes     [len(codeNames)]atomic.Int64
+	codes     [len(codeNames)]atomic.Int64 // their sum is all requests
 	times     histogram
 }
 
@@ -41,10 +39,18 @@ func (s *endpointStats) countRefused(err *Error) {
 		// long texts would make STATS larger than max_payload.
 		text := strconv.Itoa(int(err.code)) + ":" + wire.ErrorText(err.code.String(), err.message)
 		s.lastError.Store(&text)
-		s.errors.Add(1)
 	}
 	s.codes[code].Add(1)
-	s.requests.Add(1) // last, so that errors never exceed requests
+}
+
+// requests is how many have been counted, and how many of them were errors.
+func (s *endpointStats) requests() (requests, errors int64) {
+	for code := range s.codes {
+		if code != int(CodeOK) {
+			errors += s.codes[code].Load()
+		}
+	}
+	return errors + s.codes[CodeOK].Load(), errors
 }
 
 // endpointData is what micro cannot say: the `data` of an endpoint in STATS.
@@ -96,9 +102,9 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 // snapshot fills the numbers of micro's own structure.
 func (s *endpointStats) snapshot(out *micro.EndpointStats, load endpointLoad) {
-	requests := s.requests.Load()
+	requests, errors := s.requests()
 	out.NumRequests = int(requests)
-	out.NumErrors = int(min(s.errors.Load(), requests))
+	out.NumErrors = int(errors)
 	out.ProcessingTime = time.Duration(s.time.Load())
 	if requests > 0 {
 		out.AverageProcessingTime = out.ProcessingTime / time.Duration(requests)

@@ -161,7 +161,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		buf.putBack()
 		return a.largeRequest(ctx)
 	}
-	w := a.client.inbox.take()
+	w := a.client.inbox.take(id)
 	m.Reply = w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
 	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
 		buf.putBack()
@@ -207,8 +207,8 @@ func (a *attempt) wait(ctx context.Context, w *waiter) (reply, error) {
 	}
 	var err error
 	select {
-	case r := <-w.replies:
-		return w.taken(r), nil
+	case <-w.ended:
+		return w.taken(), nil
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-deadline:
