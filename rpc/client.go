@@ -109,7 +109,7 @@ func (c *Client) open() *Error {
 		w.stop(failed)
 		return failed
 	}
-	c.sub, c.inbox, c.watch, c.out.inFlight = sub, b, w, b.inFlight
+	c.sub, c.inbox, c.watch = sub, b, w
 	c.opened.Store(true)
 	go c.out.run(w.done)
 	return nil

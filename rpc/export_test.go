@@ -41,7 +41,8 @@ func (c *Client) HoldRequests() (release func(requests int)) {
 
 // ExpectCaller makes a client believe that a caller has its answer and is about to run, until it is there.
 func (c *Client) ExpectCaller() (there func()) {
-	c.out.answered.Add(1)
+	c.out.unpublished()
+	c.out.callers.answer()
 	return c.out.returns
 }
 

@@ -37,8 +37,7 @@ const freeLists = 8
 type freeList struct {
 	mu      sync.Mutex
 	waiters []*waiter
-	inUse   atomic.Int32 // waiters that calls have; changed under mu
-	_       [24]byte     // keeps neighbours off a cache line
+	_       [32]byte // keeps neighbours off a cache line
 }
 
 func newInbox(prefix string, out *publisher) *inbox {
@@ -83,7 +82,6 @@ type reply struct {
 func (b *inbox) take(id wire.ID) *waiter {
 	list := &b.free[id[0]%freeLists] // of a random id
 	list.mu.Lock()
-	list.inUse.Store(list.inUse.Load() + 1)
 	if n := len(list.waiters); n > 0 {
 		w := list.waiters[n-1]
 		list.waiters = list.waiters[:n-1]
@@ -134,6 +132,7 @@ func (w *waiter) stop() (r reply, ok bool) {
 	if w.waiting {
 		w.waiting = false
 		w.renewLocked()
+		w.out.callers.leaves()
 		return reply{}, false
 	}
 	<-w.ended
@@ -150,17 +149,8 @@ func (w *waiter) taken() (r reply) {
 // release makes w, which has stopped waiting, available to other calls.
 func (w *waiter) release() {
 	w.list.mu.Lock()
-	w.list.inUse.Store(w.list.inUse.Load() - 1)
 	w.list.waiters = append(w.list.waiters, w)
 	w.list.mu.Unlock()
-}
-
-// inFlight is how many calls there are.
-func (b *inbox) inFlight() (calls int) {
-	for i := range b.free {
-		calls += int(b.free[i].inUse.Load())
-	}
-	return calls
 }
 
 // deliver is the subscription's callback.
@@ -188,7 +178,7 @@ func (b *inbox) deliver(m *nats.Msg) {
 // endLocked ends the waiting of a call that waits.
 func (w *waiter) endLocked(r reply) {
 	w.waiting = false
-	w.out.answered.Add(1)
+	w.out.callers.answer()
 	w.reply = r
 	w.ended <- struct{}{}
 }

@@ -20,23 +20,47 @@ type publisher struct {
 	nc       *nats.Conn
 	maxBatch int           // bytes of messages that share one; 0 where none do
 	online   bool          // publish only while the connection is up: nats.go would keep the messages until it is
-	inFlight func() int    // a client's calls
 	wake     chan struct{} // for run
 	_        [64]byte
-	answered atomic.Int64 // calls whose callers have their answer, and are about to run
-	_        [64]byte     // every call changes it, and nothing else on its cache line
+	callers  callers
+	_        [64]byte // every call changes it, and nothing else on its cache line
 
 	mu         sync.Mutex
-	publishing bool         // a goroutine publishes, or is about to
-	again      bool         // and is to look at the queue again
-	queued     atomic.Int32 // length of queue
+	publishing bool // a goroutine publishes, or is about to
+	again      bool // and is to look at the queue again
 	queue      []outgoing
-	calls      int          // of a client that were in flight when the queue's first message came
+	holding    atomic.Bool  // there is a message in queue
 	since      atomic.Int64 // time of clock when the queue's first message came
+	started    uint32       // calls of a client, since it was made
+	calls      uint32       // of them that were in flight when the queue's first message came
 	spare      []outgoing   // the queue before, to be used again
 
 	members []*outgoing // of a batch; of the goroutine that publishes
 }
+
+// callers counts, in one word, the calls of a client whose callers have their answer and are
+// about to run, and those that have ended since the client was made.
+type callers struct{ counts atomic.Uint64 }
+
+const (
+	oneAnswered = 1
+	oneEnded    = 1 << 32
+)
+
+// answered is how many callers are about to run.
+func (c *callers) answered() uint32 { return uint32(c.counts.Load()) }
+
+// ended is how many calls have ended, modulo 2^32.
+func (c *callers) ended() uint32 { return uint32(c.counts.Load() >> 32) }
+
+// answer notes that a caller has its answer.
+func (c *callers) answer() { c.counts.Add(oneAnswered) }
+
+// returns notes that a caller has taken notice of its answer. It returns how many are left.
+func (c *callers) returns() (left uint32) { return uint32(c.counts.Add(oneEnded - oneAnswered)) }
+
+// leaves notes that a caller has gone without an answer.
+func (c *callers) leaves() { c.counts.Add(oneEnded) }
 
 // outgoing is a message to be published. Its buffer, which has the data, belongs to the publisher
 // until it is published, and then goes back to the pool.
@@ -84,13 +108,14 @@ const minQueued = 16
 // to the one that is publishing, or to the last of the callers whose answers are there.
 func (p *publisher) publish(o outgoing) {
 	p.mu.Lock()
+	p.started++
 	if len(p.queue) == 0 {
-		p.calls = p.inFlight()
+		p.calls = p.started - p.callers.ended()
 	}
 	full := p.addLocked(o)
-	expected := p.answered.Load() > 0
+	expected := p.callers.answered() > 0
 	// A third of the calls makes a message, so that one is on its way, and one is served, while the next is made.
-	full = full || len(p.queue) >= max(minQueued, (p.calls+2)/3)
+	full = full || len(p.queue) >= max(minQueued, int(p.calls+2)/3)
 	others := p.calls > 1
 	leads := (full || !expected) && p.claimLocked()
 	p.mu.Unlock()
@@ -101,6 +126,13 @@ func (p *publisher) publish(o outgoing) {
 		runtime.Gosched() // others may be about to call
 	}
 	p.lead()
+}
+
+// unpublished notes a call that has waited for an answer without a request.
+func (p *publisher) unpublished() {
+	p.mu.Lock()
+	p.started++
+	p.mu.Unlock()
 }
 
 // claimLocked makes this goroutine the one that publishes. Where there is one already, that looks at the queue again.
@@ -116,7 +148,7 @@ func (p *publisher) claimLocked() bool {
 // returns notes that a caller has taken notice of its answer. The last one has
 // what waits published, by a goroutine that runs after it: it may call again.
 func (p *publisher) returns() {
-	if left := p.answered.Add(-1); p.holds() && (left == 0 || left%minQueued == 0 && p.overdue()) {
+	if left := p.callers.returns(); p.holds() && (left == 0 || left%minQueued == 0 && p.overdue()) {
 		select {
 		case p.wake <- struct{}{}:
 		default: // it is on its way
@@ -147,11 +179,11 @@ func (p *publisher) addLocked(o outgoing) (full bool) {
 	switch n := len(p.queue); { // a look at the clock has a price
 	case n == 0:
 		p.since.Store(int64(clock()))
+		p.holding.Store(true)
 	case n%minQueued == 0:
 		full = p.overdue()
 	}
 	p.queue = append(p.queue, o)
-	p.queued.Store(int32(len(p.queue)))
 	return full || len(p.queue) >= maxQueued
 }
 
@@ -161,7 +193,7 @@ func (p *publisher) waited() time.Duration { return clock() - time.Duration(p.si
 func (p *publisher) overdue() bool { return p.waited() > maxQueuedFor }
 
 // holds tells whether messages are queued.
-func (p *publisher) holds() bool { return p.queued.Load() > 0 }
+func (p *publisher) holds() bool { return p.holding.Load() }
 
 // flush publishes what is queued, or leaves it to the goroutine that is publishing.
 func (p *publisher) flush() {
@@ -181,7 +213,7 @@ func (p *publisher) lead() {
 		p.again = false
 		queue := p.queue
 		p.queue, p.spare = p.spare, nil
-		p.queued.Store(0)
+		p.holding.Store(false)
 		p.mu.Unlock()
 		p.sendAll(queue)
 		clear(queue)

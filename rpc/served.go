@@ -46,9 +46,9 @@ type serverCall struct {
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool
-	counted  atomic.Bool // in the statistics, as a call that has ended
 	answered atomic.Bool
-	chained  *serverCall // the next one in its chain of the table
+	hash     uint64      // of id, in the table
+	chained  *serverCall // the next one in its chain there
 }
 
 // Whether the handler of a call is called is decided once: by whoever calls
@@ -131,7 +131,7 @@ func (c *serverCall) mayBeKept() bool {
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.whole = max(c.whole, m.Size())
-	c.call = Call{method: c.endpoint.method, onServer: true, header: Header(m.Header), served: c}
+	c.call.method, c.call.onServer, c.call.header, c.call.served = c.endpoint.method, true, Header(m.Header), c
 	timeout, err := c.parse(m)
 	if timeout == 0 {
 		timeout = c.endpoint.timeout
@@ -245,7 +245,7 @@ func (c *serverCall) run(started time.Duration) (ended time.Duration) {
 		if c.stream != nil { // it has ended, but where a forced shutdown met the accept
 			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 		}
-		c.endpoint.service.calls.remove(c.id)
+		c.endpoint.service.calls.remove(c)
 		c.done = parted && !c.mayBeKept()
 		c.release()
 	}()
@@ -321,7 +321,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		message = buf
 		large, err = c.encode(buf)
 	}
-	c.count(err, took)
+	c.endpoint.stats.count(err, took)
 	switch {
 	case c.stream != nil && err != nil && !c.stream.accepted() && c.reply != "":
 		c.sendError(buf, err, c.metadata())
@@ -350,7 +350,6 @@ func (c *serverCall) refuse(err *Error) {
 		return
 	}
 	c.endpoint.stats.countRefused(err)
-	c.counted.Store(true)
 	if c.stream != nil && c.stream.accepted() {
 		c.stream.endNow(err)
 		return
@@ -360,11 +359,6 @@ func (c *serverCall) refuse(err *Error) {
 		defer buf.putBack()
 		c.sendError(buf, err, nil)
 	}
-}
-
-func (c *serverCall) count(err *Error, took time.Duration) {
-	c.endpoint.stats.count(err, took)
-	c.counted.Store(true)
 }
 
 // encode encodes the response into buf: as an envelope, as a plain message, or, where

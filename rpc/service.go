@@ -246,7 +246,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		pool = e.service.streams
 	}
 	if !pool.submit(c) {
-		e.service.calls.remove(c.id)
+		e.service.calls.remove(c)
 		c.refuse(e.overload())
 	}
 }

@@ -70,7 +70,7 @@ type endpointLoad struct{ inFlight, queued int64 }
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
 	s.calls.each(func(c *serverCall) {
-		if c.counted.Load() {
+		if c.answered.Load() {
 			return
 		}
 		l := all[c.endpoint]

@@ -32,8 +32,10 @@ type callTablePart struct {
 // part returns where a call belongs, and its hash.
 func (t *callTable) part(id wire.ID) (*callTablePart, uint64) {
 	hash := maphash.Comparable(t.seed, id)
-	return &t.parts[hash>>60], hash
+	return t.partOf(hash), hash
 }
+
+func (t *callTable) partOf(hash uint64) *callTablePart { return &t.parts[hash>>60] }
 
 // find returns the link that points to the call, or to where it would be added.
 func (p *callTablePart) find(id wire.ID, hash uint64) **serverCall {
@@ -53,15 +55,14 @@ func (p *callTablePart) get(id wire.ID, hash uint64) *serverCall {
 }
 
 // grow makes twice as many chains.
-func (t *callTable) grow(p *callTablePart) {
+func (p *callTablePart) grow() {
 	old := p.chains
 	p.chains = make([]*serverCall, max(8, 2*len(old)))
 	for _, c := range old {
 		for c != nil {
 			next := c.chained
-			_, hash := t.part(c.id)
 			c.chained = nil
-			*p.find(c.id, hash) = c
+			*p.find(c.id, c.hash) = c
 			c = next
 		}
 	}
@@ -86,30 +87,24 @@ func (t *callTable) add(c *serverCall) added {
 		}
 	}
 	if p.calls >= 2*len(p.chains) {
-		t.grow(p)
+		p.grow()
 	}
 	link := p.find(c.id, hash)
 	if *link != nil {
 		return addedDuplicate
 	}
-	*link = c
+	*link, c.hash = c, hash
 	p.calls++
 	return addedNew
 }
 
-// remove takes out a call, if it is there.
-func (t *callTable) remove(id wire.ID) {
-	p, hash := t.part(id)
+// remove takes out a call that has been added.
+func (t *callTable) remove(c *serverCall) {
+	p := t.partOf(c.hash)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.calls == 0 {
-		return
-	}
-	if link := p.find(id, hash); *link != nil {
-		c := *link
-		*link, c.chained = c.chained, nil
-		p.calls--
-	}
+	*p.find(c.id, c.hash), c.chained = c.chained, nil
+	p.calls--
 }
 
 // cancelled returns the context of the call whose caller has gone, or nil.

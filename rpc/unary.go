@@ -165,6 +165,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	m.Reply = w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
 	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
 		buf.putBack()
+		a.client.out.unpublished()
 		w.stop()
 		w.release()
 		return failed
