@@ -152,25 +152,23 @@ func (a *attempt) run(ctx context.Context) *Error {
 func (a *attempt) roundTrip(ctx context.Context) *Error {
 	out := &a.client.out
 	id := wire.NewID()
-	m := nats.Msg{Subject: a.subjects.request}
-	buf, failed := a.encode(&m, id) // a message may panic: no waiter is in use yet
-	if failed != nil {
+	o := outgoing{subject: a.subjects.request}
+	if failed := a.encode(&o, id); failed != nil { // a message may panic: no waiter is in use yet
 		return failed
 	}
-	if a.isLarge(&m) {
-		buf.putBack()
+	if a.isLarge(&o) {
+		o.buf.putBack()
 		return a.largeRequest(ctx)
 	}
 	w := a.client.inbox.take(id)
-	m.Reply = w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
+	o.owner, o.reply = w, w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
 	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
-		buf.putBack()
+		o.buf.putBack()
 		a.client.out.unpublished()
 		w.stop()
 		w.release()
 		return failed
 	}
-	o := outgoing{subject: m.Subject, reply: m.Reply, header: m.Header, buf: buf, owner: w}
 	if out.maxBatch > 0 && !a.call.options.plain {
 		o.batch, o.tag = batchMay, uint64(w.slot)
 	}
@@ -194,8 +192,8 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 }
 
 // isLarge tells whether a request has to travel as a stream.
-func (a *attempt) isLarge(m *nats.Msg) bool {
-	size := len(m.Data) + headerSize(m.Header)
+func (a *attempt) isLarge(o *outgoing) bool {
+	size := len(o.buf.b) + headerSize(o.header)
 	return size > smallestMaxPayload && !a.call.options.plain && int64(size) > a.client.nc.MaxPayload()
 }
 
@@ -242,13 +240,12 @@ func (a *attempt) blameStrangers(err *Error, strangers int) *Error {
 	return &out
 }
 
-// encode completes the message of a request. Its data is the buffer, which is
-// the caller's to put back.
-func (a *attempt) encode(m *nats.Msg, id wire.ID) (*buffer, *Error) {
+// encode makes the header and the data of a request. The buffer is the caller's to put back.
+func (a *attempt) encode(o *outgoing, id wire.ID) *Error {
 	plain := a.call.options.plain || a.call.method.kind == KindOneWay
 	var err error
-	if m.Header, err = a.header(plain); err != nil {
-		return nil, failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	if o.header, err = a.header(plain); err != nil {
+		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
 	}
 	buf := takeBuffer()
 	codec := a.call.options.codec
@@ -258,18 +255,18 @@ func (a *attempt) encode(m *nats.Msg, id wire.ID) (*buffer, *Error) {
 	envelope := len(buf.b)
 	if buf.b, err = codec.appendMessage(buf.b, a.call.request); err != nil {
 		buf.putBack()
-		return nil, failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
+		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
 	if size, limit := len(buf.b)-envelope, a.client.options.maxMessageSize; size > limit {
 		buf.putBack()
-		return nil, failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", size, limit)
+		return failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", size, limit)
 	}
 	if !plain {
 		buf.pack(a.call.options.compression, envelope)
 		buf.b[wire.FlagsOffset] |= buf.flags(a.call.options.compression)
 	}
-	m.Data = buf.b
-	return buf, nil
+	o.buf = buf
+	return nil
 }
 
 // publishOneWay publishes at once, so that the caller learns of an error.
@@ -277,13 +274,13 @@ func (a *attempt) publishOneWay() *Error {
 	if failed := connectionError(a.client.nc); failed != nil {
 		return failed
 	}
-	m := nats.Msg{Subject: a.subjects.request}
-	buf, failed := a.encode(&m, wire.ID{})
-	if failed != nil {
+	o := outgoing{subject: a.subjects.request}
+	if failed := a.encode(&o, wire.ID{}); failed != nil {
 		return failed
 	}
-	defer buf.putBack()
-	return unsentError(len(m.Data), m.Header, publishMsg(a.client.nc, &m))
+	defer o.buf.putBack()
+	err := publishMsg(a.client.nc, &nats.Msg{Subject: o.subject, Header: o.header, Data: o.buf.b})
+	return unsentError(len(o.buf.b), o.header, err)
 }
 
 // sent ends the call whose request could not be published, unless it has ended.
@@ -351,19 +348,19 @@ func (a *attempt) finish(r *reply) *Error {
 		}
 		return a.decode(r.data, r.msg.Size(), call.options.codec)
 	}
-	env, _ := wire.Parse(r.data) // which the inbox has checked
-	body, whole := env.Body, r.msg.Size()
+	flags, body := wire.ResponseOf(r.data) // which the inbox has checked
+	whole := r.msg.Size()
 	switch {
-	case env.Flags&wire.FlagError != 0:
-		return parseStatus(body, env.Flags&wire.FlagNotRun != 0)
-	case env.Flags&wire.FlagCompressed != 0:
+	case flags&wire.FlagError != 0:
+		return parseStatus(body, flags&wire.FlagNotRun != 0)
+	case flags&wire.FlagCompressed != 0:
 		var err *Error
-		if body, err = Compression(env.Flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
+		if body, err = Compression(flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
 			return failf(err.code, DidRun, "response: %s", err.message)
 		}
 		whole = cap(body)
 	}
-	return a.decode(body, whole, Codec(env.Flags.Codec()))
+	return a.decode(body, whole, Codec(flags.Codec()))
 }
 
 // decode decodes the response, which is part of so much memory.

@@ -110,6 +110,11 @@ func ParseID(s string) (id ID, ok bool) {
 // IDOf returns the call id of an envelope that this side has written.
 func IDOf(envelope []byte) ID { return ID(envelope[idOffset:HeaderSize]) }
 
+// ResponseOf returns what is in the envelope of a response that Parse has accepted.
+func ResponseOf(envelope []byte) (flags Flags, body []byte) {
+	return Flags(envelope[FlagsOffset]), envelope[HeaderSize:]
+}
+
 // Envelope is a parsed envelope. Body aliases the parsed bytes.
 type Envelope struct {
 	Kind    Kind
