@@ -57,16 +57,16 @@ func (f *largeField) unmarshal(data []byte, m proto.Message) error {
 	_, vt := m.(vtUnmarshaler)
 	if field == nil || field.Kind() != protoreflect.BytesKind || field.IsList() ||
 		vt && r.Descriptor().RequiredNumbers().Len() > 0 { // UnmarshalVT wants them in every part
-		return unmarshalProto(data, m, false)
+		return unmarshalProto(data, m, wholeMessage)
 	}
 	if f.start > 0 {
-		if err := unmarshalProto(data[:f.start], m, true); err != nil {
+		if err := unmarshalProto(data[:f.start], m, partOfMessage); err != nil {
 			return err
 		}
 	}
 	r.Set(field, protoreflect.ValueOfBytes(f.value[:len(f.value):len(f.value)]))
 	if f.end < len(data) {
-		if err := unmarshalProto(data[f.end:], m, true); err != nil {
+		if err := unmarshalProto(data[f.end:], m, partOfMessage); err != nil {
 			return err
 		}
 	}

@@ -170,7 +170,7 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 	if c.next == nil {
 		call := calls.Get().(*Call) // nobody else sees it
 		defer call.putBack()
-		call.method, call.header, call.request, call.options = m, o.header, req, o
+		*call = Call{method: m, header: o.header, request: req, options: o}
 		return call.end(c.send(ctx, call))
 	}
 	call := &Call{method: m, header: maps.Clone(o.header), request: req, options: o}

@@ -111,15 +111,20 @@ func (c Codec) decode(data []byte, m proto.Message, minimum int) error {
 			return f.unmarshal(data, m)
 		}
 	}
-	return unmarshalProto(data, m, false)
+	return unmarshalProto(data, m, wholeMessage)
 }
 
-// unmarshalProto merges into m, which is new: that spares its reset. A part of a message need not have its required fields.
-func unmarshalProto(data []byte, m proto.Message, part bool) error {
+// Messages are decoded into new ones, so that there is nothing to reset. A part of a message need not have its required fields.
+var (
+	wholeMessage  = proto.UnmarshalOptions{Merge: true}
+	partOfMessage = proto.UnmarshalOptions{Merge: true, AllowPartial: true}
+)
+
+func unmarshalProto(data []byte, m proto.Message, o proto.UnmarshalOptions) error {
 	if vt, ok := m.(vtUnmarshaler); ok {
 		return vt.UnmarshalVT(data)
 	}
-	return proto.UnmarshalOptions{Merge: true, AllowPartial: part}.Unmarshal(data, m)
+	return o.Unmarshal(data, m)
 }
 
 // A buffer is where a message is encoded before nats.go copies it. Who takes

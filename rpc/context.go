@@ -78,14 +78,16 @@ func (c *callContext) Value(key any) any {
 	return c.call
 }
 
-// finish is cancel at the end of the call, which it takes away from the context, so that its
-// memory can be used again. It returns false where somebody may have kept the call.
-func (c *callContext) finish() (parted bool) {
+// finish ends the context as its call has ended. With part it also takes the call away, so that
+// the memory can be used again; it returns false where that cannot be, as somebody may have kept the call.
+func (c *callContext) finish(part bool) (parted bool) {
 	c.mu.Lock()
-	if parted = !c.asked; parted {
+	if parted = part && !c.asked; parted {
 		c.call = nil
 	}
-	c.endAndUnlock(contextCanceled)
+	after := c.endLocked(contextCanceled)
+	c.mu.Unlock()
+	runAll(after)
 	return parted
 }
 
@@ -158,16 +160,17 @@ func (c *callContext) cancel() { c.endWith(contextCanceled) }
 // endWith ends the context; the second time it does nothing.
 func (c *callContext) endWith(end uint32) {
 	c.mu.Lock()
-	c.endAndUnlock(end)
+	after := c.endLocked(end)
+	c.mu.Unlock()
+	runAll(after)
 }
 
-func (c *callContext) endAndUnlock(end uint32) {
+// endLocked returns what is to run when the lock is free.
+func (c *callContext) endLocked(end uint32) (after []*func()) {
 	if c.end.Load() != contextGoesOn {
-		c.mu.Unlock()
-		return
+		return nil
 	}
 	c.end.Store(end)
-	var after []*func()
 	if waits := c.waits; waits != nil {
 		close(waits.done)
 		if waits.timer != nil {
@@ -175,7 +178,10 @@ func (c *callContext) endAndUnlock(end uint32) {
 		}
 		after, waits.after = waits.after, nil
 	}
-	c.mu.Unlock()
+	return after
+}
+
+func runAll(after []*func()) {
 	for _, f := range after {
 		(*f)()
 	}

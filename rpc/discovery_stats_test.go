@@ -4,15 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctest"
@@ -254,4 +257,63 @@ func TestErrorsInStatistics(t *testing.T) {
 			t.Errorf("%q: %d errors, the last is %.100q (%d bytes), want %q", test.in, e.NumErrors, e.LastError, len(e.LastError), test.want)
 		}
 	}
+}
+
+// TestSlowEncoding: a call is in flight until its answer has been encoded, and when that takes long a call which was queued behind it, and
+// whose time is up by then, does not run.
+func TestSlowEncoding(t *testing.T) {
+	nc := rpctest.Connect(t)
+	begins, goOn := make(chan struct{}, 2), make(chan struct{})
+	var ran atomic.Int32
+	s := rpc.NewServer(nc, rpc.WithMaxConcurrency(1), rpc.WithLogger(slog.New(slog.DiscardHandler)))
+	must(t, rpc.Register(s, &slowDesc, t, nil, rpc.HandleUnary(slowEcho, func(*testing.T, context.Context, *wrapperspb.StringValue) (*slowMessage, error) {
+		ran.Add(1)
+		return &slowMessage{begins: begins, goOn: goOn}, nil
+	})))
+	must(t, s.Start(testContext(t)))
+	t.Cleanup(func() { shutdown(t, s) })
+	c := dial(t, nc)
+	call := func(opts ...rpc.CallOption) error {
+		_, err := slowEcho.Call(testContext(t), c, wrapperspb.String("x"), opts...)
+		return err
+	}
+	load := func(when string, inFlight, queued int) {
+		t.Helper()
+		e := discover[micro.Stats](t, nc, "$SRV.STATS.SlowService", 1)[0].Endpoints[0]
+		if d := dataOf(t, e); *d.InFlight != inFlight || *d.Queued != queued || e.NumRequests != 0 {
+			t.Errorf("%s: %d requests, %s", when, e.NumRequests, e.Data)
+		}
+	}
+	first := make(chan error, 1)
+	go func() { first <- call() }()
+	<-begins
+	load("while it is encoded", 1, 0)
+	wantCode(t, call(rpc.WithTimeout(20*time.Millisecond)), rpc.CodeDeadlineExceeded, rpc.MayHaveRun)
+	load("with another behind it", 2, 1)
+	close(goOn)
+	must(t, <-first)
+	must(t, call())
+	if n := ran.Load(); n != 2 {
+		t.Errorf("%d calls ran; the one whose time was up is not to", n)
+	}
+}
+
+var (
+	slowDesc = rpc.ServiceDesc{Name: "test.v1.SlowService", MicroName: "SlowService", Version: "1.0.0"}
+	slowEcho = rpc.NewUnary[wrapperspb.StringValue, slowMessage](&slowDesc, rpc.MethodDesc{Name: "Echo"})
+)
+
+// slowMessage is a message that tells when it begins to be encoded, and then waits.
+type slowMessage struct {
+	wrapperspb.StringValue
+	begins chan<- struct{}
+	goOn   <-chan struct{}
+}
+
+func (*slowMessage) SizeVT() int { return 0 }
+
+func (m *slowMessage) MarshalToSizedBufferVT([]byte) (int, error) {
+	m.begins <- struct{}{}
+	<-m.goOn
+	return 0, nil
 }

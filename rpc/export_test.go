@@ -46,6 +46,19 @@ func (c *Client) ExpectCaller() (there func()) {
 	return c.out.returns
 }
 
+// CountCallersFrom makes an idle client count its calls from n on; balance tells the counts.
+func (c *Client) CountCallersFrom(n uint32) (balance func() (started, ended, expected uint32)) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.started = n
+	c.out.callers.counts.Store(uint64(n) * oneEnded)
+	return func() (started, ended, expected uint32) {
+		c.out.mu.Lock()
+		defer c.out.mu.Unlock()
+		return c.out.started, c.out.callers.ended(), c.out.callers.expected()
+	}
+}
+
 // HeldRequests is how many requests wait to be published.
 func (c *Client) HeldRequests() int {
 	c.out.mu.Lock()

@@ -57,7 +57,7 @@ type waiter struct {
 
 	mu         sync.Mutex
 	waiting    bool
-	reply      reply // the caller's, when ended says so
+	reply      reply // not under mu but the caller's from when ended says that it is there
 	plain      bool  // replies have no envelope
 	id         wire.ID
 	subject    string // of the reply
@@ -132,7 +132,7 @@ func (w *waiter) stop() (r reply, ok bool) {
 	if w.waiting {
 		w.waiting = false
 		w.renewLocked()
-		w.out.callers.leaves()
+		w.out.callers.endUnanswered()
 		return reply{}, false
 	}
 	<-w.ended

@@ -96,8 +96,9 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 		MethodDesc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout,
 		newRequest:  func() proto.Message { return PReq(new(Req)) },
 		newResponse: func() proto.Message { return PRes(new(Res)) },
+
+		responseType: reflect.TypeFor[PRes](),
 	}
-	m.responseType = reflect.TypeFor[PRes]()
 	if m.timeout == 0 && kind <= KindOneWay { // a stream goes on for as long as it goes on
 		m.timeout = s.Timeout
 	}

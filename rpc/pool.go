@@ -1,9 +1,6 @@
 package rpc
 
-import (
-	"sync"
-	"time"
-)
+import "sync"
 
 // pool runs the calls of a service on goroutines that are parked between
 // calls: a new goroutine a call would grow its stack anew each time. At most
@@ -110,15 +107,14 @@ func (p *pool) work(ran bool) {
 		}
 	}()
 	mine := make(chan struct{}, 1)
-	for c, now := p.next(mine, ran, 0); c != nil; c, now = p.next(mine, true, now) {
-		now = c.run(now)
+	for c := p.next(mine, ran); c != nil; c = p.next(mine, true) {
+		c.run()
 	}
 	finished = true
 }
 
-// next returns the next call, which it may wait for; nil ends the goroutine. It also
-// returns the time now, or 0 where the present one has passed: a look at the clock has a price.
-func (p *pool) next(mine chan struct{}, ran bool, now time.Duration) (*serverCall, time.Duration) {
+// next returns the next call, which it may wait for; nil ends the goroutine.
+func (p *pool) next(mine chan struct{}, ran bool) *serverCall {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if ran {
@@ -130,21 +126,19 @@ func (p *pool) next(mine chan struct{}, ran bool, now time.Duration) (*serverCal
 		c := p.takeLocked()
 		if p.out.holds() && (!p.waking || woken && p.out.overdue()) {
 			p.flushLocked()
-			now = 0
 			if c == nil {
 				c = p.takeLocked()
 			}
 		}
 		switch {
 		case c != nil:
-			return c, now
+			return c
 		case p.closing || len(p.idle) >= maxParked:
 			p.endLocked()
-			return nil, 0
+			return nil
 		case !p.parkLocked(mine):
-			return nil, 0
+			return nil
 		}
-		now = 0
 	}
 }
 

@@ -31,8 +31,8 @@ type publisher struct {
 	queue      []outgoing
 	holding    atomic.Bool  // there is a message in queue
 	since      atomic.Int64 // time of clock when the queue's first message came
-	started    uint32       // calls of a client, since it was made
-	calls      uint32       // of them that were in flight when the queue's first message came
+	started    uint32       // calls of a client that have come here, modulo 2^32; each counts once as ended in callers
+	calls      uint32       // of them that had not ended when the queue's first message came
 	spare      []outgoing   // the queue before, to be used again
 
 	members []*outgoing // of a batch; of the goroutine that publishes
@@ -47,8 +47,8 @@ const (
 	oneEnded    = 1 << 32
 )
 
-// answered is how many callers are about to run.
-func (c *callers) answered() uint32 { return uint32(c.counts.Load()) }
+// expected is how many callers are about to run.
+func (c *callers) expected() uint32 { return uint32(c.counts.Load()) }
 
 // ended is how many calls have ended, modulo 2^32.
 func (c *callers) ended() uint32 { return uint32(c.counts.Load() >> 32) }
@@ -56,14 +56,14 @@ func (c *callers) ended() uint32 { return uint32(c.counts.Load() >> 32) }
 // answer notes that a caller has its answer.
 func (c *callers) answer() { c.counts.Add(oneAnswered) }
 
-// returns notes that a caller has taken notice of its answer. It returns how many are left.
-func (c *callers) returns() (left uint32) { return uint32(c.counts.Add(oneEnded - oneAnswered)) }
+// endAnswered notes that a caller has taken notice of its answer. It returns how many are expected still.
+func (c *callers) endAnswered() (left uint32) { return uint32(c.counts.Add(oneEnded - oneAnswered)) }
 
-// leaves notes that a caller has gone without an answer.
-func (c *callers) leaves() { c.counts.Add(oneEnded) }
+// endUnanswered notes that a caller has gone without an answer.
+func (c *callers) endUnanswered() { c.counts.Add(oneEnded) }
 
 // outgoing is a message to be published. Its buffer, which has the data, belongs to the publisher
-// until it is published, and then goes back to the pool.
+// from publish or add on, and goes back to the pool when the message is published.
 type outgoing struct {
 	subject string
 	reply   string
@@ -113,7 +113,7 @@ func (p *publisher) publish(o outgoing) {
 		p.calls = p.started - p.callers.ended()
 	}
 	full := p.addLocked(o)
-	expected := p.callers.answered() > 0
+	expected := p.callers.expected() > 0
 	// A third of the calls makes a message, so that one is on its way, and one is served, while the next is made.
 	full = full || len(p.queue) >= max(minQueued, int(p.calls+2)/3)
 	others := p.calls > 1
@@ -128,7 +128,7 @@ func (p *publisher) publish(o outgoing) {
 	p.lead()
 }
 
-// unpublished notes a call that has waited for an answer without a request.
+// unpublished counts a call as started that is to end without having come to publish.
 func (p *publisher) unpublished() {
 	p.mu.Lock()
 	p.started++
@@ -148,7 +148,7 @@ func (p *publisher) claimLocked() bool {
 // returns notes that a caller has taken notice of its answer. The last one has
 // what waits published, by a goroutine that runs after it: it may call again.
 func (p *publisher) returns() {
-	if left := p.callers.returns(); p.holds() && (left == 0 || left%minQueued == 0 && p.overdue()) {
+	if left := p.callers.endAnswered(); p.holds() && (left == 0 || left%minQueued == 0 && p.overdue()) {
 		select {
 		case p.wake <- struct{}{}:
 		default: // it is on its way

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"strconv"
 	"sync"
@@ -158,6 +159,39 @@ type panicking struct{ wrapperspb.StringValue }
 
 func (*panicking) SizeVT() int                                { panic("it is being changed") }
 func (*panicking) MarshalToSizedBufferVT([]byte) (int, error) { return 0, nil }
+
+// TestCallersAreCounted: each call that starts ends once, however it ends, also where the counts begin anew.
+func TestCallersAreCounted(t *testing.T) {
+	nc := rpctest.Connect(t)
+	impl, goOn := answersOf(t), make(chan struct{})
+	impl.blob = func(_ context.Context, b []byte) ([]byte, error) {
+		<-goOn
+		return b, nil
+	}
+	serve(t, nc, impl)
+	c := dial(t, nc)
+	must(t, callOnce(t, c))
+	balance := c.CountCallersFrom(math.MaxUint32 - 500)
+	callsAtOnce(t, c)
+	var waiting sync.WaitGroup
+	for range 16 {
+		waiting.Go(func() {
+			for {
+				if _, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(nil)); rpc.CodeOf(err) != rpc.CodeCanceled {
+					t.Error(err)
+				} else if err.(*rpc.Error).Execution() == rpc.NotRun {
+					return // the client was closed before
+				}
+			}
+		})
+	}
+	must(t, c.Close())
+	waiting.Wait()
+	close(goOn)
+	if started, ended, expected := balance(); started != ended || expected != 0 {
+		t.Errorf("%d calls have started, %d ended; %d callers are expected", started, ended, expected)
+	}
+}
 
 // TestConcurrencyIsBounded: also where goroutines that publish come back to the queue.
 func TestConcurrencyIsBounded(t *testing.T) {

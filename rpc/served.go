@@ -29,7 +29,7 @@ type serverCall struct {
 	ctx  *callContext
 	call Call
 	held atomic.Int32 // by the goroutine that runs it, by the publisher that has its answer, by who goes through the table
-	done bool         // it has run, and nobody has kept it
+	done bool         // it has run, and nobody has kept it; written by the goroutine that runs it before it releases it
 
 	endpoint *endpoint
 	reply    string // subject, or "" where nobody wants an answer
@@ -47,6 +47,7 @@ type serverCall struct {
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool
 	answered atomic.Bool
+	counted  atomic.Bool // in the statistics, as a call that has ended
 	hash     uint64      // of id, in the table
 	chained  *serverCall // the next one in its chain there
 }
@@ -229,24 +230,20 @@ func (c *serverCall) hint() string {
 	return ""
 }
 
-// run serves the call on the current goroutine, from a time of clock, or from now on where that is 0.
-// It returns when it has ended.
-func (c *serverCall) run(started time.Duration) (ended time.Duration) {
+// run serves the call on the current goroutine.
+func (c *serverCall) run() {
 	c.running.Store(true)
-	if started == 0 {
-		started = clock()
-	}
+	started := clock()
 	returned := false
 	defer func() {
 		if !returned {
 			c.answerPanic(recover(), started)
 		}
-		parted := c.ctx.finish()
+		c.done = c.ctx.finish(!c.mayBeKept())
 		if c.stream != nil { // it has ended, but where a forced shutdown met the accept
 			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 		}
 		c.endpoint.service.calls.remove(c)
-		c.done = parted && !c.mayBeKept()
 		c.release()
 	}()
 	if c.ctx.expired(started) {
@@ -255,9 +252,7 @@ func (c *serverCall) run(started time.Duration) (ended time.Duration) {
 	err := c.serve()
 	returned = true
 	c.call.ended(asNil(err))
-	ended = clock()
-	c.answer(err, ended-started)
-	return ended
+	c.answer(err, clock()-started)
 }
 
 // serve runs the interceptors and the handler.
@@ -321,7 +316,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		message = buf
 		large, err = c.encode(buf)
 	}
-	c.endpoint.stats.count(err, took)
+	c.count(err, took)
 	switch {
 	case c.stream != nil && err != nil && !c.stream.accepted() && c.reply != "":
 		c.sendError(buf, err, c.metadata())
@@ -350,6 +345,7 @@ func (c *serverCall) refuse(err *Error) {
 		return
 	}
 	c.endpoint.stats.countRefused(err)
+	c.counted.Store(true)
 	if c.stream != nil && c.stream.accepted() {
 		c.stream.endNow(err)
 		return
@@ -359,6 +355,11 @@ func (c *serverCall) refuse(err *Error) {
 		defer buf.putBack()
 		c.sendError(buf, err, nil)
 	}
+}
+
+func (c *serverCall) count(err *Error, took time.Duration) {
+	c.endpoint.stats.count(err, took)
+	c.counted.Store(true)
 }
 
 // encode encodes the response into buf: as an envelope, as a plain message, or, where

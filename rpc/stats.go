@@ -70,7 +70,7 @@ type endpointLoad struct{ inFlight, queued int64 }
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
 	s.calls.each(func(c *serverCall) {
-		if c.answered.Load() {
+		if c.counted.Load() {
 			return
 		}
 		l := all[c.endpoint]

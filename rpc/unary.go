@@ -164,7 +164,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	o.owner, o.reply = w, w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
 	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
 		o.buf.putBack()
-		a.client.out.unpublished()
+		out.unpublished()
 		w.stop()
 		w.release()
 		return failed

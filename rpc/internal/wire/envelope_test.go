@@ -209,6 +209,9 @@ func FuzzParse(f *testing.F) {
 			checkRefusal(t, data, err)
 			return
 		}
+		if flags, body := wire.ResponseOf(data); e.Kind == wire.KindResponse && (flags != e.Flags || !bytes.Equal(body, e.Body)) {
+			t.Errorf("ResponseOf gives flags %#02x and a body of %d bytes", flags, len(body))
+		}
 		again, err := wire.Parse(rewrite(&e))
 		if err != nil {
 			t.Fatalf("%+v is written so that it cannot be read: %v", e, err)
