@@ -1,0 +1,211 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// answer counts the call and sends its response, or its error. Only the first
+// answer of a call counts.
+func (c *serverCall) answer(err *Error, took time.Duration) {
+	if !c.answered.CompareAndSwap(false, true) {
+		return
+	}
+	buf := takeBuffer()
+	message, large := (*buffer)(nil), false
+	if err == nil && c.call.method.hasResponse() {
+		message = buf
+		large, err = c.encode(buf)
+	}
+	c.count(err, took)
+	switch {
+	case c.stream != nil && err != nil && !c.stream.accepted() && c.reply != "":
+		c.sendError(buf, err, c.metadata())
+	case c.stream != nil && err != nil:
+		c.endStream(nil, err)
+	case c.stream != nil:
+		c.endStream(message, nil)
+	case c.reply == "":
+	case err != nil:
+		c.sendError(buf, err, c.metadata())
+	case message == nil:
+		c.endPlainStream()
+	case large:
+		c.largeResponse(buf)
+	default:
+		c.send(buf, took)
+		return // the buffer is the publisher's
+	}
+	buf.putBack()
+}
+
+// refuse answers a call in place of the goroutine that would run, or still
+// runs, it.
+func (c *serverCall) refuse(err *Error) {
+	if !c.answered.CompareAndSwap(false, true) {
+		return
+	}
+	c.endpoint.stats.countRefused(err)
+	c.counted.Store(true)
+	if c.stream != nil && c.stream.accepted() {
+		c.stream.endNow(err)
+		return
+	}
+	if c.reply != "" {
+		buf := takeBuffer()
+		defer buf.putBack()
+		c.sendError(buf, err, nil)
+	}
+}
+
+func (c *serverCall) count(err *Error, took time.Duration) {
+	c.endpoint.stats.count(err, took)
+	c.counted.Store(true)
+}
+
+// encode encodes the response into buf: as an envelope, as a plain message, or, where
+// it is large or on a stream anyway, as the bare message.
+func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
+	envelope := 0
+	defer func() {
+		if r := recover(); r != nil { // the handler changes the message still
+			failed = failf(CodeInternal, DidRun, "the response does not encode")
+			c.endpoint.log().Error("natscall: a response does not encode", "panic", fmt.Sprint(r))
+		}
+	}()
+	if !c.plain && c.stream == nil {
+		buf.b = wire.AppendResponse(buf.b, c.id, wire.Codec(c.codec), 0)
+		envelope = len(buf.b)
+	}
+	var err error
+	if buf.b, err = c.codec.appendMessage(buf.b, c.call.response); err != nil {
+		return false, failf(CodeInternal, DidRun, "the response does not encode: %v", err)
+	}
+	s := c.endpoint.service.server
+	if size, limit := len(buf.b)-envelope, s.options.maxMessageSize; size > limit {
+		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", size, limit)
+	}
+	if envelope > 0 {
+		buf.pack(c.accepts, envelope)
+		buf.b[wire.FlagsOffset] |= buf.flags(c.accepts)
+	}
+	size := len(buf.b) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
+	if c.batched {
+		size += wire.BatchOverhead
+	}
+	if size <= smallestMaxPayload || c.reply == "" || c.stream != nil {
+		return false, nil
+	}
+	switch limit := s.nc.MaxPayload(); {
+	case int64(size) <= limit:
+		return false, nil
+	case c.plain:
+		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d", len(buf.b), limit)
+	}
+	buf.b = append(buf.b[:0], buf.b[envelope:]...)
+	return true, nil
+}
+
+// smallestMaxPayload is a size below which nobody sets max_payload, and
+// beneath which a response need not ask the connection, and its lock, for it.
+// If somebody does, the publish fails, and the caller is told then.
+const smallestMaxPayload = 4096
+
+// send has the response published, with those of other calls, at the latest by
+// the goroutine's way to its next call.
+func (c *serverCall) send(buf *buffer, took time.Duration) {
+	h, err := c.header()
+	if err != nil {
+		c.sendError(buf, failf(CodeInternal, DidRun, "response: %v", err), nil)
+		buf.putBack()
+		return
+	}
+	c.held.Add(1) // until it is sent
+	o := outgoing{subject: c.reply, header: h, buf: buf, owner: c}
+	if c.batched {
+		o.batch, o.tag = batchMust, c.tag
+	}
+	if out := &c.endpoint.service.server.out; out.add(o) || took > maxQueuedFor {
+		out.flush()
+	}
+}
+
+// sent tells the caller of an error, as far as that is possible.
+func (c *serverCall) sent(o *outgoing, err error) {
+	defer c.release()
+	if err == nil {
+		return
+	}
+	failed := natsError(err, DidRun)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		failed.message = fmt.Sprintf("the response has %d bytes and headers, more than the NATS server's max_payload", len(o.buf.b))
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	c.sendError(buf, failed, nil)
+}
+
+// header is the NATS header of the answer, nil where the handler set none.
+func (c *serverCall) header() (nats.Header, error) {
+	h, err := c.call.responseHeader.appendTo(nil, "")
+	if err != nil {
+		return nil, err
+	}
+	return c.call.responseTrailer.appendTo(h, wire.TrailerPrefix)
+}
+
+// metadata is the header for an error, which travels also without it.
+func (c *serverCall) metadata() nats.Header {
+	h, err := c.header()
+	if err != nil {
+		c.endpoint.log().Error("natscall: metadata of an error was left out", "error", err)
+		return nil
+	}
+	return h
+}
+
+// sendError publishes an error, shortened where it does not fit.
+func (c *serverCall) sendError(buf *buffer, err *Error, metadata nats.Header) {
+	failed := c.publishError(buf, err, metadata)
+	if errors.Is(failed, nats.ErrMaxPayload) {
+		failed = c.publishError(buf, err.shortened(), nil)
+	}
+	if failed != nil {
+		c.endpoint.log().Error("natscall: an error was not sent", "error", failed, "unsent", err)
+	}
+}
+
+func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header) error {
+	buf.b = c.appendStatus(buf.b[:0], err)
+	h := err.header(metadata)
+	if c.plain && c.tellNotRun(err) {
+		h[wire.NotRunHeader] = []string{"1"}
+	}
+	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.b)})
+}
+
+// appendStatus encodes an error as the body of the answer: in the codec of a
+// plain request, in Protobuf in an envelope.
+func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
+	codec := c.codec
+	if !c.plain {
+		flags := wire.FlagError
+		if c.tellNotRun(e) {
+			flags |= wire.FlagNotRun
+		}
+		b, codec = wire.AppendResponse(b, c.id, 0, flags), CodecProto
+	}
+	out, err := codec.appendMessage(b, e.status())
+	if err != nil { // JSON of a detail whose type is not linked here
+		c.endpoint.log().Error("natscall: an error's details were left out", "error", err)
+		bare := *e
+		bare.details = nil
+		out, _ = codec.appendMessage(b, bare.status())
+	}
+	return out
+}
