@@ -205,14 +205,11 @@ func chain(interceptors []Interceptor, last Next) Next {
 
 // checkResponse refuses what cannot be sent as, or returned for, a response of m.
 func (m *method) checkResponse(res proto.Message) error {
-	if reflect.TypeOf(res) == m.responseType && !isNil(res) {
+	if reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
 		return nil
 	}
 	if res == nil || !res.ProtoReflect().IsValid() {
 		return failf(CodeInternal, DidRun, "%s returned no response and no error", m.FullName())
 	}
-	return failf(CodeInternal, DidRun, "%s: response is a %T, not a %v", m.FullName(), res, m.responseType)
+	return failf(CodeInternal, DidRun, "%s: response is a %T, not a %T", m.FullName(), res, m.nilResponse)
 }
-
-// isNil tells whether a generated message is a nil pointer.
-func isNil(m proto.Message) bool { return reflect.ValueOf(m).IsNil() }

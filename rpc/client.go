@@ -164,7 +164,7 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 	if err != nil {
 		return nil, err
 	}
-	if isNil(req) {
+	if req == m.nilRequest {
 		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
 	}
 	if c.next == nil {

@@ -28,7 +28,7 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 		return nil, failf(CodeInvalidArgument, NotRun, "%s streams; its header and trailer come by the methods Header and Trailer of the stream", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, NotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
-	case m.kind == KindServerStream && isNil(req):
+	case m.kind == KindServerStream && req == m.nilRequest:
 		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
 	case c.next == nil:
 		err = c.send(ctx, call)

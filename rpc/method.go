@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"reflect"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -87,8 +86,8 @@ type method struct {
 	timeout     time.Duration
 	newRequest  func() proto.Message
 	newResponse func() proto.Message
-
-	responseType reflect.Type
+	nilRequest  proto.Message // nil pointers of the types
+	nilResponse proto.Message
 }
 
 func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc, kind Kind) method {
@@ -96,8 +95,8 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 		MethodDesc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout,
 		newRequest:  func() proto.Message { return PReq(new(Req)) },
 		newResponse: func() proto.Message { return PRes(new(Res)) },
-
-		responseType: reflect.TypeFor[PRes](),
+		nilRequest:  PReq(nil),
+		nilResponse: PRes(nil),
 	}
 	if m.timeout == 0 && kind <= KindOneWay { // a stream goes on for as long as it goes on
 		m.timeout = s.Timeout
