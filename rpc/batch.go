@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"sync"
+
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -73,30 +75,55 @@ type member struct {
 	id     wire.ID
 }
 
+// followers are the members of a batch behind the first, which keeps them for as long as "no responders" may come.
+type followers struct{ members []member }
+
+var followerLists = sync.Pool{New: func() any { return new(followers) }}
+
 // leads remembers the members of a batch, since "no responders" names none of
 // them: it comes to the reply subject of the first.
 func (w *waiter) leads(batch []*outgoing) bool {
-	followers := make([]member, 0, len(batch)-1)
-	for _, o := range batch[1:] {
-		followers = append(followers, member{o.owner.(*waiter), wire.IDOf(o.buf.b)})
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.subject != batch[0].reply { // its caller has gone, and others may use it
 		return false
 	}
-	w.followers, w.leading = followers, batch[0].reply
+	if w.followers == nil {
+		w.followers = followerLists.Get().(*followers)
+	}
+	members := w.followers.members[:0]
+	for _, o := range batch[1:] {
+		members = append(members, member{o.owner.(*waiter), wire.IDOf(o.buf.b)})
+	}
+	w.followers.members, w.leading = members, batch[0].reply
 	return true
 }
 
-// takeFollowersLocked returns the members of the batch that a "no responders" on subject concerns.
-func (w *waiter) takeFollowersLocked(subject string) []member {
-	if subject != w.leading {
+// takeFollowersLocked returns the members of the batch that went under subject, if it was the last; release makes them available again.
+func (w *waiter) takeFollowersLocked(subject string) *followers {
+	if w.followers == nil || w.leading != subject {
 		return nil
 	}
-	followers := w.followers
+	f := w.followers
 	w.followers, w.leading = nil, ""
-	return followers
+	return f
+}
+
+// release is called by who has taken f, which may be nil.
+func (f *followers) release() {
+	if f != nil {
+		followerLists.Put(f)
+	}
+}
+
+// noResponders ends the calls of the members, as far as they still wait.
+func (f *followers) noResponders() {
+	if f == nil {
+		return
+	}
+	for _, m := range f.members {
+		m.noResponders()
+	}
 }
 
 // noResponders ends the call of a member, if it still waits.

@@ -45,6 +45,13 @@ func (h Header) Del(key string) { delete(h, key) }
 
 // appendTo adds h to the header of a NATS message, each key behind prefix.
 func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
+	if len(h) == 0 {
+		return dst, nil // inline
+	}
+	return h.appendAllTo(dst, prefix)
+}
+
+func (h Header) appendAllTo(dst nats.Header, prefix string) (nats.Header, error) {
 	for key, values := range h {
 		for _, v := range values {
 			if err := wire.CheckMetadata(key, v); err != nil {

@@ -67,7 +67,7 @@ type waiter struct {
 	strangers  int    // replies that were not natscall's
 	patience
 
-	followers []member // of the last batch that went under leading, a reply subject of this waiter
+	followers *followers // of the last batch that went under leading, a reply subject of this waiter
 	leading   string
 }
 
@@ -116,9 +116,7 @@ func (w *waiter) start(id wire.ID, to, root string, plain bool) string {
 	if plain { // its replies carry no id: a late one to the call before must not meet it
 		w.renewLocked()
 	}
-	if w.leading == w.subject { // a batch that was answered: "no responders" is about this call
-		w.followers, w.leading = nil, ""
-	}
+	w.takeFollowersLocked(w.subject).release() // of a batch that was answered: "no responders" is about this call
 	w.waiting, w.plain, w.id = true, plain, id
 	w.to, w.root = to, root
 	w.age, w.misses, w.strangers = 0, 0, 0
@@ -191,9 +189,8 @@ func (w *waiter) unanswered(subject string, generation uint64) {
 		w.noRespondersLocked()
 	}
 	w.mu.Unlock()
-	for _, f := range followers {
-		f.noResponders()
-	}
+	followers.noResponders()
+	followers.release()
 }
 
 func (w *waiter) noRespondersLocked() {

@@ -95,6 +95,9 @@ const (
 
 // cutNumber takes a number off b.
 func cutNumber(b []byte) (number uint64, rest []byte, ok bool) {
+	if len(b) > 0 && b[0] < 0x80 { // most are of one byte
+		return uint64(b[0]), b[1:], true
+	}
 	number, n := binary.Uvarint(b)
 	if n <= 0 || n > maxNumberBytes || number > maxNumber {
 		return 0, nil, false
