@@ -152,15 +152,15 @@ func (s *stream) endNow(err *Error) {
 // begin fixes the response header, from the goroutine of the handler. It
 // returns an error, which the first Send returns, where it cannot be sent.
 func (s *stream) begin() error {
-	if !s.call.onServer {
+	if !s.call.onServer || s.begun.Load() {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.begun {
+	if s.begun.Load() {
 		return nil
 	}
-	s.begun = true
+	defer s.begun.Store(true) // with the header
 	h, err := s.call.responseHeader.appendTo(nil, "")
 	if err != nil {
 		return failf(CodeInternal, DidRun, "response: %v", err).because(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -47,7 +48,7 @@ type stream struct {
 	final    *Error      // server: the status of the end frame
 	header   nats.Header // server: for the next frame
 	trailer  nats.Header // server: for the end frame
-	begun    bool        // server: header has been set
+	begun    atomic.Bool // server: header has been set
 	beat     bool        // a heartbeat is due
 	beatAt   time.Time   // of the last heartbeat
 	heardAt  time.Time
