@@ -320,6 +320,9 @@ func TestOpenTwice(t *testing.T) {
 	p.open("Chat", 1<<20)
 	for _, method := range []string{"Chat", "Gather", "Watch", "Blob"} {
 		p.publish(testRoot+"."+method, wire.AppendOpen(nil, p.id, 0, 0, wire.Open{}))
+		behind := newPeer(t, p.nc) // when this one is accepted, the one before has been looked at
+		behind.open(method, 1<<20)
+		behind.frame(wire.KindStreamCancel, 0)
 	}
 	goesOn(t)
 	p.silent()
