@@ -46,7 +46,7 @@ func (h Header) Del(key string) { delete(h, key) }
 // appendTo adds h to the header of a NATS message, each key behind prefix.
 func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 	if len(h) == 0 {
-		return dst, nil // inline
+		return dst, nil // this much is inlined: most messages have none
 	}
 	return h.appendAllTo(dst, prefix)
 }
