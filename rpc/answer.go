@@ -22,7 +22,8 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		message = buf
 		large, err = c.encode(buf)
 	}
-	c.count(err, took)
+	c.endpoint.stats.count(err, took)
+	c.counted.Store(true)
 	switch {
 	case c.stream != nil && err != nil && !c.stream.accepted() && c.reply != "":
 		c.sendError(buf, err, c.metadata())
@@ -61,11 +62,6 @@ func (c *serverCall) refuse(err *Error) {
 		defer buf.putBack()
 		c.sendError(buf, err, nil)
 	}
-}
-
-func (c *serverCall) count(err *Error, took time.Duration) {
-	c.endpoint.stats.count(err, took)
-	c.counted.Store(true)
 }
 
 // encode encodes the response into buf: as an envelope, as a plain message, or, where

@@ -76,7 +76,10 @@ type member struct {
 }
 
 // followers are the members of a batch behind the first, which keeps them for as long as "no responders" may come.
-type followers struct{ members []member }
+type followers struct {
+	subject string // of the replies to the first
+	members []member
+}
 
 var followerLists = sync.Pool{New: func() any { return new(followers) }}
 
@@ -91,39 +94,22 @@ func (w *waiter) leads(batch []*outgoing) bool {
 	if w.followers == nil {
 		w.followers = followerLists.Get().(*followers)
 	}
-	members := w.followers.members[:0]
+	f := w.followers
+	f.subject, f.members = w.subject, f.members[:0]
 	for _, o := range batch[1:] {
-		members = append(members, member{o.owner.(*waiter), wire.IDOf(o.buf.b)})
+		f.members = append(f.members, member{o.owner.(*waiter), wire.IDOf(o.buf.b)})
 	}
-	w.followers.members, w.leading = members, batch[0].reply
 	return true
 }
 
-// takeFollowersLocked returns the members of the batch that went under subject, if it was the last; release makes them available again.
+// takeFollowersLocked returns the followers of the last batch, if it went under subject, or nil. Who has taken them puts them back.
 func (w *waiter) takeFollowersLocked(subject string) *followers {
-	if w.followers == nil || w.leading != subject {
+	f := w.followers
+	if f == nil || f.subject != subject {
 		return nil
 	}
-	f := w.followers
-	w.followers, w.leading = nil, ""
+	w.followers = nil
 	return f
-}
-
-// release is called by who has taken f, which may be nil.
-func (f *followers) release() {
-	if f != nil {
-		followerLists.Put(f)
-	}
-}
-
-// noResponders ends the calls of the members, as far as they still wait.
-func (f *followers) noResponders() {
-	if f == nil {
-		return
-	}
-	for _, m := range f.members {
-		m.noResponders()
-	}
 }
 
 // noResponders ends the call of a member, if it still waits.

@@ -67,8 +67,7 @@ type waiter struct {
 	strangers  int    // replies that were not natscall's
 	patience
 
-	followers *followers // of the last batch that went under leading, a reply subject of this waiter
-	leading   string
+	followers *followers // of the last batch that this waiter has led
 }
 
 // reply is what a call waits for: a message or a failure.
@@ -116,7 +115,9 @@ func (w *waiter) start(id wire.ID, to, root string, plain bool) string {
 	if plain { // its replies carry no id: a late one to the call before must not meet it
 		w.renewLocked()
 	}
-	w.takeFollowersLocked(w.subject).release() // of a batch that was answered: "no responders" is about this call
+	if f := w.takeFollowersLocked(w.subject); f != nil { // of a batch that was answered: "no responders" is about this call
+		followerLists.Put(f)
+	}
 	w.waiting, w.plain, w.id = true, plain, id
 	w.to, w.root = to, root
 	w.age, w.misses, w.strangers = 0, 0, 0
@@ -189,8 +190,12 @@ func (w *waiter) unanswered(subject string, generation uint64) {
 		w.noRespondersLocked()
 	}
 	w.mu.Unlock()
-	followers.noResponders()
-	followers.release()
+	if followers != nil {
+		for _, m := range followers.members {
+			m.noResponders()
+		}
+		followerLists.Put(followers)
+	}
 }
 
 func (w *waiter) noRespondersLocked() {

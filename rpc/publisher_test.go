@@ -177,9 +177,12 @@ func TestCallersAreCounted(t *testing.T) {
 	for range 16 {
 		waiting.Go(func() {
 			for {
-				if _, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(nil)); rpc.CodeOf(err) != rpc.CodeCanceled {
+				_, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(nil))
+				if rpc.CodeOf(err) != rpc.CodeCanceled {
 					t.Error(err)
-				} else if err.(*rpc.Error).Execution() == rpc.NotRun {
+					return
+				}
+				if err.(*rpc.Error).Execution() == rpc.NotRun {
 					return // the client was closed before
 				}
 			}

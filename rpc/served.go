@@ -101,6 +101,7 @@ func (e *endpoint) newServerCall() *serverCall {
 		c.ctx = new(callContext)
 	}
 	c.endpoint = e
+	c.call = Call{method: e.method, onServer: true, served: c}
 	c.ctx.method, c.ctx.call = e.method, &c.call
 	c.held.Store(1)
 	return c
@@ -132,7 +133,7 @@ func (c *serverCall) mayBeKept() bool {
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.whole = max(c.whole, m.Size())
-	c.call.method, c.call.onServer, c.call.header, c.call.served = c.endpoint.method, true, Header(m.Header), c
+	c.call.header = Header(m.Header)
 	timeout, err := c.parse(m)
 	if timeout == 0 {
 		timeout = c.endpoint.timeout
