@@ -101,7 +101,7 @@ func checkAlias(t testing.TB, name string, newMessage func() proto.Message, data
 	if panicked {
 		return
 	}
-	err := CodecProto.decode(data, got, minimum)
+	err := decodeProto(data, got, minimum)
 	switch {
 	case (err == nil) != (wantErr == nil):
 		t.Fatalf("%s, minimum %d, %x: error is %v, that of package proto %v", name, minimum, data, err, wantErr)
@@ -244,7 +244,7 @@ func TestWhatIsShared(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := new(anypb.Any)
-			if err := CodecProto.decode(test.data, m, minimum); err != nil {
+			if err := decodeProto(test.data, m, minimum); err != nil {
 				t.Fatal(err)
 			}
 			got, before := m.GetValue(), slices.Clone(test.data)
@@ -282,7 +282,7 @@ func TestAliasOfVT(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, want := &vtAny{fail: test.fail}, new(anypb.Any)
-			err := CodecProto.decode(test.data, m, 64)
+			err := decodeProto(test.data, m, 64)
 			if (test.fail >= 0) != errors.Is(err, errVT) || !slices.Equal(m.steps, test.want) {
 				t.Fatalf("error is %v after %v, want %v", err, m.steps, test.want)
 			}
@@ -328,6 +328,6 @@ func BenchmarkUnmarshalAlias(b *testing.B) {
 			})
 		}
 		run("proto", func(m proto.Message) error { return proto.Unmarshal(data, m) })
-		run("natscall", func(m proto.Message) error { return CodecProto.decode(data, m, minAlias) })
+		run("natscall", func(m proto.Message) error { return decodeProto(data, m, minAlias) })
 	}
 }

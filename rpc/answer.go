@@ -3,9 +3,12 @@ package rpc
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -31,6 +34,8 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		c.endStream(nil, err)
 	case c.stream != nil:
 		c.endStream(message, nil)
+	case err != nil && !c.isAsked():
+		c.logUntold(err)
 	case c.reply == "":
 	case err != nil:
 		c.sendError(buf, err, c.metadata())
@@ -57,10 +62,28 @@ func (c *serverCall) refuse(err *Error) {
 		c.stream.endNow(err)
 		return
 	}
-	if c.reply != "" {
-		buf := takeBuffer()
-		defer buf.putBack()
-		c.sendError(buf, err, nil)
+	if !c.isAsked() {
+		c.logUntold(err)
+		return
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	c.sendError(buf, err, nil)
+}
+
+// jetStreamAck begins the reply subject of a message that a JetStream consumer delivers. An
+// answer without a body acknowledges it; without one JetStream delivers it again.
+const jetStreamAck = "$JS.ACK."
+
+// isAsked reports whether somebody waits for an answer.
+func (c *serverCall) isAsked() bool {
+	return c.reply != "" && !strings.HasPrefix(c.reply, jetStreamAck)
+}
+
+// logUntold logs an error of which no caller can be told.
+func (c *serverCall) logUntold(err *Error) {
+	if unlogged, ok := c.endpoint.untold.next(); ok {
+		c.endpoint.log().Error("natscall: a message that nobody waits for an answer to has failed", "error", err, "unlogged", unlogged)
 	}
 }
 
@@ -78,13 +101,16 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 		buf.b = wire.AppendResponse(buf.b, c.id, wire.Codec(c.codec), 0)
 		envelope = len(buf.b)
 	}
+	if c.call.method.kind == KindOneWay { // there is nothing to say, and to JetStream this is "done"
+		return false, nil
+	}
 	var err error
-	if buf.b, err = c.codec.appendMessage(buf.b, c.call.response); err != nil {
+	if buf.b, err = c.coding().appendMessage(buf.b, c.call.response); err != nil {
 		return false, failf(CodeInternal, DidRun, "the response does not encode: %v", err)
 	}
 	s := c.endpoint.service.server
 	if size, limit := len(buf.b)-envelope, s.options.maxMessageSize; size > limit {
-		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", size, limit)
+		return false, overLimit("response", size, limit, DidRun)
 	}
 	if envelope > 0 {
 		buf.pack(c.accepts, envelope)
@@ -101,7 +127,7 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 	case int64(size) <= limit:
 		return false, nil
 	case c.plain:
-		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d", len(buf.b), limit)
+		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d, and only natscall clients take more", size, limit)
 	}
 	buf.b = append(buf.b[:0], buf.b[envelope:]...)
 	return true, nil
@@ -121,6 +147,12 @@ func (c *serverCall) send(buf *buffer, took time.Duration) {
 		buf.putBack()
 		return
 	}
+	if c.plain && looksLikePubAck(buf.b) { // a header says that it is none
+		if h == nil {
+			h = nats.Header{}
+		}
+		h[plainMessageHeader] = []string{"1"}
+	}
 	c.held.Add(1) // until it is sent
 	o := outgoing{subject: c.reply, header: h, buf: buf, owner: c}
 	if c.batched {
@@ -139,7 +171,7 @@ func (c *serverCall) sent(o *outgoing, err error) {
 	}
 	failed := natsError(err, DidRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		failed.message = fmt.Sprintf("the response has %d bytes and headers, more than the NATS server's max_payload", len(o.buf.b))
+		failed = overMaxPayload("response", len(o.buf.b), o.header, DidRun)
 	}
 	buf := takeBuffer()
 	defer buf.putBack()
@@ -171,16 +203,19 @@ func (c *serverCall) sendError(buf *buffer, err *Error, metadata nats.Header) {
 	if errors.Is(failed, nats.ErrMaxPayload) {
 		failed = c.publishError(buf, err.shortened(), nil)
 	}
-	if failed != nil {
-		c.endpoint.log().Error("natscall: an error was not sent", "error", failed, "unsent", err)
+	if failed == nil {
+		return
+	}
+	if unlogged, ok := c.endpoint.unsent.next(); ok {
+		c.endpoint.log().Error("natscall: an error was not sent", "error", failed, "unsent", err, "unlogged", unlogged)
 	}
 }
 
 func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header) error {
 	buf.b = c.appendStatus(buf.b[:0], err)
 	h := err.header(metadata)
-	if c.plain && c.tellNotRun(err) {
-		h[wire.NotRunHeader] = []string{"1"}
+	if c.plain {
+		wire.SetExecution(h, c.execution(err))
 	}
 	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.b)})
 }
@@ -188,20 +223,19 @@ func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header)
 // appendStatus encodes an error as the body of the answer: in the codec of a
 // plain request, in Protobuf in an envelope.
 func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
-	codec := c.codec
+	codec := coding{codec: c.codec}
 	if !c.plain {
-		flags := wire.FlagError
-		if c.tellNotRun(e) {
-			flags |= wire.FlagNotRun
-		}
-		b, codec = wire.AppendResponse(b, c.id, 0, flags), CodecProto
+		b, codec = wire.AppendResponse(b, c.id, 0, wire.FlagError|c.execution(e).Flags()), coding{}
 	}
-	out, err := codec.appendMessage(b, e.status())
-	if err != nil { // JSON of a detail whose type is not linked here
-		c.endpoint.log().Error("natscall: an error's details were left out", "error", err)
-		bare := *e
-		bare.details = nil
-		out, _ = codec.appendMessage(b, bare.status())
+	s := e.status()
+	out, err := codec.appendMessage(b, s)
+	if err != nil { // JSON of a detail whose type is not linked here: the others are sent
+		c.endpoint.log().Error("natscall: a detail of an error was left out", "error", err)
+		s.Details = slices.DeleteFunc(slices.Clone(s.Details), func(d *anypb.Any) bool {
+			_, err := codec.appendMessage(nil, d)
+			return err != nil
+		})
+		out, _ = codec.appendMessage(b, s)
 	}
 	return out
 }

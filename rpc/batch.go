@@ -123,10 +123,7 @@ func (m member) noResponders() {
 
 // deliverBatch takes answers that share a NATS message. Each names its waiter by the tag.
 func (b *inbox) deliverBatch(m *nats.Msg) {
-	batch, err := wire.ParseBatch(m.Data)
-	if err != nil {
-		return // nobody's
-	}
+	batch, _ := wire.ParseBatch(m.Data) // of one that is cut off, what is whole
 	slots := *b.slots.Load()
 	for tag, item := range batch.Items() {
 		if tag < uint64(len(slots)) {
@@ -138,15 +135,15 @@ func (b *inbox) deliverBatch(m *nats.Msg) {
 func (w *waiter) deliverItem(m *nats.Msg, item []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.waiting && !w.plain && answers(item, w.id) {
-		w.endLocked(reply{msg: m, data: item})
+	if w.waiting && !w.plain {
+		w.takeLocked(m, item)
 	}
 }
 
 // receiveBatch takes requests that share a NATS message.
 func (e *endpoint) receiveBatch(m *nats.Msg) {
 	batch, err := wire.ParseBatch(m.Data)
-	now := clock()
+	now := e.service.server.clock.now()
 	if err != nil {
 		e.take(e.newServerCall(), m, now) // which refuses it
 		return

@@ -2,8 +2,10 @@ package rpc
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"reflect"
-	"slices"
+	"runtime/debug"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -26,8 +28,9 @@ type Call struct {
 	responseHeader  Header
 	responseTrailer Header
 
-	request  proto.Message
-	response proto.Message
+	request    proto.Message
+	requestErr error // of a server's call: why the request does not decode
+	response   proto.Message
 }
 
 // callHooks are what interceptors want to see of a call.
@@ -103,14 +106,10 @@ func (c *Call) ResponseTrailer() Header {
 // it: an interceptor that decides without it, such as one that checks
 // credentials, spares the work. A request that does not decode is CodeInvalidArgument.
 func (c *Call) Request() (proto.Message, error) {
-	if c.request == nil && c.served != nil {
-		req, err := c.served.decode()
-		if err != nil {
-			return nil, err
-		}
-		c.request = req
+	if c.request == nil && c.requestErr == nil && c.served != nil {
+		c.request, c.requestErr = c.served.decode()
 	}
-	return c.request, nil
+	return c.request, c.requestErr
 }
 
 // Response returns the response message: nil before next has returned, after
@@ -158,19 +157,40 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 }
 
 // OnEnd makes f run once when the call is over on this side, with its error, on
-// whatever goroutine ends it: f must not block, and not close the client or server. It is there because
+// whatever goroutine ends it: f must not block, and not close the client or server. A panic in f
+// is logged and goes no further. It is there because
 // a client's stream goes on after next has returned, which opens it, until the end has been received,
 // or the stream is closed, or ctx ends. For other calls next returns at the same time. Call it before next.
 func (c *Call) OnEnd(f func(error)) { c.hooked().onEnd = append(c.hooked().onEnd, f) }
 
-// ended runs what OnEnd has collected. err is nil after a clean end.
+// ended runs what OnEnd has collected, each once. err is nil after a clean end.
 func (c *Call) ended(err error) {
 	if c.hooks == nil {
 		return
 	}
-	for _, f := range slices.Backward(c.hooks.onEnd) {
-		f(err)
+	for n := len(c.hooks.onEnd); n > 0; n = len(c.hooks.onEnd) {
+		f := c.hooks.onEnd[n-1]
+		c.hooks.onEnd = c.hooks.onEnd[:n-1]
+		c.runHook(f, err)
 	}
+}
+
+// runHook contains a panic: the goroutine may be one of nats.go's, or have a call to answer.
+func (c *Call) runHook(f func(error), err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.log().Error("natscall: a function of OnEnd panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		}
+	}()
+	f(err)
+}
+
+// log is the server's logger; a client has none of its own.
+func (c *Call) log() *slog.Logger {
+	if c.served != nil {
+		return c.served.endpoint.log()
+	}
+	return slog.Default().With("method", c.Method())
 }
 
 // Draining returns a channel that is closed when the server begins to shut
@@ -188,9 +208,17 @@ func (c *Call) Draining() <-chan struct{} {
 // handler (on the server) or the wire (on the client).
 type Next func(ctx context.Context, call *Call) error
 
-// Interceptor runs around calls, on a client or on a server. It calls next
-// once, or not at all to end the call itself; what it returns is the call's
-// error. Several are folded once, when the client or server is made; the first is the outermost.
+// Interceptor runs around calls, on a client or on a server. It calls next, or
+// ends the call itself; what it returns is the call's error. Several are folded
+// once, when the client or server is made; the first is the outermost.
+//
+// The ctx that it gives to next bounds what follows: on a server the handler and
+// its stream's Send and Recv; on a client the attempts and, of a streaming call, all of the stream,
+// so that it must not be cancelled when next has returned.
+//
+// It may call next again when that has returned, and not concurrently: on a client to make the call
+// once more, which closes the stream that was opened before; on a server to run a handler again that does not
+// stream (of one that does the second next fails with CodeInternal).
 type Interceptor func(ctx context.Context, call *Call, next Next) error
 
 // chain folds interceptors around last.
@@ -201,6 +229,18 @@ func chain(interceptors []Interceptor, last Next) Next {
 		next = func(ctx context.Context, call *Call) error { return intercept(ctx, call, inner) }
 	}
 	return next
+}
+
+// checkSent refuses nil, which would be sent as an empty message.
+func (c *Call) checkSent(m proto.Message) error {
+	if m != nil && m != c.method.nilRequest && m != c.method.nilResponse {
+		return nil
+	}
+	code := CodeInvalidArgument
+	if c.onServer { // it is no fault of the caller's
+		code = CodeInternal
+	}
+	return failf(code, MayHaveRun, "%s: Send(nil): there is nothing to send", c.Method())
 }
 
 // checkResponse refuses what cannot be sent as, or returned for, a response of m.

@@ -28,7 +28,8 @@ type Client struct {
 	inbox    *inbox
 	watch    *watch
 	streams  streamTable
-	subjects sync.Map // *method -> subjects, where there is a prefix
+	clock    clock
+	subjects sync.Map // *method -> *subjects
 
 	opened atomic.Bool // the fields above are set
 	closed atomic.Bool
@@ -40,7 +41,8 @@ type Client struct {
 // NewClient returns a client for a connection. An invalid option fails every
 // call with CodeInvalidArgument and a message that names it.
 func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
-	c := &Client{nc: nc, out: publisher{nc: nc, online: true, wake: make(chan struct{}, 1)}}
+	c := &Client{nc: nc, clock: newClock()}
+	c.out = publisher{nc: nc, clock: &c.clock, online: true, wake: make(chan struct{}, 1)}
 	c.options.maxMessageSize = defaultMaxMessageSize
 	c.options.clientTimeout = defaultClientTimeout
 	c.options.heartbeat = defaultHeartbeat
@@ -82,7 +84,7 @@ func (c *Client) Close() error {
 	return err
 }
 
-// open tells whether calls are possible. The first one makes the subscription.
+// open returns why calls are not possible, or nil. The first one makes the subscription.
 func (c *Client) open() *Error {
 	if c.opened.Load() {
 		return c.refusal()
@@ -95,17 +97,15 @@ func (c *Client) open() *Error {
 	if c.opened.Load() || c.closed.Load() {
 		return c.refusal()
 	}
-	if c.err != nil {
-		return failf(CodeInvalidArgument, NotRun, "client: %v", c.err).because(c.err)
-	}
 	prefix := c.nc.NewInbox() + "."
 	c.streams.inbox = prefix
 	b := newInbox(prefix, &c.out)
-	w := newWatch(c.nc, b, &c.streams, prefix+aliveSuffix)
+	w := newWatch(c.nc, b, &c.streams, prefix+aliveSuffix, c.answeredOn)
 	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
 	sub, err := c.subscribe(prefix, b, w)
 	if err != nil {
 		failed := natsError(err, NotRun)
+		failed.execution = NotRun // whatever it is
 		w.stop(failed)
 		return failed
 	}
@@ -120,7 +120,7 @@ func (c *Client) subscribe(prefix string, b *inbox, w *watch) (*nats.Subscriptio
 	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
-			w.answered(m)
+			w.aliveAnswer(m)
 		case token[0] == streamToken[0]:
 			c.streams.deliver(m, token[1:])
 		case wire.IsBatch(m.Data):
@@ -199,9 +199,15 @@ func (c *Call) end(err error) (proto.Message, error) {
 	return c.response, nil
 }
 
-// callOptions are the client's own where a call has none of its own.
+// callOptions are the client's own where a call has none of its own. An invalid option
+// of either is the error of the call, before it is used for anything.
 func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
-	if len(opts) == 0 {
+	switch {
+	case c == nil:
+		return nil, failf(CodeInvalidArgument, NotRun, "the *rpc.Client is nil")
+	case c.err != nil:
+		return nil, failf(CodeInvalidArgument, NotRun, "client: %v", c.err).because(c.err)
+	case len(opts) == 0:
 		return &c.options.callOptions, nil
 	}
 	o := c.options.callOptions
@@ -233,16 +239,34 @@ func (c *Client) intercepted(ctx context.Context, call *Call) error {
 }
 
 // subjects are those of a method with the client's prefix.
-type subjects struct{ request, root string }
+type subjects struct {
+	request, root string
+	answered      atomic.Bool // somebody has answered on request: this user could publish to it
+}
 
-func (c *Client) subjectsOf(m *method) subjects {
-	if c.options.prefix == "" {
-		return subjects{m.subject, m.root}
-	}
+func (c *Client) subjectsOf(m *method) *subjects {
 	if s, ok := c.subjects.Load(m); ok {
-		return s.(subjects)
+		return s.(*subjects)
 	}
-	s := subjects{wire.Join(c.options.prefix, m.subject), wire.Join(c.options.prefix, m.root)}
-	c.subjects.Store(m, s)
-	return s
+	s, _ := c.subjects.LoadOrStore(m, &subjects{
+		request: wire.Join(c.options.prefix, m.subject), root: wire.Join(c.options.prefix, m.root),
+	})
+	return s.(*subjects)
+}
+
+// hasAnswered notes that somebody has answered.
+func (s *subjects) hasAnswered() {
+	if !s.answered.Load() { // a write each call would pass its memory between the CPUs
+		s.answered.Store(true)
+	}
+}
+
+// answeredOn reports whether somebody has answered a request to a subject.
+func (c *Client) answeredOn(request string) (answered bool) {
+	c.subjects.Range(func(_, value any) bool {
+		s := value.(*subjects)
+		answered = s.request == request && s.answered.Load()
+		return !answered
+	})
+	return answered
 }

@@ -69,7 +69,13 @@ func (a *attempt) openAttempt(ctx context.Context) *Error {
 		return failed
 	}
 	if failed := s.awaitOpen(); failed != nil {
-		return failed
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return a.blameForeign(failed, s.foreign)
+	}
+	a.subjects.hasAnswered()
+	if before := a.call.stream; before != nil { // an interceptor has called next again
+		before.cancel(failf(CodeCanceled, MayHaveRun, "an interceptor opened another stream"))
 	}
 	a.call.stream = s
 	return nil
@@ -84,7 +90,7 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 	buf := takeBuffer()
 	defer buf.putBack()
 	var err error
-	if buf.b, err = s.codec.appendMessage(buf.b, a.call.request); err == nil {
+	if buf.b, err = s.coding.appendMessage(buf.b, a.call.request); err == nil {
 		err = s.sendBuffer(buf, 0)
 	} else {
 		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)
@@ -103,7 +109,8 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	c := a.client
 	s := newStream(id, a.call, c.nc, &c.streams, c.options.maxMessageSize)
-	s.codec, s.compression = a.call.options.codec, a.call.options.compression
+	s.coding, s.compression = a.call.options.coding(), a.call.options.compression
+	s.caller, s.request = ctx, a.subjects.request
 	a.call.streamed = true
 	cancel := context.CancelFunc(func() {})
 	if !a.deadline.IsZero() {
@@ -111,7 +118,7 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	}
 	s.mu.Lock() // ctx may have ended, and the stream with it
 	s.ctx = ctx
-	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx.Err(), MayHaveRun)) })
+	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx, MayHaveRun)) })
 	s.onEnd = func(*Error) {
 		stop()
 		cancel()
@@ -144,7 +151,7 @@ func (a *attempt) publishOpen(s *stream) *Error {
 		s.send.EndedInOpening()
 	}
 	m := nats.Msg{Subject: a.subjects.request, Reply: s.renewReplyLocked(), Header: header}
-	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.codec), a.left, o)
+	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.coding.codec), a.left, o)
 	m.Data[wire.FlagsOffset] |= byte(wire.Compression(s.compression).Flags())
 	s.mu.Unlock()
 	return unsentError(len(m.Data), m.Header, publishMsg(a.client.nc, &m))
@@ -178,7 +185,7 @@ func (s *stream) deliver(m *nats.Msg) {
 	s.mu.Unlock()
 	switch {
 	case isNoResponders(m) && opening:
-		s.end(failf(CodeUnavailable, NotRun, "no service answers on %q", s.call.method.subject).because(nats.ErrNoResponders))
+		s.end(noService(s.nc, s.request))
 	case isNoResponders(m):
 		s.end(failf(CodeUnavailable, MayHaveRun, "the instance has gone").because(nats.ErrNoResponders))
 	case opening, len(m.Data) > 0 && !wire.IsFrame(m.Data):
@@ -190,20 +197,42 @@ func (s *stream) deliver(m *nats.Msg) {
 	}
 }
 
-// accept takes the first answer. What is no natscall server's is ignored.
+// accept takes the first answer. One that is not natscall's, or another call's, is ignored.
 func (s *stream) accept(m *nats.Msg) {
-	if f, err := wire.ParseFrame(m.Data); err == nil && f.Kind == wire.KindAccept {
-		if id, instance, err := wire.ParseAccept(&f); err == nil && id == s.id {
-			s.opened(instance, f.Number)
-		}
+	switch mine, err := answers(m.Data, s.id); {
+	case !mine:
+		s.sawForeign(m)
+	case err != nil:
+		s.cancel(wrongAnswer(err))
+	case wire.IsFrame(m.Data):
+		f, _ := wire.ParseFrame(m.Data)
+		_, instance, _ := wire.ParseAccept(&f)
+		s.opened(instance, f.Number)
+	default:
+		s.refusedBy(m.Data)
+	}
+}
+
+// sawForeign counts what came in place of the first answer.
+func (s *stream) sawForeign(m *nats.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case isPubAck(m):
+		s.foreign.acks++
+	case !wire.IsEnvelope(m.Data):
+		s.foreign.others++
+	}
+}
+
+// refusedBy ends the stream with the error that came in place of an accept.
+func (s *stream) refusedBy(envelope []byte) {
+	flags, body := wire.ResponseOf(envelope)
+	if flags&wire.FlagError == 0 {
+		s.cancel(wrongAnswer(errors.New("a response in place of an accept")))
 		return
 	}
-	if !answers(m.Data, s.id) {
-		return
-	}
-	if env, _ := wire.Parse(m.Data); env.Flags&wire.FlagError != 0 {
-		s.end(parseStatus(env.Body, env.Flags&wire.FlagNotRun != 0))
-	}
+	s.end(parseStatus(body, flags.Execution()))
 }
 
 // opened makes s send its frames to an instance.

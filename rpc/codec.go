@@ -1,13 +1,10 @@
 package rpc
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -21,7 +18,7 @@ const (
 	// CodecProto is the Protobuf binary encoding, the default.
 	CodecProto = Codec(wire.CodecProto)
 	// CodecJSON is the Protobuf JSON mapping (protobuf.dev/programming-guides/json).
-	// Unknown fields are ignored, so that peers may differ in age.
+	// WithStrictJSON says what becomes of unknown fields.
 	CodecJSON = Codec(wire.CodecJSON)
 )
 
@@ -43,10 +40,20 @@ func (c Codec) contentType() string {
 	return wire.ContentTypeProto
 }
 
-func (c Codec) appendMessage(b []byte, m proto.Message) ([]byte, error) {
-	if c == CodecJSON {
-		return appendJSON(b, m)
+// coding is how the messages of a call are encoded.
+type coding struct {
+	codec Codec
+	json  jsonOptions
+}
+
+func (c coding) appendMessage(b []byte, m proto.Message) ([]byte, error) {
+	if c.codec == CodecJSON {
+		return c.json.append(b, m)
 	}
+	return appendProto(b, m)
+}
+
+func appendProto(b []byte, m proto.Message) ([]byte, error) {
 	if vt, ok := m.(vtMarshaler); ok {
 		return appendVT(b, vt)
 	}
@@ -81,31 +88,18 @@ func appendVT(b []byte, m vtMarshaler) ([]byte, error) {
 	return out, nil
 }
 
-// appendJSON takes the blanks out that protojson puts in at random.
-func appendJSON(b []byte, m proto.Message) ([]byte, error) {
-	data, err := protojson.Marshal(m)
-	if err != nil {
-		return b, err
-	}
-	out := bytes.NewBuffer(b)
-	if err := json.Compact(out, data); err != nil {
-		return b, err
-	}
-	return out.Bytes(), nil
-}
-
 // unmarshal decodes data into m, which is empty. A large bytes field is not
 // copied but shares the memory of data, which nobody else may use again. whole is how
 // large that memory is: who keeps the field keeps all of it.
-func (c Codec) unmarshal(data []byte, m proto.Message, whole int) error {
-	return c.decode(data, m, max(minAlias, whole/maxKeep))
+func (c coding) unmarshal(data []byte, m proto.Message, whole int) error {
+	if c.codec == CodecJSON {
+		return c.json.unmarshal(data, m)
+	}
+	return decodeProto(data, m, max(minAlias, whole/maxKeep))
 }
 
-// decode leaves a bytes field of at least minimum bytes where it is.
-func (c Codec) decode(data []byte, m proto.Message, minimum int) error {
-	if c == CodecJSON {
-		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
-	}
+// decodeProto leaves a bytes field of at least minimum bytes where it is.
+func decodeProto(data []byte, m proto.Message, minimum int) error {
 	if len(data) > minimum {
 		if f := findLargeField(data, minimum); f.value != nil {
 			return f.unmarshal(data, m)

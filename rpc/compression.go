@@ -38,10 +38,10 @@ func WithCompression(c Compression) interface {
 	CallOption
 } {
 	return forCalls(func(o *callOptions) error {
-		o.compression = c
 		if c > CompressionZstd {
 			return fmt.Errorf("WithCompression(%d): there is no such compression", uint8(c))
 		}
+		o.compression = c
 		return nil
 	})
 }

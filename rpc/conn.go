@@ -1,11 +1,15 @@
 package rpc
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -80,6 +84,10 @@ func (h *connHook) drop(l *asyncErrors) bool {
 	return len(h.listeners) == 0
 }
 
+// newHookHandler returns the handler of a hook. It must not be inlined: isHook knows
+// the handler by its code, of which an inlined function has a copy in each place.
+//
+//go:noinline
 func newHookHandler(h *connHook) nats.ErrHandler {
 	return func(nc *nats.Conn, sub *nats.Subscription, err error) {
 		h.mu.Lock()
@@ -94,7 +102,7 @@ func newHookHandler(h *connHook) nats.ErrHandler {
 	}
 }
 
-// isHook tells whether a handler is one of ours. Functions cannot be
+// isHook reports whether a handler is one of ours. Functions cannot be
 // compared, but all closures of one function literal share its code.
 func isHook(f nats.ErrHandler) bool {
 	return f != nil && reflect.ValueOf(f).Pointer() == hookCode
@@ -116,13 +124,111 @@ func violation(err error, verb string) (subject string, ok bool) {
 	return subject, ok
 }
 
-// connectionError tells why nothing can be sent now, or returns nil.
+// refusals are the subscriptions that NATS has refused while a service starts.
+type refusals struct {
+	mu   sync.Mutex
+	errs []error
+	came chan struct{} // holds a token when there are more
+}
+
+func (r *refusals) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errs, r.came = nil, make(chan struct{}, 1)
+}
+
+func (r *refusals) add(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errs = append(r.errs, err)
+	signal(r.came)
+}
+
+// refusalWait bounds the wait for nats.go's error handler, which may run late, and does
+// not run for us where the user has just set another one.
+const refusalWait = time.Second
+
+// all returns one error that names every subscription that was refused up to last,
+// the connection's last error: the handler is called for each of them, in order.
+func (r *refusals) all(ctx context.Context, last error) error {
+	ctx, cancel := context.WithTimeout(ctx, refusalWait)
+	defer cancel()
+	for {
+		r.mu.Lock()
+		errs, came := r.errs, r.came
+		r.mu.Unlock()
+		if ctx.Err() != nil && !slices.Contains(errs, last) {
+			errs = append(slices.Clone(errs), last)
+		}
+		if slices.Contains(errs, last) {
+			return fmt.Errorf("the NATS user may not subscribe to %s: %w", refusedSubjects(errs), nats.ErrPermissionViolation)
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func refusedSubjects(errs []error) string {
+	var subjects []string
+	for _, err := range errs {
+		subject, _ := violation(err, "Subscription")
+		subjects = append(subjects, strconv.Quote(subject))
+	}
+	return strings.Join(subjects, ", ")
+}
+
+// connectionError says why nothing can be sent now; it is nil where something can.
 func connectionError(nc *nats.Conn) *Error {
 	if nc == nil {
 		return failf(CodeInvalidArgument, NotRun, "the NATS connection is nil")
 	}
-	if status := nc.Status(); status != nats.CONNECTED {
-		return failf(CodeUnavailable, NotRun, "the NATS connection is %s", strings.ToLower(status.String()))
+	switch status := nc.Status(); status {
+	case nats.CONNECTED:
+		return nil
+	case nats.CLOSED:
+		err := closedError(nc)
+		return failf(CodeUnavailable, NotRun, "%v", err).because(err)
+	default:
+		return failf(CodeUnavailable, NotRun, "the NATS connection is %s%s", strings.ToLower(status.String()), lastError(nc))
 	}
-	return nil
+}
+
+// closedError is the error of a connection that has been closed for good, with the reason if
+// nats.go has one, such as an authorization that was refused.
+func closedError(nc *nats.Conn) error {
+	if last := nc.LastError(); last != nil && !errors.Is(last, nats.ErrConnectionClosed) {
+		return fmt.Errorf("the NATS connection is closed: %w (%w)", last, nats.ErrConnectionClosed)
+	}
+	return fmt.Errorf("the NATS connection is closed: %w", nats.ErrConnectionClosed)
+}
+
+// lastError is the last error of a connection as it stands behind another text.
+func lastError(nc *nats.Conn) string {
+	if last := nc.LastError(); last != nil {
+		return fmt.Sprintf(" (last error: %v)", last)
+	}
+	return ""
+}
+
+// awaitConnection returns when the connection is up.
+func awaitConnection(ctx context.Context, nc *nats.Conn) error {
+	changes := nc.StatusChanged(nats.CONNECTED, nats.CLOSED, nats.DRAINING_SUBS)
+	defer nc.RemoveStatusListener(changes)
+	for {
+		switch status := nc.Status(); {
+		case status == nats.CONNECTED:
+			return nil
+		case status == nats.CLOSED:
+			return closedError(nc)
+		case nc.IsDraining():
+			return nats.ErrConnectionDraining
+		}
+		select {
+		case <-changes:
+		case <-ctx.Done():
+			return fmt.Errorf("the NATS connection is %s%s: %w", strings.ToLower(nc.Status().String()), lastError(nc), context.Cause(ctx))
+		}
+	}
 }

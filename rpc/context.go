@@ -8,18 +8,21 @@ import (
 	"time"
 )
 
-// epoch is what the clock of calls starts at.
-var epoch = time.Now()
+// clock counts the time since it was made: half the price of time.Now, which
+// reads two clocks. Each client and server has its own, since in a test under
+// testing/synctest time is not that of the program.
+type clock struct{ epoch time.Time }
 
-// clock is the time since then: half the price of time.Now, which reads two clocks.
-func clock() time.Duration { return time.Since(epoch) }
+func newClock() clock { return clock{time.Now()} }
+
+func (c *clock) now() time.Duration { return time.Since(c.epoch) }
 
 // callKey is the key of the Call in a handler's context.
 type callKey struct{}
 
 // CallFromContext returns the call that ctx, the context of a handler or of a
-// server's interceptor, belongs to. It returns nil for any other context. Who asks for the
-// first time after the call has ended gets one that knows its method only, and nothing of a shutdown.
+// server's interceptor, belongs to. It returns nil for any other context. If first called
+// after the call has ended, it returns a Call that knows only its method.
 func CallFromContext(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call
@@ -28,26 +31,51 @@ func CallFromContext(ctx context.Context) *Call {
 // callContext is the context of a handler. It costs a channel and a timer
 // only where Done is used, and outlives its call, whose memory is used again.
 //
-// It ends once, with the first of: cancel (the caller has gone, the server
-// stops, the handler returned) and the deadline.
+// It ends once, in one of the ways below; context.Cause says in which.
 type callContext struct {
-	method   *method
-	deadline time.Duration // of clock; 0 is none
+	endpoint *endpoint
+	deadline time.Duration // of the server's clock; 0 is none
 
 	mu    sync.Mutex
 	call  *Call         // nil when its memory is another's
 	waits *contextWaits // nil while nobody waits
-	end   atomic.Uint32 // contextGoesOn, contextCanceled or contextExpired; changed under mu
+	end   atomic.Uint32 // one of the ways below; changed under mu
 	asked bool          // somebody has asked for the call, and may keep it
 }
 
+// How the context of a handler ends.
 const (
-	contextGoesOn uint32 = iota
-	contextCanceled
-	contextExpired
+	contextGoesOn   uint32 = iota
+	contextOver            // the handler has returned
+	contextExpired         // the deadline has passed
+	contextCanceled        // the caller has gone
+	contextLost            // a stream has broken
+	contextStopped         // the server does not wait any longer
 )
 
-var contextErrors = [...]error{nil, context.Canceled, context.DeadlineExceeded}
+// contextEnds says what Err returns, and where context.Cause finds more.
+var contextEnds = [...]struct {
+	err   error
+	cause context.Context
+}{
+	contextGoesOn:   {nil, context.Background()},
+	contextOver:     {context.Canceled, context.Background()},
+	contextExpired:  {context.DeadlineExceeded, context.Background()},
+	contextCanceled: {context.Canceled, endedBy(failf(CodeCanceled, MayHaveRun, "the caller has gone"))},
+	contextLost:     {context.Canceled, endedBy(failf(CodeUnavailable, MayHaveRun, "the stream has broken: the caller or a connection has gone"))},
+	contextStopped:  {context.Canceled, endedBy(failf(CodeUnavailable, MayHaveRun, "the server is being stopped"))},
+}
+
+// endedBy returns a context whose cause a callContext takes for its own:
+// context.Cause asks a context for a value, by a key that only package context has.
+func endedBy(cause error) context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	return ctx
+}
+
+// clock is the server's.
+func (c *callContext) clock() *clock { return &c.endpoint.service.server.clock }
 
 // contextWaits is what waits for the end of a context.
 type contextWaits struct {
@@ -61,18 +89,18 @@ func (c *callContext) Deadline() (time.Time, bool) {
 	if c.deadline == 0 {
 		return time.Time{}, false
 	}
-	return epoch.Add(c.deadline), true
+	return c.clock().epoch.Add(c.deadline), true
 }
 
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
 	if key != (callKey{}) {
-		return nil
+		return contextEnds[c.end.Load()].cause.Value(key)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.call == nil {
-		return &Call{method: c.method, onServer: true}
+		return &Call{method: c.endpoint.method, onServer: true}
 	}
 	c.asked = true
 	return c.call
@@ -85,7 +113,7 @@ func (c *callContext) finish(part bool) (parted bool) {
 	if parted = part && !c.asked; parted {
 		c.call = nil
 	}
-	after := c.endLocked(contextCanceled)
+	after := c.endLocked(contextOver)
 	c.mu.Unlock()
 	runAll(after)
 	return parted
@@ -104,7 +132,7 @@ func (c *callContext) waitsLocked() *contextWaits {
 		if c.end.Load() != contextGoesOn {
 			close(c.waits.done)
 		} else if c.deadline != 0 {
-			c.waits.timer = time.AfterFunc(c.deadline-clock(), c.expire)
+			c.waits.timer = time.AfterFunc(c.deadline-c.clock().now(), c.expire)
 		}
 	}
 	return c.waits
@@ -113,7 +141,7 @@ func (c *callContext) waitsLocked() *contextWaits {
 // Err implements context.Context. It looks at the clock, so that a handler
 // which never uses Done sees its deadline too.
 func (c *callContext) Err() error {
-	if c.ended() == nil && c.expired(clock()) {
+	if c.ended() == nil && c.expired(c.clock().now()) {
 		c.expire()
 	}
 	c.mu.Lock()
@@ -122,7 +150,7 @@ func (c *callContext) Err() error {
 }
 
 // ended is Err without a look at the clock; Done may be about to be closed.
-func (c *callContext) ended() error { return contextErrors[c.end.Load()] }
+func (c *callContext) ended() error { return contextEnds[c.end.Load()].err }
 
 // AfterFunc is what package context looks for, to attach a child without a
 // goroutine for each.
@@ -155,9 +183,7 @@ func (c *callContext) expired(at time.Duration) bool { return c.deadline != 0 &&
 
 func (c *callContext) expire() { c.endWith(contextExpired) }
 
-func (c *callContext) cancel() { c.endWith(contextCanceled) }
-
-// endWith ends the context; the second time it does nothing.
+// endWith ends the context in one of the ways above; the second time it does nothing.
 func (c *callContext) endWith(end uint32) {
 	c.mu.Lock()
 	after := c.endLocked(end)

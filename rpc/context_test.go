@@ -9,8 +9,13 @@ import (
 )
 
 func newCallContext(d time.Duration) *callContext {
-	return &callContext{call: &Call{}, deadline: clock() + d}
+	server := &Server{clock: newClock()}
+	c := &callContext{endpoint: &endpoint{service: &service{server: server}}, call: &Call{}}
+	c.deadline = server.clock.now() + d
+	return c
 }
+
+func (c *callContext) cancel() { c.endWith(contextCanceled) }
 
 type testKey struct{}
 
@@ -22,6 +27,8 @@ func TestCallContextEnds(t *testing.T) {
 		want error
 	}{
 		{"cancel", newCallContext(time.Hour), (*callContext).cancel, context.Canceled},
+		{"stopped", newCallContext(time.Hour), func(c *callContext) { c.endWith(contextStopped) }, context.Canceled},
+		{"over", newCallContext(time.Hour), func(c *callContext) { c.finish(false) }, context.Canceled},
 		{"deadline", newCallContext(time.Millisecond), func(c *callContext) {}, context.DeadlineExceeded},
 		{"past", newCallContext(-time.Hour), func(c *callContext) {}, context.DeadlineExceeded},
 	} {
@@ -34,7 +41,7 @@ func TestCallContextEnds(t *testing.T) {
 			test.end(test.ctx)
 			for _, ctx := range []context.Context{test.ctx, child, valued} {
 				<-ctx.Done()
-				if !errors.Is(ctx.Err(), test.want) || !errors.Is(context.Cause(ctx), test.want) {
+				if !errors.Is(ctx.Err(), test.want) || context.Cause(ctx) != causeOf(test.ctx) {
 					t.Errorf("Err is %v, Cause is %v, want %v", ctx.Err(), context.Cause(ctx), test.want)
 				}
 			}
@@ -48,13 +55,24 @@ func TestCallContextEnds(t *testing.T) {
 	}
 }
 
+// causeOf is what context.Cause has to return for c and its children.
+func causeOf(c *callContext) error {
+	switch c.end.Load() {
+	case contextOver:
+		return context.Canceled
+	case contextExpired:
+		return context.DeadlineExceeded
+	}
+	return context.Cause(contextEnds[c.end.Load()].cause)
+}
+
 // TestCallContextWithoutDone: who never asks for Done sees the end all the same.
 func TestCallContextWithoutDone(t *testing.T) {
 	c := newCallContext(time.Hour)
 	if c.Err() != nil {
 		t.Fatal(c.Err())
 	}
-	c.deadline = clock()
+	c.deadline = c.clock().now()
 	if !errors.Is(c.Err(), context.DeadlineExceeded) {
 		t.Errorf("Err is %v", c.Err())
 	}

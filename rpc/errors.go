@@ -37,29 +37,46 @@ type Error struct {
 	message   string
 	details   []*anypb.Any
 	remote    bool
+	refused   bool // not run, and another instance may take the call: it is sent again
 	execution Execution
 	cause     error
 }
 
 // NewError returns an *Error. The message is for people and crosses the wire;
-// so do the details, any Protobuf messages. A code that is no error (CodeOK,
-// or out of range) becomes CodeInternal.
+// so do the details, any Protobuf messages. An *anypb.Any is a detail that is packed
+// already; nil is none; what does not encode is left out, and the message says so.
+// A code that is no error (CodeOK, or out of range) becomes CodeInternal.
 func NewError(code Code, message string, details ...proto.Message) error {
 	e := newError(code, message)
 	for _, d := range details {
-		if packed, err := anypb.New(d); err == nil {
-			e.details = append(e.details, packed)
+		if d == nil || !d.ProtoReflect().IsValid() {
+			continue
 		}
+		packed, err := pack(d)
+		if err != nil {
+			e.message += fmt.Sprintf(" (without a detail that does not encode: %v)", err)
+			continue
+		}
+		e.details = append(e.details, packed)
 	}
 	return e
 }
 
-// Errorf returns an *Error with a formatted message. An operand of %w can be
+// pack returns a detail as it crosses the wire.
+func pack(d proto.Message) (*anypb.Any, error) {
+	if packed, ok := d.(*anypb.Any); ok {
+		return proto.CloneOf(packed), nil
+	}
+	return anypb.New(d)
+}
+
+// Errorf returns an *Error with a formatted message. The operands of %w can be
 // found by errors.Is and errors.As on this side of the wire.
 func Errorf(code Code, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	e := newError(code, err.Error())
-	if errors.Unwrap(err) != nil {
+	switch err.(type) {
+	case interface{ Unwrap() error }, interface{ Unwrap() []error }:
 		e.cause = err
 	}
 	return e
@@ -76,6 +93,32 @@ func newError(code Code, message string) *Error {
 // failf makes an error of the runtime's own.
 func failf(code Code, x Execution, format string, args ...any) *Error {
 	return &Error{code: code, execution: x, message: fmt.Sprintf(format, args...)}
+}
+
+// refusal makes the error of a call that did not run and that another instance may take.
+func refusal(format string, args ...any) *Error {
+	e := failf(CodeUnavailable, NotRun, format, args...)
+	e.refused = true
+	return e
+}
+
+// overLimit is the error of a message that this side's option does not allow.
+func overLimit(what string, size, limit int, x Execution) *Error {
+	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", what, size, limit)
+}
+
+// overMaxPayload is the error of a message that NATS does not take and that cannot be sent as a stream.
+func overMaxPayload(what string, size int, header nats.Header, x Execution) *Error {
+	return failf(CodeResourceExhausted, x, "the %s has %d bytes and %d of headers, more than the NATS server's max_payload", what, size, headerSize(header))
+}
+
+// noService is the error of a request that met no responders.
+func noService(nc *nats.Conn, subject string) *Error {
+	hint := ""
+	if nc.Opts.NoEcho {
+		hint = "; a service on the same connection does not get it, as that has nats.NoEcho"
+	}
+	return refusal("no service answers on %q%s", subject, hint).because(nats.ErrNoResponders)
 }
 
 // because sets what errors.Is and errors.As find behind e.
@@ -104,12 +147,21 @@ func (e *Error) Code() Code {
 	return e.code
 }
 
+// orZero is e, or an Error without anything for nil: methods of a nil *Error do not panic.
+func (e *Error) orZero() *Error {
+	if e == nil {
+		return new(Error)
+	}
+	return e
+}
+
 // Message returns the message without the code.
-func (e *Error) Message() string { return e.message }
+func (e *Error) Message() string { return e.orZero().message }
 
 // Details returns the details. One whose type is not linked into the program
 // is an *anypb.Any. The messages are new in each call.
 func (e *Error) Details() []proto.Message {
+	e = e.orZero()
 	out := make([]proto.Message, len(e.details))
 	for i, d := range e.details {
 		m, err := d.UnmarshalNew()
@@ -139,24 +191,24 @@ func Detail[M proto.Message](err error) (m M, ok bool) {
 	return m, false
 }
 
-// Remote tells whether the error came over the wire, from a server, rather
+// Remote reports whether the error came over the wire, from a server, rather
 // than from this process.
-func (e *Error) Remote() bool { return e.remote }
+func (e *Error) Remote() bool { return e.orZero().remote }
 
-// Execution tells whether the call's handler ran.
-func (e *Error) Execution() Execution { return e.execution }
+// Execution says whether the call's handler ran.
+func (e *Error) Execution() Execution { return e.orZero().execution }
 
 // Unwrap returns the cause, or nil.
-func (e *Error) Unwrap() error { return e.cause }
+func (e *Error) Unwrap() error { return e.orZero().cause }
 
 // Is lets errors.Is find context.Canceled behind CodeCanceled and
 // context.DeadlineExceeded behind CodeDeadlineExceeded, wherever they came from.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case context.Canceled:
-		return e.code == CodeCanceled
+		return e.Code() == CodeCanceled
 	case context.DeadlineExceeded:
-		return e.code == CodeDeadlineExceeded
+		return e.Code() == CodeDeadlineExceeded
 	}
 	return false
 }
@@ -172,7 +224,7 @@ func handlerError(err error) *Error {
 	if err != error(e) {
 		out.message = strings.Replace(err.Error(), e.Error(), e.message, 1)
 	}
-	out.remote, out.execution = false, DidRun
+	out.remote, out.refused, out.execution = false, false, DidRun
 	return &out
 }
 
@@ -194,7 +246,7 @@ func (c *Call) clientError(err error) *Error {
 	case error(out) == err:
 		return out
 	case errors.As(err, &e) && e != nil && e.code != CodeOK:
-		out.remote, out.execution = e.remote, e.execution
+		out.remote, out.refused, out.execution = e.remote, e.refused, e.execution
 	case c.sent:
 		out.execution = MayHaveRun
 	default:
@@ -211,8 +263,25 @@ func asNil(e *Error) error {
 	return e
 }
 
-// contextError is the error of a call whose ctx ended.
-func contextError(err error, x Execution) *Error {
+// contextError is the error of a call whose ctx has ended. The cause of that,
+// if there is one, stands in the message and is found by errors.Is.
+func contextError(ctx context.Context, x Execution) *Error {
+	err := ctx.Err()
+	cause := context.Cause(ctx)
+	if cause == err {
+		return endError(err, x)
+	}
+	out := endError(err, x).because(cause)
+	if e, ok := cause.(*Error); ok { // its code would be a second one
+		out.message += ": " + e.Message()
+	} else {
+		out.message += ": " + cause.Error()
+	}
+	return out
+}
+
+// endError is the error of a call that ended with context.Canceled or context.DeadlineExceeded.
+func endError(err error, x Execution) *Error {
 	code, what := CodeCanceled, "the caller's context was cancelled"
 	if errors.Is(err, context.DeadlineExceeded) {
 		code, what = CodeDeadlineExceeded, "the deadline passed"
@@ -220,8 +289,8 @@ func contextError(err error, x Execution) *Error {
 	return failf(code, x, "%s (%v)", what, x).because(err)
 }
 
-// natsErrors says what an error of nats.go means for a call whose request it
-// kept from being sent.
+// natsErrors says what an error of nats.go means for a call. Each of them
+// keeps a message from being sent; of any other that is not known.
 var natsErrors = []struct {
 	err  error
 	code Code
@@ -243,12 +312,16 @@ var natsErrors = []struct {
 	{nats.ErrInvalidConnection, CodeInvalidArgument},
 }
 
-// natsError maps an error of nats.go by the table above.
+// natsError maps an error of nats.go by the table above. x is what a message that
+// was not sent means. Any other error, such as one of the socket, may have come behind the message.
 func natsError(err error, x Execution) *Error {
 	for _, row := range natsErrors {
 		if errors.Is(err, row.err) {
 			return failf(row.code, x, "%v", err).because(err)
 		}
 	}
-	return failf(CodeInternal, x, "%v", err).because(err)
+	if x == NotRun {
+		x = MayHaveRun
+	}
+	return failf(CodeUnavailable, x, "publish: %v", err).because(err)
 }

@@ -79,7 +79,7 @@ func (s *Server) Open() int {
 
 // UnmarshalResponse decodes as a client does.
 func UnmarshalResponse(data []byte, m proto.Message) error {
-	return CodecProto.unmarshal(data, m, len(data))
+	return coding{}.unmarshal(data, m, len(data))
 }
 
 // Poison is what PoisonPools writes: a byte that no encoding here has.

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"encoding/json"
 	"strconv"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -57,17 +59,24 @@ type waiter struct {
 
 	mu         sync.Mutex
 	waiting    bool
-	reply      reply // not under mu but the caller's from when ended says that it is there
-	plain      bool  // replies have no envelope
+	reply      reply   // not under mu but the caller's from when ended says that it is there
+	plain      bool    // replies have no envelope
+	json       *method // of a plain call in JSON, whose response may have the form of an acknowledgement
 	id         wire.ID
 	subject    string // of the reply
 	generation uint64 // changes with subject
 	to         string // subject of the request
 	root       string // where to ask whether the call is alive
-	strangers  int    // replies that were not natscall's
+	foreign    foreignReplies
 	patience
 
 	followers *followers // of the last batch that this waiter has led
+}
+
+// foreignReplies counts what came to a call and was not its reply.
+type foreignReplies struct {
+	acks   int // of JetStream streams
+	others int // without natscall's mark
 }
 
 // reply is what a call waits for: a message or a failure.
@@ -109,18 +118,22 @@ func (w *waiter) renewLocked() {
 }
 
 // start makes w wait for the reply to a call; the result is the reply subject.
-func (w *waiter) start(id wire.ID, to, root string, plain bool) string {
+func (w *waiter) start(id wire.ID, s *subjects, call *Call) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if plain { // its replies carry no id: a late one to the call before must not meet it
+	w.plain, w.json = call.options.plain, nil
+	if w.plain && call.options.codec == CodecJSON {
+		w.json = call.method
+	}
+	if w.plain { // its replies carry no id: a late one to the call before must not meet it
 		w.renewLocked()
 	}
 	if f := w.takeFollowersLocked(w.subject); f != nil { // of a batch that was answered: "no responders" is about this call
 		followerLists.Put(f)
 	}
-	w.waiting, w.plain, w.id = true, plain, id
-	w.to, w.root = to, root
-	w.age, w.misses, w.strangers = 0, 0, 0
+	w.waiting, w.id = true, id
+	w.to, w.root = s.request, s.root
+	w.patience, w.foreign = patience{}, foreignReplies{}
 	return w.subject
 }
 
@@ -167,11 +180,35 @@ func (b *inbox) deliver(m *nats.Msg) {
 	if !w.waiting || w.generation != generation {
 		return // late, or not ours
 	}
-	if w.plain && isPubAck(m) || !w.plain && !answers(m.Data, w.id) {
-		w.strangers++ // such as the acknowledgement of a stream that listens: the answer may still come
-		return
+	ack := isPubAck(m)
+	switch {
+	case w.plain && (!ack || w.json != nil && w.json.mayAnswer(m)):
+		w.endLocked(reply{msg: m, data: m.Data})
+	case !w.plain && wire.IsEnvelope(m.Data):
+		w.takeLocked(m, m.Data)
+	case ack: // the answer may still come
+		w.foreign.acks++
+	default:
+		w.foreign.others++
 	}
-	w.endLocked(reply{msg: m, data: m.Data})
+}
+
+// takeLocked ends the call with a message of natscall's if it is the call's. One that
+// is, and is wrong, ends it too: nothing better will come.
+func (w *waiter) takeLocked(m *nats.Msg, data []byte) {
+	mine, err := answers(data, w.id)
+	switch {
+	case !mine: // a late answer to a call before, or another instance's
+	case err != nil:
+		w.endLocked(reply{err: wrongAnswer(err)})
+	default:
+		w.endLocked(reply{msg: m, data: data})
+	}
+}
+
+// wrongAnswer is the error of a call whose answer cannot be read.
+func wrongAnswer(err error) *Error {
+	return failf(CodeInternal, MayHaveRun, "the server's answer is not valid: %v", err).because(err)
 }
 
 // endLocked ends the waiting of a call that waits.
@@ -200,19 +237,25 @@ func (w *waiter) unanswered(subject string, generation uint64) {
 
 func (w *waiter) noRespondersLocked() {
 	if w.waiting {
-		w.endLocked(reply{err: failf(CodeUnavailable, NotRun, "no service answers on %q", w.to).because(nats.ErrNoResponders)})
+		w.endLocked(reply{err: noService(w.out.nc, w.to)})
 	}
 }
 
-// answers tells whether data is the response to the call id, or announces a large one.
-func answers(data []byte, id wire.ID) bool {
+// answers reports whether data is the response to the call id, or announces a large
+// one; err says what is wrong with it.
+func answers(data []byte, id wire.ID) (mine bool, err error) {
 	if wire.IsFrame(data) {
 		f, err := wire.ParseFrame(data)
-		got, _, acceptErr := wire.ParseAccept(&f)
-		return err == nil && acceptErr == nil && f.Kind == wire.KindAccept && got == id
+		if f.Kind != wire.KindAccept || len(f.Body) < len(id) || wire.ID(f.Body[:len(id)]) != id {
+			return false, nil
+		}
+		if err == nil {
+			_, _, err = wire.ParseAccept(&f)
+		}
+		return true, err
 	}
 	env, err := wire.Parse(data)
-	return err == nil && env.Kind == wire.KindResponse && env.ID == id
+	return env.Kind == wire.KindResponse && env.ID == id, err
 }
 
 // find returns the waiter that a reply subject names.
@@ -234,10 +277,35 @@ func (b *inbox) find(subject string) (w *waiter, generation uint64) {
 	return slots[slot], generation
 }
 
-// isPubAck tells whether a reply is a JetStream stream's acknowledgement of
-// the request, which comes before the answer where a stream captures the subject.
-func isPubAck(m *nats.Msg) bool {
-	return len(m.Header) == 0 && bytes.HasPrefix(m.Data, []byte(`{"stream":"`)) && bytes.Contains(m.Data, []byte(`"seq":`))
+// isPubAck reports whether a reply is the acknowledgement of a JetStream stream, which
+// comes where one captures the subject of the request. It has no header.
+func isPubAck(m *nats.Msg) bool { return len(m.Header) == 0 && looksLikePubAck(m.Data) }
+
+// looksLikePubAck reports whether data has the form of an acknowledgement: that a stream has stored the
+// request, or why not (as when it is full). It has no other fields than these.
+func looksLikePubAck(data []byte) bool {
+	if !bytes.HasPrefix(data, []byte("{")) || !bytes.Contains(data, []byte(`"stream":`)) {
+		return false
+	}
+	var ack struct {
+		Stream    string          `json:"stream"`
+		Sequence  *uint64         `json:"seq"`
+		Error     json.RawMessage `json:"error"`
+		Domain    string          `json:"domain"`
+		Duplicate bool            `json:"duplicate"`
+		Value     string          `json:"val"`
+		BatchID   string          `json:"batch"`
+		BatchSize int             `json:"count"`
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return d.Decode(&ack) == nil && ack.Stream != "" && ack.Sequence != nil
+}
+
+// mayAnswer reports whether a reply of that form is a response of the method all the
+// same: one whose type has those fields. A natscall server gives such a response a header.
+func (m *method) mayAnswer(reply *nats.Msg) bool {
+	return protojson.Unmarshal(reply.Data, m.newResponse()) == nil
 }
 
 func isNoResponders(m *nats.Msg) bool {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -31,6 +32,9 @@ const (
 	// defaultHeartbeat is far below the two minutes after which accounts
 	// forget a reply subject, and long enough to cost nothing.
 	defaultHeartbeat = 10 * time.Second
+	// defaultPlainBytes and defaultPlainTime are enough to try a stream by hand.
+	defaultPlainBytes = 64 << 20
+	defaultPlainTime  = 30 * time.Second
 	// defaultGracePeriod is how long Run waits for running handlers; orchestrators give a process 30 s.
 	defaultGracePeriod = 25 * time.Second
 )
@@ -64,6 +68,7 @@ type callOptions struct {
 	timeout         time.Duration // of this call; 0 means unset
 	clientTimeout   time.Duration // the client's default
 	codec           Codec
+	json            jsonOptions
 	compression     Compression
 	plain           bool
 	once            bool
@@ -75,10 +80,21 @@ type callOptions struct {
 type serverOptions struct {
 	serviceOptions // the defaults of the services
 	peerOptions
-	logger  *slog.Logger
-	timeout time.Duration
-	grace   time.Duration
+	json         jsonOptions
+	plainStreams plainStreamLimits
+	logger       *slog.Logger
+	timeout      time.Duration
+	grace        time.Duration
 }
+
+// plainStreamLimits bound plain streams to callers whose going away cannot be noticed.
+type plainStreamLimits struct {
+	bytes int
+	time  time.Duration
+}
+
+// coding is how the call's messages are encoded.
+func (o *callOptions) coding() coding { return coding{o.codec, o.json} }
 
 type serviceOptions struct {
 	concurrency  int
@@ -135,10 +151,10 @@ func WithTimeout(d time.Duration) interface {
 	ServerOption
 } {
 	set := func(dst *time.Duration) error {
-		*dst = d
 		if d <= 0 {
 			return fmt.Errorf("WithTimeout(%v): must be greater than 0", d)
 		}
+		*dst = d
 		return nil
 	}
 	return option{
@@ -156,13 +172,12 @@ func WithSubjectPrefix(prefix string) interface {
 	ServerOption
 } {
 	return forPeers(func(o *peerOptions) error {
+		if prefix != "" {
+			if err := wire.CheckSubject(prefix); err != nil {
+				return fmt.Errorf("WithSubjectPrefix: %w", err)
+			}
+		}
 		o.prefix = prefix
-		if prefix == "" {
-			return nil
-		}
-		if err := wire.CheckSubject(prefix); err != nil {
-			return fmt.Errorf("WithSubjectPrefix: %w", err)
-		}
 		return nil
 	})
 }
@@ -185,40 +200,49 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 
 // WithMaxMessageSize bounds the encoded size of a message in bytes, in both
 // directions; beyond it a call ends with CodeResourceExhausted. The default is
-// 16 MiB. What exceeds the NATS server's max_payload travels as a stream; only
+// 16 MiB, the most 2 GiB less a byte, which is Protobuf's own limit: larger values mean that. What exceeds the NATS server's max_payload travels as a stream; only
 // plain and one-way messages are bounded by it.
 func WithMaxMessageSize(bytes int) interface {
 	ClientOption
 	ServerOption
 } {
 	return forPeers(func(o *peerOptions) error {
-		o.maxMessageSize = bytes
-		return atLeastOne("WithMaxMessageSize", bytes)
+		return setCount(&o.maxMessageSize, "WithMaxMessageSize", bytes, 1)
 	})
 }
 
 // WithHeartbeat sets after which silence a side of a stream sends a
 // heartbeat; after three times as long without a sign of life a peer is taken
-// for dead. Client and server should agree; the default is 10 s, the least a millisecond.
+// for dead. Client and server should agree; the default is 10 s, the least a millisecond,
+// the most a day: larger values mean that.
 func WithHeartbeat(interval time.Duration) interface {
 	ClientOption
 	ServerOption
 } {
 	return forPeers(func(o *peerOptions) error {
-		o.heartbeat = interval
 		if interval < time.Millisecond {
 			return fmt.Errorf("WithHeartbeat(%v): must be at least 1ms", interval)
 		}
+		o.heartbeat = min(interval, maxHeartbeat)
 		return nil
 	})
 }
 
-func atLeastOne(name string, n int) error {
-	if n < 1 {
-		return fmt.Errorf("%s(%d): must be at least 1", name, n)
+// maxCount is what options that count mean by larger values, such as math.MaxInt: far more
+// than there can be, and small enough that sums and products of a few stay numbers.
+const maxCount = math.MaxInt32
+
+// setCount checks the value of an option before it is stored.
+func setCount(dst *int, name string, n, least int) error {
+	if n < least {
+		return fmt.Errorf("%s(%d): must be at least %d", name, n, least)
 	}
+	*dst = min(n, maxCount)
 	return nil
 }
+
+// maxHeartbeat is longer than any stream is silent.
+const maxHeartbeat = 24 * time.Hour
 
 // WithBatching lets unary calls of the same method that are made at the same
 // time share a NATS message of at most so many bytes, and their answers
@@ -231,8 +255,7 @@ func atLeastOne(name string, n int) error {
 // accounts allow one: they have to be set to more (max: 256, response_type: stream), or answers are lost.
 func WithBatching(maxBytes int) ClientOption {
 	return option{client: func(o *clientOptions) error {
-		o.maxBatch = maxBytes
-		return atLeastOne("WithBatching", maxBytes)
+		return setCount(&o.maxBatch, "WithBatching", maxBytes, 1)
 	}}
 }
 
@@ -242,10 +265,10 @@ func WithCodec(codec Codec) interface {
 	CallOption
 } {
 	return forCalls(func(o *callOptions) error {
-		o.codec = codec
 		if codec > CodecJSON {
 			return fmt.Errorf("WithCodec(%v): there is no such codec", codec)
 		}
+		o.codec = codec
 		return nil
 	})
 }
@@ -314,23 +337,43 @@ func WithLogger(l *slog.Logger) ServerOption {
 // handlers that are running. The default is 25 s.
 func WithGracePeriod(d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
-		o.grace = d
 		if d < 0 {
 			return fmt.Errorf("WithGracePeriod(%v): must not be negative", d)
 		}
+		o.grace = d
+		return nil
+	}}
+}
+
+// WithPlainStreamLimits bounds what a plain stream, as docs/protocol.md defines it, sends to a
+// caller in another account or, over a gateway, another cluster: NATS does not say from there that nobody
+// listens any more. Beyond so many bytes Send fails with CodeResourceExhausted; after d the
+// handler's context ends. The defaults are 64 MiB and 30 s; with a 0 such streams are refused.
+// Callers elsewhere are noticed when they go.
+func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
+	return option{server: func(o *serverOptions) error {
+		if d < 0 {
+			return fmt.Errorf("WithPlainStreamLimits(%d, %v): the time must not be negative", bytes, d)
+		}
+		limits := plainStreamLimits{time: d}
+		if err := setCount(&limits.bytes, "WithPlainStreamLimits", bytes, 0); err != nil {
+			return err
+		}
+		o.plainStreams = limits
 		return nil
 	}}
 }
 
 // WithMaxConcurrency sets how many handlers of a service run at once. The
-// default is 1024.
+// default is 1024, the most 2^31-1: larger values mean that. A handler that calls its own service needs room for
+// that call too: where all that may run wait for such calls, all of them wait until their
+// deadlines. Register what is called from within as a service of its own, or leave room.
 func WithMaxConcurrency(n int) interface {
 	ServerOption
 	ServiceOption
 } {
 	return forServices(func(o *serviceOptions) error {
-		o.concurrency = n
-		return atLeastOne("WithMaxConcurrency", n)
+		return setCount(&o.concurrency, "WithMaxConcurrency", n, 1)
 	})
 }
 
@@ -342,8 +385,7 @@ func WithMaxStreams(n int) interface {
 	ServiceOption
 } {
 	return forServices(func(o *serviceOptions) error {
-		o.streams = n
-		return atLeastOne("WithMaxStreams", n)
+		return setCount(&o.streams, "WithMaxStreams", n, 1)
 	})
 }
 
@@ -355,11 +397,7 @@ func WithMaxQueue(n int) interface {
 	ServiceOption
 } {
 	return forServices(func(o *serviceOptions) error {
-		o.queue = n
-		if n < 0 {
-			return fmt.Errorf("WithMaxQueue(%d): must not be negative", n)
-		}
-		return nil
+		return setCount(&o.queue, "WithMaxQueue", n, 0)
 	})
 }
 
@@ -370,10 +408,10 @@ func WithQueueGroup(group string) interface {
 	ServiceOption
 } {
 	return forServices(func(o *serviceOptions) error {
-		o.queueGroup, o.noQueueGroup = group, false
 		if err := wire.CheckQueueGroup(group); err != nil {
 			return fmt.Errorf("WithQueueGroup: %w", err)
 		}
+		o.queueGroup, o.noQueueGroup = group, false
 		return nil
 	})
 }
@@ -396,10 +434,13 @@ func WithMetadata(metadata map[string]string) interface {
 	ServiceOption
 } {
 	return forServices(func(o *serviceOptions) error {
+		if err := checkMetadataMap("WithMetadata", metadata); err != nil {
+			return err
+		}
 		merged := map[string]string{}
 		maps.Copy(merged, o.metadata)
 		maps.Copy(merged, metadata)
 		o.metadata = merged
-		return checkMetadataMap("WithMetadata", metadata)
+		return nil
 	})
 }

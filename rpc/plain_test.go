@@ -144,7 +144,6 @@ func TestPlainRefusals(t *testing.T) {
 		{"cut off", "\x0a\x05ab", nil, "not a valid google.protobuf.StringValue in protobuf"},
 		{"not JSON", `{"a":`, nil, "not a valid google.protobuf.StringValue in json"},
 		{"another type's JSON", `{"a":1}`, nil, "not a valid google.protobuf.StringValue in json"},
-		{"empty JSON", "", contentType("application/json"), "not a valid google.protobuf.StringValue in json"},
 		{"not UTF-8", "\x0a\x01\xff", nil, "UTF-8"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -230,7 +229,7 @@ func TestPlainTimeout(t *testing.T) {
 		want                  time.Duration
 	}{
 		{"header", doSubject, "7000", 7 * time.Second},
-		{"longer than everything", objectSubject, "9223372036854", 1 << 62},
+		{"more than a day", objectSubject, "9223372036854", 24 * time.Hour},
 		{"method", objectSubject, "", 3 * time.Second},
 		{"server", doSubject, "", 50 * time.Second},
 	} {
@@ -240,7 +239,7 @@ func TestPlainTimeout(t *testing.T) {
 				header.Set("Natscall-Timeout", test.header)
 			}
 			ask(t, nc, test.subject, nil, header)
-			if got := <-left; got < test.want/2 || got > test.want*2 && test.want < time.Hour {
+			if got := <-left; got < test.want/2 || got > test.want*2 {
 				t.Errorf("the handler has %v, want a little less than %v", got, test.want)
 			}
 		})
@@ -276,7 +275,7 @@ func TestEnvelopeRefusals(t *testing.T) {
 		{"reserved codec", changed(3, 3), rpc.CodeUnimplemented, "flags 0x03"},
 		{"compression", changed(3, 12), rpc.CodeUnimplemented, "flags 0x0c"},
 		{"reserved flag", changed(3, 0x80), rpc.CodeUnimplemented, "flags 0x80"},
-		{"flags of a response", changed(3, byte(wire.FlagError|wire.FlagNotRun)), rpc.CodeInvalidArgument, "flags 0x30 is not a request"},
+		{"flags of a response", changed(3, byte(wire.FlagError|wire.NotRun.Flags())), rpc.CodeInvalidArgument, "flags 0x30 is not a request"},
 		{"a response", changed(2, byte(wire.KindResponse)), rpc.CodeInvalidArgument, "kind 2"},
 		{"an alive query", wire.AppendAlive(nil, wire.KindAliveQuery, id), rpc.CodeInvalidArgument, "kind 4"},
 		{"no timeout", request[:wire.HeaderSize], rpc.CodeInvalidArgument, "timeout"},
@@ -289,7 +288,7 @@ func TestEnvelopeRefusals(t *testing.T) {
 			m := ask(t, nc, doSubject, test.body, nil)
 			e, err := wire.Parse(m.Data)
 			must(t, err)
-			want := wire.Envelope{Kind: wire.KindResponse, Flags: wire.FlagError | wire.FlagNotRun, Body: e.Body}
+			want := wire.Envelope{Kind: wire.KindResponse, Flags: wire.FlagError | wire.NotRun.Flags(), Body: e.Body}
 			if len(test.body) >= wire.HeaderSize {
 				want.ID = id
 			}
@@ -344,7 +343,7 @@ func TestOneWayWithReply(t *testing.T) {
 		body, want string
 	}{
 		{"protobuf", string(encode(t, object("id", "protobuf"))), ""},
-		{"json", `{"id":"json"}`, "{}"},
+		{"json", `{"id":"json"}`, ""},
 	} {
 		m := ask(t, nc, "notes.new", []byte(test.body), nil)
 		if string(m.Data) != test.want || len(m.Header) != 0 {

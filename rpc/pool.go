@@ -53,7 +53,7 @@ func (p *pool) open() {
 func (p *pool) submit(c *serverCall) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closing || p.running+p.queuedLocked() >= p.limit+p.queueLimit {
+	if p.closing || p.queuedLocked()-p.queueLimit >= p.limit-p.running { // no sum of limits, which may be large
 		return false
 	}
 	p.enqueueLocked(c)

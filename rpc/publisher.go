@@ -18,6 +18,7 @@ import (
 // again, on a server for calls that are queued.
 type publisher struct {
 	nc       *nats.Conn
+	clock    *clock
 	maxBatch int           // bytes of messages that share one; 0 where none do
 	online   bool          // publish only while the connection is up: nats.go would keep the messages until it is
 	wake     chan struct{} // for run
@@ -30,7 +31,7 @@ type publisher struct {
 	again      bool // and is to look at the queue again
 	queue      []outgoing
 	holding    atomic.Bool  // there is a message in queue
-	since      atomic.Int64 // time of clock when the queue's first message came
+	since      atomic.Int64 // time of the clock when the queue's first message came
 	started    uint32       // calls of a client that have come here, modulo 2^32; each counts once as ended in callers
 	calls      uint32       // of them that had not ended when the queue's first message came
 	spare      []outgoing   // the queue before, to be used again
@@ -178,7 +179,7 @@ func (p *publisher) add(o outgoing) (full bool) {
 func (p *publisher) addLocked(o outgoing) (full bool) {
 	switch n := len(p.queue); { // a look at the clock has a price
 	case n == 0:
-		p.since.Store(int64(clock()))
+		p.since.Store(int64(p.clock.now()))
 		p.holding.Store(true)
 	case n%minQueued == 0:
 		full = p.overdue()
@@ -188,7 +189,7 @@ func (p *publisher) addLocked(o outgoing) (full bool) {
 }
 
 // waited is how long the queue's first message has been there.
-func (p *publisher) waited() time.Duration { return clock() - time.Duration(p.since.Load()) }
+func (p *publisher) waited() time.Duration { return p.clock.now() - time.Duration(p.since.Load()) }
 
 func (p *publisher) overdue() bool { return p.waited() > maxQueuedFor }
 

@@ -3,7 +3,6 @@ package rpc
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -83,10 +82,14 @@ func (c *serverCall) giveUp() bool {
 	return c.handling.CompareAndSwap(callFresh, callGivenUp) || c.handling.Load() == callGivenUp
 }
 
-// tellNotRun tells whether the caller may be told that e's call did not run.
-// Where every instance gets the request, another one may have run it.
-func (c *serverCall) tellNotRun(e *Error) bool {
-	return e.execution == NotRun && c.endpoint.queueGroup != ""
+// execution is what the caller may be told of e's call. Where every instance
+// gets the request, another one may have run it.
+func (c *serverCall) execution(e *Error) wire.Execution {
+	x := e.execution
+	if x == MayHaveRun && c.handling.Load() == callHandled {
+		x = DidRun
+	}
+	return x.onWire(e.refused, c.endpoint.queueGroup != "")
 }
 
 // newServerCall returns a call that its caller holds.
@@ -102,7 +105,7 @@ func (e *endpoint) newServerCall() *serverCall {
 	}
 	c.endpoint = e
 	c.call = Call{method: e.method, onServer: true, served: c}
-	c.ctx.method, c.ctx.call = e.method, &c.call
+	c.ctx.endpoint, c.ctx.call = e, &c.call
 	c.held.Store(1)
 	return c
 }
@@ -129,7 +132,7 @@ func (c *serverCall) mayBeKept() bool {
 	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.service.server.intercepts()
 }
 
-// receive parses a request that came at a time of clock. An error means that it is to be refused with it.
+// receive parses a request that came at a time of the server's clock. An error means that it is to be refused with it.
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.whole = max(c.whole, m.Size())
@@ -140,6 +143,9 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	}
 	if timeout == 0 && c.plain { // nobody would notice that its reader has gone
 		timeout = c.endpoint.service.server.options.timeout
+	}
+	if c.plain && c.call.method.kind == KindServerStream && err == nil {
+		timeout, err = c.boundPlainStream(timeout)
 	}
 	if timeout > 0 {
 		c.ctx.deadline = at + min(timeout, math.MaxInt64-at)
@@ -171,8 +177,8 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 	case e.Kind == wire.KindOpen:
 		return e.Timeout, c.receiveOpen(&e)
 	case e.Kind == wire.KindRequest && c.call.method.kind > KindOneWay:
-		return 0, failf(CodeUnimplemented, NotRun, "%s streams; a request is not an open", c.call.method.FullName())
-	case e.Kind != wire.KindRequest || e.Flags&(wire.FlagError|wire.FlagNotRun) != 0:
+		return 0, failf(CodeUnimplemented, NotRun, "%s is a %v method here, and the caller takes it for a unary one: the .proto files of the two differ", c.call.method.FullName(), c.call.method.kind)
+	case e.Kind != wire.KindRequest || e.Flags&(wire.FlagError|wire.NotRun.Flags()) != 0:
 		return 0, failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
 	}
 	return e.Timeout, nil
@@ -183,16 +189,32 @@ func (c *serverCall) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	if kind := c.call.method.kind; kind == KindClientStream || kind == KindBidi {
 		return 0, failf(CodeUnimplemented, NotRun, "%s is a %v method: it takes a natscall client", c.call.method.FullName(), kind)
 	}
-	codec, err := wire.ParseContentType(m.Header.Get(wire.ContentTypeHeader), m.Data, c.endpoint.group15)
-	c.codec = Codec(codec)
-	if err != nil {
-		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+	if contentType := m.Header.Get(wire.ContentTypeHeader); contentType == "" {
+		c.codec = c.endpoint.guessCodec(m.Data)
+	} else {
+		codec, err := wire.ParseContentType(contentType)
+		if err != nil {
+			return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+		}
+		c.codec = Codec(codec)
 	}
 	timeout, err := wire.ParseTimeout(m.Header.Get(wire.TimeoutHeader))
 	if err != nil {
 		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
-	return timeout, nil
+	return min(timeout, maxPlainTimeout), nil
+}
+
+// maxPlainTimeout is how long a plain request runs at most: nobody notices that its caller has gone.
+const maxPlainTimeout = 24 * time.Hour
+
+// coding is how the call's messages are encoded.
+func (c *serverCall) coding() coding {
+	options := c.endpoint.service.server.options.json
+	if options.strict == strictByForm && c.plain && c.call.method.kind != KindOneWay {
+		options.strict = strictAlways
+	}
+	return coding{c.codec, options}
 }
 
 // decode decodes the request.
@@ -205,61 +227,61 @@ func (c *serverCall) decode() (proto.Message, error) {
 		return req, nil
 	}
 	if limit := c.endpoint.service.server.options.maxMessageSize; len(c.body) > limit {
-		return nil, failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", len(c.body), limit)
+		return nil, overLimit("request", len(c.body), limit, NotRun)
 	}
 	if c.packed {
 		var failed *Error
 		if c.body, failed = c.accepts.unpack(c.body, c.endpoint.service.server.options.maxMessageSize); failed != nil {
 			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
 		}
-		c.whole = cap(c.body)
+		c.packed, c.whole = false, cap(c.body)
 	}
 	req := c.endpoint.method.newRequest()
-	if err := c.codec.unmarshal(c.body, req, c.whole); err != nil {
-		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v%s: %v", messageName(req), c.codec, c.hint(), err)
+	if err := c.coding().unmarshal(c.body, req, c.whole); err != nil {
+		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v: %v", messageName(req), c.codec, err)
 	}
 	return req, nil
 }
 
 var errBatchInBatch = errors.New("a batch within a batch")
 
-// hint helps those who send JSON that does not begin with the brace.
-func (c *serverCall) hint() string {
-	if c.plain && c.codec == CodecProto && json.Valid(c.body) {
-		return " (JSON needs a header Content-Type: application/json, or a body that begins with {)"
-	}
-	return ""
-}
-
-// run serves the call on the current goroutine.
+// run serves the call on the current goroutine. Whatever the user's code does, the
+// call is answered and leaves the table: what handlers, interceptors and hooks may do
+// to the goroutine, by a panic or runtime.Goexit, they do before returned is set.
 func (c *serverCall) run() {
 	c.running.Store(true)
-	started := clock()
+	clock := c.ctx.clock()
+	started := clock.now()
 	returned := false
+	defer c.leave()
 	defer func() {
 		if !returned {
 			c.answerPanic(recover(), started)
 		}
-		c.done = c.ctx.finish(!c.mayBeKept())
-		if c.stream != nil { // it has ended, but where a forced shutdown met the accept
-			c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
-		}
-		c.endpoint.service.calls.remove(c)
-		c.release()
 	}()
 	if c.ctx.expired(started) {
 		c.ctx.expire()
 	}
 	err := c.serve()
-	returned = true
 	c.call.ended(asNil(err))
-	c.answer(err, clock()-started)
+	returned = true
+	c.answer(err, clock.now()-started)
+}
+
+// leave ends what belongs to a call that has been answered.
+func (c *serverCall) leave() {
+	c.done = c.ctx.finish(!c.mayBeKept())
+	if c.stream != nil { // it has ended, but where a forced shutdown met the accept
+		c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
+	}
+	c.endpoint.service.calls.remove(c)
+	c.release()
 }
 
 // serve runs the interceptors and the handler.
 func (c *serverCall) serve() *Error {
-	if err := c.ctx.ended(); err != nil {
-		return contextError(err, NotRun)
+	if c.ctx.ended() != nil {
+		return contextError(c.ctx, NotRun)
 	}
 	if c.stream != nil {
 		if err := c.accept(c.reply); err != nil {
@@ -285,9 +307,18 @@ func (c *serverCall) verdict(err error) *Error {
 	return e
 }
 
-// handle is what the innermost interceptor of a server calls.
+// handle is what the innermost interceptor of a server calls. ctx, which an
+// interceptor may have made from the call's, bounds the stream too.
 func handle(ctx context.Context, call *Call) error {
-	return call.served.endpoint.invoke(ctx, call)
+	c := call.served
+	if call.method.kind > KindOneWay && c.handling.Load() != callFresh {
+		return failf(CodeInternal, DidRun, "an interceptor called next twice: %s streams, and its stream has been used", call.Method())
+	}
+	if c.stream != nil {
+		c.stream.ctx = ctx
+		defer func() { c.stream.ctx = c.ctx }() // for the answer
+	}
+	return c.endpoint.invoke(ctx, call)
 }
 
 // answerPanic answers a call whose handler did not return. recovered is nil after
@@ -301,6 +332,6 @@ func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 		c.endpoint.log().Error("natscall: " + what + " (runtime.Goexit)")
 	}
 	err := c.verdict(failf(CodeInternal, DidRun, "%s", what))
+	defer func() { c.answer(err, c.ctx.clock().now()-started) }() // also where a hook ends the goroutine
 	c.call.ended(err)
-	c.answer(err, clock()-started)
 }

@@ -25,16 +25,22 @@ type Server struct {
 	next    Next  // the folded interceptors and the handler
 	err     error // of an option
 	errors  asyncErrors
+	clock   clock
 	out     publisher
 	streams streamTable
 
-	turn chan struct{} // holds a token while Start, Register, Unregister or Shutdown works
+	turn     chan struct{}   // holds a token while Start, Register or Shutdown works; not while they wait for handlers
+	stopping joint           // the shutdown; its end is that of the server
+	serving  context.Context // ends when it begins: nothing waits for NATS any more in order to serve
+	quit     context.CancelCauseFunc
 
 	mu       sync.Mutex // not held while anything waits for NATS
 	state    serverState
-	services []*service
+	services []*service       // also those that are about to be unregistered
 	closed   chan nats.Status // of the connection, while running
-	ended    chan struct{}    // closed when stopped
+
+	refused    refusals // of subscriptions
+	violations logLimit
 }
 
 // serverState is the state of a server: new -> running -> stopping -> stopped,
@@ -48,16 +54,20 @@ const (
 	serverStopped
 )
 
-// ErrServerStopped is returned by the methods of a server that has been shut down.
-var ErrServerStopped = errors.New("rpc: the server has been shut down")
+// ErrServerStopped is returned, wrapped, by the methods of a server that has been shut down.
+var ErrServerStopped = errors.New("the server has been shut down")
 
 // NewServer returns a server for a connection. An invalid option is the
 // error of Register, Start and Run, with its name.
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
-	s := &Server{nc: nc, out: publisher{nc: nc, maxBatch: maxAnswerBatch}, turn: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &Server{nc: nc, clock: newClock(), turn: make(chan struct{}, 1)}
+	s.out = publisher{nc: nc, clock: &s.clock, maxBatch: maxAnswerBatch}
+	s.stopping.init()
+	s.serving, s.quit = context.WithCancelCause(context.Background())
 	s.options = serverOptions{
 		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
 		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize, heartbeat: defaultHeartbeat},
+		plainStreams:   plainStreamLimits{defaultPlainBytes, defaultPlainTime},
 		logger:         slog.Default(), timeout: defaultTimeout, grace: defaultGracePeriod,
 	}
 	for _, opt := range opts {
@@ -77,9 +87,13 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 }
 
 // Run starts the server, serves until ctx ends, and shuts down, for which
-// running handlers have the grace period. It returns nil after a clean end, and an
-// error if the server could not start, had to stop handlers, or lost its connection for good.
+// running handlers have the grace period. A connection that is not up yet
+// (nats.RetryOnFailedConnect), or is down, is waited for until ctx ends. Run returns nil after a clean end, and
+// an error if the server could not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
+	if services, _ := s.registered(); len(services) == 0 {
+		s.options.logger.Warn("natscall: the server has no services; is a Register missing before Run?")
+	}
 	if err := s.Start(ctx); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return nil // asked to end before it was ready
@@ -88,9 +102,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	select {
 	case <-ctx.Done():
-	case <-s.ended:
+	case <-s.stopping.ended:
 		if s.nc.IsClosed() {
-			return fmt.Errorf("rpc: server: %w", nats.ErrConnectionClosed)
+			return fmt.Errorf("rpc: server: %w", closedError(s.nc))
 		}
 		return nil
 	}
@@ -103,8 +117,9 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) intercepts() bool { return len(s.options.interceptors) > 0 }
 
 // Start subscribes for all services that are registered and returns when NATS
-// has confirmed it: the server is ready. ctx bounds the wait. Where NATS refuses a
-// subscription Start fails, names it, and nothing stays behind.
+// has confirmed it: the server is ready. Only ctx bounds the wait, also for a connection that
+// is not up yet, or is down. Where NATS refuses subscriptions Start fails, names them,
+// and nothing stays behind.
 func (s *Server) Start(ctx context.Context) error {
 	if s.err != nil {
 		return fmt.Errorf("rpc: server: %w", s.err)
@@ -115,9 +130,9 @@ func (s *Server) Start(ctx context.Context) error {
 	defer s.done()
 	switch services, state := s.registered(); {
 	case state == serverRunning:
-		return errors.New("rpc: the server runs already")
+		return errors.New("rpc: start: the server runs already")
 	case state != serverNew:
-		return ErrServerStopped
+		return fmt.Errorf("rpc: start: %w", ErrServerStopped)
 	default:
 		return s.start(ctx, services)
 	}
@@ -180,18 +195,22 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 	if !s.nc.IsClosed() {
 		return
 	}
-	s.turn <- struct{}{} // who has it does not wait long for a closed connection
-	defer s.done()
+	s.options.logger.Error("natscall: the server ends, as its NATS connection is closed", "error", closedError(s.nc))
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.shutdown(now); err != nil && !errors.Is(err, context.Canceled) {
+	if err := s.Shutdown(now); err != nil && !errors.Is(err, context.Canceled) {
 		s.options.logger.Error("natscall: shutdown after the connection was closed", "error", err)
 	}
 }
 
 // subscribe starts services and makes sure that NATS has accepted it.
 func (s *Server) subscribe(ctx context.Context, services []*service) (err error) {
-	before := s.nc.LastError()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.serving, func() { cancel(ErrServerStopped) })()
+	if err := awaitConnection(ctx, s.nc); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
 			for _, svc := range services {
@@ -199,36 +218,51 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 			}
 		}
 	}()
+	before := s.nc.LastError()
+	s.refused.reset()
 	for _, svc := range services {
 		if err = svc.start(); err != nil {
 			return err
 		}
 	}
-	if err = s.flush(ctx); err != nil {
-		return err
+	for err = s.flush(ctx); err != nil; err = s.flush(ctx) { // a connection that breaks meanwhile subscribes again
+		if ctx.Err() != nil || s.nc.IsClosed() || awaitConnection(ctx, s.nc) != nil {
+			return err
+		}
 	}
 	// The NATS server reports a refused subscription before it answers the flush.
 	if last := s.nc.LastError(); last != nil && last != before { //nolint:errorlint // identity: is it a new one?
-		if _, refused := violation(last, "Subscription"); refused || errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
+		if _, refused := violation(last, "Subscription"); refused {
+			return s.refused.all(ctx, last)
+		}
+		if errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
 			return last
 		}
 	}
 	return nil
 }
 
-// flushTimeout bounds a flush whose context has no deadline.
+// flushTimeout is how long one flush waits for NATS. nats.go wants a bound;
+// while the connection is up there is another flush after it.
 const flushTimeout = 10 * time.Second
 
+// flush returns when NATS has what was published and subscribed. It ends with ctx, or when
+// the connection is lost.
 func (s *Server) flush(ctx context.Context) error {
-	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, flushTimeout)
-		defer cancel()
-	}
-	if err := s.nc.FlushWithContext(ctx); err != nil {
+	for {
+		bounded, cancel := context.WithTimeout(ctx, flushTimeout)
+		err := s.nc.FlushWithContext(bounded)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			err = context.Cause(ctx)
+		case s.nc.IsConnected() && errors.Is(err, context.DeadlineExceeded):
+			continue
+		}
 		return fmt.Errorf("flush, while the NATS connection is %s: %w", strings.ToLower(s.nc.Status().String()), err)
 	}
-	return nil
 }
 
 // add makes a service part of the server, and ready if the server runs.
@@ -278,73 +312,83 @@ func (svc *service) conflict(services []*service) error {
 }
 
 // Unregister takes a service, by its full name, off the server: it waits for its
-// running handlers; when ctx ends first they are cancelled, their callers answered, and ctx's error is returned.
+// running handlers; when ctx ends first they are cancelled, their callers answered, and ctx's
+// error is returned. The name is free when it returns.
 func (s *Server) Unregister(ctx context.Context, name string) error {
-	if err := s.take(ctx); err != nil {
+	if err := s.take(ctx); err != nil { // Start may be working with the services
 		return fmt.Errorf("rpc: unregister %s: %w", name, err)
 	}
-	defer s.done()
-	svc, state := s.remove(name)
+	svc, state := s.find(name)
+	if svc != nil && state == serverNew {
+		s.remove(svc)
+	}
+	s.done()
 	switch {
 	case svc == nil:
 		return fmt.Errorf("rpc: unregister: the server has no service %q", name)
-	case state != serverRunning:
+	case state == serverNew:
 		return nil
 	}
-	if err := svc.drain(ctx); err != nil {
+	err := svc.stop(ctx)
+	s.remove(svc)
+	if err == nil && state == serverRunning {
+		err = s.flush(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("rpc: unregister %s: %w", name, err)
 	}
-	return s.flush(ctx)
+	return nil
 }
 
-// remove takes a service out of the list; nil if it is not there.
-func (s *Server) remove(name string) (*service, serverState) {
+// find returns a service, or nil, and the server's state.
+func (s *Server) find(name string) (*service, serverState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, svc := range s.services {
-		if svc.desc.Name == name {
-			s.services = slices.Delete(slices.Clone(s.services), i, i+1)
-			return svc, s.state
-		}
+	i := slices.IndexFunc(s.services, func(svc *service) bool { return svc.desc.Name == name })
+	if i < 0 {
+		return nil, s.state
 	}
-	return nil, s.state
+	return s.services[i], s.state
+}
+
+func (s *Server) remove(svc *service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.services = slices.DeleteFunc(slices.Clone(s.services), func(other *service) bool { return other == svc })
 }
 
 // Shutdown ends the server without losing a call: it takes no new requests,
 // answers those it has, and returns when their answers are with NATS. When ctx
 // ends first the handlers that still run are cancelled, their callers are
-// answered with CodeUnavailable, and ctx's error is returned. A second
-// Shutdown waits for the first. The connection stays open.
+// answered with CodeUnavailable, and ctx's error is returned, with the methods that still ran.
+// Several Shutdowns wait for the same end, which comes when the first of their contexts ends,
+// so that a second one may have less patience. The connection stays open.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if err := s.take(ctx); err != nil {
+	select {
+	case <-s.stopping.ended:
+		return nil
+	default:
+	}
+	if err := s.stopping.do(ctx, s.shutdown); err != nil {
 		return fmt.Errorf("rpc: shutdown: %w", err)
 	}
-	defer s.done()
-	return s.shutdown(ctx)
-}
-
-// shutdown is Shutdown for who has the turn.
-func (s *Server) shutdown(ctx context.Context) error {
-	services, state := s.registered()
-	switch state {
-	case serverStopped:
-		return nil
-	case serverRunning:
-		s.setState(serverStopping)
-		defer s.setState(serverStopped)
-		defer close(s.ended)
-		return s.stop(ctx, services)
-	}
-	s.setState(serverStopped)
-	close(s.ended)
 	return nil
 }
 
-func (s *Server) stop(ctx context.Context, services []*service) error {
+func (s *Server) shutdown(ctx context.Context) error {
+	s.quit(ErrServerStopped)
+	s.turn <- struct{}{} // Start and Register give up when they see quit
+	services, state := s.registered()
+	s.setState(serverStopping)
+	s.done()
+	defer s.setState(serverStopped)
+	if state != serverRunning {
+		return nil
+	}
 	errs := make([]error, len(services))
 	var wg sync.WaitGroup
 	for i, svc := range services {
-		wg.Go(func() { errs[i] = svc.drain(ctx) })
+		wg.Go(func() { errs[i] = svc.stop(ctx) })
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
@@ -354,10 +398,7 @@ func (s *Server) stop(ctx context.Context, services []*service) error {
 	}
 	hooks.remove(s.nc, &s.errors)
 	s.nc.RemoveStatusListener(s.closed)
-	if err != nil {
-		return fmt.Errorf("rpc: shutdown: %w", err)
-	}
-	return nil
+	return err
 }
 
 // lastFlushTimeout is what the last answers have where the context is over:
@@ -379,9 +420,21 @@ func (s *Server) lastFlush(ctx context.Context) error {
 	return s.flush(ctx)
 }
 
-// asyncError reports what NATS does not let the server do: nobody else would notice.
+// asyncError notes what NATS does not let the server do: nobody else would notice.
 func (s *Server) asyncError(_ *nats.Subscription, err error) {
-	if subject, ok := violation(err, "Publish"); ok {
-		s.options.logger.Error("natscall: the NATS user may not publish an answer; it needs allow_responses", "subject", subject)
+	if _, ok := violation(err, "Subscription"); ok {
+		s.refused.add(err)
+	}
+	subject, ok := violation(err, "Publish")
+	if !ok {
+		return
+	}
+	for _, st := range s.streams.all() {
+		st.refused(subject, MayHaveRun, err)
+	}
+	if unlogged, ok := s.violations.next(); ok {
+		s.options.logger.Error("natscall: the NATS user may not publish an answer; it needs allow_responses "+
+			"(for streams and batches with a max of more than 1, see docs/protocol.md, Permissions) or the permission to publish to the callers' inboxes",
+			"subject", subject, "unlogged", unlogged)
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -28,7 +26,7 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 		return failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
 	c.stream = c.newStream()
-	c.stream.send.Grant(open.Credit)
+	c.stream.send.Open(open.Credit)
 	c.stream.recv.Opening(open.Data)
 	if open.Last {
 		c.stream.recv.EndedInOpening()
@@ -40,10 +38,14 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 func (c *serverCall) newStream() *stream {
 	server := c.endpoint.service.server
 	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
-	s.codec, s.compression, s.ctx = c.codec, c.accepts, c.ctx
+	s.coding, s.compression, s.ctx = c.coding(), c.accepts, c.ctx
 	s.onEnd = func(err *Error) {
-		if err != nil {
-			c.ctx.cancel()
+		switch {
+		case err == nil:
+		case err.code == CodeCanceled:
+			c.ctx.endWith(contextCanceled)
+		default:
+			c.ctx.endWith(contextLost)
 		}
 	}
 	return s
@@ -58,7 +60,7 @@ func (c *serverCall) accept(to string) *Error {
 	added := s.table.add(s)
 	s.mu.Unlock()
 	if !added {
-		failed := failf(CodeUnavailable, NotRun, "the server is stopping, or has a stream with this id")
+		failed := refusal("the server is stopping, or has a stream with this id")
 		s.end(failed)
 		return failed
 	}
@@ -77,12 +79,12 @@ func (c *serverCall) accept(to string) *Error {
 	return nil
 }
 
-// sender is what a server-streaming handler sends to.
-func (c *serverCall) sender() messageSender {
+// sender is what a server-streaming handler sends to, under its context.
+func (c *serverCall) sender(ctx context.Context) messageSender {
 	if c.stream != nil {
 		return c.stream
 	}
-	return &plainStream{c}
+	return &plainStream{call: c, ctx: ctx, probed: c.ctx.clock().now()}
 }
 
 // endStream sends the message of an answer, if it has one, and the status. It
@@ -90,12 +92,10 @@ func (c *serverCall) sender() messageSender {
 func (c *serverCall) endStream(message *buffer, err *Error) {
 	s := c.stream
 	if failed := s.begin(); failed != nil && err == nil {
-		err = asError(failed)
+		err = c.verdict(failed)
 	}
 	if message != nil && err == nil {
-		if failed := s.sendBuffer(message, 0); failed != nil {
-			err = asError(failed)
-		}
+		err = c.verdict(s.sendBuffer(message, 0))
 	}
 	trailer, failed := c.trailer()
 	if failed != nil && err == nil {
@@ -110,7 +110,7 @@ func (c *serverCall) endStream(message *buffer, err *Error) {
 	case <-c.ctx.Done(): // nobody reads any more
 		stopped := failf(CodeUnavailable, DidRun, "the server was stopped before the response had been sent")
 		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
-			stopped = contextError(c.ctx.Err(), DidRun)
+			stopped = contextError(c.ctx, DidRun)
 		}
 		s.endNow(stopped)
 	}
@@ -199,64 +199,21 @@ func (s *service) onFrame(m *nats.Msg) {
 		st.receive(m)
 		return
 	}
+	if isNoResponders(m) { // to a message of a plain stream: its reader has gone
+		if c := s.calls.context(id); c != nil {
+			c.endWith(contextCanceled)
+		}
+		return
+	}
 	if m.Reply == "" {
 		return // a frame that met the end of its stream
 	}
 	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
-	body, err := CodecProto.appendMessage(wire.AppendFrame(nil, wire.KindEnd, 0), unknown.status())
+	body, err := appendProto(wire.AppendFrame(nil, wire.KindEnd, 0), unknown.status())
 	if err == nil {
 		err = s.server.nc.Publish(m.Reply, body)
 	}
 	if err != nil {
 		s.server.options.logger.Error("natscall: the end of an unknown stream was not sent", "error", err)
-	}
-}
-
-// plainStream answers a plain NATS client, a message in a message.
-type plainStream struct{ c *serverCall }
-
-// plainMessageHeader marks a message that is empty in Protobuf: one without header and body is an end.
-const plainMessageHeader = "Natscall-Message"
-
-func (p *plainStream) sendMessage(m proto.Message) error {
-	if err := p.c.ctx.Err(); err != nil {
-		return contextError(err, MayHaveRun)
-	}
-	if err := p.c.call.sending(m); err != nil {
-		return err
-	}
-	buf := takeBuffer()
-	defer buf.putBack()
-	var err error
-	if buf.b, err = p.c.codec.appendMessage(buf.b, m); err != nil {
-		return failf(CodeInternal, DidRun, "the message does not encode: %v", err)
-	}
-	if limit := p.c.endpoint.service.server.options.maxMessageSize; len(buf.b) > limit {
-		return failf(CodeResourceExhausted, DidRun, "the message has %d bytes, the limit is %d", len(buf.b), limit)
-	}
-	out := nats.Msg{Subject: p.c.reply, Data: buf.b}
-	if len(buf.b) == 0 {
-		out.Header = nats.Header{plainMessageHeader: {"1"}}
-	}
-	if out.Subject == "" {
-		return nil // nobody listens
-	}
-	if err := publishMsg(p.c.endpoint.service.server.nc, &out); errors.Is(err, nats.ErrMaxPayload) {
-		return failf(CodeResourceExhausted, DidRun, "the message has %d bytes, more than the NATS server's max_payload", len(buf.b))
-	} else if err != nil {
-		return natsError(err, DidRun)
-	}
-	return nil
-}
-
-// endPlainStream publishes the end of a plain stream that is no error.
-func (c *serverCall) endPlainStream() {
-	h, err := c.header()
-	if err != nil || h == nil {
-		h = nats.Header{}
-	}
-	h[micro.ErrorCodeHeader] = []string{"0"}
-	if err := publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h}); err != nil {
-		c.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,7 @@ type service struct {
 	draining atomic.Bool
 
 	drainStarted chan struct{}
+	stopping     joint // the drain
 
 	requests []*nats.Subscription // of the methods
 	control  []*nats.Subscription // cancel and alive, frames of streams
@@ -52,6 +54,9 @@ type endpoint struct {
 	group15    bool
 	invoke     func(ctx context.Context, call *Call) error
 	stats      endpointStats
+	untold     logLimit // of errors of which nobody is told
+	doubled    logLimit // of requests that come twice
+	unsent     logLimit // of errors that cannot be sent
 }
 
 func (e *endpoint) log() *slog.Logger {
@@ -61,11 +66,15 @@ func (e *endpoint) log() *slog.Logger {
 // Register adds a service to a server, for generated code. It may be called
 // before and after Start; after it the service is ready when Register returns.
 //
-// It fails where impl is nil, an option is invalid, the description is one
+// It fails where s or impl is nil, an option is invalid, the description is one
 // that NATS would refuse, the service is there already, the server has
-// stopped, or, on a server that has started, NATS refuses a subscription.
+// stopped, or, on a server that has started, NATS refuses a subscription or has not
+// confirmed all of them after 10 s.
 func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption, handlers ...Handler[S]) error {
-	if any(impl) == nil {
+	switch {
+	case s == nil:
+		return fmt.Errorf("rpc: register %s: the server is nil", desc.Name)
+	case any(impl) == nil:
 		return fmt.Errorf("rpc: register %s: the implementation is nil", desc.Name)
 	}
 	svc, err := s.newService(desc, opts)
@@ -112,6 +121,7 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 	svc.pool = newPool(svc.options.concurrency, svc.options.queue, &s.out)
 	svc.streams = newPool(svc.options.streams, 0, &s.out)
 	svc.drainStarted = make(chan struct{})
+	svc.stopping.init()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
 	return svc, nil
 }
@@ -224,7 +234,7 @@ func (e *endpoint) receive(m *nats.Msg) {
 		e.receiveBatch(m)
 		return
 	}
-	e.take(e.newServerCall(), m, clock())
+	e.take(e.newServerCall(), m, e.service.server.clock.now())
 }
 
 func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
@@ -235,10 +245,12 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	}
 	switch e.service.calls.add(c) {
 	case addedDuplicate:
-		e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id)
+		if unlogged, ok := e.doubled.next(); ok {
+			e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id, "unlogged", unlogged)
+		}
 		return
 	case addedCancelled:
-		c.refuse(contextError(context.Canceled, NotRun))
+		c.refuse(endError(context.Canceled, NotRun))
 		return
 	}
 	pool := e.service.pool
@@ -254,7 +266,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 // overload is the error of a request that finds no room.
 func (e *endpoint) overload() *Error {
 	if e.service.draining.Load() {
-		return failf(CodeUnavailable, NotRun, "server is draining")
+		return refusal("the server is draining")
 	}
 	e.stats.shed.Add(1)
 	o := &e.service.options
@@ -273,7 +285,7 @@ func (s *service) onControl(m *nats.Msg) {
 	switch e.Kind {
 	case wire.KindCancel:
 		if ctx := s.calls.cancelled(e.ID); ctx != nil {
-			ctx.cancel()
+			ctx.endWith(contextCanceled)
 		}
 	case wire.KindAliveQuery:
 		s.answerAlive(&e, m.Reply)
@@ -295,15 +307,18 @@ func (s *service) answerAlive(query *wire.Envelope, reply string) {
 	}
 }
 
-// drain stops taking requests and waits until those that were taken are
-// answered. When ctx ends first, the rest is cancelled and answered for.
+// stop stops taking requests and waits until those that were taken are
+// answered. When ctx, or that of another caller, ends first, the rest is
+// cancelled and answered for.
+func (s *service) stop(ctx context.Context) error { return s.stopping.do(ctx, s.drain) }
+
 func (s *service) drain(ctx context.Context) error {
 	close(s.drainStarted)
 	s.unsubscribe(s.verbs)
 	err := s.drainRequests(ctx)
 	s.draining.Store(true)
 	if endErr := s.awaitCalls(ctx); endErr != nil {
-		err = endErr
+		err = fmt.Errorf("%w; still running: %s", endErr, s.running())
 		s.abandon()
 	}
 	s.server.out.flush() // answers that wait for a goroutine on its way
@@ -321,10 +336,24 @@ func (s *service) awaitCalls(ctx context.Context) error {
 		select {
 		case <-ended:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 	return nil
+}
+
+// running names the methods whose calls have not ended, and how many there are of each.
+func (s *service) running() string {
+	counts := map[string]int{}
+	s.calls.each(func(c *serverCall) { counts[c.call.method.FullName()]++ })
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d of %s", counts[name], name))
+	}
+	if len(parts) == 0 {
+		return "none any more"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // drainRequests lets the subscriptions of the methods deliver what they have.
@@ -345,7 +374,7 @@ func (s *service) drainRequests(ctx context.Context) error {
 		case <-ch:
 		case <-ctx.Done():
 			s.unsubscribe(s.requests)
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 	return nil
@@ -363,8 +392,10 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 // need not wait for handlers that do not look at their context.
 func (s *service) abandon() {
 	s.calls.each(func(c *serverCall) {
-		c.refuse(c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended")))
-		c.ctx.cancel() // after that, or the handler's own answer might come first
+		err := c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended"))
+		err.refused = err.execution == NotRun
+		c.refuse(err)
+		c.ctx.endWith(contextStopped) // after that, or the handler's own answer might come first
 	})
 }
 

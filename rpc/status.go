@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -43,22 +47,63 @@ func (e *Error) shortened() *Error {
 }
 
 // parseStatus reads the status of an error response.
-func parseStatus(body []byte, notRun bool) *Error {
+func parseStatus(body []byte, x wire.Execution) *Error {
 	var s natscallv1.Status
 	if err := proto.Unmarshal(body, &s); err != nil {
-		return failf(CodeInternal, DidRun, "the error response is not a valid status: %v", err)
+		return failf(CodeInternal, executionOf(x), "the error response is not a valid status: %v", err)
 	}
-	e := remoteError(&s)
-	if notRun {
-		e.execution = NotRun
-	}
+	return remoteError(&s, x)
+}
+
+func remoteError(s *natscallv1.Status, x wire.Execution) *Error {
+	e := newError(Code(uint32(s.GetCode())), s.GetMessage())
+	e.details, e.remote = s.GetDetails(), true
+	e.execution, e.refused = executionOf(x), x == wire.Refused
 	return e
 }
 
-func remoteError(s *natscallv1.Status) *Error {
-	e := newError(Code(uint32(s.GetCode())), s.GetMessage())
-	e.details, e.remote, e.execution = s.GetDetails(), true, DidRun
-	return e
+// executionOf is what an error says that came over the wire.
+func executionOf(x wire.Execution) Execution {
+	switch x {
+	case wire.DidRun:
+		return DidRun
+	case wire.NotRun, wire.Refused:
+		return NotRun
+	}
+	return MayHaveRun
+}
+
+// onWire is what an instance may say of a call. alone says that no other instance got the request.
+func (x Execution) onWire(refused, alone bool) wire.Execution {
+	switch {
+	case x == DidRun:
+		return wire.DidRun
+	case x == MayHaveRun || !alone:
+		return wire.MayHaveRun
+	case refused:
+		return wire.Refused
+	}
+	return wire.NotRun
+}
+
+// retryInfo is the type of the detail by which a server lets a caller try again.
+const retryInfo = "google.rpc.RetryInfo"
+
+// retryDelay returns the delay that a google.rpc.RetryInfo among the details
+// asks for; ok is false where there is none. Its field 1 is a Duration.
+func (e *Error) retryDelay() (delay time.Duration, ok bool) {
+	for _, d := range e.details {
+		if string(d.MessageName()) != retryInfo {
+			continue
+		}
+		var delay durationpb.Duration
+		if field, _, n := protowire.ConsumeTag(d.GetValue()); n > 0 && field == 1 {
+			value, _ := protowire.ConsumeBytes(d.GetValue()[n:])
+			_ = proto.Unmarshal(value, &delay) // a malformed one asks for no delay
+		}
+		return delay.AsDuration(), true
+	}
+	return 0, false
 }
 
 // plainError returns the error in a reply to a plain request, or nil.
@@ -69,11 +114,7 @@ func plainError(m *nats.Msg, codec Codec) *Error {
 	}
 	var s natscallv1.Status
 	if parsePlainStatus(m.Data, codec, &s) && fmt.Sprint(s.GetCode()) == code && Code(s.GetCode()).isError() {
-		e := remoteError(&s)
-		if m.Header.Get(wire.NotRunHeader) != "" {
-			e.execution = NotRun
-		}
-		return e
+		return remoteError(&s, wire.ExecutionOf(m.Header))
 	}
 	return strangersError(code, m.Header.Get(micro.ErrorHeader))
 }
@@ -85,13 +126,20 @@ func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
 	if protojson.Unmarshal(body, s) == nil {
 		return true
 	}
-	proto.Reset(s) // a detail of a type that this program does not have
-	var short struct {
-		Code    int32  `json:"code"`
-		Message string `json:"message"`
+	proto.Reset(s) // a detail of a type that this program does not have: the others remain
+	var parts struct {
+		Code    int32             `json:"code"`
+		Message string            `json:"message"`
+		Details []json.RawMessage `json:"details"`
 	}
-	err := json.Unmarshal(body, &short)
-	s.Code, s.Message = short.Code, short.Message
+	err := json.Unmarshal(body, &parts)
+	s.Code, s.Message = parts.Code, parts.Message
+	for _, detail := range parts.Details {
+		packed := new(anypb.Any)
+		if protojson.Unmarshal(detail, packed) == nil {
+			s.Details = append(s.Details, packed)
+		}
+	}
 	return err == nil
 }
 

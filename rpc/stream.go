@@ -32,7 +32,9 @@ type stream struct {
 	nc      *nats.Conn
 	table   *streamTable
 	ctx     context.Context // what Send and Recv wait under: they have none of their own, like those of gRPC
-	codec   Codec
+	caller  context.Context // client: the one of the call, from which ctx is made
+	request string          // client: the subject of the open
+	coding  coding
 	maxSize int
 
 	compression Compression
@@ -60,7 +62,8 @@ type stream struct {
 	writable chan struct{} // likewise for room in send
 	ended    chan struct{} // closed when over
 
-	patience               // client, while a unary call's stream opens
+	patience        // client, while the stream opens
+	foreign         foreignReplies
 	recvErr         *Error // the first error of Recv; it stays
 	responseHeader  Header // client: as far as they have come
 	responseTrailer Header
@@ -99,6 +102,9 @@ func signal(ch chan struct{}) {
 
 // sendMessage queues a message; it waits while too much is queued.
 func (s *stream) sendMessage(m proto.Message) error {
+	if err := s.call.checkSent(m); err != nil {
+		return err
+	}
 	if err := s.begin(); err != nil {
 		return err
 	}
@@ -108,7 +114,7 @@ func (s *stream) sendMessage(m proto.Message) error {
 	buf := takeBuffer()
 	defer buf.putBack()
 	var err error
-	if buf.b, err = s.codec.appendMessage(buf.b[:flow.FrameRoom], m); err != nil {
+	if buf.b, err = s.coding.appendMessage(buf.b[:flow.FrameRoom], m); err != nil {
 		return failf(CodeInternal, MayHaveRun, "the message does not encode: %v", err).because(err)
 	}
 	return s.sendBuffer(buf, flow.FrameRoom)
@@ -117,9 +123,12 @@ func (s *stream) sendMessage(m proto.Message) error {
 // sendBuffer sends the message that stands in the buffer from an offset on.
 func (s *stream) sendBuffer(buf *buffer, from int) error {
 	if size := len(buf.b) - from; !buf.packed && size > s.maxSize {
-		return failf(CodeResourceExhausted, MayHaveRun, "the message has %d bytes, the limit is %d", size, s.maxSize)
+		return overLimit("message", size, s.maxSize, MayHaveRun)
 	}
 	buf.pack(s.compression, from)
+	if err := s.contextEnded(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	for !s.over && !s.sendClosedLocked() && s.send.Buffered() > highWater {
 		s.mu.Unlock()
@@ -195,8 +204,38 @@ func (s *stream) sendErrorLocked() error {
 	return s.err
 }
 
+// contextEnded ends a client's stream whose context has ended: its cancel comes from another
+// goroutine, and neither a message nor the end may overtake it. On a server,
+// where an interceptor may have given the handler a shorter context, it is the error of Send and Recv alone.
+func (s *stream) contextEnded() error {
+	if c, ok := s.ctx.(*callContext); ok && s.call.onServer { // without a look at the clock
+		if c.ended() == nil {
+			return nil
+		}
+	} else if s.ctx.Err() == nil && (s.caller == nil || s.caller.Err() == nil) {
+		return nil
+	}
+	ctx := s.ctx
+	if ctx.Err() == nil { // it is about to learn of it
+		ctx = s.caller
+	}
+	failed := contextError(ctx, MayHaveRun)
+	if !s.call.onServer {
+		s.cancel(failed)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over { // which says more
+		return nil
+	}
+	return failed
+}
+
 // closeSend ends the sending half of a client. Again it does nothing.
 func (s *stream) closeSend() {
+	if s.contextEnded() != nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.over {
@@ -211,7 +250,7 @@ func (s *stream) recvMessage(m proto.Message) error {
 	if err != nil {
 		return err
 	}
-	if err := s.codec.unmarshal(b, m, whole); err != nil {
+	if err := s.coding.unmarshal(b, m, whole); err != nil {
 		return s.failRecv(s.peerError("the message is not a valid %s: %v", messageName(m), err))
 	}
 	// The request and the response of the shapes that have one are no messages of a
@@ -233,6 +272,9 @@ func (s *stream) peerError(format string, args ...any) *Error {
 // recvBytes waits for the next message, which is part of so much memory.
 func (s *stream) recvBytes() ([]byte, int, error) {
 	for {
+		if err := s.contextEnded(); err != nil {
+			return nil, 0, err
+		}
 		s.mu.Lock()
 		if failed := s.recvErr; failed != nil {
 			s.mu.Unlock()
@@ -279,17 +321,11 @@ func (s *stream) await(token <-chan struct{}) error {
 	}
 	select {
 	case <-token:
-		return nil
 	case <-s.ended:
-		return nil
 	case <-done:
+		return s.contextEnded()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over { // which says more
-		return nil
-	}
-	return contextError(s.ctx.Err(), MayHaveRun)
+	return nil
 }
 
 // unpack decompresses a message that is compressed.
@@ -349,6 +385,21 @@ func (s *stream) end(err *Error) {
 	s.onEnd(err)
 	if !read {
 		s.finished()
+	}
+}
+
+// refused ends the stream if its messages go to a subject that the NATS user may not
+// publish to. x is what that says of a stream that opens.
+func (s *stream) refused(subject string, x Execution, err error) {
+	s.mu.Lock()
+	opening := s.to == ""
+	mine := s.to == subject || opening && s.request == subject
+	s.mu.Unlock()
+	if !opening {
+		x = MayHaveRun
+	}
+	if mine {
+		s.end(failf(CodePermissionDenied, x, "the NATS user may not publish to %q", subject).because(err))
 	}
 }
 

@@ -60,13 +60,13 @@ func TestHostileServer(t *testing.T) {
 	}{
 		{"clean", accepted((*hostileServer).finish), rpc.CodeOK},
 		{"silence", func(*hostileServer) {}, rpc.CodeUnavailable},
-		{"instance with a dot", func(s *hostileServer) { s.accept("a.b") }, rpc.CodeUnavailable},
-		{"wildcard instance", func(s *hostileServer) { s.accept(">") }, rpc.CodeUnavailable},
-		{"long instance", func(s *hostileServer) { s.accept(strings.Repeat("x", 5000)) }, rpc.CodeUnavailable},
-		{"no instance", func(s *hostileServer) { s.accept("") }, rpc.CodeUnavailable},
+		{"instance with a dot", func(s *hostileServer) { s.accept("a.b") }, rpc.CodeInternal},
+		{"wildcard instance", func(s *hostileServer) { s.accept(">") }, rpc.CodeInternal},
+		{"long instance", func(s *hostileServer) { s.accept(strings.Repeat("x", 5000)) }, rpc.CodeInternal},
+		{"no instance", func(s *hostileServer) { s.accept("") }, rpc.CodeInternal},
 		{"foreign id", func(s *hostileServer) { s.send(wire.AppendAccept(nil, wire.NewID(), 0, "ABC")) }, rpc.CodeUnavailable},
 		{"foreign refusal", func(s *hostileServer) { s.send(wire.AppendResponse(nil, wire.NewID(), 0, wire.FlagError)) }, rpc.CodeUnavailable},
-		{"response", func(s *hostileServer) { s.send(wire.AppendResponse(nil, s.id, 0, 0)) }, rpc.CodeUnavailable},
+		{"response", func(s *hostileServer) { s.send(wire.AppendResponse(nil, s.id, 0, 0)) }, rpc.CodeInternal},
 		{"garbage, then accept", func(s *hostileServer) {
 			s.send([]byte{0, 1, 2})
 			s.send([]byte("x"))

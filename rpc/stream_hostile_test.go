@@ -87,7 +87,7 @@ func (p *peer) refusal() rpc.Code {
 	p.t.Helper()
 	e, err := wire.Parse(p.next().Data)
 	must(p.t, err)
-	if e.Kind != wire.KindResponse || e.Flags&(wire.FlagError|wire.FlagNotRun) != wire.FlagError|wire.FlagNotRun {
+	if e.Kind != wire.KindResponse || e.Flags&(wire.FlagError|wire.NotRun.Flags()) != wire.FlagError|wire.NotRun.Flags() {
 		p.t.Fatalf("the answer is of kind %d, flags %x", e.Kind, e.Flags)
 	}
 	return statusCode(p.t, e.Body)

@@ -23,8 +23,11 @@ func (s *stream) receive(m *nats.Msg) {
 		return
 	}
 	s.heardAt = time.Now()
-	if s.call.onServer && m.Reply != "" {
-		s.to = m.Reply
+	if s.call.onServer {
+		s.send.Heard()
+		if m.Reply != "" {
+			s.to = m.Reply
+		}
 	}
 	done, status, err := s.takeLocked(&f, m)
 	if err == nil {
@@ -93,7 +96,7 @@ func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *E
 		return false, nil, s.recv.End(f.Number) // half-close
 	}
 	if len(f.Body) > 0 {
-		status = parseStatus(f.Body, f.Flags&wire.FlagNotRun != 0)
+		status = parseStatus(f.Body, f.Flags.Execution())
 	}
 	s.takeHeaderLocked(m)
 	if f.Number == 0 && status != nil && status.code == CodeUnavailable {

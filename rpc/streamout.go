@@ -103,10 +103,8 @@ func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
 			e = e.shortened()
 		}
 		o.msg.Header = e.header(o.msg.Header)
-		o.buf.b, _ = CodecProto.appendMessage(o.buf.b, e.status())
-		if s.call.served.tellNotRun(e) {
-			o.buf.b[wire.FlagsOffset] |= byte(wire.FlagNotRun)
-		}
+		o.buf.b, _ = appendProto(o.buf.b, e.status())
+		o.buf.b[wire.FlagsOffset] |= byte(s.call.served.execution(e).Flags())
 		o.msg.Data = o.buf.b
 	}
 }

@@ -107,6 +107,17 @@ func (t *callTable) remove(c *serverCall) {
 	p.calls--
 }
 
+// context returns that of a call, or nil.
+func (t *callTable) context(id wire.ID) *callContext {
+	p, hash := t.part(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.get(id, hash); c != nil {
+		return c.ctx
+	}
+	return nil
+}
+
 // cancelled returns the context of the call whose caller has gone, or nil.
 func (t *callTable) cancelled(id wire.ID) *callContext {
 	p, hash := t.part(id)

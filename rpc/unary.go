@@ -39,14 +39,16 @@ func (c *Client) send(ctx context.Context, call *Call) error {
 			return last
 		}
 		err = err.after(last)
-		if !call.mayRetry(err) {
+		delay, again := call.mayRetry(err)
+		if !again {
 			return err
 		}
 		last = err
-		if end := pause(ctx, until, backoff/2+rand.N(backoff/2)); errors.Is(end, context.DeadlineExceeded) {
+		delay = max(delay, backoff/2+rand.N(backoff/2))
+		if end := pause(ctx, until, delay); errors.Is(end, context.DeadlineExceeded) {
 			return last
 		} else if end != nil {
-			return contextError(end, last.execution)
+			return contextError(ctx, last.execution)
 		}
 	}
 }
@@ -88,18 +90,21 @@ func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
 
 // mayRetry is the rule of docs/protocol.md: only what certainly did not run,
 // or may run twice, and only what another try can change. A connection that
-// is down is not waited for.
-func (c *Call) mayRetry(err *Error) bool {
+// is down is not waited for. delay is the least that the server asks for.
+func (c *Call) mayRetry(err *Error) (delay time.Duration, again bool) {
 	if c.options.once || err.code != CodeUnavailable {
-		return false
+		return 0, false
 	}
 	switch err.execution {
 	case NotRun:
-		return err.remote || errors.Is(err, nats.ErrNoResponders)
+		if err.refused {
+			return 0, true
+		}
+		return err.retryDelay()
 	case MayHaveRun:
-		return c.method.Idempotency != IdempotencyUnknown
+		return 0, c.method.Idempotency != IdempotencyUnknown
 	}
-	return false
+	return 0, false
 }
 
 // pause waits for d; it returns an error when ctx or the deadline ends first.
@@ -121,7 +126,7 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
 type attempt struct {
 	client   *Client
 	call     *Call
-	subjects subjects
+	subjects *subjects
 	deadline time.Time
 	byCtx    bool
 	left     time.Duration
@@ -129,13 +134,13 @@ type attempt struct {
 
 // run sends the request and waits for the end of the call.
 func (a *attempt) run(ctx context.Context) *Error {
-	if err := ctx.Err(); err != nil {
-		return contextError(err, NotRun)
+	if ctx.Err() != nil {
+		return contextError(ctx, NotRun)
 	}
 	if a.deadline.IsZero() {
 		a.left = 0
 	} else if a.left = time.Until(a.deadline); a.left <= 0 {
-		return contextError(context.DeadlineExceeded, NotRun)
+		return endError(context.DeadlineExceeded, NotRun)
 	}
 	if err := a.client.open(); err != nil {
 		return err
@@ -161,7 +166,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		return a.largeRequest(ctx)
 	}
 	w := a.client.inbox.take(id)
-	o.owner, o.reply = w, w.start(id, a.subjects.request, a.subjects.root, a.call.options.plain)
+	o.owner, o.reply = w, w.start(id, a.subjects, a.call)
 	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
 		o.buf.putBack()
 		out.unpublished()
@@ -173,18 +178,19 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		o.batch, o.tag = batchMay, uint64(w.slot)
 	}
 	out.publish(o)
-	r, err := a.wait(ctx, w)
-	strangers := w.strangers // nobody changes it any more
+	r, failed := a.wait(ctx, w)
+	foreign := w.foreign // nobody changes it any more
 	w.release()
 	switch {
-	case err != nil:
-		if errors.Is(err, context.Canceled) && !a.call.options.plain {
+	case failed != nil:
+		if failed.code == CodeCanceled && !a.call.options.plain {
 			a.client.cancel(a.subjects.root, id)
 		}
-		return a.blameStrangers(contextError(err, MayHaveRun), strangers)
+		return a.blameForeign(failed, foreign)
 	case r.err != nil:
-		return a.blameStrangers(r.err, strangers)
+		return a.blameForeign(r.err, foreign)
 	}
+	a.subjects.hasAnswered()
 	if !a.call.options.plain && wire.IsFrame(r.data) {
 		return a.largeResponse(ctx, id, r.data)
 	}
@@ -197,26 +203,28 @@ func (a *attempt) isLarge(o *outgoing) bool {
 	return size > smallestMaxPayload && !a.call.options.plain && int64(size) > a.client.nc.MaxPayload()
 }
 
-// wait returns the reply, or the error of ctx, or context.DeadlineExceeded.
-func (a *attempt) wait(ctx context.Context, w *waiter) (reply, error) {
+// wait returns the reply, or why none is waited for any longer.
+func (a *attempt) wait(ctx context.Context, w *waiter) (reply, *Error) {
 	var deadline <-chan time.Time
 	if !a.byCtx {
 		deadline = w.alarm(a.left)
 		defer w.timer.Stop()
 	}
-	var err error
+	byCtx := false
 	select {
 	case <-w.ended:
 		return w.taken(), nil
 	case <-ctx.Done():
-		err = ctx.Err()
+		byCtx = true
 	case <-deadline:
-		err = context.DeadlineExceeded
 	}
-	if r, ok := w.stop(); ok {
+	switch r, ok := w.stop(); {
+	case ok:
 		return r, nil
+	case byCtx:
+		return reply{}, contextError(ctx, MayHaveRun)
 	}
-	return reply{}, err
+	return reply{}, endError(context.DeadlineExceeded, MayHaveRun)
 }
 
 // alarm starts the waiter's timer, which is made once and used again.
@@ -229,14 +237,18 @@ func (w *waiter) alarm(d time.Duration) <-chan time.Time {
 	return w.timer.C
 }
 
-// blameStrangers adds to an error that replies came which were not a
-// natscall server's: the likely cause of a call that got no other.
-func (a *attempt) blameStrangers(err *Error, strangers int) *Error {
-	if strangers == 0 {
+// blameForeign adds to an error what was seen of replies that were not a
+// natscall server's, or not the service's: the likely cause of a call that got no other.
+func (a *attempt) blameForeign(err *Error, seen foreignReplies) *Error {
+	out := *err
+	switch {
+	case seen.acks > 0:
+		out.message += fmt.Sprintf("; an acknowledgement of JetStream came: a stream captures %s, or another subject that this client calls", a.subjects.request)
+	case seen.others > 0 && !a.call.options.plain:
+		out.message += "; a reply came that is not natscall's: a plain NATS service needs rpc.WithPlainRequests"
+	default:
 		return err
 	}
-	out := *err
-	out.message += "; a reply came that is not natscall's: a plain NATS service needs rpc.WithPlainRequests, and a JetStream stream may be listening on " + a.subjects.request
 	return &out
 }
 
@@ -248,18 +260,18 @@ func (a *attempt) encode(o *outgoing, id wire.ID) *Error {
 		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
 	}
 	buf := takeBuffer()
-	codec := a.call.options.codec
+	coding := a.call.options.coding()
 	if !plain {
-		buf.b = wire.AppendRequest(buf.b, id, wire.Codec(codec), a.left)
+		buf.b = wire.AppendRequest(buf.b, id, wire.Codec(coding.codec), a.left)
 	}
 	envelope := len(buf.b)
-	if buf.b, err = codec.appendMessage(buf.b, a.call.request); err != nil {
+	if buf.b, err = coding.appendMessage(buf.b, a.call.request); err != nil {
 		buf.putBack()
 		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
 	if size, limit := len(buf.b)-envelope, a.client.options.maxMessageSize; size > limit {
 		buf.putBack()
-		return failf(CodeResourceExhausted, NotRun, "the request has %d bytes, the limit is %d", size, limit)
+		return overLimit("request", size, limit, NotRun)
 	}
 	if !plain {
 		buf.pack(a.call.options.compression, envelope)
@@ -304,11 +316,10 @@ func unsentError(size int, header nats.Header, err error) *Error {
 	if e, ok := err.(*Error); ok {
 		return e
 	}
-	e := natsError(err, NotRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		e.message = fmt.Sprintf("the request has %d bytes and %d of headers, more than the NATS server's max_payload", size, headerSize(header))
+		return overMaxPayload("request", size, header, NotRun).because(err)
 	}
-	return e
+	return natsError(err, NotRun)
 }
 
 // header returns the NATS header of the request, nil if it needs none.
@@ -346,13 +357,17 @@ func (a *attempt) finish(r *reply) *Error {
 		if err := plainError(r.msg, call.options.codec); err != nil {
 			return err
 		}
-		return a.decode(r.data, r.msg.Size(), call.options.codec)
+		return a.decode(r.data, r.msg.Size())
 	}
 	flags, body := wire.ResponseOf(r.data) // which the inbox has checked
 	whole := r.msg.Size()
 	switch {
 	case flags&wire.FlagError != 0:
-		return parseStatus(body, flags&wire.FlagNotRun != 0)
+		return parseStatus(body, flags.Execution())
+	case Codec(flags.Codec()) != call.options.codec:
+		return failf(CodeInternal, DidRun, "the response is in %v, the request asked for %v", Codec(flags.Codec()), call.options.codec)
+	case flags&wire.FlagCompressed != 0 && Compression(flags.Compression()) != call.options.compression:
+		return failf(CodeInternal, DidRun, "the response is compressed with %v, the request asked for %v", Compression(flags.Compression()), call.options.compression)
 	case flags&wire.FlagCompressed != 0:
 		var err *Error
 		if body, err = Compression(flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
@@ -360,16 +375,16 @@ func (a *attempt) finish(r *reply) *Error {
 		}
 		whole = cap(body)
 	}
-	return a.decode(body, whole, Codec(flags.Codec()))
+	return a.decode(body, whole)
 }
 
 // decode decodes the response, which is part of so much memory.
-func (a *attempt) decode(body []byte, whole int, codec Codec) *Error {
+func (a *attempt) decode(body []byte, whole int) *Error {
 	if limit := a.client.options.maxMessageSize; len(body) > limit {
-		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the limit is %d", len(body), limit)
+		return overLimit("response", len(body), limit, DidRun)
 	}
 	res := a.call.method.newResponse()
-	if err := codec.unmarshal(body, res, whole); err != nil {
+	if err := a.call.options.coding().unmarshal(body, res, whole); err != nil {
 		return failf(CodeInternal, DidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
 	}
 	a.call.response = res

@@ -20,6 +20,9 @@ const (
 	// maxMisses is how many queries in a row may find nobody: one may be lost
 	// while a connection is made anew, two while a machine is out of breath.
 	maxMisses = 3
+	// recheckInterval is how long a query about a call may go unanswered when the connection
+	// has been made anew: after three of them, three quarters of a second, its answer was lost.
+	recheckInterval = 250 * time.Millisecond
 	// queryBatch is how many calls share a first query: 1 KiB.
 	queryBatch = 64
 	// aliveSuffix is the last token of the reply subject of alive queries.
@@ -35,6 +38,8 @@ type watch struct {
 	inbox   *inbox
 	streams *streamTable
 	reply   string // subject for the answers
+
+	answered func(request string) bool // somebody has answered on the subject
 
 	forbidden atomic.Pointer[Error] // why no reply can come, if so
 
@@ -53,9 +58,12 @@ type watch struct {
 type patience struct {
 	age    int // in ticks of the watch
 	misses int
+	// rechecks is how many queries nobody has answered since the connection was made
+	// anew while the call waited: its answer may be lost. 0 means that there is no such doubt.
+	rechecks int
 }
 
-// tick counts; it tells whether to ask about the call, and whether it is lost.
+// tick counts; it says whether to ask about the call, and whether it is lost.
 func (p *patience) tick() (ask, dead bool) {
 	if p.age++; p.age%askEvery != 0 {
 		return false, false
@@ -67,12 +75,35 @@ func (p *patience) tick() (ask, dead bool) {
 	return true, false
 }
 
-// caller is a call that is asked about: a waiter, or a stream that opens for a
-// large unary call, which may have to wait in a server's queue.
+// reconnected is like tick for a call that waits when the connection has been made anew.
+func (p *patience) reconnected() (ask, dead bool) {
+	p.rechecks = 1
+	return true, false
+}
+
+// recheck is like tick after that, more often.
+func (p *patience) recheck() (ask, dead bool) {
+	switch p.rechecks {
+	case 0:
+		return false, false
+	case maxMisses:
+		return false, true
+	}
+	p.rechecks++
+	return true, false
+}
+
+// found says that somebody works on the call.
+func (p *patience) found() { p.misses, p.rechecks = 0, 0 }
+
+// asked reports whether an answer may be about the call.
+func (p *patience) asked() bool { return p.age >= askEvery || p.rechecks > 0 }
+
+// caller is a call that is asked about: a waiter, or a stream that opens.
 type caller interface{ alive(id wire.ID) }
 
-func newWatch(nc *nats.Conn, b *inbox, streams *streamTable, reply string) *watch {
-	w := &watch{nc: nc, inbox: b, streams: streams, reply: reply, quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{}}
+func newWatch(nc *nats.Conn, b *inbox, streams *streamTable, reply string, answered func(string) bool) *watch {
+	w := &watch{nc: nc, inbox: b, streams: streams, reply: reply, answered: answered, quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{}}
 	w.errors = w.asyncError
 	return w
 }
@@ -80,7 +111,7 @@ func newWatch(nc *nats.Conn, b *inbox, streams *streamTable, reply string) *watc
 // start starts the watch's goroutine, which stop or the end of the connection
 // ends; onClosed runs in the latter case, and onLost whenever the connection is down.
 func (w *watch) start(onLost, onClosed func()) {
-	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED)
+	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
 	hooks.add(w.nc, &w.errors)
 	go func() {
 		defer close(w.done)
@@ -97,6 +128,9 @@ func (w *watch) start(onLost, onClosed func()) {
 func (w *watch) run(onLost func()) (closed bool) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
+	recheck := time.NewTimer(recheckInterval)
+	recheck.Stop()
+	defer recheck.Stop()
 	if w.nc.IsClosed() { // before anybody listened
 		return true
 	}
@@ -104,11 +138,21 @@ func (w *watch) run(onLost func()) (closed bool) {
 		select {
 		case <-ticker.C:
 			w.tick()
-		case <-w.status:
-			if w.nc.IsClosed() || w.nc.Status() == nats.CLOSED {
+		case status := <-w.status:
+			switch {
+			case w.nc.IsClosed():
 				return true
+			case status == nats.CONNECTED:
+				if w.look((*patience).reconnected) {
+					recheck.Reset(recheckInterval)
+				}
+			default:
+				onLost()
 			}
-			onLost()
+		case <-recheck.C:
+			if w.look((*patience).recheck) {
+				recheck.Reset(recheckInterval)
+			}
 		case <-w.quit:
 			return false
 		}
@@ -142,11 +186,17 @@ func (w *watch) eachWaiting(f func(*waiter) *Error) {
 	}
 }
 
-// tick has requests published that wait for somebody who does not come, counts, ends the calls that nobody knows, and asks about the others.
+// tick has requests published that wait for a caller that does not come, and looks at the calls.
 func (w *watch) tick() {
 	if out := w.inbox.out; out.holds() && out.waited() > stuckFor {
 		out.flush()
 	}
+	w.look((*patience).tick)
+}
+
+// look ends the calls that rule finds lost and asks about those that it wants to ask
+// about. It reports whether there are any of the latter.
+func (w *watch) look(rule func(*patience) (ask, dead bool)) (asks bool) {
 	connected := w.nc.Status() == nats.CONNECTED
 	w.mu.Lock()
 	muted := maps.Clone(w.muted)
@@ -158,8 +208,8 @@ func (w *watch) tick() {
 			wt.age, wt.misses = wt.age+1, 0
 			return nil
 		}
-		ask, dead := wt.tick()
-		if wt.age >= askEvery {
+		ask, dead := rule(&wt.patience)
+		if wt.asked() {
 			asked[wt.id] = wt
 		}
 		switch {
@@ -171,7 +221,7 @@ func (w *watch) tick() {
 		return nil
 	})
 	for _, s := range w.streams.all() {
-		w.askFor(s, connected, muted, &q, asked)
+		w.lookAt(s, rule, connected, muted, &q, asked)
 	}
 	w.mu.Lock()
 	w.asked = asked
@@ -179,19 +229,20 @@ func (w *watch) tick() {
 	if connected {
 		q.publish(w.nc, w.reply)
 	}
+	return len(q.alone) > 0
 }
 
-// askFor does for a stream that opens for a unary call what tick does for a waiter.
-func (w *watch) askFor(s *stream, connected bool, muted map[string]bool, q *queries, asked map[wire.ID]caller) {
+// lookAt does for a stream that opens what look does for a waiter. An open stream has heartbeats.
+func (w *watch) lookAt(s *stream, rule func(*patience) (ask, dead bool), connected bool, muted map[string]bool, q *queries, asked map[wire.ID]caller) {
 	root := w.streams.rootOf(s.call.method)
 	s.mu.Lock()
-	opening := s.to == "" && !s.over && s.call.method.kind == KindUnary
+	opening := s.to == "" && !s.over
 	if !opening || connected && muted[root] {
 		s.mu.Unlock()
 		return
 	}
-	ask, dead := s.tick()
-	if s.age >= askEvery {
+	ask, dead := rule(&s.patience)
+	if s.asked() {
 		asked[s.id] = s
 	}
 	s.mu.Unlock()
@@ -206,7 +257,7 @@ func (w *watch) askFor(s *stream, connected bool, muted map[string]bool, q *quer
 func (s *stream) alive(wire.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.misses = 0
+	s.patience.found()
 }
 
 func lost(connected bool) *Error {
@@ -229,7 +280,7 @@ type query struct {
 }
 
 func (q *queries) add(wt *waiter) {
-	if wt.misses > 1 {
+	if wt.misses > 1 || wt.rechecks > 1 { // an import of the singleton kind lets one answer pass
 		q.alone = append(q.alone, query{wt.root, []wire.ID{wt.id}})
 		return
 	}
@@ -256,8 +307,8 @@ func (q *queries) publish(nc *nats.Conn, reply string) {
 	}
 }
 
-// answered takes the answer of an instance: these calls are alive.
-func (w *watch) answered(m *nats.Msg) {
+// aliveAnswer takes the answer of an instance: these calls are alive.
+func (w *watch) aliveAnswer(m *nats.Msg) {
 	e, err := wire.Parse(m.Data)
 	if err != nil || e.Kind != wire.KindAliveAnswer {
 		return // a 503: nobody has any of the calls
@@ -276,7 +327,7 @@ func (w *waiter) alive(id wire.ID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.waiting && w.id == id {
-		w.misses = 0
+		w.patience.found()
 	}
 }
 
@@ -296,16 +347,27 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 		w.mu.Unlock()
 		return
 	}
+	// Where somebody has answered the permission was there, and may have been taken away while
+	// calls were running: which of them was refused is not said.
+	mayHaveRun := w.answered(subject)
+	execution := func(p *patience) Execution {
+		if mayHaveRun || p.age > 0 {
+			return MayHaveRun
+		}
+		return NotRun
+	}
 	w.eachWaiting(func(wt *waiter) *Error {
 		if wt.to != subject {
 			return nil
 		}
-		x := NotRun
-		if wt.age > 0 { // the permissions may have changed while it ran
-			x = MayHaveRun
-		}
-		return failf(CodePermissionDenied, x, "the NATS user may not publish to %q", subject).because(err)
+		return failf(CodePermissionDenied, execution(&wt.patience), "the NATS user may not publish to %q", subject).because(err)
 	})
+	for _, s := range w.streams.all() {
+		s.mu.Lock()
+		x := execution(&s.patience)
+		s.mu.Unlock()
+		s.refused(subject, x, err)
+	}
 }
 
 // forbid ends all calls, and those to come, of a client that may not subscribe to its inbox.
@@ -315,4 +377,5 @@ func (w *watch) forbid(inbox string, err error) {
 	waiting := *forbidden
 	waiting.execution = MayHaveRun
 	w.failAll(&waiting)
+	w.streams.endAll(&waiting)
 }

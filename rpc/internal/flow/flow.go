@@ -22,6 +22,9 @@ const (
 	// grants is in how many steps a window is granted: enough for the sender
 	// to go on while a credit is on its way.
 	grants = 8
+	// MaxAhead bounds what is sent behind a credit, whatever that grants: a peer that has gone,
+	// or means harm, does not get more. It is four of our own largest windows.
+	MaxAhead = 16 << 20
 	// MaxBody is the largest body of a frame: about the read buffer of nats.go
 	// and nats-server, which copy what is larger once more; and small frames let
 	// other calls in between.
@@ -43,7 +46,8 @@ var (
 type Sender struct {
 	buffer  []byte // the byte stream that is not framed yet, from start on
 	start   int
-	credit  uint64 // total that the peer has granted
+	opening uint64 // the credit of the open, until the peer is heard again
+	credit  uint64 // total that may be spent
 	spent   uint64 // of it
 	next    uint64 // sequence of the next data or end frame
 	cut     int    // bytes that are left of a message whose first part has been framed
@@ -71,8 +75,25 @@ func (s *Sender) Push(b []byte, compressed bool) {
 // Buffered is how many bytes wait to be framed.
 func (s *Sender) Buffered() int { return len(s.buffer) - s.start }
 
-// Grant raises the credit; credits may come late or twice.
+// Open takes the credit of an open. No more than a Window of it counts before the client
+// is heard: an open alone may come from somebody who does not listen.
+func (s *Sender) Open(total uint64) {
+	s.opening = total
+	s.credit = min(total, Window)
+}
+
+// Heard says that a frame of the client's came: the open's credit counts.
+func (s *Sender) Heard() {
+	if s.opening > 0 {
+		s.Grant(s.opening)
+		s.opening = 0
+	}
+}
+
+// Grant raises the credit; credits may come late or twice. It counts for MaxAhead bytes
+// from here, then the peer has to grant more, or to repeat it, as heartbeats do.
 func (s *Sender) Grant(total uint64) {
+	total = min(total, s.spent+MaxAhead)
 	if total > s.credit {
 		s.waited = s.waited || s.blocked()
 		s.credit = total
@@ -396,8 +417,8 @@ func (r *Receiver) readPrefix() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPrefix, err)
 	}
-	if n > r.MaxMessage {
-		return fmt.Errorf("%w: it has %d bytes, the limit is %d", ErrTooLarge, n, r.MaxMessage)
+	if n < 0 || n > r.MaxMessage { // below 0 where an int has 32 bits
+		return fmt.Errorf("%w: it has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", ErrTooLarge, uint32(n), r.MaxMessage)
 	}
 	r.need, r.packed = n, packed
 	return nil

@@ -29,7 +29,8 @@ func IsBatch(data []byte) bool {
 	return len(data) >= batchHeader && data[0] == Mark && Kind(data[2]) == KindBatch
 }
 
-// ParseBatch checks a batch. What is in the items is not looked at.
+// ParseBatch checks a batch. What is in the items is not looked at. With ErrBatch the
+// result has those items that are whole.
 func ParseBatch(data []byte) (Batch, error) {
 	switch {
 	case !IsBatch(data):
@@ -40,12 +41,13 @@ func ParseBatch(data []byte) (Batch, error) {
 		return nil, fmt.Errorf("%w: batch with flags %#02x", ErrUnsupported, data[FlagsOffset])
 	}
 	for items, rest := 0, data[batchHeader:]; len(rest) > 0; items++ {
+		whole := Batch(data[batchHeader : len(data)-len(rest)])
 		if items == MaxItems {
-			return nil, fmt.Errorf("%w: it has more than %d items", ErrBatch, MaxItems)
+			return whole, fmt.Errorf("%w: it has more than %d items", ErrBatch, MaxItems)
 		}
 		var ok bool
 		if _, _, rest, ok = cutItem(rest); !ok {
-			return nil, fmt.Errorf("%w: it is cut off", ErrBatch)
+			return whole, fmt.Errorf("%w: it is cut off", ErrBatch)
 		}
 	}
 	return data[batchHeader:], nil

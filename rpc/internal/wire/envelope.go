@@ -43,8 +43,7 @@ type Flags uint8
 
 // The flags. The two lowest bits hold the codec.
 const (
-	FlagError  Flags = 1 << 4 // the body is a Status
-	FlagNotRun Flags = 1 << 5 // the handler certainly did not run
+	FlagError Flags = 1 << 4 // the body is a Status
 
 	// FlagCompressed says that the message is compressed.
 	FlagCompressed Flags = 1 << 7
@@ -54,6 +53,28 @@ const (
 
 	compressionShift = 2
 )
+
+// Execution is what an error says about the handler: whether it ran.
+type Execution uint8
+
+// What an error may say.
+const (
+	DidRun     Execution = iota // the handler ran
+	NotRun                      // it certainly did not run
+	MayHaveRun                  // the instance cannot know, as others got the request too
+	Refused                     // it did not run, and the runtime of another instance may take the call
+)
+
+const (
+	executionShift       = 5
+	executionMask  Flags = 0b11 << executionShift
+)
+
+// Flags returns x as it stands in the flags of an error.
+func (x Execution) Flags() Flags { return Flags(x) << executionShift }
+
+// Execution returns what the flags of an error say.
+func (f Flags) Execution() Execution { return Execution(f & executionMask >> executionShift) }
 
 // Compression is how messages may be compressed.
 type Compression uint8
@@ -158,9 +179,12 @@ func Parse(data []byte) (Envelope, error) {
 // check refuses what this version does not define, and takes the timeout off
 // the body of a request.
 func (e *Envelope) check() error {
-	allowed := codecMask | compressionMask | FlagError | FlagNotRun | FlagCompressed
-	if e.Kind == KindOpen {
+	allowed := codecMask | compressionMask | FlagError | NotRun.Flags() | FlagCompressed
+	switch {
+	case e.Kind == KindOpen:
 		allowed = codecMask | compressionMask | FlagHalfClose
+	case e.Kind == KindResponse && e.Flags&FlagError != 0:
+		allowed |= executionMask
 	}
 	if e.Flags&^allowed != 0 || e.Flags.Codec() > CodecJSON || e.Flags.Compression() > CompressionZstd ||
 		e.Flags&FlagCompressed != 0 && e.Flags.Compression() == CompressionNone {

@@ -87,7 +87,7 @@ func TestParseAccepts(t *testing.T) {
 		{"the longest timeout", envelope(1, 1, 0, binary.AppendUvarint(nil, math.MaxInt64/1000)...),
 			wire.Envelope{Kind: wire.KindRequest, Timeout: longest}},
 		{"JSON response", envelope(1, 2, 1, '{', '}'), wire.Envelope{Kind: wire.KindResponse, Flags: 1, Body: []byte("{}")}},
-		{"error that did not run", envelope(1, 2, 0x30), wire.Envelope{Kind: wire.KindResponse, Flags: wire.FlagError | wire.FlagNotRun}},
+		{"error that did not run", envelope(1, 2, 0x30), wire.Envelope{Kind: wire.KindResponse, Flags: wire.FlagError | wire.NotRun.Flags()}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestRoundTrip(t *testing.T) {
 // what is in the buffer already.
 func roundTrip(t *testing.T, id wire.ID, json bool, flags byte, timeout time.Duration, body []byte) {
 	t.Helper()
-	codec, f := wire.CodecProto, wire.Flags(flags)&(wire.FlagError|wire.FlagNotRun)
+	codec, f := wire.CodecProto, wire.Flags(flags)&(wire.FlagError|wire.NotRun.Flags())
 	if json {
 		codec = wire.CodecJSON
 	}

@@ -51,7 +51,7 @@ var (
 // Frame is a parsed stream frame. Body aliases the parsed bytes.
 type Frame struct {
 	Kind   Kind
-	Flags  Flags  // FlagNotRun on an end, FlagWaited on data, else none
+	Flags  Flags  // an Execution on an end, FlagWaited on data, else none
 	Number uint64 // credit or sequence, as the kind says
 	Body   []byte
 }
@@ -70,7 +70,7 @@ func ParseFrame(data []byte) (Frame, error) {
 	allowed, ok := Flags(0), false
 	switch f.Kind {
 	case KindEnd:
-		allowed = FlagNotRun
+		allowed = executionMask
 	case KindData:
 		allowed = FlagWaited
 	}

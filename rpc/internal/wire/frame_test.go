@@ -27,7 +27,7 @@ func TestParseFrameRefusals(t *testing.T) {
 		{"number too large", wire.AppendFrame(nil, wire.KindData, math.MaxUint64), wire.ErrFrame},
 		{"version", []byte{0, 2, 17, 0, 0}, wire.ErrVersion},
 		{"kind", []byte{0, 1, 22, 0, 0}, wire.ErrUnsupported},
-		{"flags", []byte{0, 1, 17, byte(wire.FlagNotRun), 0}, wire.ErrUnsupported},
+		{"flags", []byte{0, 1, 17, byte(wire.NotRun.Flags()), 0}, wire.ErrUnsupported},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

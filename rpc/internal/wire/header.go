@@ -14,11 +14,41 @@ const (
 	ContentTypeHeader = "Content-Type"
 	TimeoutHeader     = "Natscall-Timeout"
 	TrailerPrefix     = "Natscall-Trailer-"
-	NotRunHeader      = "Natscall-Not-Run" // of an error reply to a plain request
+
+	// Of an error reply to a plain request, each with the value 1. See Execution.
+	NotRunHeader     = "Natscall-Not-Run"
+	MayHaveRunHeader = "Natscall-May-Have-Run"
+	RefusedHeader    = "Natscall-Refused" // beside NotRunHeader
 
 	ContentTypeProto = "application/protobuf"
 	ContentTypeJSON  = "application/json"
 )
+
+// SetExecution adds what an error reply to a plain request says about its handler.
+func SetExecution(h map[string][]string, x Execution) {
+	switch x {
+	case MayHaveRun:
+		h[MayHaveRunHeader] = []string{"1"}
+	case Refused:
+		h[RefusedHeader] = []string{"1"}
+		fallthrough
+	case NotRun:
+		h[NotRunHeader] = []string{"1"}
+	}
+}
+
+// ExecutionOf is the inverse of SetExecution.
+func ExecutionOf(h map[string][]string) Execution {
+	switch {
+	case len(h[RefusedHeader]) > 0:
+		return Refused
+	case len(h[NotRunHeader]) > 0:
+		return NotRun
+	case len(h[MayHaveRunHeader]) > 0:
+		return MayHaveRun
+	}
+	return DidRun
+}
 
 // reservedPrefixes and reservedKeys, in lower case, are what NATS and the
 // protocol keep for themselves.
@@ -73,16 +103,8 @@ func notTokenChar(r rune) bool {
 	return !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
 
-// ParseContentType returns the codec of a plain message. group15 says that
-// the message has a group-encoded field 15, whose first byte is that of a
-// JSON object; then only the header makes it JSON.
-func ParseContentType(header string, body []byte, group15 bool) (Codec, error) {
-	if header == "" {
-		if !group15 && len(body) > 0 && body[0] == '{' {
-			return CodecJSON, nil
-		}
-		return CodecProto, nil
-	}
+// ParseContentType returns the codec of a plain message that has the header.
+func ParseContentType(header string) (Codec, error) {
 	mediaType, _, _ := strings.Cut(header, ";")
 	switch strings.ToLower(strings.TrimSpace(mediaType)) {
 	case ContentTypeProto, "application/x-protobuf":

@@ -75,7 +75,7 @@ func examples(t *testing.T) map[string]example {
 	message := encode(t, wrapperspb.String("42"))
 	notFound := encode(t, &natscallv1.Status{Code: 5, Message: "no order 42"})
 	draining := encode(t, &natscallv1.Status{Code: 14, Message: "server is draining"})
-	refused := wire.FlagError | wire.FlagNotRun
+	refused := wire.FlagError | wire.Refused.Flags()
 	first := append(wire.AppendMessagePrefix(nil, len(message)), message...)
 	x := append(wire.AppendRequest(nil, id, wire.CodecProto, 0), encode(t, wrapperspb.String("x"))...)
 	empty := wire.AppendRequest(nil, second, wire.CodecProto, 0)

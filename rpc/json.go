@@ -1,0 +1,233 @@
+package rpc
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// jsonOptions are how messages are written and read in JSON.
+type jsonOptions struct {
+	strict      strictness
+	unpopulated bool
+	protoNames  bool
+}
+
+// strictness says whether fields and enum names that a message does not have are refused.
+type strictness uint8
+
+const (
+	strictByForm strictness = iota // plain requests refuse them, all else ignores them
+	strictNever
+	strictAlways
+)
+
+// WithStrictJSON sets what happens to fields and enum names in JSON that the message
+// type does not have. With true they are refused with the names that there are; with false they are
+// ignored. Unless set, a server refuses them in plain requests, whose writers
+// have no compiler to tell them, and ignores them in envelopes and in one-way messages, since
+// peers may differ in age; clients ignore them in responses.
+func WithStrictJSON(strict bool) interface {
+	ClientOption
+	CallOption
+	ServerOption
+} {
+	return forJSON(func(o *jsonOptions) {
+		o.strict = strictNever
+		if strict {
+			o.strict = strictAlways
+		}
+	})
+}
+
+// WithJSONUnpopulated sets whether JSON that this side writes has the fields that are
+// not set, with their zero values. The default is false.
+func WithJSONUnpopulated(emit bool) interface {
+	ClientOption
+	CallOption
+	ServerOption
+} {
+	return forJSON(func(o *jsonOptions) { o.unpopulated = emit })
+}
+
+// WithJSONProtoNames sets whether JSON that this side writes has the names of fields as
+// they stand in the .proto file, such as order_id, in place of orderId. Both are
+// read, always. The default is false.
+func WithJSONProtoNames(use bool) interface {
+	ClientOption
+	CallOption
+	ServerOption
+} {
+	return forJSON(func(o *jsonOptions) { o.protoNames = use })
+}
+
+// forJSON makes an option of both sides, and of a call.
+func forJSON(set func(*jsonOptions)) option {
+	return option{
+		client: func(o *clientOptions) error { set(&o.json); return nil },
+		call:   func(o *callOptions) error { set(&o.json); return nil },
+		server: func(o *serverOptions) error { set(&o.json); return nil },
+	}
+}
+
+// append appends m. It takes the blanks out that protojson puts in at random.
+func (o jsonOptions) append(b []byte, m proto.Message) ([]byte, error) {
+	data, err := protojson.MarshalOptions{EmitUnpopulated: o.unpopulated, UseProtoNames: o.protoNames}.Marshal(m)
+	if err != nil {
+		return b, err
+	}
+	out := bytes.NewBuffer(b)
+	if err := json.Compact(out, data); err != nil {
+		return b, err
+	}
+	return out.Bytes(), nil
+}
+
+// unmarshal decodes data into m. Data without anything is an empty message.
+func (o jsonOptions) unmarshal(data []byte, m proto.Message) error {
+	if data = trimJSON(data); len(data) == 0 {
+		return nil
+	}
+	strict := o.strict == strictAlways
+	err := protojson.UnmarshalOptions{DiscardUnknown: !strict}.Unmarshal(data, m)
+	if err != nil && strict {
+		if unknown := unknownName(data, m.ProtoReflect().Descriptor()); unknown != "" {
+			return errors.New(unknown)
+		}
+	}
+	return err
+}
+
+// trimJSON cuts off a byte order mark, which editors write, and blanks.
+func trimJSON(data []byte) []byte {
+	return bytes.Trim(bytes.TrimPrefix(data, []byte("\uFEFF")), " \t\r\n")
+}
+
+// guessCodec returns the codec of a plain request that does not name it.
+// A body that begins with a brace is a JSON object, unless the type has a group-encoded
+// field 15, which begins with that byte. Any other JSON text, and one behind blanks, is taken for
+// JSON if it is no Protobuf message whose fields are known. So a number is not a
+// message with an unknown field, and a string of digits is still a string.
+func (e *endpoint) guessCodec(body []byte) Codec {
+	switch text := trimJSON(body); {
+	case len(body) == 0:
+		return CodecProto
+	case body[0] == '{' && e.group15:
+		return CodecProto
+	case body[0] == '{':
+		return CodecJSON
+	case len(text) > 0 && !json.Valid(text) || isKnownProto(body, e.method.newRequest()):
+		return CodecProto
+	}
+	return CodecJSON
+}
+
+// isKnownProto reports whether data is a Protobuf message of m's type, which is empty,
+// without fields that the type does not have.
+func isKnownProto(data []byte, m proto.Message) bool {
+	return proto.Unmarshal(data, m) == nil && len(m.ProtoReflect().GetUnknown()) == 0
+}
+
+// unknownName describes the first field or enum name in a JSON text that a message type does
+// not have, with those that it has; "" if there is none, or the text is no JSON.
+func unknownName(data []byte, message protoreflect.MessageDescriptor) string {
+	var v any
+	if json.Unmarshal(data, &v) != nil {
+		return ""
+	}
+	return unknownIn(v, message, "")
+}
+
+func unknownIn(v any, message protoreflect.MessageDescriptor, path string) string {
+	object, ok := v.(map[string]any)
+	if !ok || message.FullName().Parent() == "google.protobuf" { // those have a JSON form of their own
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		field := fieldByName(message, name)
+		switch {
+		case field == nil && strings.HasPrefix(name, "["): // an extension
+		case field == nil:
+			return fmt.Sprintf("unknown field %q; %s has %s", path+name, message.FullName(), fieldNames(message))
+		default:
+			if unknown := unknownInField(object[name], field, path+name); unknown != "" {
+				return unknown
+			}
+		}
+	}
+	return ""
+}
+
+func fieldByName(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if field := message.Fields().ByJSONName(name); field != nil {
+		return field
+	}
+	return message.Fields().ByTextName(name)
+}
+
+func unknownInField(v any, field protoreflect.FieldDescriptor, path string) string {
+	switch list, isList := v.([]any); {
+	case field.IsMap():
+		entries, _ := v.(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(entries)) {
+			if unknown := unknownInValue(entries[key], field.MapValue(), path+"."+key); unknown != "" {
+				return unknown
+			}
+		}
+	case isList && field.IsList():
+		for i, element := range list {
+			if unknown := unknownInValue(element, field, fmt.Sprintf("%s[%d]", path, i)); unknown != "" {
+				return unknown
+			}
+		}
+	default:
+		return unknownInValue(v, field, path)
+	}
+	return ""
+}
+
+func unknownInValue(v any, field protoreflect.FieldDescriptor, path string) string {
+	if message := field.Message(); message != nil {
+		return unknownIn(v, message, path+".")
+	}
+	name, isName := v.(string)
+	if enum := field.Enum(); enum != nil && isName && enum.Values().ByName(protoreflect.Name(name)) == nil {
+		return fmt.Sprintf("field %q: %q is no value of %s, which has %s", path, name, enum.FullName(), enumNames(enum))
+	}
+	return ""
+}
+
+// maxNames is how many names an error lists.
+const maxNames = 30
+
+func fieldNames(message protoreflect.MessageDescriptor) string {
+	fields := message.Fields()
+	if fields.Len() == 0 {
+		return "no fields"
+	}
+	return listNames(fields.Len(), func(i int) string { return fields.Get(i).JSONName() })
+}
+
+func enumNames(enum protoreflect.EnumDescriptor) string {
+	values := enum.Values()
+	return listNames(values.Len(), func(i int) string { return string(values.Get(i).Name()) })
+}
+
+func listNames(n int, name func(int) string) string {
+	var names []string
+	for i := range min(n, maxNames) {
+		names = append(names, name(i))
+	}
+	if n > maxNames {
+		names = append(names, fmt.Sprintf("and %d more", n-maxNames))
+	}
+	return strings.Join(names, ", ")
+}

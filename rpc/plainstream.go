@@ -1,0 +1,135 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// plainStream answers a plain NATS client, a message in a message. Its reader
+// grants no credit and sends no heartbeat, so it is asked for by NATS itself: now
+// and then a message carries a reply subject of this instance's, to which NATS
+// answers "no responders" where nobody listens to the stream any more.
+type plainStream struct {
+	call     *serverCall
+	ctx      context.Context
+	sent     int           // bytes
+	probed   time.Duration // of the server's clock: when a message had a reply subject
+	unprobed int           // messages since then
+	bytes    int           // of those
+}
+
+const (
+	// plainMessageHeader marks a message that is empty in Protobuf, as one without header
+	// and body is an end, and one that looks like an acknowledgement of JetStream.
+	plainMessageHeader = "Natscall-Message"
+
+	// A message has a reply subject after so many messages, bytes, or so long: a
+	// stream to nobody ends within that and a round trip.
+	probeMessages = 64
+	probeBytes    = 256 << 10
+	probeInterval = time.Second
+)
+
+// remoteReplies begin the reply subjects of requests from other accounts and, over
+// gateways, other clusters. NATS does not say from there that nobody listens.
+var remoteReplies = []string{"_R_.", "_GR_."}
+
+// isRemote reports whether the caller is where its going away cannot be noticed.
+func (c *serverCall) isRemote() bool {
+	for _, prefix := range remoteReplies {
+		if strings.HasPrefix(c.reply, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// boundPlainStream refuses or bounds a plain stream to a remote caller.
+func (c *serverCall) boundPlainStream(timeout time.Duration) (time.Duration, *Error) {
+	limits := &c.endpoint.service.server.options.plainStreams
+	switch {
+	case !c.isRemote():
+		return timeout, nil
+	case limits.bytes == 0 || limits.time == 0:
+		return 0, failf(CodeUnimplemented, NotRun, "%s streams, and this server sends no plain streams to other accounts and clusters (rpc.WithPlainStreamLimits): it takes a natscall client", c.call.Method())
+	}
+	return min(timeout, limits.time), nil
+}
+
+func (p *plainStream) sendMessage(m proto.Message) error {
+	c := p.call
+	if err := c.call.checkSent(m); err != nil {
+		return err
+	}
+	if p.ctx.Err() != nil {
+		return contextError(p.ctx, MayHaveRun)
+	}
+	if err := c.call.sending(m); err != nil {
+		return err
+	}
+	buf := takeBuffer()
+	defer buf.putBack()
+	var err error
+	if buf.b, err = c.coding().appendMessage(buf.b, m); err != nil {
+		return failf(CodeInternal, DidRun, "the message does not encode: %v", err)
+	}
+	options := &c.endpoint.service.server.options
+	if limit := options.maxMessageSize; len(buf.b) > limit {
+		return overLimit("message", len(buf.b), limit, DidRun)
+	}
+	if limit := options.plainStreams.bytes; c.isRemote() && p.sent+len(buf.b) > limit {
+		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
+	}
+	return p.publish(buf.b)
+}
+
+func (p *plainStream) publish(data []byte) error {
+	out := nats.Msg{Subject: p.call.reply, Data: data}
+	if len(data) == 0 {
+		out.Header = nats.Header{plainMessageHeader: {"1"}}
+	}
+	if out.Subject == "" {
+		return nil // nobody listens
+	}
+	p.sent += len(data)
+	out.Reply = p.probe(len(data))
+	if err := publishMsg(p.call.endpoint.service.server.nc, &out); errors.Is(err, nats.ErrMaxPayload) {
+		return overMaxPayload("message", len(data), out.Header, DidRun)
+	} else if err != nil {
+		return natsError(err, DidRun)
+	}
+	return nil
+}
+
+// probe returns the reply subject for the next message, "" for most.
+func (p *plainStream) probe(size int) string {
+	p.unprobed++
+	p.bytes += size
+	now := p.call.ctx.clock().now()
+	if p.call.isRemote() || p.unprobed < probeMessages && p.bytes < probeBytes && now-p.probed < probeInterval {
+		return ""
+	}
+	p.unprobed, p.bytes, p.probed = 0, 0, now
+	s := p.call.endpoint.service
+	return wire.Join(s.root, wire.InstanceToken, s.identity.ID, p.call.id.String())
+}
+
+// endPlainStream publishes the end of a plain stream that is no error.
+func (c *serverCall) endPlainStream() {
+	h, err := c.header()
+	if err != nil || h == nil {
+		h = nats.Header{}
+	}
+	h[micro.ErrorCodeHeader] = []string{"0"}
+	if err := publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h}); err != nil {
+		c.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
+	}
+}
