@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"go/token"
+	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -52,6 +53,9 @@ func (c *checker) goPackages(gen *protogen.Plugin, services []*service) {
 // fileGoPackage checks the package of a file's messages and that of its services.
 func (c *checker) fileGoPackage(s *service, messages map[protogen.GoImportPath]protogen.GoPackageName) {
 	f, t := s.file, s.target
+	if name := path.Base(t.file); strings.ContainsRune("_.-~+", rune(name[0])) {
+		c.reportFile(f, nil, "the Go tools leave out files whose names start with %q, such as the generated %s; rename the .proto file", name[0], name)
+	}
 	shared := t.path == f.GoImportPath
 	_, taken := messages[t.path]
 	switch reason := cmp.Or(importReason(string(f.GoImportPath)), importReason(string(t.path))); {
@@ -73,19 +77,19 @@ func (c *checker) fileGoPackage(s *service, messages map[protogen.GoImportPath]p
 // foreignMessage checks that the generated code can import a message of another
 // package.
 func (c *checker) foreignMessage(m *method, role string, message *protogen.Message, names map[protogen.GoImportPath]protogen.GoPackageName) {
-	path, t := message.GoIdent.GoImportPath, m.service.target
-	if path == t.path || path == m.service.file.GoImportPath {
+	imported, t := message.GoIdent.GoImportPath, m.service.target
+	if imported == t.path || imported == m.service.file.GoImportPath {
 		return // checked with its file
 	}
-	reason := cmp.Or(importReason(string(path)), internalReason(string(path), string(t.path)))
-	if name := names[path]; nameReason(name) != "" {
+	reason := cmp.Or(importReason(string(imported)), internalReason(string(imported), string(t.path)))
+	if name := names[imported]; nameReason(name) != "" {
 		reason = fmt.Sprintf("is named %q, which %s", name, nameReason(name))
 	} else if name == "main" {
 		reason = "is named main"
 	}
 	if reason != "" {
 		c.report(m.declaration(), m.declaration().name(), "its %s %s cannot be imported: its Go package %q %s",
-			role, message.Desc.FullName(), string(path), reason)
+			role, message.Desc.FullName(), string(imported), reason)
 	}
 }
 

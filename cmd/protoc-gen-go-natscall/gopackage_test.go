@@ -113,6 +113,10 @@ func TestRefusedImports(t *testing.T) {
 			want: `a.proto:2:1: the Go package of natscall/v1/options.proto must be "github.com/natscall/natscall/gen/natscall/v1", not "example.com/gen/natscall/v1": ` +
 				`in buf's managed mode list {file_option: go_package, path: natscall/v1} under managed.disable; otherwise leave the file's go_package as it is, without a parameter M for it`,
 		},
+		"a file that the Go tools leave out": {
+			files: map[string]string{"x/_a.proto": "syntax = \"proto3\"; option go_package = \"example.com/a\"; service S {}"},
+			want:  `x/_a.proto: the Go tools leave out files whose names start with '_', such as the generated _a.nats.go; rename the .proto file`,
+		},
 		"natscall's options as they are": {files: options("github.com/natscall/natscall/gen/natscall/v1")},
 	}
 	for name, test := range tests {
