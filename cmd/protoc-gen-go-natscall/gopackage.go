@@ -25,8 +25,8 @@ const (
 // samePackage is the way out where the messages cannot be imported.
 const samePackage = "set the parameter package_suffix= (empty), which puts the services into the package of the messages"
 
-// goPackages checks what the Go packages of the files mean for the code that is
-// generated: protoc-gen-go itself imports none of the packages that it writes.
+// goPackages checks that the generated code can import the messages, which
+// protoc-gen-go also writes into packages that nothing can import.
 func (c *checker) goPackages(gen *protogen.Plugin, services []*service) {
 	messages := packageNames(gen)
 	checked := make(map[*protogen.File]bool)
@@ -54,7 +54,7 @@ func (c *checker) goPackages(gen *protogen.Plugin, services []*service) {
 func (c *checker) fileGoPackage(s *service, messages map[protogen.GoImportPath]protogen.GoPackageName) {
 	f, t := s.file, s.target
 	if name := path.Base(t.file); strings.ContainsRune("_.-~+", rune(name[0])) {
-		c.reportFile(f, nil, "the Go tools leave out files whose names start with %q, such as the generated %s; rename the .proto file", name[0], name)
+		c.reportFile(f, nil, "the Go tools ignore or refuse files whose names start with %q, such as the generated %s; rename the .proto file", name[0], name)
 	}
 	shared := t.path == f.GoImportPath
 	_, taken := messages[t.path]

@@ -115,7 +115,7 @@ func TestRefusedImports(t *testing.T) {
 		},
 		"a file that the Go tools leave out": {
 			files: map[string]string{"x/_a.proto": "syntax = \"proto3\"; option go_package = \"example.com/a\"; service S {}"},
-			want:  `x/_a.proto: the Go tools leave out files whose names start with '_', such as the generated _a.nats.go; rename the .proto file`,
+			want:  `x/_a.proto: the Go tools ignore or refuse files whose names start with '_', such as the generated _a.nats.go; rename the .proto file`,
 		},
 		"natscall's options as they are": {files: options("github.com/natscall/natscall/gen/natscall/v1")},
 	}

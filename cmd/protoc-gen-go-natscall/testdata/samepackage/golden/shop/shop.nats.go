@@ -21,7 +21,7 @@ var orderDesc = rpc.ServiceDesc{
 	File:        File_shop_shop_proto,
 }
 
-var orderGet = rpc.NewUnary[Request, Response](&orderDesc, rpc.MethodDesc{
+var orderGet_ = rpc.NewUnary[Request, Response](&orderDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 
@@ -55,7 +55,7 @@ func NewOrderClient(c *rpc.Client) OrderClient { return orderClient{c} }
 type orderClient struct{ c *rpc.Client }
 
 func (c orderClient) Get(ctx context.Context, req *Request, opts ...rpc.CallOption) (*Response, error) {
-	return orderGet.Call(ctx, c.c, req, opts...)
+	return orderGet_.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderClient) Watch(ctx context.Context, req *Request, opts ...rpc.CallOption) (*rpc.Receiver[*Stock], error) {
@@ -85,7 +85,7 @@ type OrderServer interface {
 // RegisterOrderServer makes s serve shop.Order with impl.
 func RegisterOrderServer(s *rpc.Server, impl OrderServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &orderDesc, impl, opts,
-		rpc.HandleUnary(orderGet, OrderServer.Get),
+		rpc.HandleUnary(orderGet_, OrderServer.Get),
 		rpc.HandleServerStream(orderWatch, OrderServer.Watch),
 		rpc.HandleOneWay(orderTell, OrderServer.Tell),
 		rpc.HandleBidi(orderClient_, OrderServer.Client),
@@ -97,7 +97,7 @@ func RegisterOrderServer(s *rpc.Server, impl OrderServer, opts ...rpc.ServiceOpt
 type UnimplementedOrderServer struct{}
 
 func (UnimplementedOrderServer) Get(context.Context, *Request) (*Response, error) {
-	return nil, orderGet.Unimplemented()
+	return nil, orderGet_.Unimplemented()
 }
 
 func (UnimplementedOrderServer) Watch(context.Context, *Request, *rpc.Sender[*Stock]) error {
