@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	natscallproto "github.com/natscall/natscall/proto"
 )
 
 // refused are files that the plugin refuses, without the lines that all of them
@@ -48,6 +51,34 @@ func refused() map[string]struct{ source, want string } {
 			methodSource(`option (natscall.v1.method).subject = "a.v1.S._all.x";`),
 			`a.proto:7:5: a.v1.S.M: subject "a.v1.S._all.x" has the token "_all"; those that start with "_" are reserved for the runtime`,
 		},
+		"subject with a placeholder": {
+			methodSource(`option (natscall.v1.method).subject = "orders.{id}";`),
+			placeholderReason("7:5: a.v1.S.M: subject", "orders.{id}", "{id}"),
+		},
+		"subject with a placeholder of a template": {
+			methodSource(`option (natscall.v1.method).subject = "orders.{{.ID}}.new";`),
+			placeholderReason("7:5: a.v1.S.M: subject", "orders.{{.ID}}.new", "{{"),
+		},
+		"subject with a placeholder of a shell": {
+			methodSource(`option (natscall.v1.method).subject = "orders.a-${ID}";`),
+			placeholderReason("7:5: a.v1.S.M: subject", "orders.a-${ID}", "a-${ID}"),
+		},
+		"subject with a placeholder of a path": {
+			methodSource(`option (natscall.v1.method).subject = "orders.:id";`),
+			placeholderReason("7:5: a.v1.S.M: subject", "orders.:id", ":id"),
+		},
+		"subject with a placeholder of documentation": {
+			methodSource(`option (natscall.v1.method).subject = "<tenant>.orders";`),
+			placeholderReason("7:5: a.v1.S.M: subject", "<tenant>.orders", "<tenant>"),
+		},
+		"subject with a placeholder of a format": {
+			methodSource(`option (natscall.v1.method).subject = "orders.%s";`),
+			placeholderReason("7:5: a.v1.S.M: subject", "orders.%s", "%s"),
+		},
+		"subject prefix with a placeholder": {
+			serviceSource(`option (natscall.v1.service).subject_prefix = "{tenant}";`),
+			placeholderReason("6:3: a.v1.S: subject_prefix", "{tenant}", "{tenant}"),
+		},
 		"subject that is too long": {
 			methodSource(`option (natscall.v1.method).subject = "` + long + `";`),
 			`a.proto:7:5: a.v1.S.M: subject has 256 bytes, more than 255`,
@@ -87,6 +118,10 @@ func refused() map[string]struct{ source, want string } {
 		"queue group that is not ASCII": {
 			serviceSource(`option (natscall.v1.service).queue_group = "ü";`),
 			`a.proto:6:3: a.v1.S: queue_group "ü" has the character 'ü'; only printable ASCII without spaces and wildcards is allowed`,
+		},
+		"queue group that is too long": {
+			serviceSource(`option (natscall.v1.service).queue_group = "` + long + `";`),
+			`a.proto:6:3: a.v1.S: queue_group has 256 bytes, more than 255`,
 		},
 		"queue group with an empty token": {
 			serviceSource(`option (natscall.v1.service).queue_group = ".a";`),
@@ -173,6 +208,11 @@ a.proto:8:7: a.v1.S._M: method names that start with "_" are reserved for the ru
 	}
 }
 
+func placeholderReason(where, subject, token string) string {
+	return fmt.Sprintf("a.proto:%s %q has the token %q, which looks like a placeholder, but subjects are used as they stand; "+
+		"leave it out and put the value into the request", where, subject, token)
+}
+
 // serviceSource is the source of a service with body on the lines from 6 on.
 func serviceSource(body string) string { return "service S {\n  " + body + "\n}" }
 
@@ -249,6 +289,27 @@ func TestRefusedAcrossFiles(t *testing.T) {
 				t.Errorf("wrong error (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestRefusedUnknownOption is about an options.proto that is newer than the
+// plugin: what the plugin does not know it would leave out.
+func TestRefusedUnknownOption(t *testing.T) {
+	newer := strings.NewReplacer("bool one_way = 4;", "bool one_way = 4; bool once = 1000;",
+		"bool no_queue_group = 6;", "bool no_queue_group = 6; string region = 2000;").Replace(string(natscallproto.Options))
+	request := compile(t, map[string]string{natscallproto.OptionsPath: newer, "a.proto": `syntax = "proto3"; package a.v1; import "natscall/v1/options.proto";
+option go_package = "example.com/a"; message E {}
+service S {
+  option (natscall.v1.service).region = "eu";
+  rpc M(E) returns (E) {
+    option (natscall.v1.method) = {once: true one_way: false};
+  }
+}`})
+	request.FileToGenerate = []string{"a.proto"}
+	const want = `a.proto:4:3: a.v1.S: this version of protoc-gen-go-natscall does not know the option with the number 2000; update it to the version that options.proto is from
+a.proto:6:5: a.v1.S.M: this version of protoc-gen-go-natscall does not know the option with the number 1000; update it to the version that options.proto is from`
+	if diff := cmp.Diff(want, run(t, request).GetError()); diff != "" {
+		t.Errorf("wrong error (-want +got):\n%s", diff)
 	}
 }
 

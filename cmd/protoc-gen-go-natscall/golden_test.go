@@ -8,6 +8,7 @@ import (
 	"go/scanner"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -33,23 +34,30 @@ const (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-func TestGolden(t *testing.T) {
-	got := outputs(t, goldenRequest(t, "paths=source_relative"))
-	if *update {
-		writeGolden(t, got)
-	}
-	want := readGolden(t)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("output differs from testdata/golden (-want +got); go test -update rewrites it:\n%s", diff)
+// goldenSet is a folder with .proto files under proto, and what the plugin makes
+// of them under golden.
+type goldenSet struct{ dir, parameter string }
+
+func goldenSets() []goldenSet {
+	return []goldenSet{
+		{"testdata", "paths=source_relative"},
+		{"testdata/samepackage", "paths=source_relative,package_suffix="},
 	}
 }
 
-func writeGolden(t *testing.T, files map[string]string) {
-	t.Helper()
-	if err := os.RemoveAll("testdata/golden"); err != nil {
-		t.Fatal(err)
+func TestGolden(t *testing.T) {
+	for _, set := range goldenSets() {
+		got := outputs(t, set.request(t))
+		if *update {
+			if err := os.RemoveAll(set.dir + "/golden"); err != nil {
+				t.Fatal(err)
+			}
+			writeFiles(t, set.dir+"/golden", got)
+		}
+		if diff := cmp.Diff(readFiles(t, set.dir+"/golden"), got); diff != "" {
+			t.Errorf("output differs from %s/golden (-want +got); go test -update rewrites it:\n%s", set.dir, diff)
+		}
 	}
-	writeFiles(t, "testdata/golden", files)
 }
 
 func writeFiles(t *testing.T, dir string, files map[string]string) {
@@ -65,10 +73,10 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-func readGolden(t *testing.T) map[string]string {
+func readFiles(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := make(map[string]string)
-	root := os.DirFS("testdata/golden")
+	root := os.DirFS(dir)
 	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -83,14 +91,31 @@ func readGolden(t *testing.T) map[string]string {
 	return files
 }
 
-// TestGoldenCompiles compiles the golden files against the runtime, together
-// with the messages that protoc-gen-go makes of the same input. The files are
-// laid over the module, so nothing is written into the checkout.
+// readGolden returns the golden files of all sets.
+func readGolden(t *testing.T) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	for _, set := range goldenSets() {
+		maps.Copy(files, readFiles(t, set.dir+"/golden"))
+	}
+	return files
+}
+
+// TestGoldenCompiles compiles the golden files, together with the messages that
+// protoc-gen-go makes of the same input.
 func TestGoldenCompiles(t *testing.T) {
 	files := readGolden(t)
-	for name, text := range messages(t, goldenRequest(t, "paths=source_relative")) {
-		files[name] = text
+	for _, set := range goldenSets() {
+		maps.Copy(files, messages(t, set.request(t)))
 	}
+	checkCompiles(t, files)
+}
+
+// checkCompiles compiles Go files, named from goldenPackages on, against the
+// runtime. They are laid over the module, so nothing is written into the
+// checkout.
+func checkCompiles(t *testing.T, files map[string]string) {
+	t.Helper()
 	dir := t.TempDir()
 	writeFiles(t, dir, files)
 
@@ -124,6 +149,8 @@ func TestGoldenCompiles(t *testing.T) {
 // messages runs protoc-gen-go of our protobuf version.
 func messages(t *testing.T, request *pluginpb.CodeGeneratorRequest) map[string]string {
 	t.Helper()
+	request = proto.CloneOf(request)
+	request.Parameter = proto.String("paths=source_relative") // without ours, which it refuses
 	response := protocGenGo(t, request)
 	if response.Error != nil {
 		t.Fatal(response.GetError())
@@ -187,7 +214,7 @@ func TestGoldenDecidesNothing(t *testing.T) {
 }
 
 func TestSameInputSameOutput(t *testing.T) {
-	request := goldenRequest(t, "paths=source_relative")
+	request := goldenSets()[0].request(t)
 	first := run(t, request)
 	for range 10 {
 		if again := run(t, request); !proto.Equal(first, again) {
@@ -246,6 +273,8 @@ func TestParameters(t *testing.T) {
 		{"module=example.com/shop", "gen/foo/v1/foov1nats/foo.nats.go", "foov1nats", "example.com/shop/gen/foo/v1"},
 		{"Mdir/foo.proto=example.com/other/bar", "example.com/other/bar/foov1nats/foo.nats.go", "foov1nats", "example.com/other/bar"},
 		{"paths=source_relative,Mdir/foo.proto=example.com/other;bar", "dir/barnats/foo.nats.go", "barnats", "example.com/other"},
+		{"package_suffix=rpc", "example.com/shop/gen/foo/v1/foov1rpc/foo.nats.go", "foov1rpc", "example.com/shop/gen/foo/v1"},
+		{"paths=source_relative,package_suffix=_2", "dir/foov1_2/foo.nats.go", "foov1_2", "example.com/shop/gen/foo/v1"},
 	}
 	for _, test := range tests {
 		t.Run(test.parameter, func(t *testing.T) {
@@ -265,12 +294,17 @@ func TestParameters(t *testing.T) {
 	}
 }
 
-func TestUnknownParameter(t *testing.T) {
-	request := compile(t, map[string]string{"a.proto": `syntax = "proto3"; option go_package = "example.com/a";`})
-	request.Parameter = proto.String("paths=source_relative,retry=3")
-	_, err := options().New(request)
-	const want = `unknown parameter "retry": want paths, module or M<file>`
-	if err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+func TestWrongParameter(t *testing.T) {
+	tests := map[string]string{
+		"paths=source_relative,retry=3": `unknown parameter "retry": want paths, module, M<file> or package_suffix`,
+		"package_suffix=rpc/v1":         `package_suffix "rpc/v1": want letters, digits and "_", as in the name of a Go package`,
+		"package_suffix=-rpc":           `package_suffix "-rpc": want letters, digits and "_", as in the name of a Go package`,
+	}
+	for parameter, want := range tests {
+		request := compile(t, map[string]string{"a.proto": `syntax = "proto3"; option go_package = "example.com/a";`})
+		request.Parameter = proto.String(parameter)
+		if _, _, err := newRun(request); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", parameter, err, want)
+		}
 	}
 }

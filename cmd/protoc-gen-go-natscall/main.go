@@ -1,7 +1,8 @@
 // protoc-gen-go-natscall is a plugin of protoc and buf. For each .proto file
 // with services it writes the Go code that joins them to the natscall runtime:
 // a client, a server interface and their registration, in a package of its own
-// beside the messages (for order/v1/order.proto the package orderv1nats).
+// beside the messages (for order/v1/order.proto the package orderv1nats), or,
+// with the parameter package_suffix= (empty), in the package of the messages.
 //
 // The messages are written by protoc-gen-go, to which the parameters paths,
 // module and M must be given as well. See docs/generate.md.
@@ -9,6 +10,7 @@ package main
 
 import (
 	"fmt"
+	"go/token"
 	"os"
 	"runtime/debug"
 
@@ -27,12 +29,14 @@ It is a plugin: buf or protoc runs it and talks to it over standard input and ou
       out: gen
       opt: paths=source_relative
 
-Parameters (opt), the same as those of protoc-gen-go:
+Parameters (opt). All but the last are those of protoc-gen-go, and both plugins need the same:
 
   paths=source_relative   place the output beside its .proto file
   paths=import            place it by its Go import path (the default)
   module=PREFIX           leave out this beginning of the import path
   M<file>=<import path>   the Go import path of a .proto file
+  package_suffix=SUFFIX   the end of the name of the package with the services (default nats);
+                          empty: the services go into the package of the messages
 
 Flags:
 
@@ -45,11 +49,17 @@ func main() {
 		fmt.Print(text)
 		return
 	}
-	options().Run(generate)
+	p := plugin{packageSuffix: defaultPackageSuffix}
+	p.options().Run(p.generate)
 }
 
-func options() protogen.Options {
-	return protogen.Options{ParamFunc: refuseParameter, ImportRewriteFunc: realImport}
+// plugin is one run with its own parameters, those that protogen does not know.
+type plugin struct {
+	packageSuffix string
+}
+
+func (p *plugin) options() protogen.Options {
+	return protogen.Options{ParamFunc: p.setParameter, ImportRewriteFunc: realImport}
 }
 
 // about is what a person who runs the plugin by hand wants to read. It is empty
@@ -78,7 +88,14 @@ func isTerminal(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// refuseParameter is called with parameters that protogen does not know.
-func refuseParameter(name, _ string) error {
-	return fmt.Errorf("unknown parameter %q: want paths, module or M<file>", name)
+// setParameter is called with parameters that protogen does not know.
+func (p *plugin) setParameter(name, value string) error {
+	if name != "package_suffix" {
+		return fmt.Errorf("unknown parameter %q: want paths, module, M<file> or package_suffix", name)
+	}
+	if value != "" && !token.IsIdentifier("x"+value) {
+		return fmt.Errorf("package_suffix %q: want letters, digits and \"_\", as in the name of a Go package", value)
+	}
+	p.packageSuffix = value
+	return nil
 }

@@ -16,6 +16,7 @@ import (
 type service struct {
 	*protogen.Service
 	file    *protogen.File
+	target  target
 	options *natscallv1.ServiceOptions // nil where there are none; its getters are fine with that
 	methods []*method
 
@@ -35,19 +36,18 @@ type method struct {
 // load returns the services of the files to generate and of all that they
 // import, in the order of the files. The imported ones matter because they
 // share packages and subjects with the others.
-func load(gen *protogen.Plugin) []*service {
+func (p *plugin) load(gen *protogen.Plugin) []*service {
 	var services []*service
 	for _, f := range gen.Files {
 		for _, s := range f.Services {
-			services = append(services, newService(f, s))
+			services = append(services, newService(f, s, newTarget(f, p.packageSuffix)))
 		}
 	}
-	nameUnexported(services)
 	return services
 }
 
-func newService(f *protogen.File, ps *protogen.Service) *service {
-	s := &service{Service: ps, file: f}
+func newService(f *protogen.File, ps *protogen.Service, t target) *service {
+	s := &service{Service: ps, file: f, target: t}
 	s.options, _ = proto.GetExtension(ps.Desc.Options(), natscallv1.E_Service).(*natscallv1.ServiceOptions)
 	for _, pm := range ps.Methods {
 		m := &method{Method: pm, service: s}
@@ -57,16 +57,26 @@ func newService(f *protogen.File, ps *protogen.Service) *service {
 	return s
 }
 
-// nameUnexported names what a generated package declares for itself. Names that
-// two declarations would share (service Foo with a method Client: the variable
-// of the method and the type of the client) get an underscore. The services are
-// taken by name, so that the order of the files changes nothing.
-func nameUnexported(services []*service) {
+// nameAll names what the generated packages declare, and returns all of their
+// identifiers. Unexported names that two declarations would share (service Foo
+// with a method Client: the variable of the method and the type of the client)
+// get an underscore. The services are taken by name, so that the order of the
+// files changes nothing.
+func nameAll(gen *protogen.Plugin, services []*service) map[protogen.GoIdent]bool {
 	taken := make(map[protogen.GoIdent]bool)
+	for ident := range declaredByMessages(gen) {
+		taken[ident] = true
+	}
+	for ident := range importNames(gen) {
+		taken[ident] = true
+	}
 	byName := slices.SortedFunc(slices.Values(services), func(a, b *service) int {
 		return cmp.Compare(a.Desc.FullName(), b.Desc.FullName())
 	})
 	for _, s := range byName {
+		for _, name := range s.exported() {
+			taken[s.ident(name)] = true
+		}
 		s.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+"Desc"))
 		s.clientType = claimName(taken, s.ident(lowerFirst(s.GoName)+"Client"))
 	}
@@ -75,6 +85,7 @@ func nameUnexported(services []*service) {
 			m.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+m.GoName))
 		}
 	}
+	return taken
 }
 
 func claimName(taken map[protogen.GoIdent]bool, ident protogen.GoIdent) string {
@@ -87,7 +98,7 @@ func claimName(taken map[protogen.GoIdent]bool, ident protogen.GoIdent) string {
 
 // ident is an identifier in the package that is generated for the service.
 func (s *service) ident(name string) protogen.GoIdent {
-	return servicesPath(s.file).Ident(name)
+	return s.target.path.Ident(name)
 }
 
 // exported are the exported identifiers that are generated for the service.

@@ -11,29 +11,50 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/compiler/protogen"
 )
 
-// packageSuffix makes the name of the generated package from the messages' own.
-const packageSuffix = "nats"
+// defaultPackageSuffix makes the name of the generated package from that of the
+// messages.
+const defaultPackageSuffix = "nats"
 
-// servicesPath is the import path of the package that is generated for the
-// services of f.
-func servicesPath(f *protogen.File) protogen.GoImportPath {
-	return protogen.GoImportPath(path.Join(string(f.GoImportPath), servicesPackage(f)))
+// target is where the services of a file are generated.
+type target struct {
+	path protogen.GoImportPath
+	name protogen.GoPackageName
+	file string // with its folder
 }
 
-// servicesPackage is the name of that package.
-func servicesPackage(f *protogen.File) string {
-	return string(f.GoPackageName) + packageSuffix
-}
-
-// servicesFile is the name of the file that is generated for the services of f:
-// foo/v1/foo becomes foo/v1/foov1nats/foo.nats.go.
-func servicesFile(f *protogen.File) string {
+// newTarget places the services of f, by default in a package of their own:
+// those of foo/v1/foo.proto go into foo/v1/foov1nats/foo.nats.go. Without a
+// suffix they go into the package of the messages, to foo/v1/foo.nats.go.
+func newTarget(f *protogen.File, suffix string) target {
+	if suffix == "" {
+		return target{f.GoImportPath, f.GoPackageName, f.GeneratedFilenamePrefix + generatedSuffix}
+	}
+	// protoc-gen-go puts "_" before a name that Go does not allow (type, 2fa). The
+	// Go tools skip folders that start with it, so ours does not.
+	folder := strings.TrimLeft(string(f.GoPackageName), "_") + suffix
 	dir, base := path.Split(f.GeneratedFilenamePrefix)
-	return path.Join(dir, servicesPackage(f), base+".nats.go")
+	return target{
+		path: protogen.GoImportPath(path.Join(string(f.GoImportPath), folder)),
+		name: packageName(folder),
+		file: path.Join(dir, folder, base+generatedSuffix),
+	}
+}
+
+// generatedSuffix ends the names of generated files.
+const generatedSuffix = ".nats.go"
+
+// packageName is the name of the package in a folder: the same, with "_" before
+// a digit, as protoc-gen-go does it.
+func packageName(folder string) protogen.GoPackageName {
+	if first, _ := utf8.DecodeRuneInString(folder); unicode.IsDigit(first) {
+		folder = "_" + folder
+	}
+	return protogen.GoPackageName(folder)
 }
 
 // importName separates the path of an import from the name that the package

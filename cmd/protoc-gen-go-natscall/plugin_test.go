@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bufbuild/protocompile"
 	"github.com/bufbuild/protocompile/linker"
+	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -20,24 +19,11 @@ import (
 	natscallproto "github.com/natscall/natscall/proto"
 )
 
-// goldenRequest is what a compiler sends for all of testdata/proto.
-func goldenRequest(t *testing.T, parameter string) *pluginpb.CodeGeneratorRequest {
+// request is what a compiler sends for all of the set.
+func (set goldenSet) request(t *testing.T) *pluginpb.CodeGeneratorRequest {
 	t.Helper()
-	files := make(map[string]string)
-	root := os.DirFS("testdata/proto")
-	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		text, err := fs.ReadFile(root, name)
-		files[name] = string(text)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	request := compile(t, files)
-	request.Parameter = proto.String(parameter)
+	request := compile(t, readFiles(t, set.dir+"/proto"))
+	request.Parameter = proto.String(set.parameter)
 	for _, file := range request.ProtoFile {
 		if strings.HasPrefix(file.GetName(), "edition2024/") {
 			file.Edition = descriptorpb.Edition_EDITION_2024.Enum()
@@ -50,8 +36,8 @@ func goldenRequest(t *testing.T, parameter string) *pluginpb.CodeGeneratorReques
 // request for a plugin, with source info and imports before what imports them.
 func compile(t testing.TB, files map[string]string) *pluginpb.CodeGeneratorRequest {
 	t.Helper()
-	all := maps.Clone(files)
-	all[natscallproto.OptionsPath] = string(natscallproto.Options)
+	all := map[string]string{natscallproto.OptionsPath: string(natscallproto.Options)}
+	maps.Copy(all, files)
 	compiler := protocompile.Compiler{
 		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{Accessor: protocompile.SourceAccessorFromMap(all)}),
 		SourceInfoMode: protocompile.SourceInfoStandard,
@@ -100,14 +86,21 @@ func overTheWire(t testing.TB, request *pluginpb.CodeGeneratorRequest) *pluginpb
 // run runs the plugin in this process.
 func run(t testing.TB, request *pluginpb.CodeGeneratorRequest) *pluginpb.CodeGeneratorResponse {
 	t.Helper()
-	gen, err := options().New(overTheWire(t, request))
+	gen, p, err := newRun(overTheWire(t, request))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := generate(gen); err != nil {
+	if err := p.generate(gen); err != nil {
 		gen.Error(err)
 	}
 	return gen.Response()
+}
+
+// newRun reads the parameters of a request.
+func newRun(request *pluginpb.CodeGeneratorRequest) (*protogen.Plugin, *plugin, error) {
+	p := &plugin{packageSuffix: defaultPackageSuffix}
+	gen, err := p.options().New(request)
+	return gen, p, err
 }
 
 // outputs runs the plugin and returns its files by their names.

@@ -53,13 +53,15 @@ type ServiceOptions struct {
 	//
 	// Default: none. It consists of one or more tokens separated by dots, of
 	// printable ASCII without spaces and wildcards; it must not start with "$"
-	// and no token may start with "_".
+	// and no token may start with "_". It is used as it stands, so placeholders
+	// such as {tenant} are refused.
 	SubjectPrefix string `protobuf:"bytes,1,opt,name=subject_prefix,json=subjectPrefix,proto3" json:"subject_prefix,omitempty"`
 	// micro_name is the name of the service in NATS service discovery
 	// ("nats micro ls").
 	//
 	// Default: the service's name without its package, such as OrderService.
-	// Letters, digits, "-" and "_" only, as NATS demands.
+	// Services of different packages may have the same name; this option tells
+	// them apart there. Letters, digits, "-" and "_" only, as NATS demands.
 	MicroName string `protobuf:"bytes,2,opt,name=micro_name,json=microName,proto3" json:"micro_name,omitempty"`
 	// version is the version of the service in NATS service discovery.
 	//
@@ -196,12 +198,14 @@ type MethodOptions struct {
 	// part where others decide on subjects, such as orders.new.
 	//
 	// Default: none. The rules are those of subject_prefix; with at most 255
-	// bytes. No two methods may listen on the same subject.
+	// bytes. All calls have the same subject: what differs between calls belongs
+	// into the request. No two methods may listen on the same subject.
 	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
 	// timeout is the time that a call of the method may take when the caller
 	// sets no deadline.
 	//
-	// Default: the timeout of the service; none for a streaming method. More than zero, at most 292 years.
+	// Default: the timeout of the service; none for a streaming method. More than
+	// zero, at most 292 years.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// metadata is shown in NATS service discovery at the method's endpoint,
 	// beside the runtime's own.
