@@ -127,6 +127,8 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	s.mu.Unlock()
 	if !added {
 		s.end(failf(CodeCanceled, NotRun, "the client was closed"))
+	} else if failed := c.refusal(); failed != nil { // which has not met the stream
+		s.end(failed)
 	}
 	return s
 }

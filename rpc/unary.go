@@ -371,11 +371,20 @@ func (a *attempt) finish(r *reply) *Error {
 	case flags&wire.FlagCompressed != 0:
 		var err *Error
 		if body, err = Compression(flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
-			return failf(err.code, DidRun, "response: %s", err.message)
+			return responseError(err)
 		}
 		whole = cap(body)
 	}
 	return a.decode(body, whole)
+}
+
+// responseError is the error of a response that does not decompress. It is the server's fault.
+func responseError(err *Error) *Error {
+	code := err.code
+	if code == CodeInvalidArgument {
+		code = CodeInternal
+	}
+	return failf(code, DidRun, "response: %s", err.message)
 }
 
 // decode decodes the response, which is part of so much memory.

@@ -1,0 +1,161 @@
+package rpc_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpctest"
+)
+
+// allow makes permissions, to publish or to subscribe, of subjects.
+func allow(subjects ...string) *server.SubjectPermission {
+	return &server.SubjectPermission{Allow: subjects}
+}
+
+// everyCall are calls of each shape and size.
+func everyCall(t *testing.T, c *rpc.Client) map[string]func() error {
+	return map[string]func() error{
+		"unary": func() error { return callOnce(t, c) },
+		"plain": func() error { _, err := do(testContext(t), c, "x", rpc.WithPlainRequests()); return err },
+		"large": func() error {
+			_, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(make([]byte, 2<<20)))
+			return err
+		},
+		"server stream": func() error {
+			r, err := watch(testContext(t), c, "x")
+			if err == nil {
+				_, err = recvAll(r.Recv)
+			}
+			return err
+		},
+		"client stream": func() error {
+			s, err := testGather.Call(testContext(t), c)
+			if err == nil {
+				_, err = s.CloseAndRecv()
+			}
+			return err
+		},
+		"bidi": func() error {
+			s, err := testChat.Call(testContext(t), c)
+			if err == nil {
+				s.CloseSend()
+				_, err = recvAll(s.Recv)
+			}
+			return err
+		},
+	}
+}
+
+// TestForbiddenRequests: what NATS does not let the caller publish ends a call
+// of any shape at once, and so does an inbox that it may not subscribe to.
+func TestForbiddenRequests(t *testing.T) {
+	srv := newServerWithUsers(t,
+		&server.User{Username: "service", Password: "x"},
+		&server.User{Username: "publisher", Password: "x", Permissions: &server.Permissions{Publish: allow("other.>")}},
+		&server.User{Username: "opener", Password: "x", Permissions: &server.Permissions{Publish: allow(testRoot + ".*")}},
+		&server.User{Username: "subscriber", Password: "x", Permissions: &server.Permissions{Subscribe: allow("other.>")}},
+	)
+	serve(t, srv.Connect(nats.UserInfo("service", "x")), &funcs{}, rpc.WithHeartbeat(beat))
+	user := func(name string) *rpc.Client {
+		return dial(t, srv.Connect(nats.UserInfo(name, "x"), quiet), rpc.WithHeartbeat(beat))
+	}
+	for name, call := range everyCall(t, user("publisher")) {
+		t.Run("publish "+name, func(t *testing.T) {
+			e := wantCode(t, call(), rpc.CodePermissionDenied, rpc.NotRun)
+			wantText(t, e, `may not publish to "test.v1.TestService.`)
+		})
+	}
+	for name, call := range everyCall(t, user("opener")) {
+		if name == "unary" || name == "plain" || name == "server stream" { // needs no frame of the client's
+			must(t, call())
+			continue
+		}
+		t.Run("frames "+name, func(t *testing.T) {
+			e := wantCode(t, call(), rpc.CodePermissionDenied, rpc.MayHaveRun)
+			wantText(t, e, "may not publish to")
+		})
+	}
+	for name := range everyCall(t, nil) {
+		t.Run("subscribe "+name, func(t *testing.T) { // each with a client of its own
+			err := everyCall(t, user("subscriber"))[name]()
+			if rpc.CodeOf(err) != rpc.CodePermissionDenied || !strings.Contains(err.Error(), "inbox") {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
+// TestForbiddenFramesOfServer: a stream whose frames NATS refuses ends on the server too, and
+// the log says once in a while what is missing.
+func TestForbiddenFramesOfServer(t *testing.T) {
+	srv := newServerWithUsers(t,
+		&server.User{Username: "caller", Password: "x"},
+		&server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
+			Subscribe: allow(testRoot+".>", "notes.new", "$SRV.>"), Publish: &server.SubjectPermission{Deny: []string{">"}},
+			Response: &server.ResponsePermission{MaxMsgs: 1, Expires: server.DEFAULT_ALLOW_RESPONSE_EXPIRATION},
+		}})
+	logger, log := newLog()
+	ended := make(chan error, 1)
+	serve(t, srv.Connect(nats.UserInfo("service", "x"), quiet), &funcs{watch: func(ctx context.Context, _ string, to *rpc.Sender[*text]) error {
+		var err error
+		for err == nil {
+			err = to.Send(wrapperspb.String(frameFiller))
+		}
+		ended <- err
+		return err
+	}}, logger)
+	r, err := watch(testContext(t), dial(t, srv.Connect(nats.UserInfo("caller", "x"))), "x")
+	must(t, err)
+	defer r.Close()
+	e := wantCode(t, <-ended, rpc.CodePermissionDenied, rpc.MayHaveRun)
+	wantText(t, e, "may not publish to")
+	until(t, "the log says so", func() bool { return strings.Contains(log.String(), "max of more than 1") })
+	if n := strings.Count(log.String(), "may not publish an answer"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log)
+	}
+}
+
+// TestPermissionTakenAway: where a service has answered, nobody can know which of
+// the calls in flight were refused, so none of them claims not to have run.
+func TestPermissionTakenAway(t *testing.T) {
+	var options server.Options
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "service", Password: "x"}, {Username: "caller", Password: "x"}}
+		options = *o
+	}))
+	var ran atomic.Int32
+	finish := make(chan struct{})
+	serve(t, srv.Connect(nats.UserInfo("service", "x")), &funcs{
+		do: func(_ context.Context, in string) (string, error) {
+			if in == "wait" {
+				ran.Add(1)
+				<-finish
+			}
+			return in, nil
+		}})
+	defer close(finish)
+	nc := srv.Connect(nats.UserInfo("caller", "x"), quiet)
+	c := dial(t, nc)
+	must(t, callOnce(t, c))
+	results := make(chan error)
+	for range 4 {
+		go func() { _, err := do(testContext(t), c, "wait"); results <- err }()
+	}
+	until(t, "the calls run", func() bool { return ran.Load() == 4 })
+	options.Users = []*server.User{{Username: "service", Password: "x"}, {Username: "caller", Password: "x",
+		Permissions: &server.Permissions{Publish: allow(testRoot + "._all.>")}}}
+	must(t, srv.NATS().ReloadOptions(&options))
+	wantCode(t, callOnce(t, c), rpc.CodePermissionDenied, rpc.MayHaveRun)
+	for range 4 {
+		wantCode(t, <-results, rpc.CodePermissionDenied, rpc.MayHaveRun)
+	}
+	_, err := testRead.Call(testContext(t), c, wrapperspb.String("x"))
+	wantCode(t, err, rpc.CodePermissionDenied, rpc.NotRun) // it has never been answered
+}
