@@ -1,0 +1,223 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpctest"
+)
+
+// stuck are handlers that end when the test does, whatever their context says.
+func stuck(t *testing.T) (impl *funcs, running chan struct{}) {
+	running = make(chan struct{}, 8)
+	finish := make(chan struct{})
+	t.Cleanup(func() { close(finish) })
+	wait := func() error {
+		running <- struct{}{}
+		<-finish
+		return nil
+	}
+	return &funcs{
+		do:    func(context.Context, string) (string, error) { return "", wait() },
+		watch: func(context.Context, string, *rpc.Sender[*text]) error { return wait() },
+	}, running
+}
+
+// TestLeastPatienceDecides: of several that wait for stuck handlers, whether they shut the
+// server down or unregister a service, the one whose context ends first ends the wait for all.
+func TestLeastPatienceDecides(t *testing.T) {
+	patient, name := context.Background(), testDesc.Name
+	for what, test := range map[string]struct{ first, second func(*rpc.Server, context.Context) error }{
+		"two shutdowns":             {(*rpc.Server).Shutdown, (*rpc.Server).Shutdown},
+		"unregister, then shutdown": {unregister(name), (*rpc.Server).Shutdown},
+		"shutdown, then unregister": {(*rpc.Server).Shutdown, unregister(name)},
+		"two unregisters":           {unregister(name), unregister(name)},
+	} {
+		t.Run(what, func(t *testing.T) {
+			srv := rpctest.NewServer(t)
+			impl, running := stuck(t)
+			s := newTestServer(t, srv.Connect(), impl)
+			c := dial(t, srv.Connect())
+			results := make(chan error, 2)
+			go func() { results <- callOnce(t, c) }()
+			r, err := watch(testContext(t), c, "x")
+			must(t, err)
+			go func() { _, err := r.Recv(); results <- err }()
+			<-running
+			<-running
+			first := make(chan error, 1)
+			go func() { first <- test.first(s, patient) }()
+			probe := srv.Connect()
+			until(t, "it has begun", func() bool {
+				_, err := probe.RequestWithContext(testContext(t), "$SRV.PING.TestService", nil)
+				return errors.Is(err, nats.ErrNoResponders)
+			})
+			soon, cancel := context.WithTimeout(patient, 20*time.Millisecond)
+			defer cancel()
+			for _, err := range []error{test.second(s, soon), <-first} {
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("it returned %v", err)
+				}
+				wantText(t, err, "still running: 1 of /test.v1.TestService/Do, 1 of /test.v1.TestService/Watch")
+			}
+			for range 2 {
+				wantCode(t, <-results, rpc.CodeUnavailable, rpc.DidRun)
+			}
+			must(t, s.Shutdown(testContext(t))) // it has ended, or has nothing left
+		})
+	}
+}
+
+func unregister(name string) func(*rpc.Server, context.Context) error {
+	return func(s *rpc.Server, ctx context.Context) error { return s.Unregister(ctx, name) }
+}
+
+// TestShutdownEndsStart: a start that waits for NATS does not hold up a shutdown.
+func TestShutdownEndsStart(t *testing.T) {
+	nc, _ := connectLater(t)
+	defer nc.Close()
+	s := rpc.NewServer(nc)
+	must(t, registerTest(s, &funcs{}))
+	started := make(chan error)
+	go func() { started <- s.Start(context.Background()) }()
+	must(t, s.Shutdown(testContext(t)))
+	if err := <-started; !errors.Is(err, rpc.ErrServerStopped) {
+		t.Errorf("Start returned %v", err)
+	}
+}
+
+// connectLater returns a connection to a NATS server that listens when it is told to.
+func connectLater(t *testing.T) (nc *nats.Conn, listen func()) {
+	t.Helper()
+	place, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	port := place.Addr().(*net.TCPAddr).Port
+	must(t, place.Close())
+	nc, err = nats.Connect("nats://"+place.Addr().String(), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	must(t, err)
+	t.Cleanup(nc.Close)
+	return nc, func() {
+		rpctest.NewServer(t, rpctest.WithoutLeakCheck(), rpctest.WithServerOptions(func(o *server.Options) { o.Port = port }))
+	}
+}
+
+// TestNATSComesLater: a server waits for NATS for as long as its context allows, and serves then.
+func TestNATSComesLater(t *testing.T) {
+	nc, listen := connectLater(t)
+	s := rpc.NewServer(nc)
+	must(t, registerTest(s, &funcs{}))
+	short, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	err := s.Start(short)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Start returned %v", err)
+	}
+	wantText(t, err, "the NATS connection is reconnecting")
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	listen()
+	c := dial(t, nc)
+	until(t, "the service answers", func() bool { return callOnceNoRetry(t, c) == nil })
+	stop()
+	must(t, <-ended)
+}
+
+// TestClosedForAReason: what ended the connection stands in the errors of servers and clients.
+func TestClosedForAReason(t *testing.T) {
+	options := server.Options{}
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "service", Password: "x"}}
+		options = *o
+	}))
+	nc := srv.Connect(nats.UserInfo("service", "x"), quiet, nats.MaxReconnects(3), nats.ReconnectWait(time.Millisecond))
+	s := rpc.NewServer(nc)
+	must(t, registerTest(s, &funcs{}))
+	ended := make(chan error)
+	go func() { ended <- s.Run(context.Background()) }()
+	c := dial(t, nc)
+	until(t, "the service answers", func() bool { return callOnceNoRetry(t, c) == nil })
+	options.Users = []*server.User{{Username: "somebody", Password: "else"}}
+	must(t, srv.NATS().ReloadOptions(&options))
+	err := <-ended
+	if !errors.Is(err, nats.ErrConnectionClosed) || !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("Run returned %v", err)
+	}
+	e := wantCode(t, callOnce(t, c), rpc.CodeUnavailable, rpc.NotRun)
+	if !errors.Is(e, nats.ErrAuthorization) || !strings.Contains(strings.ToLower(e.Message()), "authorization violation") {
+		t.Errorf("a call returns %v", e)
+	}
+}
+
+// TestAllRefusedSubscriptions: an error names every subscription that NATS does not allow.
+func TestAllRefusedSubscriptions(t *testing.T) {
+	denied := []string{testRoot + ".Do", testRoot + ".Read", testRoot + ".Watch", "notes.new"}
+	srv := newServerWithUsers(t, &server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
+		Subscribe: &server.SubjectPermission{Deny: denied},
+	}})
+	var seen []string
+	nc := srv.Connect(nats.UserInfo("service", "x"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { seen = append(seen, err.Error()) }))
+	s := rpc.NewServer(nc)
+	must(t, registerTest(s, &funcs{}))
+	for range 3 { // each start names its own
+		err := s.Start(testContext(t))
+		if !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("Start returned %v", err)
+		}
+		for _, subject := range denied {
+			wantText(t, err, `"`+subject+`"`)
+			if n := strings.Count(err.Error(), `"`+subject+`"`); n != 1 {
+				t.Errorf("%s is named %d times", subject, n)
+			}
+		}
+	}
+	if nc.NumSubscriptions() != 0 {
+		t.Errorf("%d subscriptions are left", nc.NumSubscriptions())
+	}
+}
+
+// TestErrorsSayEnough: what one reads of an error at night.
+func TestErrorsSayEnough(t *testing.T) {
+	nc := rpctest.Connect(t, nats.NoEcho())
+	s := serve(t, nc, &funcs{})
+	c := dial(t, nc, rpc.WithoutRetry(), rpc.WithSubjectPrefix("blue.eu"))
+	_, err := do(testContext(t), c, "x")
+	wantText(t, err, "nats.NoEcho")
+	wantText(t, err, `no service answers on "blue.eu.test.v1.TestService.Do"`)
+	_, err = watch(testContext(t), c, "x")
+	wantText(t, err, "nats.NoEcho")
+	wantText(t, err, `no service answers on "blue.eu.test.v1.TestService.Watch"`)
+	wantText(t, registerTest(s, &funcs{}), "rpc: register test.v1.TestService: the server has it already")
+	shutdown(t, s)
+	for _, err := range []error{s.Start(testContext(t)), registerTest(s, &funcs{})} {
+		if !errors.Is(err, rpc.ErrServerStopped) || strings.Count(err.Error(), "rpc:") != 1 {
+			t.Errorf("error is %v", err)
+		}
+	}
+
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{}, rpc.WithMaxMessageSize(100))
+	c = dial(t, srv.Connect(), rpc.WithMaxMessageSize(200))
+	for n, want := range map[int]string{
+		150: "the request has 153 bytes, the limit is 100 (rpc.WithMaxMessageSize)",
+		300: "the request has 303 bytes, the limit is 200 (rpc.WithMaxMessageSize)",
+	} {
+		_, err = do(testContext(t), c, strings.Repeat("x", n))
+		wantText(t, err, want)
+	}
+	c = dial(t, srv.Connect(), rpc.WithPlainRequests())
+	_, err = do(testContext(t), c, strings.Repeat("x", 2<<20))
+	wantText(t, err, "more than the NATS server's max_payload")
+	unary := rpc.NewUnary[text, text](&testDesc, rpc.MethodDesc{Name: "Watch"})
+	_, err = unary.Call(testContext(t), dial(t, srv.Connect()), wrapperspb.String("x"))
+	wantText(t, err, "/test.v1.TestService/Watch is a server_stream method here")
+}
