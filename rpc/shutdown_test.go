@@ -36,7 +36,9 @@ func stuck(t *testing.T) (impl *funcs, running chan struct{}) {
 // server down or unregister a service, the one whose context ends first ends the wait for all.
 func TestLeastPatienceDecides(t *testing.T) {
 	patient, name := context.Background(), testDesc.Name
-	for what, test := range map[string]struct{ first, second func(*rpc.Server, context.Context) error }{
+	for what, test := range map[string]struct {
+		first, second func(*rpc.Server, context.Context) error
+	}{
 		"two shutdowns":             {(*rpc.Server).Shutdown, (*rpc.Server).Shutdown},
 		"unregister, then shutdown": {unregister(name), (*rpc.Server).Shutdown},
 		"shutdown, then unregister": {(*rpc.Server).Shutdown, unregister(name)},
