@@ -42,7 +42,12 @@ func newPeer(t *testing.T, nc *nats.Conn) *peer {
 // open opens a stream of a method, with a credit.
 func (p *peer) open(method string, credit uint64) {
 	p.t.Helper()
-	p.publish(testRoot+"."+method, wire.AppendOpen(nil, p.id, 0, 0, wire.Open{Credit: credit}))
+	p.openWith(method, wire.Open{Credit: credit})
+}
+
+func (p *peer) openWith(method string, o wire.Open) {
+	p.t.Helper()
+	p.publish(testRoot+"."+method, wire.AppendOpen(nil, p.id, 0, 0, o))
 	f, err := wire.ParseFrame(p.next().Data)
 	must(p.t, err)
 	id, instance, err := wire.ParseAccept(&f)

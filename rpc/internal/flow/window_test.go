@@ -118,3 +118,49 @@ func TestWindow(t *testing.T) {
 	}
 	step("a reader that reads all again", 0, 2*Window)
 }
+
+// TestCreditIsBounded: of what a peer grants counts a Window until it is heard, and then
+// MaxAhead behind each grant, however often and however much it grants.
+func TestCreditIsBounded(t *testing.T) {
+	const absurd = 1 << 62
+	message := make([]byte, 1000)
+	sendAll := func(s *Sender) (sent uint64) { // until there is no credit
+		before := s.spent
+		for {
+			s.Push(append(s.Grow(), message...), false)
+			if _, _, ok := s.AppendFrame(nil, MaxBody); !ok {
+				s.Opening(1 << 30) // takes what is buffered away
+				return s.spent - before
+			}
+		}
+	}
+	within := func(sent, want uint64) {
+		t.Helper()
+		if sent > want || sent < want-2*MaxBody {
+			t.Errorf("%d bytes of credit were spent, want %d", sent, want)
+		}
+	}
+	var s Sender
+	s.Open(absurd)
+	within(sendAll(&s), Window)
+	s.Heard()
+	within(sendAll(&s), MaxAhead)
+	s.Heard() // once more says nothing
+	within(sendAll(&s)+2*MaxBody, 2*MaxBody)
+	for range 3 {
+		s.Grant(absurd)
+		within(sendAll(&s), MaxAhead)
+	}
+	s.Grant(s.spent + 10_000)
+	if s.credit < s.spent {
+		t.Error("a grant took credit away")
+	}
+
+	var modest Sender
+	modest.Open(5000)
+	modest.Heard()
+	modest.Grant(5000)
+	if sent := sendAll(&modest); sent > 5000 {
+		t.Errorf("%d bytes were spent of a credit of 5000", sent)
+	}
+}
