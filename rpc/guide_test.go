@@ -7,19 +7,24 @@ import (
 	"testing"
 )
 
-// The Go code of a guide is code that runs: each block is a part of the file of examples.
-func TestGuideIsExamples(t *testing.T) {
-	guide, err := os.ReadFile("../docs/streams.md")
-	must(t, err)
-	examples, err := os.ReadFile("example_stream_test.go")
-	must(t, err)
-	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(guide), -1)
-	if len(blocks) < 5 {
-		t.Errorf("there are %d blocks of code", len(blocks))
-	}
-	for _, b := range blocks {
-		if !strings.Contains(string(examples), b[1]) {
-			t.Errorf("not in example_stream_test.go:\n%s", b[1])
+// The Go code of a guide is code that runs: each block is a part of the file of its examples.
+func TestGuidesAreExamples(t *testing.T) {
+	for page, file := range map[string]string{
+		"../docs/streams.md":    "example_stream_test.go",
+		"../docs/operations.md": "example_operations_test.go",
+	} {
+		guide, err := os.ReadFile(page)
+		must(t, err)
+		examples, err := os.ReadFile(file)
+		must(t, err)
+		blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(string(guide), -1)
+		if len(blocks) < 2 {
+			t.Errorf("%s has %d blocks of code", page, len(blocks))
+		}
+		for _, b := range blocks {
+			if !strings.Contains(string(examples), b[1]) {
+				t.Errorf("not in %s:\n%s", file, b[1])
+			}
 		}
 	}
 }

@@ -184,16 +184,13 @@ func (s *Server) setState(state serverState) {
 func (s *Server) watchConnection(status <-chan nats.Status) {
 	for !s.nc.IsClosed() { // it may have been closed before anybody listened
 		if _, ok := <-status; !ok {
-			break
+			return // the server has been shut down
 		}
 		if s.nc.Status() == nats.DRAINING_SUBS {
 			s.options.logger.Warn("natscall: the NATS connection is draining; it does not wait for handlers, Server.Shutdown does")
 			continue
 		}
 		s.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
-	}
-	if !s.nc.IsClosed() {
-		return
 	}
 	s.options.logger.Error("natscall: the server ends, as its NATS connection is closed", "error", closedError(s.nc))
 	now, cancel := context.WithCancel(context.Background())
