@@ -323,7 +323,7 @@ func (s *Server) Unregister(ctx context.Context, name string) error {
 	switch {
 	case svc == nil:
 		return fmt.Errorf("rpc: unregister: the server has no service %q", name)
-	case state == serverNew:
+	case state == serverNew, state == serverStopped:
 		return nil
 	}
 	err := svc.stop(ctx)
