@@ -125,7 +125,7 @@ func (c Compression) unpack(data []byte, limit int) (out []byte, failed *Error) 
 	}
 	switch {
 	case errors.Is(err, errUnpackedTooLarge):
-		return nil, failf(CodeResourceExhausted, MayHaveRun, "the decompressed message has more than %d bytes, the limit", limit)
+		return nil, failf(CodeResourceExhausted, MayHaveRun, "the decompressed message has more than %d bytes, the limit (rpc.WithMaxMessageSize)", limit)
 	case err != nil:
 		return nil, failf(CodeInvalidArgument, MayHaveRun, "the message does not decompress (%v): %v", c, err)
 	}

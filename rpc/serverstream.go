@@ -16,7 +16,7 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 		return failf(CodeUnimplemented, NotRun, "%s takes plain messages", c.call.method.FullName())
 	}
 	if c.endpoint.queueGroup == "" { // every instance would take it
-		return failf(CodeUnimplemented, DidRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", c.call.method.FullName())
+		return failf(CodeUnimplemented, NotRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", c.call.method.FullName())
 	}
 	open, err := wire.ParseOpen(e)
 	if err == nil && c.reply == "" {
@@ -132,7 +132,7 @@ func (c *serverCall) trailer() (nats.Header, *Error) {
 // max_payload: together, with a status of half of it, they fit into an end frame.
 func (s *stream) checkMetadata(h nats.Header) *Error {
 	if size, limit := headerSize(h), int(s.nc.MaxPayload()/8); size > limit {
-		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d", size, limit)
+		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
 	}
 	return nil
 }

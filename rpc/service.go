@@ -271,9 +271,9 @@ func (e *endpoint) overload() *Error {
 	e.stats.shed.Add(1)
 	o := &e.service.options
 	if e.method.kind > KindOneWay {
-		return failf(CodeResourceExhausted, NotRun, "the service is busy: %d streams are open", o.streams)
+		return failf(CodeResourceExhausted, NotRun, "the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
 	}
-	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait", o.concurrency, o.queue)
+	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
 }
 
 // onControl is the callback for what every instance is told.

@@ -130,7 +130,7 @@ func (s *stream) keep(now time.Time, heartbeat time.Duration) {
 	}
 	s.mu.Unlock()
 	if dead {
-		s.cancel(failf(CodeUnavailable, MayHaveRun, "nothing came from the peer for %v", maxSilence*heartbeat))
+		s.cancel(failf(CodeUnavailable, MayHaveRun, "nothing came from the peer for %v, three heartbeats (rpc.WithHeartbeat)", maxSilence*heartbeat))
 	}
 }
 
