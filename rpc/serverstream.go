@@ -137,15 +137,9 @@ func (s *stream) checkMetadata(h nats.Header) *Error {
 	return nil
 }
 
-// endNow sends the status without what is still queued.
+// endNow sends the status without what is still queued, and waits until it is on its way.
 func (s *stream) endNow(err *Error) {
-	s.mu.Lock()
-	s.finishLocked(err, true)
-	nowhere := s.to == ""
-	s.mu.Unlock()
-	if nowhere {
-		s.end(err)
-	}
+	s.finishNow(err)
 	<-s.ended // the flusher needs no credit for it
 }
 

@@ -438,9 +438,7 @@ func (s *stream) finished() {
 // deadline, which the server knows.
 func (s *stream) cancel(err *Error) {
 	if s.call.onServer {
-		s.mu.Lock()
-		s.finishLocked(err, true)
-		s.mu.Unlock()
+		s.finishNow(err)
 		return
 	}
 	s.mu.Lock()
@@ -452,6 +450,18 @@ func (s *stream) cancel(err *Error) {
 		_ = s.nc.Publish(wire.Join(s.table.rootOf(s.call.method), wire.CancelToken), wire.AppendCancel(nil, s.id))
 	case tell:
 		s.publishControl(wire.KindStreamCancel, 0)
+	}
+}
+
+// finishNow sends a server's status without what is still queued, or ends the stream where
+// there is nowhere to send it.
+func (s *stream) finishNow(err *Error) {
+	s.mu.Lock()
+	s.finishLocked(err, true)
+	nowhere := s.to == ""
+	s.mu.Unlock()
+	if nowhere {
+		s.end(err)
 	}
 }
 

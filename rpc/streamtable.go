@@ -122,7 +122,7 @@ func (t *streamTable) keep(empty <-chan struct{}) {
 func (s *stream) keep(now time.Time, heartbeat time.Duration) {
 	s.mu.Lock()
 	open := s.to != "" && !s.over
-	dead := (open || s.openingLocked()) && now.Sub(s.heardAt) > maxSilence*heartbeat
+	dead := (open || s.openingLocked()) && now.Sub(s.heardAt) > maxSilence*heartbeat || s.unfetchedLocked(now)
 	due := open && now.Sub(s.beatAt) >= heartbeat*3/4 // the next look would be late
 	if due && !dead {
 		s.beat, s.beatAt = true, now
@@ -134,7 +134,16 @@ func (s *stream) keep(now time.Time, heartbeat time.Duration) {
 	}
 }
 
-// openingLocked tells whether an accept is due: calls of streaming methods, unlike large unary ones, wait in no queue.
+// fetchTimeout is how long a large response waits for the credit of its caller, which a client
+// that waits for the response sends at once. It is as long as a client waits for one that has died.
+const fetchTimeout = 4 * time.Second
+
+// unfetchedLocked reports whether nobody fetches the response that a server has announced.
+func (s *stream) unfetchedLocked(now time.Time) bool {
+	return s.call.onServer && s.to == "" && !s.over && now.Sub(s.heardAt) > fetchTimeout
+}
+
+// openingLocked reports whether an accept is due: calls of streaming methods, unlike large unary ones, wait in no queue.
 func (s *stream) openingLocked() bool {
 	return s.to == "" && !s.over && !s.call.onServer && s.call.method.kind > KindOneWay
 }
