@@ -48,7 +48,6 @@ type history struct {
 // processHistory is the records of a process, but for those of calls and handlers.
 type processHistory struct {
 	name    string
-	killed  bool
 	exits   *record
 	stalls  []record
 	open    map[string]bool // executions that have not ended
@@ -117,8 +116,6 @@ func (p *processHistory) add(r record) {
 	case stalled:
 		p.stalls = append(p.stalls, r)
 		return
-	case killed:
-		p.killed = true
 	case exits:
 		p.exits = &r
 	}
@@ -243,13 +240,13 @@ func (x excuses) excuse(began *record, e record) bool {
 	case canceledCode:
 		return e.GaveUp != 0
 	case deadlineCode:
-		return x.deadline || began.Deadline.since(began.At) < impatience
+		return x.deadline || impatient(began)
 	case dataLossCode:
 		return x.dataLoss && streams(began.Method)
 	case unavailableCode:
 		switch {
 		case e.Claim == rpc.NotRun.String():
-			return x.notRun
+			return x.notRun || x.nobody && impatient(began)
 		case idempotent(began.Method):
 			return x.idempotent
 		}
@@ -257,3 +254,6 @@ func (x excuses) excuse(began *record, e record) bool {
 	}
 	return false
 }
+
+// impatient reports whether the caller's deadline is one that may pass whatever happens.
+func impatient(began *record) bool { return began.Deadline.since(began.At) < impatience }

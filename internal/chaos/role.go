@@ -31,6 +31,8 @@ type assignment struct {
 	Callers   int // of unary methods
 	Streamers int // of streaming methods
 	Batching  bool
+
+	LargeReplies bool // ask for some
 }
 
 const (

@@ -13,6 +13,7 @@ type scenario struct {
 	replicas  int
 	heartbeat time.Duration // of streams; a third of what it takes until a silent peer is dead
 	excuses   excuses
+	loses     bool // messages on their way, or answers whose callers have given up
 	happen    func(context.Context, *site) error
 }
 
@@ -23,6 +24,7 @@ type excuses struct {
 	unavailable bool // UNAVAILABLE, "may have run", where the method may not run twice
 	idempotent  bool // UNAVAILABLE where the method may run twice, and so is sent again
 	notRun      bool // UNAVAILABLE, "not run": the connection is down
+	nobody      bool // UNAVAILABLE, "not run", of an impatient caller: no replica is there
 	deadline    bool // DEADLINE_EXCEEDED also for a patient caller
 	dataLoss    bool // DATA_LOSS of a stream, which says that a frame was lost
 }
@@ -36,13 +38,15 @@ const (
 func scenarios() []scenario {
 	return []scenario{
 		{name: "rolling", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: rollingRestart},
+		{name: "gap", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: restartAll,
+			excuses: excuses{nobody: true}},
 		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica,
 			excuses: excuses{unavailable: true}},
-		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica,
+		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica, loses: true,
 			excuses: excuses{unavailable: true, idempotent: true, deadline: true}},
-		{name: "node", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: killNode,
+		{name: "node", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: killNode, loses: true,
 			excuses: excuses{unavailable: true, idempotent: true, notRun: true, dataLoss: true}},
-		{name: "lame-duck", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: lameDuck,
+		{name: "lame-duck", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: lameDuck, loses: true,
 			excuses: excuses{unavailable: true, idempotent: true, notRun: true, dataLoss: true}},
 	}
 }
@@ -60,6 +64,22 @@ func rollingRestart(ctx context.Context, t *site) error {
 			return err
 		}
 		t.remove(0).terminate(replicaExitLimit)
+	}
+	return sleep(ctx, warmUp)
+}
+
+// restartAll asks all replicas to end at the same time, and starts others when they have. Callers wait.
+func restartAll(ctx context.Context, t *site) error {
+	if err := sleep(ctx, warmUp); err != nil {
+		return err
+	}
+	n := len(t.replicas)
+	terminateAll(t.replicas, replicaExitLimit)
+	t.replicas = nil
+	for range n {
+		if _, err := t.startReplica(ctx); err != nil {
+			return err
+		}
 	}
 	return sleep(ctx, warmUp)
 }

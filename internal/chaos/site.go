@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -34,8 +33,8 @@ type site struct {
 	random *rand.Rand // of the plan
 	nats   string     // the nats-server program
 
-	heartbeat time.Duration
-	nc        *nats.Conn // the runner's own
+	scenario scenario
+	nc       *nats.Conn // the runner's own
 
 	nodes    []*node // those that live
 	replicas []*process
@@ -53,11 +52,12 @@ func openSite(ctx context.Context, s scenario, dir, program string, seed uint64)
 	if err != nil {
 		return nil, err
 	}
-	t := &site{dir: dir, j: j, random: rand.New(rand.NewPCG(seed, 0)), nats: program, heartbeat: s.heartbeat}
-	return t, t.open(ctx, s, seed)
+	t := &site{dir: dir, j: j, random: rand.New(rand.NewPCG(seed, 0)), nats: program, scenario: s}
+	return t, t.open(ctx, seed)
 }
 
-func (t *site) open(ctx context.Context, s scenario, seed uint64) (err error) {
+func (t *site) open(ctx context.Context, seed uint64) (err error) {
+	s := t.scenario
 	if err := t.startNodes(ctx, s.nodes); err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (t *site) urls(i int) (out []string) {
 // startReplica starts a replica, at one node after the other, and waits until discovery finds it.
 func (t *site) startReplica(ctx context.Context) (*process, error) {
 	name := fmt.Sprintf("replica-%d", t.made)
-	p, err := startRole(t.j, assignment{Role: roleReplica, Name: name, Dir: t.dir, URLs: t.urls(t.made), Heartbeat: t.heartbeat})
+	p, err := startRole(t.j, assignment{Role: roleReplica, Name: name, Dir: t.dir, URLs: t.urls(t.made), Heartbeat: t.scenario.heartbeat})
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +127,9 @@ func (t *site) startReplica(ctx context.Context) (*process, error) {
 
 func (t *site) startClient(i int, seed uint64) error {
 	p, err := startRole(t.j, assignment{
-		Role: roleClient, Name: fmt.Sprintf("client-%d", i), Dir: t.dir, URLs: t.urls(i), Heartbeat: t.heartbeat,
+		Role: roleClient, Name: fmt.Sprintf("client-%d", i), Dir: t.dir, URLs: t.urls(i), Heartbeat: t.scenario.heartbeat,
 		Seed: seed + uint64(i), Callers: callersPerClient, Streamers: streamsPerClient, Batching: i%2 == 1,
+		LargeReplies: !t.scenario.loses || largeRepliesWhereLost,
 	})
 	if err == nil {
 		t.clients, t.all = append(t.clients, p), append(t.all, p)
@@ -193,7 +194,7 @@ func terminateAll(processes []*process, limit time.Duration) {
 
 // recordLeft records the calls that replicas have, by their statistics, when no caller is left.
 func (t *site) recordLeft(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, settleLimit+3*t.heartbeat)
+	ctx, cancel := context.WithTimeout(ctx, settleLimit+3*t.scenario.heartbeat)
 	defer cancel()
 	for {
 		found, err := discover[micro.Stats](t.nc, micro.StatsVerb)
@@ -223,17 +224,16 @@ func (t *site) recordLeft(ctx context.Context) error {
 	}
 }
 
-// inFlight is how many calls a replica has, running or queued.
+// inFlight is how many calls a replica has.
 func inFlight(stats micro.Stats) (n int, err error) {
 	for _, e := range stats.Endpoints {
 		var data struct {
-			InFlight int `json:"in_flight"`
-			Queued   int `json:"queued"`
+			InFlight int `json:"in_flight"` // with those that are queued
 		}
 		if err := json.Unmarshal(e.Data, &data); err != nil {
 			return 0, fmt.Errorf("the data of %s in STATS: %w", e.Name, err)
 		}
-		n += data.InFlight + data.Queued
+		n += data.InFlight
 	}
 	return n, nil
 }
@@ -252,10 +252,10 @@ func (t *site) close() {
 	}
 }
 
-// journals is the pattern of the files with the records.
+// records reads what all processes have recorded.
 func (t *site) records() ([]record, error) {
 	if err := t.j.close(); err != nil {
 		return nil, err
 	}
-	return readJournals(filepath.Clean(t.dir))
+	return readJournals(t.dir)
 }

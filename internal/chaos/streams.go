@@ -174,7 +174,3 @@ func (c *caller) talk() {
 	sender.Wait()
 	k.end(record{At: end, Sent: sent, Closed: closed, Got: in.got, Wrong: in.wrong}, cleanEnd(err))
 }
-
-// closesAfterCancel lets a client that has given up call CloseAndRecv nevertheless. It is off
-// until the end no longer overtakes the cancel in the runtime.
-const closesAfterCancel = false
