@@ -98,7 +98,7 @@ func killReplica(ctx context.Context, t *site) error {
 			return err
 		}
 	}
-	return sleep(ctx, 5*time.Second)
+	return sleep(ctx, 3*time.Second)
 }
 
 // pauseReplica stops a replica for longer than clients wait for a sign of life, and lets it go
@@ -130,7 +130,7 @@ func killNode(ctx context.Context, t *site) error {
 	if err := n.kill(); err != nil {
 		return err
 	}
-	return sleep(ctx, 6*time.Second)
+	return sleep(ctx, 4500*time.Millisecond)
 }
 
 // lameDuck has the node of the first client and the first replica sent away for maintenance: it
@@ -142,5 +142,5 @@ func lameDuck(ctx context.Context, t *site) error {
 	if err := t.nodes[0].signal(syscall.SIGUSR2); err != nil {
 		return err
 	}
-	return sleep(ctx, 7*time.Second)
+	return sleep(ctx, 6*time.Second)
 }
