@@ -32,7 +32,7 @@ func check(all []record, x excuses) (out []violation) {
 			out = append(out, violation{what, p.records})
 		}
 	}
-	return out
+	return append(out, checkHealing(calls, processes)...)
 }
 
 // history is the records of a call.

@@ -197,3 +197,30 @@ func TestCheckProcess(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
 	}
 }
+
+// TestCheckHealing: calls succeed after the last fault.
+func TestCheckHealing(t *testing.T) {
+	does := func(at instant, process string, k kind) record { return record{At: at, Process: process, Kind: k} }
+	end := does(9*second, "client-0", event)
+	run := ranAs("a", record{})
+	success := endedAt(3*second, record{Run: "a"})
+	failure := endedAt(3*second, record{Code: unavailableCode, Claim: mayHaveRun})
+	begin := beganAt(2*second, methodAdd)
+	tests := []struct {
+		name    string
+		records []record
+		want    string
+	}{
+		{"a success after a fault", join(does(second, "node-0", killed), begin, run, success, end), ""},
+		{"a failure after a fault", join(does(second, "node-0", killed), begin, failure, end), "no call has succeeded"},
+		{"a success that began before a fault", join(begin, does(second*5/2, "node-0", killed), run, success, end), "no call has succeeded"},
+		{"a success before a signal", join(begin, run, success, does(4*second, "replica-0", event), end), "no call has succeeded"},
+		{"a success before the replicas end", join(begin, run, success, end, does(10*second, "replica-0", event)), ""},
+		{"a success before another client ends", join(begin, run, success, does(8*second, "client-1", event), end,
+			record{At: second, Process: "client-1", Kind: began, Call: "d", Method: methodNote, Deadline: 16 * second},
+			record{At: second, Process: "client-1", Kind: ended, Call: "d", Code: okCode}), ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
+	}
+}

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// patience is the deadline of most calls: longer than any fault, so that the caller should never see it.
+	// patience is the deadline of most calls: so long that no fault makes a call reach it.
 	patience = 15 * time.Second
 	// impatience is below the deadlines of calls that wait for a fault to pass. A call with an
 	// earlier deadline may miss it in any scenario.

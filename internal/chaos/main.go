@@ -1,11 +1,11 @@
-// Chaos keeps natscall's promises under faults: it starts nats-servers, replicas and clients as
-// processes of their own, lets them call each other, and kills, stops and restarts some.
+// Chaos checks natscall's promises under faults: it starts nats-servers, replicas and clients as
+// processes of their own, and kills, stops and restarts some of them while the clients call.
 //
 // Data flows one way. A scenario (scenario.go) is what happens to the processes of a site
 // (site.go, node.go, process.go). Clients (client.go, unary.go, streams.go) and replicas
 // (replica.go) write records (record.go) of what they call and run. The checker (check.go,
-// checkstream.go) is a function over these, and says which promises were broken. It knows
-// promises only: figures go into a report (report.go), and no figure fails a run.
+// checkstream.go, checkheal.go) is a function over these, and says which promises were broken. It
+// knows promises only: figures go into a report (report.go), and no figure fails a run.
 package main
 
 //go:generate go run github.com/natscall/natscall/cmd/natscall proto -o proto
@@ -25,7 +25,8 @@ import (
 	"time"
 )
 
-// limit bounds a scenario: three times what the longest takes.
+// limit bounds a scenario, which takes twelve seconds. Processes that do not end by themselves
+// have their own limits on top.
 const limit = time.Minute
 
 // flags are the command line.
@@ -73,6 +74,7 @@ func runMain(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends this process at once, and so the others
 	dir, err := f.makeDir()
 	if err != nil {
 		return err

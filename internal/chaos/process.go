@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -59,9 +60,7 @@ func startRole(j *journal, a assignment) (*process, error) {
 	return startProcess(j, a.Dir, a.Name, cmd)
 }
 
-func isRole(variable string) bool {
-	return len(variable) > len(roleVariable) && variable[:len(roleVariable)+1] == roleVariable+"="
-}
+func isRole(variable string) bool { return strings.HasPrefix(variable, roleVariable+"=") }
 
 func (p *process) record(k kind, text string) {
 	p.j.write(record{Kind: k, Process: p.name, Text: text})
@@ -76,7 +75,7 @@ func (p *process) signal(s syscall.Signal) error {
 	return nil
 }
 
-// kill is kill -9, as part of the plan: the process is not expected to have done anything before.
+// kill is kill -9, as part of the plan.
 func (p *process) kill() error {
 	p.record(killed, "")
 	if err := p.cmd.Process.Kill(); err != nil {
@@ -86,8 +85,8 @@ func (p *process) kill() error {
 	return nil
 }
 
-// terminate asks the process to end and waits for that. A process that does not end in time has
-// broken a promise: it is killed, with its stacks in its log.
+// terminate asks the process to end and waits for it. Not to end in time breaks a promise: the
+// process is made to write its stacks to its log, and killed.
 func (p *process) terminate(limit time.Duration) {
 	select {
 	case <-p.done:
@@ -103,7 +102,9 @@ func (p *process) terminate(limit time.Duration) {
 		<-p.done
 		return
 	}
-	p.recordDeath()
+	if p.err != nil {
+		p.record(died, fmt.Sprintf("%v; its output is in %s.log", p.err, p.name))
+	}
 }
 
 func (p *process) ends(limit time.Duration) bool {
@@ -117,14 +118,7 @@ func (p *process) ends(limit time.Duration) bool {
 	}
 }
 
-// recordDeath records that a process which has ended did so with an error.
-func (p *process) recordDeath() {
-	if p.err != nil {
-		p.record(died, fmt.Sprintf("%v; its output is in %s.log", p.err, p.name))
-	}
-}
-
-// awaitEach calls ready until it returns nil, the process ends, or the time is over.
+// await calls ready until it returns nil, the process ends, or startLimit has passed.
 func (p *process) await(ctx context.Context, what string, ready func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()

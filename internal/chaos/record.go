@@ -29,13 +29,16 @@ type record struct {
 
 	Code  string `json:"code,omitempty"`  // ended, ran: "ok" or a code's name
 	Claim string `json:"claim,omitempty"` // ended: what the error says about the execution
-	Text  string `json:"text,omitempty"`  // the error's text; what the runner did; stacks that are left
+	Text  string `json:"text,omitempty"`  // an error's text; what the runner did; stacks
 	Wrong string `json:"wrong,omitempty"` // ended, ran: the first content that is not the call's own
 
-	Sent   int   `json:"sent,omitempty"`   // items of a stream that Send took
-	Got    tally `json:"got,omitempty"`    // items that came, in their order
-	Closed bool  `json:"closed,omitempty"` // ended: the client closed its half; ran: the handler saw a clean end
-	Count  int   `json:"count,omitempty"`  // ended: how many items the response says; left: how many things
+	// Of a stream. Closed is that of the items which the client sends: it has closed its half
+	// (ended), or the handler has seen their clean end (ran).
+	Sent   int   `json:"sent,omitempty"` // items that Send took
+	Got    tally `json:"got,omitempty"`  // items that came, in their order
+	Closed bool  `json:"closed,omitempty"`
+
+	Count int `json:"count,omitempty"` // ended: items, by the response; exits, left: what is left
 
 	Since instant `json:"since,omitempty"` // stalled: when the ticker should have run
 }
@@ -62,7 +65,7 @@ const (
 	stuck   kind = "stuck"  // killed, as it did not end when asked to
 	died    kind = "died"   // it ended in another way than by exit status 0; Text has it
 	event   kind = "event"  // Text has it
-	left    kind = "left"   // Count calls are in flight in a replica, by its statistics, though all clients have gone
+	left    kind = "left"   // Count calls are in flight by a replica's statistics, without a client
 )
 
 // instant is microseconds since 1970, by a clock that does not jump within a process.

@@ -18,8 +18,8 @@ type scenario struct {
 }
 
 // excuses are the failures that the faults of a scenario may cause by the promises of README and
-// docs/protocol.md. Any other failure is a violation, except those that callers
-// ask for: a short deadline, a cancel, a handler that is told to fail.
+// docs/protocol.md. Any other failure is a violation, except those that callers ask for: a short
+// deadline, a cancel, a handler that is told to fail.
 type excuses struct {
 	unavailable bool // UNAVAILABLE, "may have run", where the method may not run twice
 	idempotent  bool // UNAVAILABLE where the method may run twice, and so is sent again
@@ -54,7 +54,7 @@ func scenarios() []scenario {
 // warmUp is the load before and between faults.
 const warmUp = time.Second
 
-// rollingRestart replaces each replica twice: a new one is there before the old one is asked to end.
+// rollingRestart replaces each replica twice. The new one is there before the old one has to go.
 func rollingRestart(ctx context.Context, t *site) error {
 	for range 2 * len(t.replicas) {
 		if err := sleep(ctx, warmUp/2); err != nil {
@@ -68,7 +68,7 @@ func rollingRestart(ctx context.Context, t *site) error {
 	return sleep(ctx, warmUp)
 }
 
-// restartAll asks all replicas to end at the same time, and starts others when they have. Callers wait.
+// restartAll ends all replicas at the same time, and starts others afterwards. Callers wait.
 func restartAll(ctx context.Context, t *site) error {
 	if err := sleep(ctx, warmUp); err != nil {
 		return err
@@ -102,7 +102,7 @@ func killReplica(ctx context.Context, t *site) error {
 }
 
 // pauseReplica stops a replica for longer than clients wait for a sign of life, and lets it go
-// on: what it has received is then late, and nobody may take its answers for other ones.
+// on. Its answers are then late, and must not be taken for those of later calls.
 func pauseReplica(ctx context.Context, t *site) error {
 	if err := sleep(ctx, warmUp); err != nil {
 		return err
@@ -133,8 +133,8 @@ func killNode(ctx context.Context, t *site) error {
 	return sleep(ctx, 4500*time.Millisecond)
 }
 
-// lameDuck has the node of the first client and the first replica sent away for maintenance: it
-// closes its connections one after the other, a second apart, and ends.
+// lameDuck takes the node of the first client and the first replica out of service: it closes
+// its connections one after the other, a second apart, and ends.
 func lameDuck(ctx context.Context, t *site) error {
 	if err := sleep(ctx, warmUp); err != nil {
 		return err

@@ -14,15 +14,26 @@ import (
 	"github.com/nats-io/nats.go/micro"
 )
 
+// The load of a scenario: 64 callers of unary methods, and 16 streams that are open beside them.
 const (
-	// clients and what they do make the 64 callers of unary methods, and open streams beside them.
-	clients           = 2
-	callersPerClient  = 32
-	streamsPerClient  = 8
-	clientExitLimit   = patience + leavingTime + 5*time.Second
-	replicaExitLimit  = gracePeriod + leavingTime + 5*time.Second
-	nodeExitLimit     = 5 * time.Second
-	settleLimit       = 5 * time.Second // until replicas have noticed that their callers have gone
+	clients          = 2
+	callersPerClient = 32
+	streamsPerClient = 8
+)
+
+// How long processes may take to end. Each limit is well above what the parts may take by
+// themselves, so that a busy machine does not break it.
+const (
+	clientExitLimit  = patience + leavingTime + 5*time.Second
+	replicaExitLimit = gracePeriod + leavingTime + 5*time.Second
+	nodeExitLimit    = 5 * time.Second
+)
+
+const (
+	// settleLimit is how long a replica may have calls after the last client has gone, beside
+	// the three heartbeats after which a silent client is dead.
+	settleLimit = 5 * time.Second
+	// discoveryInterval is how long answers of replicas are waited for.
 	discoveryInterval = 300 * time.Millisecond
 )
 
@@ -105,7 +116,7 @@ func (t *site) urls(i int) (out []string) {
 	return out
 }
 
-// startReplica starts a replica, at one node after the other, and waits until discovery finds it.
+// startReplica starts a replica, each at another node, and waits until discovery finds it.
 func (t *site) startReplica(ctx context.Context) (*process, error) {
 	name := fmt.Sprintf("replica-%d", t.made)
 	p, err := startRole(t.j, assignment{Role: roleReplica, Name: name, Dir: t.dir, URLs: t.urls(t.made), Heartbeat: t.scenario.heartbeat})
@@ -174,7 +185,7 @@ func discover[A any](nc *nats.Conn, verb micro.Verb) (out []A, err error) {
 	}
 }
 
-// settle ends the clients, looks that the replicas have no calls left, and ends them too.
+// settle ends the clients, records which calls the replicas have left, and ends them too.
 func (t *site) settle(ctx context.Context) error {
 	terminateAll(t.clients, clientExitLimit)
 	if err := t.recordLeft(ctx); err != nil {
@@ -192,7 +203,7 @@ func terminateAll(processes []*process, limit time.Duration) {
 	wg.Wait()
 }
 
-// recordLeft records the calls that replicas have, by their statistics, when no caller is left.
+// recordLeft records how many calls the replicas have by their statistics, though no caller is left.
 func (t *site) recordLeft(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit+3*t.scenario.heartbeat)
 	defer cancel()
@@ -246,6 +257,7 @@ func (t *site) close() {
 	for _, n := range t.nodes {
 		n.terminate(nodeExitLimit)
 	}
+	t.nodes = nil // the second time there is nothing to be recorded
 	for _, p := range t.all {
 		_ = p.cmd.Process.Kill() // most have ended
 		<-p.done

@@ -47,7 +47,7 @@ func (c *caller) script() script {
 	return s
 }
 
-// watch receives what a handler sends. Half of those that leave early leave a stream without an end.
+// watch receives what a handler sends. Half of the streams that are left early have no end.
 func (c *caller) watch() {
 	k, s := c.begin(methodWatch, c.timeout()), c.script()
 	req := &chaosv1.WatchRequest{Call: k.id, Count: uint32(s.count), Size: uint32(s.size), PauseUs: uint32(s.pause.Microseconds()), Fail: s.failAt < endless}

@@ -87,8 +87,8 @@ func (c *caller) size() int {
 	return c.random.IntN(300)
 }
 
-// duration is how long a handler works. Some do for so long that whoever kills the replica finds
-// them, and that the client asks about the call.
+// duration is how long a handler works. Some work for so long that a fault finds them running,
+// and that their clients send alive queries.
 func (c *caller) duration() time.Duration {
 	switch n := c.random.IntN(100); {
 	case n < 3:
