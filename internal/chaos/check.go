@@ -127,10 +127,10 @@ func (p *processHistory) violations() (out []string) {
 	say := func(format string, args ...any) { out = append(out, p.name+": "+fmt.Sprintf(format, args...)) }
 	for _, r := range p.records {
 		switch {
-		case r.Kind == stuck, r.Kind == died:
+		case r.Kind == stuck, r.Kind == died, r.Kind == silent:
 			say("%s", r.Text)
 		case r.Kind == left && r.Count > 0:
-			say("%d calls are left, though no caller is %s", r.Count, r.Text)
+			say("%d calls are in flight, though all clients have gone", r.Count)
 		case r.Kind == exits && r.Count > 0:
 			say("%d goroutines are left", r.Count)
 		}
@@ -197,14 +197,27 @@ func (c *history) checkEnd(e record, p *processHistory, x excuses, say sayer) {
 	case e.Code == okCode && len(c.runs) == 0 && c.began.Method != methodNote:
 		say("it succeeded, but did not run")
 	}
-	if e.Run != "" && !slices.ContainsFunc(c.runs, func(r record) bool { return r.Run == e.Run }) {
-		say("its answer is that of the execution %s, which is not one of its own", e.Run)
+	if e.Run != "" {
+		c.checkAnswer(e, say)
 	}
 	if !x.excuse(c.began, e) {
 		say("it was lost: %s (%s), which nothing that happened explains", e.Code, e.Claim)
 	}
 	if streams(c.began.Method) {
 		c.checkStream(e, say)
+	}
+}
+
+// checkAnswer checks the answer of an end that names the execution which it came from.
+func (c *history) checkAnswer(e record, say sayer) {
+	h, returned := c.ran[e.Run]
+	switch {
+	case !slices.ContainsFunc(c.runs, func(r record) bool { return r.Run == e.Run }):
+		say("its answer is that of the execution %s, which is not one of its own", e.Run)
+	case !returned:
+		say("its answer is that of the execution %s, which has not returned", e.Run)
+	case h.Code != e.Code:
+		say("its client says that the handler ended with %s, but it ended with %s", e.Code, h.Code)
 	}
 }
 

@@ -82,6 +82,8 @@ func TestCheck(t *testing.T) {
 		{"wrong content of an answer", join(begin, ranAs("a", record{}), endedAt(3*second, record{Run: "a", Wrong: "x"})), excuses{}, "content is not its own"},
 		{"wrong content of a request", join(begin, ranAs("a", record{Wrong: "x"}), success), excuses{}, "content is not its own"},
 		{"another call's answer", join(begin, ranAs("a", record{}), endedAt(3*second, record{Run: "b"})), excuses{}, "execution b, which is not one of its own"},
+		{"an answer of a handler that goes on", join(begin, ranAs("a", record{})[:1], success), excuses{}, "which has not returned"},
+		{"an error that its handler has not returned", join(begin, ranAs("a", record{}), endedAt(3*second, record{Code: abortedCode, Claim: didRun, Run: "a"})), excuses{}, "ended with aborted, but it ended with ok"},
 		{"another call's error", join(begin, ranAs("a", record{Code: abortedCode}), endedAt(3*second, record{Code: abortedCode, Claim: didRun, Run: "b"})), excuses{}, "not one of its own"},
 
 		{"twice", join(begin, ranAs("a", record{}), ranAs("b", record{}), success), excuses{}, "ran 2 times"},
@@ -187,7 +189,8 @@ func TestCheckProcess(t *testing.T) {
 	}{
 		{"a clean end", join(call, of(started, 0), of(left, 0), of(exits, 0)), ""},
 		{"goroutines", join(call, of(started, 0), of(exits, 3)), "3 goroutines are left"},
-		{"calls", join(call, of(left, 2)), "2 calls are left"},
+		{"calls", join(call, of(left, 2)), "2 calls are in flight"},
+		{"a replica that nobody finds", join(call, of(silent, 0)), "silent"},
 		{"a handler", join(running, of(exits, 0)), "1 handlers had not returned when it ended, such as a"},
 		{"a handler that was killed", join(running, of(killed, 0)), ""},
 		{"a process that does not end", join(call, of(stuck, 0)), "stuck"},

@@ -65,6 +65,7 @@ const (
 	stuck   kind = "stuck"  // killed, as it did not end when asked to
 	died    kind = "died"   // it ended in another way than by exit status 0; Text has it
 	event   kind = "event"  // Text has it
+	silent  kind = "silent" // it does not answer discovery
 	left    kind = "left"   // Count calls are in flight by a replica's statistics, without a client
 )
 

@@ -103,8 +103,10 @@ func quantile(times []time.Duration, q float64) time.Duration {
 func writeReport(w io.Writer, seed uint64, results []result) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Chaos, seed %d\n\n", seed)
-	b.WriteString("Lost are the calls that failed though their callers asked for no failure; a scenario's violations are those that its faults do not explain. ")
-	b.WriteString("The longest stall is the time in which a process of the harness did not get to run, a pause by the plan too.\n\n")
+	b.WriteString("A call is lost if it failed although its caller did not ask for that, by a short deadline for instance. ")
+	b.WriteString("It is a violation where the scenario's faults do not explain it. ")
+	b.WriteString("Times are those of unary calls that succeeded, whose handlers take up to 1.5 s. ")
+	b.WriteString("In an outage no call succeeds; in a stall a process does not get to run, or is paused.\n\n")
 	b.WriteString("| scenario | took | calls | a second | lost | ran twice | p50 | p99 | longest outage | longest stall | one-way: ran / published | violations |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range results {

@@ -37,7 +37,8 @@ const (
 // scenarios are all that there are, in their order.
 func scenarios() []scenario {
 	return []scenario{
-		{name: "rolling", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: rollingRestart},
+		{name: "rolling", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: rollingRestarts(2)},
+		{name: "rolling-cluster", nodes: 3, replicas: 2, heartbeat: defaultHeartbeat, happen: rollingRestarts(1)},
 		{name: "gap", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: restartAll,
 			excuses: excuses{nobody: true}},
 		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica,
@@ -54,18 +55,21 @@ func scenarios() []scenario {
 // warmUp is the load before and between faults.
 const warmUp = time.Second
 
-// rollingRestart replaces each replica twice. The new one is there before the old one has to go.
-func rollingRestart(ctx context.Context, t *site) error {
-	for range 2 * len(t.replicas) {
-		if err := sleep(ctx, warmUp/2); err != nil {
-			return err
+// rollingRestarts replaces each replica so many times. The new one is there before the old one
+// has to go.
+func rollingRestarts(rounds int) func(context.Context, *site) error {
+	return func(ctx context.Context, t *site) error {
+		for range rounds * len(t.replicas) {
+			if err := sleep(ctx, warmUp/2); err != nil {
+				return err
+			}
+			if _, err := t.startReplica(ctx); err != nil {
+				return err
+			}
+			t.remove(0).terminate(replicaExitLimit)
 		}
-		if _, err := t.startReplica(ctx); err != nil {
-			return err
-		}
-		t.remove(0).terminate(replicaExitLimit)
+		return sleep(ctx, warmUp)
 	}
-	return sleep(ctx, warmUp)
 }
 
 // restartAll ends all replicas at the same time, and starts others afterwards. Callers wait.

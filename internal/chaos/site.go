@@ -34,7 +34,7 @@ const (
 	// the three heartbeats after which a silent client is dead.
 	settleLimit = 5 * time.Second
 	// discoveryInterval is how long answers of replicas are waited for.
-	discoveryInterval = 300 * time.Millisecond
+	discoveryInterval = 150 * time.Millisecond
 )
 
 // site is the processes of a scenario. Its methods are for one goroutine.
@@ -223,12 +223,11 @@ func (t *site) recordLeft(ctx context.Context) error {
 		}
 		if len(found) == len(t.replicas) && total == 0 || sleep(ctx, tick) != nil {
 			for _, p := range t.replicas {
-				n, found := calls[p.name]
-				r := record{Kind: left, Process: p.name, Count: n}
-				if !found {
-					r.Count, r.Text = 1, "it does not answer $SRV.STATS"
+				if n, found := calls[p.name]; found {
+					t.j.write(record{Kind: left, Process: p.name, Count: n})
+				} else {
+					p.record(silent, "it does not answer $SRV.STATS")
 				}
-				t.j.write(r)
 			}
 			return nil
 		}
