@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -53,8 +54,12 @@ func main() {
 
 func parse(args []string) (f flags, err error) {
 	set := flag.NewFlagSet("chaos", flag.ContinueOnError)
-	match := set.String("scenarios", "", "`regexp` of the scenarios to run (default all)")
-	set.Uint64Var(&f.seed, "seed", rand.Uint64N(1_000_000), "`number` that decides what callers do and which processes are hit")
+	var names []string
+	for _, s := range scenarios() {
+		names = append(names, s.name)
+	}
+	match := set.String("scenarios", "", "`regexp` of the scenarios to run, out of "+strings.Join(names, ", ")+" (default all)")
+	set.Uint64Var(&f.seed, "seed", 0, "`number` that decides what callers do and which processes are hit (default a random one)")
 	set.StringVar(&f.report, "report", "", "`file` for the report, in Markdown")
 	set.StringVar(&f.keep, "keep", "", "new `directory` for records and logs (default a temporary one, which is kept after a violation)")
 	if err := set.Parse(args); err != nil {
@@ -62,6 +67,9 @@ func parse(args []string) (f flags, err error) {
 	}
 	if set.NArg() > 0 {
 		return f, fmt.Errorf("unexpected argument %q", set.Arg(0))
+	}
+	if f.seed == 0 {
+		f.seed = 1 + rand.Uint64N(999_999)
 	}
 	f.match, err = regexp.Compile(*match)
 	return f, err
