@@ -141,8 +141,21 @@ func writeViolations(w io.Writer, r result) {
 		}
 		fmt.Fprintf(w, "%s: VIOLATION: %s\n", r.scenario, v.What)
 		for _, rec := range v.Records {
-			line, _ := json.Marshal(rec) // of strings and numbers: cannot fail
-			fmt.Fprintf(w, "\t%s\n", line)
+			writeRecord(w, rec)
 		}
+	}
+}
+
+// writeRecord writes a record as it stands in the file, but for a text of several lines, such as
+// stacks, which follows it.
+func writeRecord(w io.Writer, r record) {
+	text := ""
+	if strings.Contains(r.Text, "\n") {
+		text, r.Text = r.Text, ""
+	}
+	line, _ := json.Marshal(r) // of strings and numbers: cannot fail
+	fmt.Fprintf(w, "\t%s\n", line)
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(w, "\t\t%s", line)
 	}
 }

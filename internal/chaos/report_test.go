@@ -67,8 +67,17 @@ func TestWriteReport(t *testing.T) {
 		}
 	}
 	writeViolations(&broken, r)
+	if want := "\t{\"at\":7,\"process\":\"a\",\"kind\":\"exits\",\"count\":1}\n\t\tmain.f\n\t\t\tf.go:1\n"; writtenRecord(record{At: 7, Process: "a", Kind: exits, Count: 1, Text: "main.f\n\tf.go:1\n"}) != want {
+		t.Errorf("a record with stacks: %q", want)
+	}
 	want := strings.Repeat("kill: VIOLATION: it is broken\n\t{\"at\":7,\"process\":\"\",\"kind\":\"run\",\"call\":\"c\"}\n", maxPrinted) + "kill: 2 more\n"
 	if broken.String() != want {
 		t.Errorf("%s", broken.String())
 	}
+}
+
+func writtenRecord(r record) string {
+	var b strings.Builder
+	writeRecord(&b, r)
+	return b.String()
 }

@@ -61,8 +61,7 @@ func (a assignment) run(j *journal) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	go watchStalls(context.Background(), j) // until the process ends
-	runtime.Gosched()
-	before := runtime.NumGoroutine()
+	before := runtime.NumGoroutine() - 1    // the one of ctx ends with the signal
 	nc, err := connect(a)
 	if err != nil {
 		return err
@@ -73,6 +72,7 @@ func (a assignment) run(j *journal) error {
 		err = a.runReplica(ctx, nc, j)
 	}
 	nc.Close()
+	stop() // where there was no signal
 	count, stacks := leftGoroutines(before)
 	j.write(record{Kind: exits, Count: count, Text: stacks})
 	return err
