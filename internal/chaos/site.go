@@ -203,7 +203,7 @@ func terminateAll(processes []*process, limit time.Duration) {
 	wg.Wait()
 }
 
-// recordLeft records how many calls the replicas have by their statistics, though no caller is left.
+// recordLeft records how many calls the replicas have by their statistics when no caller is left.
 func (t *site) recordLeft(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit+3*t.scenario.heartbeat)
 	defer cancel()
