@@ -3,6 +3,7 @@ tool = go run $(shell awk '$$1 == "$(1)" { print $$2 }' .ci/tools)
 
 FUZZTIME ?= 10s
 BENCH ?= .
+CHAOS ?=
 
 .DEFAULT_GOAL := help
 
@@ -29,9 +30,10 @@ generate: ## Write gen/ from proto/
 
 .PHONY: lint
 lint: ## Check formatting, Go code and .proto files
-	@unformatted=$$(gofmt -l cmd examples proto rpc gen); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l cmd examples internal proto rpc gen); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go vet ./...
 	$(call tool,staticcheck) ./...
+	cd internal/chaos && $(call tool,staticcheck) ./...
 	$(call tool,buf) lint
 	$(call tool,buf) breaking --against .ci/baseline.binpb
 
@@ -56,6 +58,14 @@ compare: ## Measure natscall beside raw NATS and other frameworks, in processes 
 .PHONY: compare-test
 compare-test: ## Test the comparison, which is a module of its own
 	cd rpc/internal/compare && go mod tidy -diff && go vet ./... && go test ./...
+
+.PHONY: chaos-short
+chaos-short: ## Check the promises under restarts, kills, pauses and node deaths (CHAOS='-seed 7 -scenarios kill')
+	cd internal/chaos && go run . $(CHAOS)
+
+.PHONY: chaos-test
+chaos-test: ## Test the checker of chaos-short, which is a module of its own
+	cd internal/chaos && go mod tidy -diff && go vet ./... && go test ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz each parser for FUZZTIME (10s)

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// second is the unit of the times in these tests.
+const second = instant(time.Second / time.Microsecond)
+
+// The records of a call that is as it should be.
+func beganAt(at instant, method string) record {
+	return record{At: at, Process: "client-0", Kind: began, Call: "c", Method: method, Deadline: at + 15*second}
+}
+
+func ranAs(name string, r record) []record {
+	r.Process, r.Call, r.Run, r.Kind, r.At = "replica-0", "c", name, ran, 2*second
+	if r.Code == "" {
+		r.Code = okCode
+	}
+	return []record{{At: 2 * second, Process: "replica-0", Kind: run, Call: "c", Run: name}, r}
+}
+
+func endedAt(at instant, r record) record {
+	r.At, r.Process, r.Kind, r.Call = at, "client-0", ended, "c"
+	if r.Code == "" {
+		r.Code = okCode
+	}
+	return r
+}
+
+func join(parts ...any) (all []record) {
+	for _, p := range parts {
+		switch p := p.(type) {
+		case record:
+			all = append(all, p)
+		case []record:
+			all = append(all, p...)
+		}
+	}
+	return all
+}
+
+const (
+	mayHaveRun = "may have run"
+	notRun     = "not run"
+	didRun     = "did run"
+)
+
+// TestCheck has the records of calls and processes that are as they should be, with no
+// violation, and of each way in which they can be wrong.
+func TestCheck(t *testing.T) {
+	begin := beganAt(second, methodAdd)
+	impatient := begin
+	impatient.Deadline = 2 * second
+	stop := excuses{unavailable: true}
+	failed := func(code, claim string) record { return endedAt(3*second, record{Code: code, Claim: claim}) }
+	success := endedAt(3*second, record{Run: "a"})
+	tests := []struct {
+		name    string
+		records []record
+		excuses excuses
+		want    string // part of the only violation, "" for none
+	}{
+		{"a success", join(begin, ranAs("a", record{}), success), excuses{}, ""},
+		{"a handler's error", join(begin, ranAs("a", record{Code: abortedCode}), endedAt(3*second, record{Code: abortedCode, Claim: didRun, Run: "a"})), excuses{}, ""},
+		{"no end", join(begin, ranAs("a", record{})), excuses{}, "has not ended"},
+		{"two ends", join(begin, ranAs("a", record{}), success, success), excuses{}, "ended 2 times"},
+		{"no beginning", join(ranAs("a", record{})), excuses{}, "nobody has made it"},
+
+		{"a deadline that passes", join(impatient, endedAt(2*second, record{Code: deadlineCode, Claim: mayHaveRun})), excuses{}, ""},
+		{"late", join(impatient, endedAt(3*second, record{Code: deadlineCode, Claim: mayHaveRun})), excuses{}, "1s late"},
+		{"late while its process did not run", join(impatient, endedAt(3*second, record{Code: deadlineCode, Claim: mayHaveRun}),
+			record{At: 3 * second, Process: "client-0", Kind: stalled, Since: second}), excuses{}, ""},
+		{"late while another process did not run", join(impatient, endedAt(3*second, record{Code: deadlineCode, Claim: mayHaveRun}),
+			record{At: 3 * second, Process: "replica-0", Kind: stalled, Since: second}), excuses{}, "1s late"},
+		{"late, and its process did not run before", join(impatient, endedAt(3*second, record{Code: deadlineCode, Claim: mayHaveRun}),
+			record{At: 2 * second, Process: "client-0", Kind: stalled, Since: second}), excuses{}, "1s late"},
+		{"late after a cancel", join(begin, endedAt(3*second, record{Code: canceledCode, Claim: mayHaveRun, GaveUp: 2 * second})), excuses{}, "1s late"},
+
+		{"wrong content of an answer", join(begin, ranAs("a", record{}), endedAt(3*second, record{Run: "a", Wrong: "x"})), excuses{}, "content is not its own"},
+		{"wrong content of a request", join(begin, ranAs("a", record{Wrong: "x"}), success), excuses{}, "content is not its own"},
+		{"another call's answer", join(begin, ranAs("a", record{}), endedAt(3*second, record{Run: "b"})), excuses{}, "execution b, which is not one of its own"},
+		{"an answer of a handler that goes on", join(begin, ranAs("a", record{})[:1], success), excuses{}, "which has not returned"},
+		{"an error that its handler has not returned", join(begin, ranAs("a", record{}), endedAt(3*second, record{Code: abortedCode, Claim: didRun, Run: "a"})), excuses{}, "ended with aborted, but it ended with ok"},
+		{"another call's error", join(begin, ranAs("a", record{Code: abortedCode}), endedAt(3*second, record{Code: abortedCode, Claim: didRun, Run: "b"})), excuses{}, "not one of its own"},
+
+		{"twice", join(begin, ranAs("a", record{}), ranAs("b", record{}), success), excuses{}, "ran 2 times"},
+		{"twice, of an idempotent method", join(beganAt(second, methodPut), ranAs("a", record{}), ranAs("b", record{}), success), excuses{}, ""},
+		{"twice, of one without side effects", join(beganAt(second, methodGet), ranAs("a", record{}), ranAs("b", record{}), success), excuses{}, ""},
+		{"not run, and did not", join(begin, failed(unavailableCode, notRun)), excuses{notRun: true}, ""},
+		{"not run, and ran", join(begin, ranAs("a", record{}), failed(unavailableCode, notRun)), excuses{notRun: true}, `says "not run", but it ran`},
+		{"did run, and did not", join(begin, failed(abortedCode, didRun)), excuses{}, `says "did run", but it did not`},
+		{"a success that did not run", join(begin, endedAt(3*second, record{})), excuses{}, "succeeded, but did not run"},
+		{"a one-way message that was lost", join(beganAt(second, methodNote), endedAt(3*second, record{})), excuses{}, ""},
+		{"may have run", join(begin, failed(unavailableCode, mayHaveRun)), stop, ""},
+		{"may have run, and ran", join(begin, ranAs("a", record{}), failed(unavailableCode, mayHaveRun)), stop, ""},
+
+		{"lost without a fault", join(begin, failed(unavailableCode, mayHaveRun)), excuses{}, "it was lost"},
+		{"lost, of an idempotent method", join(beganAt(second, methodPut), failed(unavailableCode, mayHaveRun)), stop, "it was lost"},
+		{"lost, of an idempotent method, with an excuse", join(beganAt(second, methodPut), failed(unavailableCode, mayHaveRun)), excuses{idempotent: true}, ""},
+		{"lost, not run", join(begin, failed(unavailableCode, notRun)), stop, "it was lost"},
+		{"nobody there for an impatient caller", join(impatient, endedAt(2*second, record{Code: unavailableCode, Claim: notRun})), excuses{nobody: true}, ""},
+		{"nobody there for a patient caller", join(begin, failed(unavailableCode, notRun)), excuses{nobody: true}, "it was lost"},
+		{"a patient caller's deadline", join(begin, endedAt(16*second, record{Code: deadlineCode, Claim: mayHaveRun})), stop, "it was lost"},
+		{"a patient caller's deadline, with an excuse", join(begin, endedAt(16*second, record{Code: deadlineCode, Claim: mayHaveRun})), excuses{deadline: true}, ""},
+		{"canceled by nobody", join(begin, failed(canceledCode, mayHaveRun)), stop, "it was lost"},
+		{"data loss of a call", join(begin, failed(dataLossCode, mayHaveRun)), excuses{dataLoss: true}, "it was lost"},
+		{"internal", join(begin, failed("internal", mayHaveRun)), excuses{unavailable: true, deadline: true, notRun: true, dataLoss: true}, "it was lost"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, test.excuses), test.want) })
+	}
+}
+
+func expect(t *testing.T, got []violation, want string) {
+	t.Helper()
+	switch {
+	case want == "" && len(got) > 0:
+		t.Errorf("%d violations, the first %q", len(got), got[0].What)
+	case want != "" && len(got) != 1:
+		t.Errorf("%d violations %v, want one: %s", len(got), got, want)
+	case want != "" && !strings.Contains(got[0].What, want):
+		t.Errorf("%q, want %q in it", got[0].What, want)
+	case want != "" && len(got[0].Records) == 0:
+		t.Error("the violation has no records")
+	}
+}
+
+// TestCheckStream is TestCheck for the items of streams.
+func TestCheckStream(t *testing.T) {
+	five := tally{{0, 5}}
+	tests := []struct {
+		name    string
+		method  string
+		handler record
+		client  record
+		want    string
+	}{
+		{"a watch", methodWatch, record{Sent: 5}, record{Got: five}, ""},
+		{"a watch without items", methodWatch, record{}, record{}, ""},
+		{"a watch that fails", methodWatch, record{Sent: 5, Code: abortedCode}, record{Got: five, Code: abortedCode, Claim: didRun}, ""},
+		{"a watch that was canceled", methodWatch, record{Sent: 9, Code: canceledCode}, record{Got: five, Code: canceledCode, Claim: mayHaveRun, GaveUp: 3 * second}, ""},
+		{"a gap", methodWatch, record{Sent: 5}, record{Got: tally{{0, 2}, {3, 6}}}, "the client got the items [{0 2} {3 6}]"},
+		{"a double", methodWatch, record{Sent: 5}, record{Got: tally{{0, 2}, {1, 4}}}, "the client got the items"},
+		{"a missing start", methodWatch, record{Sent: 5}, record{Got: tally{{1, 6}}}, "the client got the items"},
+		{"a clean end after fewer", methodWatch, record{Sent: 6}, record{Got: five}, "ended with ok after 5 items, but the handler sent 6"},
+		{"a failure after fewer", methodWatch, record{Sent: 6, Code: abortedCode}, record{Got: five, Code: abortedCode, Claim: didRun}, "ended with aborted after 5 items"},
+		{"more than was sent", methodWatch, record{Sent: 3, Code: canceledCode}, record{Got: five, Code: canceledCode, Claim: mayHaveRun, GaveUp: 3 * second}, "got 5 items of 3"},
+		{"a clean end of a handler that failed", methodWatch, record{Sent: 5, Code: abortedCode}, record{Got: five}, "ended with ok, but it ended with aborted"},
+
+		{"an import", methodImport, record{Got: five, Closed: true}, record{Sent: 5, Closed: true, Count: 5, Run: "a"}, ""},
+		{"an import that the handler ends", methodImport, record{Got: five, Code: abortedCode}, record{Sent: 9, Code: abortedCode, Claim: didRun, Run: "a"}, ""},
+		{"a committed import that was canceled", methodImport, record{Got: five, Closed: true}, record{Sent: 5, Code: canceledCode, Claim: mayHaveRun, GaveUp: 3 * second}, "has not closed its half"},
+		{"a canceled import", methodImport, record{Got: five, Code: canceledCode}, record{Sent: 6, Code: canceledCode, Claim: mayHaveRun, GaveUp: 3 * second}, ""},
+		{"an import with a gap", methodImport, record{Got: tally{{0, 2}, {3, 6}}, Closed: true}, record{Sent: 5, Closed: true, Count: 5, Run: "a"}, "the handler got the items"},
+		{"an import that commits fewer", methodImport, record{Got: five, Closed: true}, record{Sent: 6, Closed: true, Count: 6, Run: "a"}, "a clean end after 5 items, but the client sent 6"},
+		{"an import that answers about fewer", methodImport, record{Got: five, Closed: true}, record{Sent: 5, Closed: true, Count: 4, Run: "a"}, "about 4 items"},
+		{"an import that succeeds without its end", methodImport, record{Got: five}, record{Sent: 5, Closed: true, Count: 5, Run: "a"}, "has not seen the end"},
+
+		{"a talk", methodTalk, record{Got: five, Sent: 5, Closed: true}, record{Sent: 5, Got: five, Closed: true}, ""},
+		{"a talk that was not closed", methodTalk, record{Got: five, Sent: 5}, record{Sent: 5, Got: five}, "has not seen the end"},
+		{"a talk with an answer less", methodTalk, record{Got: five, Sent: 5, Closed: true}, record{Sent: 5, Got: tally{{0, 4}}, Closed: true}, "after 4 items, but the handler sent 5"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			all := join(beganAt(second, test.method), ranAs("a", test.handler), endedAt(3*second, test.client))
+			expect(t, check(all, excuses{}), test.want)
+		})
+	}
+	t.Run("a clean end of a handler that goes on", func(t *testing.T) {
+		all := join(beganAt(second, methodWatch), ranAs("a", record{})[:1], endedAt(3*second, record{}))
+		expect(t, check(all, excuses{}), "but it has not")
+	})
+}
+
+// TestCheckProcess is TestCheck for what is left at the end of a process.
+func TestCheckProcess(t *testing.T) {
+	of := func(k kind, count int) record {
+		return record{At: 9 * second, Process: "replica-0", Kind: k, Count: count, Text: string(k)}
+	}
+	call := join(beganAt(second, methodAdd), ranAs("a", record{}), endedAt(3*second, record{Run: "a"}))
+	running := join(beganAt(second, methodAdd), ranAs("a", record{})[:1], endedAt(3*second, record{Code: unavailableCode, Claim: mayHaveRun}))
+	tests := []struct {
+		name    string
+		records []record
+		want    string
+	}{
+		{"a clean end", join(call, of(started, 0), of(left, 0), of(exits, 0)), ""},
+		{"goroutines", join(call, of(started, 0), of(exits, 3)), "3 goroutines are left"},
+		{"calls", join(call, of(left, 2)), "2 calls are in flight"},
+		{"a replica that nobody finds", join(call, of(silent, 0)), "silent"},
+		{"a handler", join(running, of(exits, 0)), "1 handlers had not returned when it ended, such as a"},
+		{"a handler that was killed", join(running, of(killed, 0)), ""},
+		{"a process that does not end", join(call, of(stuck, 0)), "stuck"},
+		{"a process that fails", join(call, of(died, 0)), "died"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
+	}
+}
+
+// TestCheckHealing: calls succeed after the last fault.
+func TestCheckHealing(t *testing.T) {
+	does := func(at instant, process string, k kind) record { return record{At: at, Process: process, Kind: k} }
+	end := does(9*second, "client-0", event)
+	run := ranAs("a", record{})
+	success := endedAt(3*second, record{Run: "a"})
+	failure := endedAt(3*second, record{Code: unavailableCode, Claim: mayHaveRun})
+	begin := beganAt(2*second, methodAdd)
+	tests := []struct {
+		name    string
+		records []record
+		want    string
+	}{
+		{"a success after a fault", join(does(second, "node-0", killed), begin, run, success, end), ""},
+		{"a failure after a fault", join(does(second, "node-0", killed), begin, failure, end), "no call has succeeded"},
+		{"a success that began before a fault", join(begin, does(second*5/2, "node-0", killed), run, success, end), "no call has succeeded"},
+		{"a success before a signal", join(begin, run, success, does(4*second, "replica-0", event), end), "no call has succeeded"},
+		{"a success before the replicas end", join(begin, run, success, end, does(10*second, "replica-0", event)), ""},
+		{"a success before another client ends", join(begin, run, success, does(8*second, "client-1", event), end,
+			record{At: second, Process: "client-1", Kind: began, Call: "d", Method: methodNote, Deadline: 16 * second},
+			record{At: second, Process: "client-1", Kind: ended, Call: "d", Code: okCode}), ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
+	}
+}

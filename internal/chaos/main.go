@@ -1,0 +1,177 @@
+// Chaos checks natscall's promises under faults: it starts nats-servers, replicas and clients as
+// processes of their own, and kills, stops and restarts some of them while the clients call.
+//
+// Data flows one way. A scenario (scenario.go) is what happens to the processes of a site
+// (site.go, node.go, process.go). Clients (client.go, unary.go, streams.go) and replicas
+// (replica.go) write records (record.go) of what they call and run. The checker (check.go,
+// checkstream.go, checkheal.go) is a function over these, and says which promises were broken. It
+// knows promises only: figures go into a report (report.go), and no figure fails a run.
+package main
+
+//go:generate go run github.com/natscall/natscall/cmd/natscall proto -o proto
+//go:generate sh -c "go run $(grep '^buf ' ../../.ci/tools | cut -d' ' -f2) generate"
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// limit bounds a scenario, which takes twelve seconds. Processes that do not end by themselves
+// have their own limits on top.
+const limit = time.Minute
+
+// flags are the command line.
+type flags struct {
+	seed   uint64
+	match  *regexp.Regexp
+	report string
+	keep   string
+}
+
+func main() {
+	ran, err := runRole()
+	if !ran {
+		err = runMain(os.Args[1:])
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (f flags, err error) {
+	set := flag.NewFlagSet("chaos", flag.ContinueOnError)
+	var names []string
+	for _, s := range scenarios() {
+		names = append(names, s.name)
+	}
+	match := set.String("scenarios", "", "`regexp` of the scenarios to run, out of "+strings.Join(names, ", ")+" (default all)")
+	set.Uint64Var(&f.seed, "seed", 0, "`number` that decides what callers do and which processes are hit (default a random one)")
+	set.StringVar(&f.report, "report", "", "`file` for the report, in Markdown")
+	set.StringVar(&f.keep, "keep", "", "new `directory` for records and logs (default a temporary one, which is kept after a violation)")
+	if err := set.Parse(args); err != nil {
+		return f, err
+	}
+	if set.NArg() > 0 {
+		return f, fmt.Errorf("unexpected argument %q", set.Arg(0))
+	}
+	if f.seed == 0 {
+		f.seed = 1 + rand.Uint64N(999_999)
+	}
+	f.match, err = regexp.Compile(*match)
+	return f, err
+}
+
+func runMain(args []string) error {
+	f, err := parse(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends this process at once, and so the others
+	dir, err := f.makeDir()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("seed %d, records in %s\n", f.seed, dir)
+	results, err := f.run(ctx, dir)
+	if err := errors.Join(err, f.write(results)); err != nil {
+		return err
+	}
+	broken := 0
+	for _, r := range results {
+		broken += len(r.violations)
+	}
+	switch {
+	case len(results) == 0:
+		return errors.New("no scenario has this name")
+	case broken > 0:
+		return fmt.Errorf("%d violations; the records are in %s; try again with -seed %d", broken, dir, f.seed)
+	case f.keep == "":
+		return os.RemoveAll(dir)
+	}
+	return nil
+}
+
+func (f flags) makeDir() (string, error) {
+	if f.keep == "" {
+		return os.MkdirTemp("", "chaos-")
+	}
+	return f.keep, os.Mkdir(f.keep, 0o700)
+}
+
+// run runs the scenarios that were asked for.
+func (f flags) run(ctx context.Context, dir string) (results []result, err error) {
+	program, err := buildNATS(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range scenarios() {
+		if !f.match.MatchString(s.name) {
+			continue
+		}
+		r, err := f.runScenario(ctx, s, filepath.Join(dir, s.name), program)
+		if err != nil {
+			return results, fmt.Errorf("%s: %w", s.name, err)
+		}
+		fmt.Printf("%s: %d calls, %d violations, %v\n", s.name, r.figures.calls, len(r.violations), r.took.Round(time.Millisecond))
+		writeViolations(os.Stdout, r)
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+func (f flags) runScenario(ctx context.Context, s scenario, dir, program string) (r result, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it takes longer than %v", limit))
+	defer cancel()
+	begin := time.Now()
+	t, err := openSite(ctx, s, dir, program, f.seed)
+	if t != nil {
+		defer t.close()
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := s.happen(ctx, t); err != nil {
+		return r, errors.Join(err, context.Cause(ctx))
+	}
+	if err := t.settle(ctx); err != nil {
+		return r, errors.Join(err, context.Cause(ctx))
+	}
+	t.close()
+	all, err := t.records()
+	if err != nil {
+		return r, err
+	}
+	return result{scenario: s.name, took: time.Since(begin), violations: check(all, s.excuses), figures: measure(all)}, nil
+}
+
+// write writes the report to the standard output, and to the file if there is one.
+func (f flags) write(results []result) error {
+	if len(results) == 0 {
+		return nil
+	}
+	fmt.Println()
+	if err := writeReport(os.Stdout, f.seed, results); err != nil || f.report == "" {
+		return err
+	}
+	file, err := os.Create(f.report)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeReport(file, f.seed, results), file.Close())
+}
