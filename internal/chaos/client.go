@@ -36,7 +36,6 @@ func (a assignment) runClient(ctx context.Context, nc *nats.Conn, j *journal) er
 		c := &caller{
 			j: j, api: chaosv1nats.NewChaosServiceClient(client),
 			name: fmt.Sprintf("%s.%d", a.Name, i), random: rand.New(rand.NewPCG(a.Seed, uint64(i))),
-			largeReplies: a.LargeReplies,
 		}
 		callers.Go(func() { c.run(ctx, i < a.Callers) })
 	}
@@ -59,8 +58,6 @@ type caller struct {
 	name   string
 	random *rand.Rand
 	calls  int
-
-	largeReplies bool // ask for some
 }
 
 func (c *caller) run(ctx context.Context, unary bool) {

@@ -31,8 +31,6 @@ type assignment struct {
 	Callers   int // of unary methods
 	Streamers int // of streaming methods
 	Batching  bool
-
-	LargeReplies bool // ask for some
 }
 
 const (

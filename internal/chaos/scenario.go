@@ -13,7 +13,6 @@ type scenario struct {
 	replicas  int
 	heartbeat time.Duration // of streams; a third of what it takes until a silent peer is dead
 	excuses   excuses
-	loses     bool // messages on their way, or answers whose callers have given up
 	happen    func(context.Context, *site) error
 }
 
@@ -43,11 +42,11 @@ func scenarios() []scenario {
 			excuses: excuses{nobody: true}},
 		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica,
 			excuses: excuses{unavailable: true}},
-		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica, loses: true,
+		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica,
 			excuses: excuses{unavailable: true, idempotent: true, deadline: true}},
-		{name: "node", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: killNode, loses: true,
+		{name: "node", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: killNode,
 			excuses: excuses{unavailable: true, idempotent: true, notRun: true, dataLoss: true}},
-		{name: "lame-duck", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: lameDuck, loses: true,
+		{name: "lame-duck", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: lameDuck,
 			excuses: excuses{unavailable: true, idempotent: true, notRun: true, dataLoss: true}},
 	}
 }

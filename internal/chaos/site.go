@@ -140,7 +140,6 @@ func (t *site) startClient(i int, seed uint64) error {
 	p, err := startRole(t.j, assignment{
 		Role: roleClient, Name: fmt.Sprintf("client-%d", i), Dir: t.dir, URLs: t.urls(i), Heartbeat: t.scenario.heartbeat,
 		Seed: seed + uint64(i), Callers: callersPerClient, Streamers: streamsPerClient, Batching: i%2 == 1,
-		LargeReplies: !t.scenario.loses || largeRepliesWhereLost,
 	})
 	if err == nil {
 		t.clients, t.all = append(t.clients, p), append(t.all, p)

@@ -108,11 +108,6 @@ func (c *caller) importItems() {
 		return
 	}
 	closed := err == nil && k.open()
-	if err == nil && !closed && !closesAfterCancel {
-		k.leave(true, stream.Close)
-		k.end(record{Sent: sent}, stream.Send(newItem(k.id, sent, 0)))
-		return
-	}
 	res, err := stream.CloseAndRecv()
 	k.end(record{Sent: sent, Closed: closed, Run: res.GetRun(), Count: int(res.GetCount()), Wrong: wrongImport(k.id, res)}, err)
 }

@@ -67,9 +67,6 @@ func wrongAnswer(call string, size int, res *chaosv1.WorkResponse) string {
 
 func (c *caller) request(call string, size int) *chaosv1.WorkRequest {
 	reply := c.size()
-	if reply == large && !c.largeReplies {
-		reply = 0
-	}
 	return &chaosv1.WorkRequest{
 		Call: call, Fail: c.chance(5), SleepUs: uint32(c.duration().Microseconds()),
 		Data: content(call, requestNumber, size), ReplySize: uint32(reply),
