@@ -91,7 +91,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 // (nats.RetryOnFailedConnect), or is down, is waited for until ctx ends. Run returns nil after a clean end, and
 // an error if the server could not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
-	if services, _ := s.registered(); len(services) == 0 {
+	if services, _ := s.registered(); s.err == nil && len(services) == 0 {
 		s.options.logger.Warn("natscall: the server has no services; is a Register missing before Run?")
 	}
 	if err := s.Start(ctx); err != nil {
