@@ -113,7 +113,7 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	s.caller, s.request = ctx, a.subjects.request
 	a.call.streamed = true
 	cancel := context.CancelFunc(func() {})
-	if !a.deadline.IsZero() {
+	if !a.byCtx { // which would end with a cause of its own
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 	}
 	s.mu.Lock() // ctx may have ended, and the stream with it
