@@ -14,7 +14,8 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-// stuck is a service whose handlers say that they run, and then wait for finish, whatever their contexts say.
+// stuck is a service whose handlers say that they run, and then wait for finish, whatever their
+// contexts say.
 func stuck(running chan<- string, finish <-chan struct{}) *funcs {
 	wait := func(name string) { running <- name; <-finish }
 	return &funcs{

@@ -102,7 +102,8 @@ func TestCausesOnTheServer(t *testing.T) {
 	}
 }
 
-// TestDetailsOfNewError: a detail is packed once, nothing is left out, and what cannot be sent is said.
+// TestDetailsOfNewError: a detail is packed once, nothing is left out, and what cannot be sent is
+// said.
 func TestDetailsOfNewError(t *testing.T) {
 	hi, second := wrapperspb.String("hi"), durationpb.New(time.Second)
 	pack := func(m proto.Message) *anypb.Any {
@@ -153,7 +154,8 @@ func TestDetailsOfNewError(t *testing.T) {
 	}
 }
 
-// TestDetailsInPlainJSON: a detail that JSON cannot say, or that does not decode, costs only itself.
+// TestDetailsInPlainJSON: a detail that JSON cannot say, or that does not decode, costs only
+// itself.
 func TestDetailsInPlainJSON(t *testing.T) {
 	first, last := wrapperspb.String("first"), durationpb.New(time.Second)
 	t.Run("server", func(t *testing.T) {
@@ -190,7 +192,8 @@ func wantDetails(t *testing.T, err error, want ...proto.Message) {
 	}
 }
 
-// TestNilErrors: methods of an *Error that is nil, or zero, do not panic, and nobody takes it for success.
+// TestNilErrors: methods of an *Error that is nil, or zero, do not panic, and nobody takes it for
+// success.
 func TestNilErrors(t *testing.T) {
 	for name, e := range map[string]*rpc.Error{"nil": nil, "zero": {}} {
 		if e.Code() != rpc.CodeUnknown || rpc.CodeOf(e) != rpc.CodeUnknown || !strings.HasPrefix(e.Error(), "unknown") {
@@ -208,7 +211,8 @@ func TestNilErrors(t *testing.T) {
 	}
 }
 
-// TestNilErrorsReturned: the nil *Error in an error that Go programs return by mistake is an error, whoever returns it.
+// TestNilErrorsReturned: the nil *Error in an error that Go programs return by mistake is an error,
+// whoever returns it.
 func TestNilErrorsReturned(t *testing.T) {
 	nc := rpctest.Connect(t)
 	var wrong error

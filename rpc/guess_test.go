@@ -198,7 +198,8 @@ func namesType(t *testing.T) protoreflect.MessageDescriptor {
 	return compiled[0].Messages().ByName("T")
 }
 
-// TestUnknownNames: what is refused is named with its place and with what there is; known names are not.
+// TestUnknownNames: what is refused is named with its place and with what there is; known names are
+// not.
 func TestUnknownNames(t *testing.T) {
 	names := namesType(t)
 	fields := "test.v1.T has someText, state, states, byName, list, object, many, nothing, several, grouped"

@@ -156,7 +156,8 @@ func inStream(t *testing.T, nc *nats.Conn, method, body string) error {
 	}
 }
 
-// TestStrictServer: plain requests are read strictly and all else is not, unless the option says so.
+// TestStrictServer: plain requests are read strictly and all else is not, unless the option says
+// so.
 func TestStrictServer(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()

@@ -58,8 +58,8 @@ func (s *seen) see(m proto.Message) error {
 	return nil
 }
 
-// TestSendNil: nil is refused by Send on both sides of every stream, reaches no hook and no peer, and
-// the stream goes on.
+// TestSendNil: nil is refused by Send on both sides of every stream, reaches no hook and no peer,
+// and the stream goes on.
 func TestSendNil(t *testing.T) {
 	refused := make(chan error, 1)
 	sendAround := func(send func(*text) error) error {
@@ -163,7 +163,8 @@ func TestSendNil(t *testing.T) {
 	}
 }
 
-// TestNilClients: a client that is nil, or has no connection, fails calls of every shape, as generated code makes them too.
+// TestNilClients: a client that is nil, or has no connection, fails calls of every shape, as
+// generated code makes them too.
 func TestNilClients(t *testing.T) {
 	ctx := testContext(t)
 	for name, c := range map[string]*rpc.Client{"the *rpc.Client is nil": nil, "the NATS connection is nil": rpc.NewClient(nil)} {
