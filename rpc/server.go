@@ -192,7 +192,7 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 		}
 		s.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 	}
-	if !s.nc.IsClosed() {
+	if _, state := s.registered(); state == serverStopped || !s.nc.IsClosed() {
 		return
 	}
 	s.options.logger.Error("natscall: the server ends, as its NATS connection is closed", "error", closedError(s.nc))
@@ -397,6 +397,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		err = flushErr
 	}
 	hooks.remove(s.nc, &s.errors)
+	s.setState(serverStopped) // the connection may be closed from here on
 	s.nc.RemoveStatusListener(s.closed)
 	return err
 }
