@@ -223,7 +223,7 @@ func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header)
 // appendStatus encodes an error as the body of the answer: in the codec of a
 // plain request, in Protobuf in an envelope.
 func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
-	codec := coding{codec: c.codec}
+	codec := c.coding()
 	if !c.plain {
 		b, codec = wire.AppendResponse(b, c.id, 0, wire.FlagError|c.execution(e).Flags()), coding{}
 	}

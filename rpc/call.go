@@ -134,19 +134,23 @@ func (c *Call) streamsIn() bool {
 }
 
 // OnSend makes f see each message of a stream before it is sent on this
-// side; its error is that of Send. A single request or response is none of them: see Request and Response. Call it before next. Several are called in their order.
+// side; its error is that of Send. A single request or response is none of them: see Request and Response.
+// Call it before next. Several are called in their order; nil is ignored.
 func (c *Call) OnSend(f func(proto.Message) error) { c.hooked().onSend = both(c.hooked().onSend, f) }
 
 // OnReceive makes f see each message of a stream after it was received on this
 // side, and the response of a client's stream, which Response does not have; its error is that of Recv.
-// Call it before next. On a bidirectional stream f may run while that of OnSend does.
+// Call it before next. On a bidirectional stream f may run while that of OnSend does. A nil f is ignored.
 func (c *Call) OnReceive(f func(proto.Message) error) {
 	c.hooked().onReceive = both(c.hooked().onReceive, f)
 }
 
 func both(f, g func(proto.Message) error) func(proto.Message) error {
-	if f == nil {
+	switch {
+	case f == nil:
 		return g
+	case g == nil:
+		return f
 	}
 	return func(m proto.Message) error {
 		if err := f(m); err != nil {
@@ -160,8 +164,12 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 // whatever goroutine ends it: f must not block, and not close the client or server. A panic in f
 // is logged and goes no further. It is there because
 // a client's stream goes on after next has returned, which opens it, until the end has been received,
-// or the stream is closed, or ctx ends. For other calls next returns at the same time. Call it before next.
-func (c *Call) OnEnd(f func(error)) { c.hooked().onEnd = append(c.hooked().onEnd, f) }
+// or the stream is closed, or ctx ends. For other calls next returns at the same time. Call it before next. A nil f is ignored.
+func (c *Call) OnEnd(f func(error)) {
+	if f != nil {
+		c.hooked().onEnd = append(c.hooked().onEnd, f)
+	}
+}
 
 // ended runs what OnEnd has collected, each once. err is nil after a clean end.
 func (c *Call) ended(err error) {

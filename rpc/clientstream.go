@@ -25,7 +25,7 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	call := &Call{method: m, header: o.header, request: req, options: o}
 	switch {
 	case o.responseHeader != nil || o.responseTrailer != nil:
-		return nil, failf(CodeInvalidArgument, NotRun, "%s streams; its header and trailer come by the methods Header and Trailer of the stream", m.FullName())
+		return nil, failf(CodeInvalidArgument, NotRun, "%s streams: in place of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, NotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && req == m.nilRequest:
@@ -113,7 +113,7 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	s.caller, s.request = ctx, a.subjects.request
 	a.call.streamed = true
 	cancel := context.CancelFunc(func() {})
-	if !a.deadline.IsZero() {
+	if !a.byCtx { // which would end with a cause of its own
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 	}
 	s.mu.Lock() // ctx may have ended, and the stream with it

@@ -159,7 +159,7 @@ func unpackWith(pool *sync.Pool, data []byte, limit int) ([]byte, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
-	out.Grow(min(limit, 4*len(data))) // as much as a usual message becomes
+	out.Grow(4 * min(limit/4, len(data))) // as much as a usual message becomes
 	n, err := out.ReadFrom(io.LimitReader(r, int64(limit)+1))
 	if err == nil && n > int64(limit) {
 		err = errUnpackedTooLarge

@@ -41,6 +41,10 @@
 //	case rpc.CodeUnavailable:
 //	}
 //
+// The text of an error crosses the wire, also that of one without a code, such as
+// a database's. Where callers must not see that, an interceptor of the server replaces it; the
+// example of [WithInterceptors] does.
+//
 // [Error.Execution] tells whether the handler of a failed call ran. The
 // runtime itself sends again only what certainly did not run, or what the .proto file
 // declares idempotent.

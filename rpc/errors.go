@@ -133,9 +133,9 @@ func (e *Error) Error() string {
 		return "unknown: a nil *rpc.Error"
 	}
 	if e.message == "" {
-		return e.code.String()
+		return e.Code().String()
 	}
-	return e.code.String() + ": " + e.message
+	return e.Code().String() + ": " + e.message
 }
 
 // Code returns the code, never CodeOK: an Error that is nil or zero, which this
@@ -223,6 +223,7 @@ func handlerError(err error) *Error {
 	out := *e
 	if err != error(e) {
 		out.message = strings.Replace(err.Error(), e.Error(), e.message, 1)
+		out.cause = err // which leads to e and to what else err wraps
 	}
 	out.remote, out.refused, out.execution = false, false, DidRun
 	return &out
@@ -231,7 +232,7 @@ func handlerError(err error) *Error {
 // asError returns an error of the runtime as what it is.
 func asError(err error) *Error {
 	var e *Error
-	if errors.As(err, &e) && error(e) == err && e.Code() == e.code {
+	if errors.As(err, &e) && e != nil && error(e) == err && e.code != CodeOK {
 		return e
 	}
 	return handlerError(err)

@@ -142,6 +142,45 @@ func ExampleInterceptor() {
 	// client /order.v1.OrderService/GetOrder unauthenticated
 }
 
+// brokenOrders has lost its database.
+type brokenOrders struct {
+	orderv1nats.UnimplementedOrderServiceServer
+}
+
+func (brokenOrders) GetOrder(context.Context, *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error) {
+	return nil, errors.New("sql: db-7.internal refuses the connection")
+}
+
+// The text of an error without a code is the server's own business here.
+func ExampleWithInterceptors() {
+	nc, stop := connect()
+	defer stop()
+	hide := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		err := next(ctx, call)
+		if rpc.CodeOf(err) == rpc.CodeUnknown {
+			fmt.Println("log:", err)
+			return rpc.NewError(rpc.CodeInternal, "internal error")
+		}
+		return err
+	}
+	srv := rpc.NewServer(nc, rpc.WithInterceptors(hide))
+	if err := orderv1nats.RegisterOrderServiceServer(srv, brokenOrders{}); err != nil {
+		log.Fatal(err)
+	}
+	if err := srv.Start(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = srv.Shutdown(context.Background()) }()
+
+	client := rpc.NewClient(nc)
+	defer client.Close()
+	_, err := orderv1nats.NewOrderServiceClient(client).GetOrder(context.Background(), &orderv1.GetOrderRequest{})
+	fmt.Println(err)
+	// Output:
+	// log: sql: db-7.internal refuses the connection
+	// internal: internal error
+}
+
 // Any NATS client can call a method: the body of the request is the message.
 func Example_plainRequest() {
 	nc, stop := connect()

@@ -94,7 +94,7 @@ func (o jsonOptions) append(b []byte, m proto.Message) ([]byte, error) {
 // unmarshal decodes data into m. Data without anything is an empty message.
 func (o jsonOptions) unmarshal(data []byte, m proto.Message) error {
 	if data = trimJSON(data); len(data) == 0 {
-		return nil
+		return proto.CheckInitialized(m)
 	}
 	strict := o.strict == strictAlways
 	err := protojson.UnmarshalOptions{DiscardUnknown: !strict}.Unmarshal(data, m)

@@ -79,7 +79,7 @@ func TestLameDuck(t *testing.T) {
 // TestSecondSignal: the first signal waits for handlers, the second one ends the wait.
 func TestSecondSignal(t *testing.T) {
 	srv := rpctest.NewServer(t)
-	impl, running := stuck(t)
+	impl, running := stuckHandlers(t)
 	s := newTestServer(t, srv.Connect(), impl)
 	c := dial(t, srv.Connect())
 	result := make(chan error, 1)

@@ -186,3 +186,18 @@ func TestShutdownWaitsForUnregister(t *testing.T) {
 	wg.Wait()
 	must(t, <-result)
 }
+
+// TestCloseAfterShutdown: a connection that is closed right after the shutdown is nothing to log.
+func TestCloseAfterShutdown(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	for range 200 {
+		var logged records
+		nc := srv.Connect()
+		s := newTestServer(t, nc, &funcs{}, rpc.WithLogger(logged.logger()))
+		shutdown(t, s)
+		nc.Close()
+		if text := logged.String(); text != "" {
+			t.Fatalf("the server logged %s", text)
+		}
+	}
+}

@@ -301,7 +301,7 @@ func WithHeader(key, value string) interface {
 } {
 	return forCalls(func(o *callOptions) error {
 		if err := wire.CheckMetadata(key, value); err != nil {
-			return err
+			return fmt.Errorf("WithHeader: %w", err)
 		}
 		h := Header{} // not the one of the client's defaults
 		maps.Copy(h, o.header)

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -358,4 +359,80 @@ func TestOneWayWithReply(t *testing.T) {
 		t.Error(diff)
 	}
 	plainStatus(t, ask(t, nc, "notes.new", []byte("{"), nil), rpc.CodeInvalidArgument)
+}
+
+// TestJetStreamPushConsumer: a one-way method that hears what a push consumer delivers acknowledges
+// it when the handler has returned nil, in any codec. An error is logged and acknowledges nothing, so that
+// the message comes again.
+func TestJetStreamPushConsumer(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		body   string
+		header nats.Header
+		fail   error
+		says   string // in the log, of the first delivery
+		again  bool   // the second delivery is acknowledged
+	}{
+		{"Protobuf", string(encode(t, object("id", "x"))), nil, nil, "", false},
+		{"JSON", `{"id":"x"}`, nil, nil, "", false},
+		{"JSON by header", "\n{\"id\":\"x\"}", contentType("application/json"), nil, "", false},
+		{"nothing", "", nil, nil, "", false},
+		{"an error first", `{"id":"x"}`, nil, errors.New("the database is down"), "the database is down", true},
+		{"a coded error first", `{"id":"x"}`, nil, rpc.NewError(rpc.CodeUnavailable, "later"), "unavailable: later", true},
+		{"no message of the type", `[1]`, nil, nil, "the request is not a valid google.protobuf.Struct in json", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			srv := rpctest.NewServer(t, rpctest.WithJetStream())
+			nc := srv.Connect()
+			deliveries, acks := 0, make(chan *nats.Msg, 10)
+			var logged records
+			serve(t, srv.Connect(), &funcs{note: func(ctx context.Context, _ *structpb.Struct) error {
+				rpc.CallFromContext(ctx).ResponseHeader().Set("ignored", "by JetStream")
+				if deliveries++; deliveries == 1 {
+					return test.fail
+				}
+				return nil
+			}}, rpc.WithLogger(logged.logger()), rpc.WithMaxConcurrency(1))
+			js, err := nc.JetStream()
+			must(t, err)
+			_, err = js.AddStream(&nats.StreamConfig{Name: "IN", Subjects: []string{"in"}, Storage: nats.MemoryStorage})
+			must(t, err)
+			_, err = js.AddConsumer("IN", &nats.ConsumerConfig{Durable: "C", DeliverSubject: "notes.new", AckPolicy: nats.AckExplicitPolicy,
+				AckWait: 200 * time.Millisecond, SampleFrequency: "100%"})
+			must(t, err)
+			metrics, err := nc.ChanSubscribe("$JS.EVENT.METRIC.CONSUMER.ACK.IN.C", acks)
+			must(t, err)
+			defer func() { must(t, metrics.Unsubscribe()) }()
+			answers, err := nc.SubscribeSync("$JS.ACK.>")
+			must(t, err)
+			copies, err := nc.SubscribeSync("notes.new")
+			must(t, err)
+			must(t, nc.Flush())
+			_, err = js.PublishMsg(&nats.Msg{Subject: "in", Data: []byte(test.body), Header: test.header})
+			must(t, err)
+			if test.says != "" && !test.again { // it comes again and again
+				for range 3 {
+					_, err := copies.NextMsgWithContext(testContext(t))
+					must(t, err)
+				}
+				if n, _, err := answers.Pending(); n > 0 || err != nil || !strings.Contains(logged.String(), test.says) {
+					t.Errorf("%d answers (%v), the log is %s", n, err, logged.String())
+				}
+				return
+			}
+			var ack struct{ Deliveries int }
+			must(t, json.Unmarshal((<-acks).Data, &ack))
+			if want := map[bool]int{false: 1, true: 2}[test.again]; ack.Deliveries != want {
+				t.Errorf("delivery %d is acknowledged, want %d", ack.Deliveries, want)
+			}
+			m, err := answers.NextMsgWithContext(testContext(t))
+			must(t, err)
+			if n, _, err := answers.Pending(); len(m.Data) != 0 || n > 0 || err != nil {
+				t.Errorf("the answer is %q, and %d further ones came (%v)", m.Data, n, err)
+			}
+			if !strings.Contains(logged.String(), test.says) || test.says == "" && logged.String() != "" {
+				t.Errorf("the log is %s", logged.String())
+			}
+		})
+	}
 }

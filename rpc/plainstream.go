@@ -85,7 +85,7 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if limit := options.maxMessageSize; len(buf.b) > limit {
 		return overLimit("message", len(buf.b), limit, DidRun)
 	}
-	if limit := options.plainStreams.bytes; c.isRemote() && p.sent+len(buf.b) > limit {
+	if limit := options.plainStreams.bytes; c.isRemote() && len(buf.b) > limit-p.sent {
 		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
 	}
 	return p.publish(buf.b)

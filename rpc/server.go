@@ -91,7 +91,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 // (nats.RetryOnFailedConnect), or is down, is waited for until ctx ends. Run returns nil after a clean end, and
 // an error if the server could not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
-	if services, _ := s.registered(); len(services) == 0 {
+	if services, _ := s.registered(); s.err == nil && len(services) == 0 {
 		s.options.logger.Warn("natscall: the server has no services; is a Register missing before Run?")
 	}
 	if err := s.Start(ctx); err != nil {
@@ -191,6 +191,9 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 			continue
 		}
 		s.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
+	}
+	if _, state := s.registered(); state == serverStopped {
+		return
 	}
 	s.options.logger.Error("natscall: the server ends, as its NATS connection is closed", "error", closedError(s.nc))
 	now, cancel := context.WithCancel(context.Background())
@@ -394,6 +397,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		err = flushErr
 	}
 	hooks.remove(s.nc, &s.errors)
+	s.setState(serverStopped) // the connection may be closed from here on
 	s.nc.RemoveStatusListener(s.closed)
 	return err
 }

@@ -41,7 +41,7 @@ func (c *serverCall) newStream() *stream {
 	s.coding, s.compression, s.ctx = c.coding(), c.accepts, c.ctx
 	s.onEnd = func(err *Error) {
 		switch {
-		case err == nil:
+		case err == nil, c.answered.Load(): // the call has ended already, or is ended by a shutdown
 		case err.code == CodeCanceled:
 			c.ctx.endWith(contextCanceled)
 		default:

@@ -16,8 +16,8 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-// stuck are handlers that end when the test does, whatever their context says.
-func stuck(t *testing.T) (impl *funcs, running chan struct{}) {
+// stuckHandlers end when the test does, whatever their context says.
+func stuckHandlers(t *testing.T) (impl *funcs, running chan struct{}) {
 	running = make(chan struct{}, 8)
 	finish := make(chan struct{})
 	t.Cleanup(func() { close(finish) })
@@ -46,7 +46,7 @@ func TestLeastPatienceDecides(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			srv := rpctest.NewServer(t)
-			impl, running := stuck(t)
+			impl, running := stuckHandlers(t)
 			s := newTestServer(t, srv.Connect(), impl)
 			c := dial(t, srv.Connect())
 			results := make(chan error, 2)

@@ -149,7 +149,7 @@ func TestHostileFrames(t *testing.T) {
 	data := func(number uint64, body ...byte) hostileFrame { return hostileFrame{wire.KindData, number, body} }
 	end := func(number uint64) hostileFrame { return hostileFrame{wire.KindEnd, number, nil} }
 	hello := message(t, "hello")
-	huge := append(wire.AppendMessagePrefix(nil, math.MaxUint32), 'x')
+	huge := []byte{0, 0xff, 0xff, 0xff, 0xff, 'x'}
 	tests := []struct {
 		name, method string
 		frames       []hostileFrame

@@ -49,12 +49,12 @@ func (c Command) Execute(ctx context.Context, args []string, stdout, stderr io.W
 	case errors.Is(err, flag.ErrHelp):
 		return ExitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "%s: %v\nRun \"%s -h\" for help.\n", c.Name, err, c.Name)
+		fmt.Fprintf(stderr, "%s: %s\nRun \"%s -h\" for help.\n", c.Name, redacted(err.Error()), c.Name)
 		return ExitUsage
 	}
 	s.Log = slog.New(slog.NewTextHandler(stderr, nil))
 	if err := c.serve(ctx, s); err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", c.Name, err)
+		fmt.Fprintf(stderr, "%s: %s\n", c.Name, redacted(err.Error()))
 		return ExitFailed
 	}
 	return ExitOK
@@ -87,7 +87,7 @@ func (c Command) serve(ctx context.Context, s Settings) error {
 		return err
 	}
 	defer nc.Close()
-	s.Log.Info("connected to NATS", "name", c.Name, "server", nc.ConnectedUrlRedacted())
+	s.Log.Info("connected to NATS", "name", c.Name, "server", redacted(nc.ConnectedUrl()))
 	defer s.Log.Info("stopped", "name", c.Name)
 	err = c.Run(ctx, nc, s)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {

@@ -63,7 +63,7 @@ func (s *Settings) check() error {
 			return fmt.Errorf("%s: %w", f.flag, err)
 		}
 	}
-	return nil
+	return checkURLs(s.Server)
 }
 
 // Connect connects to NATS, and stays connected: the connection is made again
@@ -77,7 +77,7 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 				s.Log.Warn("disconnected from NATS", "err", err)
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { s.Log.Info("connected to NATS again", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { s.Log.Info("connected to NATS again", "server", redacted(nc.ConnectedUrl())) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { s.Log.Error("NATS", "err", err) }),
 	}
 	if s.Creds != "" {
@@ -89,9 +89,12 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 	if s.TLSCert != "" {
 		opts = append(opts, nats.ClientCert(s.TLSCert, s.TLSKey))
 	}
+	if err := checkURLs(s.Server); err != nil {
+		return nil, err
+	}
 	nc, err := nats.Connect(s.Server, opts...)
 	if err != nil {
-		return nil, fmt.Errorf("cannot connect to %s: %w", s.Server, err)
+		return nil, fmt.Errorf("cannot connect to %s: %w", redacted(s.Server), err)
 	}
 	return nc, nil
 }
