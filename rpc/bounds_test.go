@@ -125,7 +125,7 @@ func TestPlainStreamsToOtherAccounts(t *testing.T) {
 		code  rpc.Code
 	}{
 		"bytes":    {1 << 20, time.Hour, rpc.CodeResourceExhausted},
-		"time":     {1 << 40, 50 * time.Millisecond, rpc.CodeDeadlineExceeded},
+		"time":     {1 << 30, 50 * time.Millisecond, rpc.CodeDeadlineExceeded},
 		"no bytes": {0, time.Hour, rpc.CodeUnimplemented},
 		"no time":  {1 << 20, 0, rpc.CodeUnimplemented},
 	} {
