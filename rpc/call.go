@@ -133,14 +133,14 @@ func (c *Call) streamsIn() bool {
 	return false
 }
 
-// OnSend makes f see each message of a stream before it is sent on this
-// side; its error is that of Send. A single request or response is none of them: see Request and Response.
-// Call it before next. Several are called in their order; nil is ignored.
+// OnSend makes f see each message of a stream before it is sent on this side; its error is that of
+// Send. A single request or response is none of them: see Request and Response. Call it before
+// next. Several are called in their order; nil is ignored.
 func (c *Call) OnSend(f func(proto.Message) error) { c.hooked().onSend = both(c.hooked().onSend, f) }
 
-// OnReceive makes f see each message of a stream after it was received on this
-// side, and the response of a client's stream, which Response does not have; its error is that of Recv.
-// Call it before next. On a bidirectional stream f may run while that of OnSend does. A nil f is ignored.
+// OnReceive makes f see each message of a stream after it was received on this side, and the
+// response of a client's stream, which Response does not have; its error is that of Recv. Call it
+// before next. On a bidirectional stream f may run while that of OnSend does. A nil f is ignored.
 func (c *Call) OnReceive(f func(proto.Message) error) {
 	c.hooked().onReceive = both(c.hooked().onReceive, f)
 }
@@ -160,11 +160,11 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 	}
 }
 
-// OnEnd makes f run once when the call is over on this side, with its error, on
-// whatever goroutine ends it: f must not block, and not close the client or server. A panic in f
-// is logged and goes no further. It is there because
-// a client's stream goes on after next has returned, which opens it, until the end has been received,
-// or the stream is closed, or ctx ends. For other calls next returns at the same time. Call it before next. A nil f is ignored.
+// OnEnd makes f run once when the call is over on this side, with its error, on whatever goroutine
+// ends it: f must not block, and not close the client or server. A panic in f is logged and goes
+// no further. It is there because a client's stream goes on after next has returned, which opens
+// it, until the end has been received, or the stream is closed, or ctx ends. For other calls next
+// returns at the same time. Call it before next. A nil f is ignored.
 func (c *Call) OnEnd(f func(error)) {
 	if f != nil {
 		c.hooked().onEnd = append(c.hooked().onEnd, f)
@@ -224,9 +224,9 @@ type Next func(ctx context.Context, call *Call) error
 // its stream's Send and Recv; on a client the attempts and, of a streaming call, all of the stream,
 // so that it must not be cancelled when next has returned.
 //
-// It may call next again when that has returned, and not concurrently: on a client to make the call
-// once more, which closes the stream that was opened before; on a server to run a handler again that does not
-// stream (of one that does the second next fails with CodeInternal).
+// It may call next again when that has returned, and not concurrently: on a client to make the
+// call once more, which closes the stream that was opened before; on a server to run a handler
+// again that does not stream (of one that does the second next fails with CodeInternal).
 type Interceptor func(ctx context.Context, call *Call, next Next) error
 
 // chain folds interceptors around last.

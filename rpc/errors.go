@@ -107,7 +107,8 @@ func overLimit(what string, size, limit int, x Execution) *Error {
 	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", what, size, limit)
 }
 
-// overMaxPayload is the error of a message that NATS does not take and that cannot be sent as a stream.
+// overMaxPayload is the error of a message that NATS does not take and that cannot be sent as a
+// stream.
 func overMaxPayload(what string, size int, header nats.Header, x Execution) *Error {
 	return failf(CodeResourceExhausted, x, "the %s has %d bytes and %d of headers, more than the NATS server's max_payload", what, size, headerSize(header))
 }

@@ -12,7 +12,8 @@ import (
 
 // The code of docs/operations.md. The tests of lameduck_test.go run it.
 
-// serveAndMove serves until ctx ends, and moves to another NATS node when its own is about to leave.
+// serveAndMove serves until ctx ends, and moves to another NATS node when its own is about to
+// leave.
 func serveAndMove(ctx context.Context, urls string, register func(*rpc.Server) error) error {
 	var leave func() error
 	for {

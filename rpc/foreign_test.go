@@ -87,7 +87,8 @@ func TestPositionIsNoAcknowledgement(t *testing.T) {
 	}
 }
 
-// TestAcknowledgementsAreNoAnswers: of a stream that stores the request, or refuses to, in each form of call.
+// TestAcknowledgementsAreNoAnswers: of a stream that stores the request, or refuses to, in each
+// form of call.
 func TestAcknowledgementsAreNoAnswers(t *testing.T) {
 	nc := rpctest.Connect(t)
 	for _, ack := range []string{

@@ -281,8 +281,8 @@ func (b *inbox) find(subject string) (w *waiter, generation uint64) {
 // comes where one captures the subject of the request. It has no header.
 func isPubAck(m *nats.Msg) bool { return len(m.Header) == 0 && looksLikePubAck(m.Data) }
 
-// looksLikePubAck reports whether data has the form of an acknowledgement: that a stream has stored the
-// request, or why not (as when it is full). It has no other fields than these.
+// looksLikePubAck reports whether data has the form of an acknowledgement: that a stream has
+// stored the request, or why not (as when it is full). It has no other fields than these.
 func looksLikePubAck(data []byte) bool {
 	if !bytes.HasPrefix(data, []byte("{")) || !bytes.Contains(data, []byte(`"stream":`)) {
 		return false

@@ -198,10 +198,10 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 	})
 }
 
-// WithMaxMessageSize bounds the encoded size of a message in bytes, in both
-// directions; beyond it a call ends with CodeResourceExhausted. The default is
-// 16 MiB, the most 2 GiB less a byte, which is Protobuf's own limit: larger values mean that. What exceeds the NATS server's max_payload travels as a stream; only
-// plain and one-way messages are bounded by it.
+// WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions; beyond it
+// a call ends with CodeResourceExhausted. The default is 16 MiB, the most 2 GiB less a byte, which
+// is Protobuf's own limit: larger values mean that. What exceeds the NATS server's max_payload
+// travels as a stream; only plain and one-way messages are bounded by it.
 func WithMaxMessageSize(bytes int) interface {
 	ClientOption
 	ServerOption
@@ -346,8 +346,8 @@ func WithGracePeriod(d time.Duration) ServerOption {
 }
 
 // WithPlainStreamLimits bounds what a plain stream, as docs/protocol.md defines it, sends to a
-// caller in another account or, over a gateway, another cluster: NATS does not say from there that nobody
-// listens any more. Beyond so many bytes Send fails with CodeResourceExhausted; after d the
+// caller in another account or, over a gateway, another cluster: NATS does not say from there that
+// nobody listens any more. Beyond so many bytes Send fails with CodeResourceExhausted; after d the
 // handler's context ends. The defaults are 64 MiB and 30 s; with a 0 such streams are refused.
 // Callers elsewhere are noticed when they go.
 func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
@@ -364,10 +364,10 @@ func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
 	}}
 }
 
-// WithMaxConcurrency sets how many handlers of a service run at once. The
-// default is 1024, the most 2^31-1: larger values mean that. A handler that calls its own service needs room for
-// that call too: where all that may run wait for such calls, all of them wait until their
-// deadlines. Register what is called from within as a service of its own, or leave room.
+// WithMaxConcurrency sets how many handlers of a service run at once. The default is 1024, the
+// most 2^31-1: larger values mean that. A handler that calls its own service needs room for that
+// call too: where all that may run wait for such calls, all of them wait until their deadlines.
+// Register what is called from within as a service of its own, or leave room.
 func WithMaxConcurrency(n int) interface {
 	ServerOption
 	ServiceOption

@@ -361,9 +361,9 @@ func TestOneWayWithReply(t *testing.T) {
 	plainStatus(t, ask(t, nc, "notes.new", []byte("{"), nil), rpc.CodeInvalidArgument)
 }
 
-// TestJetStreamPushConsumer: a one-way method that hears what a push consumer delivers acknowledges
-// it when the handler has returned nil, in any codec. An error is logged and acknowledges nothing, so that
-// the message comes again.
+// TestJetStreamPushConsumer: a one-way method that hears what a push consumer delivers
+// acknowledges it when the handler has returned nil, in any codec. An error is logged and
+// acknowledges nothing, so that the message comes again.
 func TestJetStreamPushConsumer(t *testing.T) {
 	for _, test := range []struct {
 		name   string

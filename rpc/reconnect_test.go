@@ -59,7 +59,8 @@ func TestAnswerLostWithTheConnection(t *testing.T) {
 	}
 }
 
-// TestManyCallsOverAReconnect: those that a server still works on go on, and each call ends as it should.
+// TestManyCallsOverAReconnect: those that a server still works on go on, and each call ends as it
+// should.
 func TestManyCallsOverAReconnect(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	finish := make(chan struct{})

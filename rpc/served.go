@@ -132,7 +132,8 @@ func (c *serverCall) mayBeKept() bool {
 	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.service.server.intercepts()
 }
 
-// receive parses a request that came at a time of the server's clock. An error means that it is to be refused with it.
+// receive parses a request that came at a time of the server's clock. An error means that it is to
+// be refused with it.
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.whole = max(c.whole, m.Size())
@@ -205,7 +206,8 @@ func (c *serverCall) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	return min(timeout, maxPlainTimeout), nil
 }
 
-// maxPlainTimeout is how long a plain request runs at most: nobody notices that its caller has gone.
+// maxPlainTimeout is how long a plain request runs at most: nobody notices that its caller has
+// gone.
 const maxPlainTimeout = 24 * time.Hour
 
 // coding is how the call's messages are encoded.

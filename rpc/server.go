@@ -86,10 +86,10 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	return s
 }
 
-// Run starts the server, serves until ctx ends, and shuts down, for which
-// running handlers have the grace period. A connection that is not up yet
-// (nats.RetryOnFailedConnect), or is down, is waited for until ctx ends. Run returns nil after a clean end, and
-// an error if the server could not start, had to stop handlers, or lost its connection for good.
+// Run starts the server, serves until ctx ends, and shuts down, for which running handlers have
+// the grace period. A connection that is not up yet (nats.RetryOnFailedConnect), or is down, is
+// waited for until ctx ends. Run returns nil after a clean end, and an error if the server could
+// not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
 	if services, _ := s.registered(); s.err == nil && len(services) == 0 {
 		s.options.logger.Warn("natscall: the server has no services; is a Register missing before Run?")

@@ -205,8 +205,8 @@ func (s *stream) sendErrorLocked() error {
 }
 
 // contextEnded ends a client's stream whose context has ended: its cancel comes from another
-// goroutine, and neither a message nor the end may overtake it. On a server,
-// where an interceptor may have given the handler a shorter context, it is the error of Send and Recv alone.
+// goroutine, and neither a message nor the end may overtake it. On a server, where an interceptor
+// may have given the handler a shorter context, it is the error of Send and Recv alone.
 func (s *stream) contextEnded() error {
 	if c, ok := s.ctx.(*callContext); ok && s.call.onServer { // without a look at the clock
 		if c.ended() == nil {

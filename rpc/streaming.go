@@ -107,9 +107,10 @@ type messageSender interface{ sendMessage(m proto.Message) error }
 // nats.go it also waits where the connection's socket takes nothing, whatever the context says, for at most
 // the connection's write deadline (nats.FlusherTimeout, a minute).
 //
-// The error is an *Error: CodeInvalidArgument (on a server CodeInternal) for nil, which is not sent, CodeCanceled after the caller has ended the stream, CodeDeadlineExceeded, CodeUnavailable where the peer or the
-// connection is gone, CodeResourceExhausted for a message over the limit, which
-// does not end the stream.
+// The error is an *Error: CodeInvalidArgument (on a server CodeInternal) for nil, which is not
+// sent, CodeCanceled after the caller has ended the stream, CodeDeadlineExceeded, CodeUnavailable
+// where the peer or the connection is gone, CodeResourceExhausted for a message over the limit,
+// which does not end the stream.
 func (s *Sender[M]) Send(m M) error { return s.to.sendMessage(m) }
 
 // Receiver is the receiving half of a stream of M: responses on a client,

@@ -143,7 +143,8 @@ func (s *stream) unfetchedLocked(now time.Time) bool {
 	return s.call.onServer && s.to == "" && !s.over && now.Sub(s.heardAt) > fetchTimeout
 }
 
-// openingLocked reports whether an accept is due: calls of streaming methods, unlike large unary ones, wait in no queue.
+// openingLocked reports whether an accept is due: calls of streaming methods, unlike large unary
+// ones, wait in no queue.
 func (s *stream) openingLocked() bool {
 	return s.to == "" && !s.over && !s.call.onServer && s.call.method.kind > KindOneWay
 }
