@@ -117,7 +117,7 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 	}
 	s.mu.Lock() // ctx may have ended, and the stream with it
-	s.ctx = ctx
+	s.waitUnder(ctx)
 	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx, MayHaveRun)) })
 	s.onEnd = func(*Error) {
 		stop()

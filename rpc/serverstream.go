@@ -38,7 +38,8 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 func (c *serverCall) newStream() *stream {
 	server := c.endpoint.service.server
 	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
-	s.coding, s.compression, s.ctx = c.coding(), c.accepts, c.ctx
+	s.coding, s.compression = c.coding(), c.accepts
+	s.waitUnder(c.ctx)
 	s.onEnd = func(err *Error) {
 		switch {
 		case err == nil:
