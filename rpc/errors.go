@@ -231,7 +231,7 @@ func handlerError(err error) *Error {
 // asError returns an error of the runtime as what it is.
 func asError(err error) *Error {
 	var e *Error
-	if errors.As(err, &e) && error(e) == err && e.Code() == e.code {
+	if errors.As(err, &e) && e != nil && error(e) == err && e.code != CodeOK {
 		return e
 	}
 	return handlerError(err)
