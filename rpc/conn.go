@@ -228,7 +228,7 @@ func awaitConnection(ctx context.Context, nc *nats.Conn) error {
 		select {
 		case <-changes:
 		case <-ctx.Done():
-			return fmt.Errorf("the NATS connection is %s%s: %w", strings.ToLower(nc.Status().String()), lastError(nc), context.Cause(ctx))
+			return fmt.Errorf("the NATS connection is %s%s: %w", strings.ToLower(nc.Status().String()), lastError(nc), endOf(ctx))
 		}
 	}
 }

@@ -223,7 +223,10 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		}
 	}
 	for err = s.flush(ctx); err != nil; err = s.flush(ctx) { // a connection that breaks meanwhile subscribes again
-		if ctx.Err() != nil || s.nc.IsClosed() || awaitConnection(ctx, s.nc) != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		if err = awaitConnection(ctx, s.nc); err != nil {
 			return err
 		}
 	}
@@ -254,7 +257,7 @@ func (s *Server) flush(ctx context.Context) error {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			err = context.Cause(ctx)
+			err = endOf(ctx)
 		case s.nc.IsConnected() && errors.Is(err, context.DeadlineExceeded):
 			continue
 		}
