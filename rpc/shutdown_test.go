@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -284,4 +286,33 @@ func connectBriefly(t *testing.T) *nats.Conn {
 	must(t, err)
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+// TestRefusedBesideOthers: a subscription that NATS refuses fails the start also where the
+// connection is refused something else behind it.
+func TestRefusedBesideOthers(t *testing.T) {
+	srv := newServerWithUsers(t, &server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
+		Subscribe: &server.SubjectPermission{Deny: []string{testRoot + ".Do"}},
+		Publish:   &server.SubjectPermission{Deny: []string{"forbidden"}},
+	}})
+	nc := srv.Connect(nats.UserInfo("service", "x"), quiet)
+	ctx, stop := context.WithCancel(testContext(t))
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for ctx.Err() == nil {
+			_ = nc.Publish("forbidden", nil) // NATS answers with a violation
+			time.Sleep(20 * time.Microsecond)
+		}
+	})
+	defer publisher.Wait()
+	defer stop()
+	for range soak(500, 50) {
+		s := rpc.NewServer(nc, rpc.WithLogger(slog.New(slog.DiscardHandler)))
+		must(t, registerTest(s, &funcs{}))
+		err := s.Start(testContext(t))
+		if !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Fatalf("Start returned %v", err)
+		}
+		wantText(t, err, `may not subscribe to "test.v1.TestService.Do": `)
+	}
 }
