@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -57,6 +58,7 @@ func (c *serverCall) newStream() *stream {
 func (c *serverCall) accept(to string) *Error {
 	s := c.stream
 	s.mu.Lock()
+	s.heardAt = time.Now() // the client has had nowhere to send anything while the call was queued
 	credit, _ := s.recv.Grant()
 	added := s.table.add(s)
 	s.mu.Unlock()
