@@ -206,7 +206,9 @@ func (s *service) onFrame(m *nats.Msg) {
 		return // a frame that met the end of its stream
 	}
 	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
-	body, err := appendProto(wire.AppendFrame(nil, wire.KindEnd, 0), unknown.status())
+	end := wire.AppendFrame(nil, wire.KindEnd, 0)
+	end[wire.FlagsOffset] |= byte(wire.MayHaveRun.Flags())
+	body, err := appendProto(end, unknown.status())
 	if err == nil {
 		err = s.server.nc.Publish(m.Reply, body)
 	}
