@@ -69,6 +69,9 @@ func (a *attempt) openAttempt(ctx context.Context) *Error {
 		return failed
 	}
 	if failed := s.awaitOpen(); failed != nil {
+		if failed.remote {
+			a.subjects.hasAnswered()
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return a.blameForeign(failed, s.foreign)
