@@ -162,8 +162,8 @@ func TestPermissionTakenAway(t *testing.T) {
 	wantCode(t, err, rpc.CodePermissionDenied, rpc.NotRun) // it has never been answered
 }
 
-// TestPermissionTakenAwayWhileOpening: nor does a stream whose accept has not come, where an open has been
-// refused by an instance before, or it has waited for long.
+// TestPermissionTakenAwayWhileOpening: nor does a stream whose accept has not come, where an
+// instance has refused an open before, or the stream has waited for long.
 func TestPermissionTakenAwayWhileOpening(t *testing.T) {
 	const mute = testRoot + "._all.alive"
 	for name, test := range map[string]struct {
