@@ -69,6 +69,9 @@ func (a *attempt) openAttempt(ctx context.Context) *Error {
 		return failed
 	}
 	if failed := s.awaitOpen(); failed != nil {
+		if failed.remote {
+			a.subjects.hasAnswered()
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return a.blameForeign(failed, s.foreign)
@@ -117,7 +120,7 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 	}
 	s.mu.Lock() // ctx may have ended, and the stream with it
-	s.ctx = ctx
+	s.waitUnder(ctx)
 	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx, MayHaveRun)) })
 	s.onEnd = func(*Error) {
 		stop()

@@ -124,32 +124,41 @@ func violation(err error, verb string) (subject string, ok bool) {
 	return subject, ok
 }
 
-// refusals are the subscriptions that NATS has refused while a service starts.
+// refusals are the permissions violations of a connection while a service starts.
 type refusals struct {
 	mu   sync.Mutex
 	errs []error
-	came chan struct{} // holds a token when there are more
+	came chan struct{} // holds a token when there are more; nil while nothing starts
 }
 
-func (r *refusals) reset() {
+func (r *refusals) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.errs, r.came = nil, make(chan struct{}, 1)
 }
 
+func (r *refusals) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errs, r.came = nil, nil
+}
+
 func (r *refusals) add(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.errs = append(r.errs, err)
-	signal(r.came)
+	if r.came != nil {
+		r.errs = append(r.errs, err)
+		signal(r.came)
+	}
 }
 
 // refusalWait bounds the wait for nats.go's error handler, which may run late, and does
 // not run for us where the user has just set another one.
 const refusalWait = time.Second
 
-// all returns one error that names every subscription that was refused up to last,
-// the connection's last error: the handler is called for each of them, in order.
+// all returns one error that names every subscription that was refused up to last, nil if none
+// was. last is the last violation of the connection, which may be one of a publish that came behind
+// them: the handler is called for each of them, in order.
 func (r *refusals) all(ctx context.Context, last error) error {
 	ctx, cancel := context.WithTimeout(ctx, refusalWait)
 	defer cancel()
@@ -161,7 +170,7 @@ func (r *refusals) all(ctx context.Context, last error) error {
 			errs = append(slices.Clone(errs), last)
 		}
 		if slices.Contains(errs, last) {
-			return fmt.Errorf("the NATS user may not subscribe to %s: %w", refusedSubjects(errs), nats.ErrPermissionViolation)
+			return refusedError(errs)
 		}
 		select {
 		case <-came:
@@ -170,13 +179,17 @@ func (r *refusals) all(ctx context.Context, last error) error {
 	}
 }
 
-func refusedSubjects(errs []error) string {
+func refusedError(errs []error) error {
 	var subjects []string
 	for _, err := range errs {
-		subject, _ := violation(err, "Subscription")
-		subjects = append(subjects, strconv.Quote(subject))
+		if subject, ok := violation(err, "Subscription"); ok {
+			subjects = append(subjects, strconv.Quote(subject))
+		}
 	}
-	return strings.Join(subjects, ", ")
+	if len(subjects) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the NATS user may not subscribe to %s: %w", strings.Join(subjects, ", "), nats.ErrPermissionViolation)
 }
 
 // connectionError says why nothing can be sent now; it is nil where something can.
@@ -228,7 +241,7 @@ func awaitConnection(ctx context.Context, nc *nats.Conn) error {
 		select {
 		case <-changes:
 		case <-ctx.Done():
-			return fmt.Errorf("the NATS connection is %s%s: %w", strings.ToLower(nc.Status().String()), lastError(nc), context.Cause(ctx))
+			return fmt.Errorf("the NATS connection is %s%s: %w", strings.ToLower(nc.Status().String()), lastError(nc), endOf(ctx))
 		}
 	}
 }

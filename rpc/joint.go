@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -39,10 +40,9 @@ func (j *joint) do(ctx context.Context, work func(context.Context) error) error 
 
 // endOf is the error of a context that has ended, with its cause if it has another one.
 func endOf(ctx context.Context) error {
-	switch cause := context.Cause(ctx); cause {
-	case context.Canceled, context.DeadlineExceeded:
+	cause := context.Cause(ctx)
+	if cause == context.Canceled || cause == context.DeadlineExceeded || errors.Is(cause, ctx.Err()) { //nolint:errorlint // nothing around them
 		return cause
-	default:
-		return fmt.Errorf("%w: %w", ctx.Err(), cause)
 	}
+	return fmt.Errorf("%w: %w", ctx.Err(), cause)
 }

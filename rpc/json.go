@@ -158,12 +158,27 @@ func unknownIn(v any, message protoreflect.MessageDescriptor, path string) strin
 		case field == nil:
 			return fmt.Sprintf("unknown field %q; %s has %s", path+name, message.FullName(), fieldNames(message))
 		default:
-			if unknown := unknownInField(object[name], field, path+name); unknown != "" {
+			if unknown := unknownInField(object[name], field, below(path, name)); unknown != "" {
 				return unknown
 			}
 		}
 	}
 	return ""
+}
+
+// maxPath is the length from which on a path is not made longer: it is copied at each level, of
+// which there may be ten thousand.
+const maxPath = 256
+
+// below is the path of a step further down.
+func below(path, step string) string {
+	switch {
+	case len(path) <= maxPath:
+		return path + step
+	case strings.HasSuffix(path, "..."):
+		return path
+	}
+	return path + "..."
 }
 
 func fieldByName(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
@@ -178,13 +193,13 @@ func unknownInField(v any, field protoreflect.FieldDescriptor, path string) stri
 	case field.IsMap():
 		entries, _ := v.(map[string]any)
 		for _, key := range slices.Sorted(maps.Keys(entries)) {
-			if unknown := unknownInValue(entries[key], field.MapValue(), path+"."+key); unknown != "" {
+			if unknown := unknownInValue(entries[key], field.MapValue(), below(path, "."+key)); unknown != "" {
 				return unknown
 			}
 		}
 	case isList && field.IsList():
 		for i, element := range list {
-			if unknown := unknownInValue(element, field, fmt.Sprintf("%s[%d]", path, i)); unknown != "" {
+			if unknown := unknownInValue(element, field, below(path, fmt.Sprintf("[%d]", i))); unknown != "" {
 				return unknown
 			}
 		}
@@ -196,7 +211,7 @@ func unknownInField(v any, field protoreflect.FieldDescriptor, path string) stri
 
 func unknownInValue(v any, field protoreflect.FieldDescriptor, path string) string {
 	if message := field.Message(); message != nil {
-		return unknownIn(v, message, path+".")
+		return unknownIn(v, message, below(path, "."))
 	}
 	name, isName := v.(string)
 	if enum := field.Enum(); enum != nil && isName && enum.Values().ByName(protoreflect.Name(name)) == nil {

@@ -316,9 +316,9 @@ func handle(ctx context.Context, call *Call) error {
 	if call.method.kind > KindOneWay && c.handling.Load() != callFresh {
 		return failf(CodeInternal, DidRun, "an interceptor called next twice: %s streams, and its stream has been used", call.Method())
 	}
-	if c.stream != nil {
-		c.stream.ctx = ctx
-		defer func() { c.stream.ctx = c.ctx }() // for the answer
+	if c.stream != nil && ctx != context.Context(c.ctx) {
+		before := c.stream.waitUnder(ctx)
+		defer c.stream.ctx.Store(before) // for the answer
 	}
 	return c.endpoint.invoke(ctx, call)
 }

@@ -39,7 +39,7 @@ type Server struct {
 	services []*service       // also those that are about to be unregistered
 	closed   chan nats.Status // of the connection, while running
 
-	refused    refusals // of subscriptions
+	refused    refusals
 	violations logLimit
 }
 
@@ -219,23 +219,27 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		}
 	}()
 	before := s.nc.LastError()
-	s.refused.reset()
+	s.refused.begin()
+	defer s.refused.end()
 	for _, svc := range services {
 		if err = svc.start(); err != nil {
 			return err
 		}
 	}
 	for err = s.flush(ctx); err != nil; err = s.flush(ctx) { // a connection that breaks meanwhile subscribes again
-		if ctx.Err() != nil || s.nc.IsClosed() || awaitConnection(ctx, s.nc) != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		if err = awaitConnection(ctx, s.nc); err != nil {
 			return err
 		}
 	}
 	// The NATS server reports a refused subscription before it answers the flush.
 	if last := s.nc.LastError(); last != nil && last != before { //nolint:errorlint // identity: is it a new one?
-		if _, refused := violation(last, "Subscription"); refused {
+		switch {
+		case errors.Is(last, nats.ErrPermissionViolation):
 			return s.refused.all(ctx, last)
-		}
-		if errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
+		case errors.Is(last, nats.ErrMaxSubscriptionsExceeded):
 			return last
 		}
 	}
@@ -257,7 +261,7 @@ func (s *Server) flush(ctx context.Context) error {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			err = context.Cause(ctx)
+			err = endOf(ctx)
 		case s.nc.IsConnected() && errors.Is(err, context.DeadlineExceeded):
 			continue
 		}
@@ -423,7 +427,7 @@ func (s *Server) lastFlush(ctx context.Context) error {
 
 // asyncError notes what NATS does not let the server do: nobody else would notice.
 func (s *Server) asyncError(_ *nats.Subscription, err error) {
-	if _, ok := violation(err, "Subscription"); ok {
+	if errors.Is(err, nats.ErrPermissionViolation) {
 		s.refused.add(err)
 	}
 	subject, ok := violation(err, "Publish")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -38,7 +39,8 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 func (c *serverCall) newStream() *stream {
 	server := c.endpoint.service.server
 	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
-	s.coding, s.compression, s.ctx = c.coding(), c.accepts, c.ctx
+	s.coding, s.compression = c.coding(), c.accepts
+	s.waitUnder(c.ctx)
 	s.onEnd = func(err *Error) {
 		switch {
 		case err == nil, c.answered.Load(): // the call has ended already, or is ended by a shutdown
@@ -56,6 +58,7 @@ func (c *serverCall) newStream() *stream {
 func (c *serverCall) accept(to string) *Error {
 	s := c.stream
 	s.mu.Lock()
+	s.heardAt = time.Now() // the client has had nowhere to send anything while the call was queued
 	credit, _ := s.recv.Grant()
 	added := s.table.add(s)
 	s.mu.Unlock()
@@ -203,7 +206,9 @@ func (s *service) onFrame(m *nats.Msg) {
 		return // a frame that met the end of its stream
 	}
 	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
-	body, err := appendProto(wire.AppendFrame(nil, wire.KindEnd, 0), unknown.status())
+	end := wire.AppendFrame(nil, wire.KindEnd, 0)
+	end[wire.FlagsOffset] |= byte(wire.MayHaveRun.Flags())
+	body, err := appendProto(end, unknown.status())
 	if err == nil {
 		err = s.server.nc.Publish(m.Reply, body)
 	}

@@ -1,10 +1,14 @@
 package rpc_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -222,4 +226,93 @@ func TestErrorsSayEnough(t *testing.T) {
 	unary := rpc.NewUnary[text, text](&testDesc, rpc.MethodDesc{Name: "Watch"})
 	_, err = unary.Call(testContext(t), dial(t, srv.Connect()), wrapperspb.String("x"))
 	wantText(t, err, "/test.v1.TestService/Watch is a server_stream method here")
+}
+
+// TestRunAskedToEndBeforeReady: Run returns nil also where ctx has a cause, and Start both.
+func TestRunAskedToEndBeforeReady(t *testing.T) {
+	nc, _ := connectLater(t)
+	s := rpc.NewServer(nc)
+	must(t, registerTest(s, &funcs{}))
+	signal := errors.New("terminated")
+	ctx, stop := context.WithTimeoutCause(context.Background(), 20*time.Millisecond, signal)
+	defer stop()
+	if err := s.Start(ctx); !errors.Is(err, signal) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Start returned %v", err)
+	}
+	must(t, s.Run(ctx))
+}
+
+// TestConnectionBreaksDuringStart: a start whose connection breaks waits for another one, and
+// its error is that of the wait.
+func TestConnectionBreaksDuringStart(t *testing.T) {
+	nc := connectBriefly(t)
+	s := rpc.NewServer(nc)
+	must(t, registerTest(s, &funcs{}))
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	until(t, "the connection breaks", nc.IsReconnecting)
+	time.Sleep(20 * time.Millisecond) // until Start has noticed; if it has not, this passes all the same
+	stop()
+	must(t, <-ended)
+}
+
+// connectBriefly returns a connection to a NATS server that goes away, for good, when it is to
+// confirm the first subscriptions.
+func connectBriefly(t *testing.T) *nats.Conn {
+	t.Helper()
+	place, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	go func() { // ends with the connection
+		defer place.Close() //nolint:errcheck // nobody listens any more either way
+		conn, err := place.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close() //nolint:errcheck // likewise
+		fmt.Fprint(conn, `INFO {"server_id":"x","version":"2.11.0","proto":1,"headers":true,"max_payload":1048576}`+"\r\n")
+		subscribed := false
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			subscribed = subscribed || strings.HasPrefix(lines.Text(), "SUB")
+			switch {
+			case lines.Text() == "PING" && subscribed:
+				return
+			case lines.Text() == "PING":
+				fmt.Fprint(conn, "PONG\r\n")
+			}
+		}
+	}()
+	nc, err := nats.Connect("nats://"+place.Addr().String(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	must(t, err)
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// TestRefusedBesideOthers: a subscription that NATS refuses fails the start also where the
+// connection is refused something else behind it.
+func TestRefusedBesideOthers(t *testing.T) {
+	srv := newServerWithUsers(t, &server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
+		Subscribe: &server.SubjectPermission{Deny: []string{testRoot + ".Do"}},
+		Publish:   &server.SubjectPermission{Deny: []string{"forbidden"}},
+	}})
+	nc := srv.Connect(nats.UserInfo("service", "x"), quiet)
+	ctx, stop := context.WithCancel(testContext(t))
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for ctx.Err() == nil {
+			_ = nc.Publish("forbidden", nil) // NATS answers with a violation
+			time.Sleep(20 * time.Microsecond)
+		}
+	})
+	defer publisher.Wait()
+	defer stop()
+	for range soak(500, 50) {
+		s := rpc.NewServer(nc, rpc.WithLogger(slog.New(slog.DiscardHandler)))
+		must(t, registerTest(s, &funcs{}))
+		err := s.Start(testContext(t))
+		if !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Fatalf("Start returned %v", err)
+		}
+		wantText(t, err, `may not subscribe to "test.v1.TestService.Do": `)
+	}
 }

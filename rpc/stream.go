@@ -31,11 +31,14 @@ type stream struct {
 	call    *Call
 	nc      *nats.Conn
 	table   *streamTable
-	ctx     context.Context // what Send and Recv wait under: they have none of their own, like those of gRPC
 	caller  context.Context // client: the one of the call, from which ctx is made
 	request string          // client: the subject of the open
 	coding  coding
 	maxSize int
+
+	// ctx is what Send and Recv wait under: they have none of their own, like those of gRPC. On a
+	// server it changes when the handler returns, of which a goroutine may be waiting still.
+	ctx atomic.Pointer[context.Context]
 
 	compression Compression
 	maxBody     int // of a frame; a stream does not outlive its connection, nor its max_payload
@@ -84,6 +87,9 @@ func newStream(id wire.ID, call *Call, nc *nats.Conn, table *streamTable, maxSiz
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 }
+
+// waitUnder makes Send and Recv wait under ctx; the result is what they have waited under.
+func (s *stream) waitUnder(ctx context.Context) (before *context.Context) { return s.ctx.Swap(&ctx) }
 
 // accepted tells whether the stream has been open.
 func (s *stream) accepted() bool {
@@ -208,14 +214,14 @@ func (s *stream) sendErrorLocked() error {
 // goroutine, and neither a message nor the end may overtake it. On a server, where an interceptor
 // may have given the handler a shorter context, it is the error of Send and Recv alone.
 func (s *stream) contextEnded() error {
-	if c, ok := s.ctx.(*callContext); ok && s.call.onServer { // without a look at the clock
+	ctx := *s.ctx.Load()
+	if c, ok := ctx.(*callContext); ok && s.call.onServer { // without a look at the clock
 		if c.ended() == nil {
 			return nil
 		}
-	} else if s.ctx.Err() == nil && (s.caller == nil || s.caller.Err() == nil) {
+	} else if ctx.Err() == nil && (s.caller == nil || s.caller.Err() == nil) {
 		return nil
 	}
-	ctx := s.ctx
 	if ctx.Err() == nil { // it is about to learn of it
 		ctx = s.caller
 	}
@@ -317,7 +323,7 @@ func (s *stream) recvBytes() ([]byte, int, error) {
 func (s *stream) await(token <-chan struct{}) error {
 	var done <-chan struct{}
 	if s.call.onServer {
-		done = s.ctx.Done()
+		done = (*s.ctx.Load()).Done()
 	}
 	select {
 	case <-token:

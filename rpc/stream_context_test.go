@@ -262,3 +262,38 @@ func TestCauses(t *testing.T) {
 	wantText(t, <-causes, "the server is being stopped")
 	wantCode(t, <-result, rpc.CodeUnavailable, rpc.DidRun)
 }
+
+// TestReceiverOutlivesHandler: a handler may return while a goroutine of its own still receives,
+// also where an interceptor has given it a context of its own.
+func TestReceiverOutlivesHandler(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	ended := make(chan struct{}, 1)
+	impl := &funcs{chat: func(_ context.Context, with *rpc.BidiStream[*text, *text]) error {
+		go func() { // ends with the stream
+			for range with.All() {
+				continue
+			}
+			ended <- struct{}{}
+		}()
+		return nil
+	}}
+	bounded := rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		return next(ctx, call)
+	})
+	for name, opts := range map[string][]rpc.ServerOption{"handler": nil, "interceptor": {bounded}} {
+		t.Run(name, func(t *testing.T) {
+			serve(t, srv.Connect(), impl, opts...)
+			c := dial(t, srv.Connect())
+			for range soak(2000, 100) {
+				s, err := testChat.Call(testContext(t), c)
+				must(t, err)
+				for err == nil { // until the end has come
+					err = s.Send(&text{})
+				}
+				<-ended
+			}
+		})
+	}
+}

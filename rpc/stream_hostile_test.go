@@ -350,3 +350,28 @@ func recvAll(recv func() (*text, error)) (n int, err error) {
 		n++
 	}
 }
+
+// TestUnknownStreamClaimsNothing: an instance that does not know a stream does not know either
+// whether its handler ran.
+func TestUnknownStreamClaimsNothing(t *testing.T) {
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{})
+	p := newPeer(t, nc)
+	p.open("Chat", 1<<20)
+	p.frame(wire.KindEnd, 0)
+	p.end()
+	p.id = wire.NewID()
+	p.publish(p.frames[:strings.LastIndexByte(p.frames, '.')+1]+p.id.String(), wire.AppendFrame(nil, wire.KindCredit, 1<<20))
+	for {
+		m := p.next()
+		if len(m.Data) == 0 { // behind the end of the stream
+			continue
+		}
+		f, err := wire.ParseFrame(m.Data)
+		must(t, err)
+		if f.Kind != wire.KindEnd || statusCode(t, f.Body) != rpc.CodeUnavailable || f.Flags.Execution() != wire.MayHaveRun {
+			t.Errorf("the answer is of kind %d, flags %x", f.Kind, f.Flags)
+		}
+		return
+	}
+}

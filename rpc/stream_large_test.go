@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/internal/wire"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
@@ -24,4 +25,31 @@ func TestUnfetchedResponse(t *testing.T) {
 		t.Fatalf("frame of kind %d, %v", f.Kind, err)
 	}
 	shutdown(t, s) // which has half a minute
+}
+
+// TestLargeRequestThatWasQueued: a client is not taken for dead for the time that its request was
+// queued, in which it has nowhere to send a sign of life.
+func TestLargeRequestThatWasQueued(t *testing.T) {
+	nc := rpctest.Connect(t)
+	const heartbeat = 100 * time.Millisecond
+	running, finish := make(chan struct{}), make(chan struct{})
+	serve(t, nc, &funcs{do: func(_ context.Context, in string) (string, error) {
+		close(running)
+		<-finish
+		return in, nil
+	}}, rpc.WithMaxConcurrency(1), rpc.WithHeartbeat(heartbeat))
+	c := dial(t, nc)
+	result := make(chan error)
+	go func() { result <- callOnce(t, c) }()
+	<-running
+	time.AfterFunc(5*heartbeat, func() { close(finish) })
+	p := newPeer(t, nc)
+	p.open("Blob", 1<<20)
+	must(t, <-result)
+	time.Sleep(heartbeat) // the server looks four times
+	p.frame(wire.KindData, 0, 0, 0, 0, 0, 0)
+	p.frame(wire.KindEnd, 1)
+	if code := p.end(); code != rpc.CodeOK {
+		t.Errorf("the call ended with %v", code)
+	}
 }

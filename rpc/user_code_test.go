@@ -248,3 +248,19 @@ func TestRequestIsDecodedOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestNilErrorOfInterceptor: an interceptor that returns a nil *Error as an error has failed.
+func TestNilErrorOfInterceptor(t *testing.T) {
+	var none *rpc.Error
+	returnsNil := rpc.WithInterceptors(func(context.Context, *rpc.Call, rpc.Next) error { return none })
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	c := dial(t, srv.Connect(), returnsNil)
+	wantCode(t, callOnce(t, c), rpc.CodeUnknown, rpc.NotRun)
+	_, err := watch(testContext(t), c, "x")
+	wantCode(t, err, rpc.CodeUnknown, rpc.NotRun)
+
+	srv = rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{}, returnsNil)
+	wantCode(t, callOnce(t, dial(t, srv.Connect())), rpc.CodeUnknown, rpc.NotRun)
+}
