@@ -107,7 +107,11 @@ func (c *Call) ResponseTrailer() Header {
 // credentials, spares the work. A request that does not decode is CodeInvalidArgument.
 func (c *Call) Request() (proto.Message, error) {
 	if c.request == nil && c.requestErr == nil && c.served != nil {
-		c.request, c.requestErr = c.served.decode()
+		req, err := c.served.decode()
+		if err != nil && c.served.stream != nil {
+			return nil, err // which its context may have caused; the stream remembers its own errors
+		}
+		c.request, c.requestErr = req, err
 	}
 	return c.request, c.requestErr
 }

@@ -67,6 +67,9 @@ var errNilOption = errors.New("an option is nil")
 // Close ends the calls that wait with CodeCanceled, and frees what the client
 // holds. It does not close the connection. Closing again does nothing.
 func (c *Client) Close() error {
+	if c == nil {
+		return nil // there is nothing to end
+	}
 	c.mu.Lock()
 	sub := c.sub
 	c.sub = nil

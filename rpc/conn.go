@@ -156,10 +156,10 @@ func (r *refusals) add(err error) {
 // not run for us where the user has just set another one.
 const refusalWait = time.Second
 
-// all returns one error that names every subscription that was refused up to last, nil if none
-// was. last is the last violation of the connection, which may be one of a publish that came behind
-// them: the handler is called for each of them, in order.
-func (r *refusals) all(ctx context.Context, last error) error {
+// of returns one error that names every one of subs that was refused, nil if none was. last is the
+// last violation of the connection, which may be somebody else's and have come behind them: the
+// handler is called for each of them, in order.
+func (r *refusals) of(ctx context.Context, subs []*nats.Subscription, last error) error {
 	ctx, cancel := context.WithTimeout(ctx, refusalWait)
 	defer cancel()
 	for {
@@ -170,7 +170,7 @@ func (r *refusals) all(ctx context.Context, last error) error {
 			errs = append(slices.Clone(errs), last)
 		}
 		if slices.Contains(errs, last) {
-			return refusedError(errs)
+			return refusedError(subs, errs)
 		}
 		select {
 		case <-came:
@@ -179,10 +179,12 @@ func (r *refusals) all(ctx context.Context, last error) error {
 	}
 }
 
-func refusedError(errs []error) error {
+func refusedError(subs []*nats.Subscription, errs []error) error {
 	var subjects []string
 	for _, err := range errs {
-		if subject, ok := violation(err, "Subscription"); ok {
+		subject, ok := violation(err, "Subscription")
+		ours := func(sub *nats.Subscription) bool { return sub.Subject == subject }
+		if ok && slices.ContainsFunc(subs, ours) {
 			subjects = append(subjects, strconv.Quote(subject))
 		}
 	}

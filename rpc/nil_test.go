@@ -183,6 +183,7 @@ func TestNilClients(t *testing.T) {
 		}
 	}
 	must(t, rpc.NewClient(nil).Close())
+	must(t, (*rpc.Client)(nil).Close())
 }
 
 // TestNilRequests: nil is no empty message, in any form.

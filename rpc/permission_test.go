@@ -119,7 +119,7 @@ func TestForbiddenFramesOfServer(t *testing.T) {
 	e := wantCode(t, <-ended, rpc.CodePermissionDenied, rpc.MayHaveRun)
 	wantText(t, e, "may not publish to")
 	until(t, "the log says so", func() bool { return strings.Contains(log.String(), "max of more than 1") })
-	if n := strings.Count(log.String(), "may not publish an answer"); n != 1 {
+	if n := strings.Count(log.String(), "for answers it needs allow_responses"); n != 1 {
 		t.Errorf("%d lines:\n%s", n, log)
 	}
 }

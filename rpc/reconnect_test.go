@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -29,8 +30,13 @@ func TestAnswerLostWithTheConnection(t *testing.T) {
 		do:   func(_ context.Context, in string) (string, error) { ran.Add(1); return in, nil },
 		read: func(_ context.Context, in string) (string, error) { read.Add(1); return in, nil },
 	})
+	asked := make(chan bool, 64)
+	watcher := srv.Connect()
+	_, err := watcher.Subscribe(testRoot+"._all.alive", func(*nats.Msg) { asked <- true })
+	must(t, err)
+	must(t, watcher.Flush())
 	results := make(chan string, 2)
-	for name, action := range map[string]rpctest.Action{"cut": rpctest.Cut, "lost": rpctest.Lose} {
+	losing := func(name string, action rpctest.Action) {
 		proxy := rpctest.NewProxy(t, srv)
 		c := dial(t, proxy.Connect())
 		must(t, callOnce(t, c))
@@ -41,8 +47,11 @@ func TestAnswerLostWithTheConnection(t *testing.T) {
 			results <- name
 		}()
 	}
+	losing("lost", rpctest.Lose)
+	<-asked // it has waited for a second when the other one begins
+	losing("cut", rpctest.Cut)
 	if first := <-results; first != "cut" {
-		t.Error("the call whose connection was cut learned of it last")
+		t.Error("the call whose connection was cut learned of it last, and began last")
 	}
 	<-results
 	if ran.Load() != 4 {
@@ -52,7 +61,7 @@ func TestAnswerLostWithTheConnection(t *testing.T) {
 	c := dial(t, proxy.Connect())
 	must(t, callOnce(t, c))
 	proxy.Fault(once(rpctest.Cut, isAnswer))
-	_, err := testRead.Call(testContext(t), c, wrapperspb.String("x"))
+	_, err = testRead.Call(testContext(t), c, wrapperspb.String("x"))
 	must(t, err)
 	if read.Load() != 2 {
 		t.Errorf("the idempotent handler ran %d times", read.Load())

@@ -238,7 +238,11 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 	if last := s.nc.LastError(); last != nil && last != before { //nolint:errorlint // identity: is it a new one?
 		switch {
 		case errors.Is(last, nats.ErrPermissionViolation):
-			return s.refused.all(ctx, last)
+			var subs []*nats.Subscription
+			for _, svc := range services {
+				subs = append(subs, svc.subscriptions()...)
+			}
+			return s.refused.of(ctx, subs, last)
 		case errors.Is(last, nats.ErrMaxSubscriptionsExceeded):
 			return last
 		}
@@ -438,7 +442,7 @@ func (s *Server) asyncError(_ *nats.Subscription, err error) {
 		st.refused(subject, MayHaveRun, err)
 	}
 	if unlogged, ok := s.violations.next(); ok {
-		s.options.logger.Error("natscall: the NATS user may not publish an answer; it needs allow_responses "+
+		s.options.logger.Error("natscall: the NATS user may not publish to a subject; for answers it needs allow_responses "+
 			"(for streams and batches with a max of more than 1, see docs/protocol.md, Permissions) or the permission to publish to the callers' inboxes",
 			"subject", subject, "unlogged", unlogged)
 	}

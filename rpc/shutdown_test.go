@@ -288,6 +288,28 @@ func connectBriefly(t *testing.T) *nats.Conn {
 	return nc
 }
 
+// TestRefusedToOthers: a subscription of somebody else's on the connection that NATS refuses
+// while a server starts is not the server's fault.
+func TestRefusedToOthers(t *testing.T) {
+	srv := newServerWithUsers(t, &server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
+		Subscribe: &server.SubjectPermission{Deny: []string{"forbidden.>"}},
+	}})
+	nc := srv.Connect(nats.UserInfo("service", "x"), quiet)
+	for range 20 {
+		s := rpc.NewServer(nc, rpc.WithLogger(slog.New(slog.DiscardHandler)))
+		must(t, registerTest(s, &funcs{}))
+		started := make(chan error)
+		go func() { started <- s.Start(testContext(t)) }()
+		for i := range 20 {
+			sub, err := nc.SubscribeSync(fmt.Sprintf("forbidden.%d", i))
+			must(t, err)
+			must(t, sub.Unsubscribe())
+		}
+		must(t, <-started)
+		shutdown(t, s)
+	}
+}
+
 // TestRefusedBesideOthers: a subscription that NATS refuses fails the start also where the
 // connection is refused something else behind it.
 func TestRefusedBesideOthers(t *testing.T) {

@@ -184,7 +184,9 @@ func (e *Envelope) check() error {
 	case e.Kind == KindOpen:
 		allowed = codecMask | compressionMask | FlagHalfClose
 	case e.Kind == KindResponse && e.Flags&FlagError != 0:
-		allowed |= executionMask
+		allowed = codecMask | compressionMask | FlagError | executionMask
+	case e.Kind == KindResponse:
+		allowed = codecMask | compressionMask | FlagCompressed
 	}
 	if e.Flags&^allowed != 0 || e.Flags.Codec() > CodecJSON || e.Flags.Compression() > CompressionZstd ||
 		e.Flags&FlagCompressed != 0 && e.Flags.Compression() == CompressionNone {

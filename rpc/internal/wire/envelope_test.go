@@ -124,7 +124,7 @@ func TestRoundTrip(t *testing.T) {
 		for i := range body {
 			body[i] = byte(rnd.Uint32())
 		}
-		roundTrip(t, wire.NewID(), rnd.IntN(2) == 1, byte(rnd.UintN(4))<<4, time.Duration(rnd.Int64()>>rnd.UintN(64)), body)
+		roundTrip(t, wire.NewID(), rnd.IntN(2) == 1, byte(rnd.UintN(8))<<4, time.Duration(rnd.Int64()>>rnd.UintN(64)), body)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -135,7 +135,10 @@ func TestRoundTrip(t *testing.T) {
 // what is in the buffer already.
 func roundTrip(t *testing.T, id wire.ID, json bool, flags byte, timeout time.Duration, body []byte) {
 	t.Helper()
-	codec, f := wire.CodecProto, wire.Flags(flags)&(wire.FlagError|wire.NotRun.Flags())
+	codec, f := wire.CodecProto, wire.Flags(0)
+	if wire.Flags(flags)&wire.FlagError != 0 { // only an error says something about its handler
+		f = wire.Flags(flags) & (wire.FlagError | wire.Refused.Flags())
+	}
 	if json {
 		codec = wire.CodecJSON
 	}
