@@ -236,7 +236,7 @@ func (c *serverCall) decode() (proto.Message, error) {
 		if c.body, failed = c.accepts.unpack(c.body, c.endpoint.service.server.options.maxMessageSize); failed != nil {
 			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
 		}
-		c.packed, c.whole = false, cap(c.body)
+		c.whole = cap(c.body)
 	}
 	req := c.endpoint.method.newRequest()
 	if err := c.coding().unmarshal(c.body, req, c.whole); err != nil {
