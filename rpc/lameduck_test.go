@@ -87,8 +87,9 @@ func TestSecondSignal(t *testing.T) {
 	<-running
 	signals, stopped := make(chan os.Signal), make(chan error)
 	go func() { stopped <- stopOrForce()(s, signals) }()
+	probe := srv.Connect()
 	until(t, "it has begun", func() bool {
-		_, err := srv.Connect().RequestWithContext(testContext(t), "$SRV.PING.TestService", nil)
+		_, err := probe.RequestWithContext(testContext(t), "$SRV.PING.TestService", nil)
 		return errors.Is(err, nats.ErrNoResponders)
 	})
 	signals <- os.Interrupt

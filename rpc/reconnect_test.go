@@ -99,9 +99,10 @@ func TestManyCallsOverAReconnect(t *testing.T) {
 	for range short {
 		go func() { _, err := do(testContext(t), c, "short"); shorts <- err }()
 	}
+	probe := srv.Connect()
 	served := func() int { // the short ones too
 		n := 0
-		for _, e := range statsOf(t, srv.Connect(), 1)[0].Endpoints {
+		for _, e := range statsOf(t, probe, 1)[0].Endpoints {
 			n += e.NumRequests
 		}
 		return n
