@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -163,77 +162,55 @@ func TestPermissionTakenAway(t *testing.T) {
 }
 
 // TestPermissionTakenAwayWhileOpening: nor does a stream whose accept has not come, where an
-// instance has refused an open before, or the stream has waited for long.
+// instance has refused an open before.
 func TestPermissionTakenAwayWhileOpening(t *testing.T) {
-	const mute = testRoot + "._all.alive"
-	for name, test := range map[string]struct {
-		denied string                            // from the start
-		before func(t *testing.T, c *rpc.Client) // the stream
-		wait   time.Duration                     // while it opens
-	}{
-		"an open was answered": {"nothing", func(t *testing.T, c *rpc.Client) {
-			_, err := watch(testContext(t), c, "refuse")
-			wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
-		}, 0},
-		"it has waited, without queries": {mute, func(t *testing.T, c *rpc.Client) {
-			_, err := do(testContext(t), c, "slow") // which learns that there can be none
-			must(t, err)
-		}, 700 * time.Millisecond},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var options server.Options
-			deny := func(subjects ...string) []*server.User {
-				return []*server.User{{Username: "service", Password: "x"}, {Username: "caller", Password: "x",
-					Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: subjects}}}}
-			}
-			srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
-				o.Users = deny(test.denied)
-				options = *o
-			}))
-			running := make(chan struct{})
-			serve(t, srv.Connect(nats.UserInfo("service", "x")), &funcs{
-				do: func(_ context.Context, in string) (string, error) {
-					time.Sleep(1100 * time.Millisecond) // one query
-					return in, nil
-				},
-				watch: func(ctx context.Context, _ string, _ *rpc.Sender[*text]) error {
-					running <- struct{}{}
-					<-ctx.Done()
-					return ctx.Err()
-				},
-			}, rpc.WithMaxStreams(1), rpc.WithHeartbeat(beat))
-			proxy := rpctest.NewProxy(t, srv)
-			c := dial(t, proxy.Connect(nats.UserInfo("caller", "x"), quiet))
-			full, err := watch(testContext(t), dial(t, srv.Connect(nats.UserInfo("service", "x"))), "x")
-			must(t, err)
-			<-running
-			test.before(t, c)
-			full.Close()
-			proxy.Fault(func(m rpctest.Message) rpctest.Action {
-				if f, err := wire.ParseFrame(m.Data); m.To == rpctest.ToClient && err == nil && f.Kind == wire.KindAccept {
-					return rpctest.Lose
-				}
-				return rpctest.Pass
-			})
-			opened := make(chan error)
-			go func() {
-				for {
-					_, err := watch(testContext(t), c, "x")
-					if rpc.CodeOf(err) != rpc.CodeResourceExhausted { // the other one has not left yet
-						opened <- err
-						return
-					}
-				}
-			}()
-			<-running
-			time.Sleep(test.wait)
-			options.Users = deny(test.denied, testRoot+".Watch")
-			must(t, srv.NATS().ReloadOptions(&options))
-			_, err = watch(testContext(t), c, "x")
-			if rpc.CodeOf(err) != rpc.CodePermissionDenied {
-				t.Errorf("an open that NATS refuses returns %v", err)
-			}
-			wantCode(t, <-opened, rpc.CodePermissionDenied, rpc.MayHaveRun)
-		})
+	var options server.Options
+	deny := func(subjects ...string) []*server.User {
+		return []*server.User{{Username: "service", Password: "x"}, {Username: "caller", Password: "x",
+			Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: subjects}}}}
 	}
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
+		o.Users = deny("nothing")
+		options = *o
+	}))
+	running := make(chan struct{})
+	serve(t, srv.Connect(nats.UserInfo("service", "x")), &funcs{
+		watch: func(ctx context.Context, _ string, _ *rpc.Sender[*text]) error {
+			running <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		},
+	}, rpc.WithMaxStreams(1), rpc.WithHeartbeat(beat))
+	proxy := rpctest.NewProxy(t, srv)
+	c := dial(t, proxy.Connect(nats.UserInfo("caller", "x"), quiet))
+	full, err := watch(testContext(t), dial(t, srv.Connect(nats.UserInfo("service", "x"))), "x")
+	must(t, err)
+	<-running
+	_, err = watch(testContext(t), c, "refuse")
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	full.Close()
+	proxy.Fault(func(m rpctest.Message) rpctest.Action {
+		if f, err := wire.ParseFrame(m.Data); m.To == rpctest.ToClient && err == nil && f.Kind == wire.KindAccept {
+			return rpctest.Lose
+		}
+		return rpctest.Pass
+	})
+	opened := make(chan error)
+	go func() {
+		for {
+			_, err := watch(testContext(t), c, "x")
+			if rpc.CodeOf(err) != rpc.CodeResourceExhausted { // the other one has not left yet
+				opened <- err
+				return
+			}
+		}
+	}()
+	<-running
+	options.Users = deny("nothing", testRoot+".Watch")
+	must(t, srv.NATS().ReloadOptions(&options))
+	_, err = watch(testContext(t), c, "x")
+	if rpc.CodeOf(err) != rpc.CodePermissionDenied {
+		t.Errorf("an open that NATS refuses returns %v", err)
+	}
+	wantCode(t, <-opened, rpc.CodePermissionDenied, rpc.MayHaveRun)
 }

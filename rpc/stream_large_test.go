@@ -46,7 +46,13 @@ func TestLargeRequestThatWasQueued(t *testing.T) {
 	p := newPeer(t, nc)
 	p.open("Blob", 1<<20)
 	must(t, <-result)
-	time.Sleep(heartbeat) // the server looks four times
+	for { // until the server has looked at the stream
+		f, err := wire.ParseFrame(p.next().Data)
+		must(t, err)
+		if f.Kind == wire.KindHeartbeat {
+			break
+		}
+	}
 	p.frame(wire.KindData, 0, 0, 0, 0, 0, 0)
 	p.frame(wire.KindEnd, 1)
 	if code := p.end(); code != rpc.CodeOK {

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"context"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -99,11 +100,21 @@ func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *E
 		status = parseStatus(f.Body, f.Flags.Execution())
 	}
 	s.takeHeaderLocked(m)
-	if f.Number == 0 && status != nil && status.code == CodeUnavailable {
-		return true, status, nil // whatever is expected: the instance does not know the stream
+	if f.Number == 0 && status != nil && status.code == CodeUnavailable { // whatever is expected
+		return true, s.forgotten(status), nil
 	}
 	err = s.recv.End(f.Number)
 	return err == nil, status, err
+}
+
+// forgotten is the error of a stream that its instance does not know. At the deadline, which it has
+// too, it has forgotten the stream for that reason.
+func (s *stream) forgotten(status *Error) *Error {
+	deadline, ok := (*s.ctx.Load()).Deadline()
+	if ok && status.execution == MayHaveRun && !time.Now().Before(deadline) {
+		return endError(context.DeadlineExceeded, MayHaveRun)
+	}
+	return status
 }
 
 // takeHeaderLocked takes the response header from the first frame and the trailer from the last.

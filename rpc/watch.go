@@ -238,7 +238,9 @@ func (w *watch) lookAt(s *stream, rule func(*patience) (ask, dead bool), connect
 	s.mu.Lock()
 	opening := s.to == "" && !s.over
 	if !opening || connected && muted[root] {
-		s.age++ // without a query it is still how long the call has waited
+		if opening {
+			s.age++ // without a query it is still how long the call has waited
+		}
 		s.mu.Unlock()
 		return
 	}

@@ -1,0 +1,65 @@
+package rpc
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// TestAgeWithoutQueries: a stream that opens grows older also where its client may not ask about
+// it, as what it says of its execution depends on its age; an open one does not.
+func TestAgeWithoutQueries(t *testing.T) {
+	const root = "test.v1.Root"
+	w := &watch{streams: &streamTable{rootOf: func(*method) string { return root }}}
+	s := &stream{call: &Call{method: new(method)}}
+	look := func(muted bool) {
+		var q queries
+		w.lookAt(s, (*patience).tick, true, map[string]bool{root: muted}, &q, map[wire.ID]caller{})
+		if len(q.alone) > 0 {
+			t.Errorf("it asks at age %d", s.age)
+		}
+	}
+	look(true)
+	look(true)
+	if s.age != 2 || s.misses != 0 {
+		t.Errorf("age %d, %d misses", s.age, s.misses)
+	}
+	look(false) // an odd tick has no query
+	if s.age != 3 {
+		t.Errorf("age %d", s.age)
+	}
+	s.to = root + "._i.A.B"
+	look(false)
+	if s.age != 3 {
+		t.Errorf("an open stream has age %d", s.age)
+	}
+}
+
+// lateTimer is a context whose deadline has passed, and which does not know that yet.
+type lateTimer struct{ context.Context }
+
+func (lateTimer) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+// TestForgottenAtDeadline: an instance that has forgotten a stream at its deadline does not make
+// the call UNAVAILABLE because the client's own timer is late.
+func TestForgottenAtDeadline(t *testing.T) {
+	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
+	handlers := failf(CodeUnavailable, DidRun, "not now")
+	for _, test := range []struct {
+		ctx    context.Context
+		status *Error
+		want   Code
+	}{
+		{context.Background(), unknown, CodeUnavailable},
+		{lateTimer{context.Background()}, unknown, CodeDeadlineExceeded},
+		{lateTimer{context.Background()}, handlers, CodeUnavailable},
+	} {
+		s := new(stream)
+		s.waitUnder(test.ctx)
+		if got := s.forgotten(test.status); got.code != test.want || got.execution != test.status.execution {
+			t.Errorf("%v becomes %v (%v), want %v", test.status, got, got.execution, test.want)
+		}
+	}
+}
