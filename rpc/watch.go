@@ -20,8 +20,8 @@ const (
 	// maxMisses is how many queries in a row may find nobody: one may be lost
 	// while a connection is made anew, two while a machine is out of breath.
 	maxMisses = 3
-	// recheckInterval is how long a query about a call may go unanswered when the connection
-	// has been made anew: after three of them, three quarters of a second, its answer was lost.
+	// recheckInterval is how long a query about a call may go unanswered when the connection has
+	// been re-established: after three of them, three quarters of a second, its answer was lost.
 	recheckInterval = 250 * time.Millisecond
 	// queryBatch is how many calls share a first query: 1 KiB.
 	queryBatch = 64
@@ -58,8 +58,8 @@ type watch struct {
 type patience struct {
 	age    int // in ticks of the watch
 	misses int
-	// rechecks is how many queries nobody has answered since the connection was made
-	// anew while the call waited: its answer may be lost. 0 means that there is no such doubt.
+	// rechecks is how many queries nobody has answered since the connection was re-established
+	// while the call waited: its answer may be lost. 0 means that there is no such doubt.
 	rechecks int
 }
 
@@ -75,7 +75,7 @@ func (p *patience) tick() (ask, dead bool) {
 	return true, false
 }
 
-// reconnected is like tick for a call that waits when the connection has been made anew.
+// reconnected is like tick for a call that waits when the connection has been re-established.
 func (p *patience) reconnected() (ask, dead bool) {
 	p.rechecks = 1
 	return true, false

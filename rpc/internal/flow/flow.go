@@ -76,7 +76,7 @@ func (s *Sender) Push(b []byte, compressed bool) {
 func (s *Sender) Buffered() int { return len(s.buffer) - s.start }
 
 // Open takes the credit of an open. No more than a Window of it counts before the client
-// is heard: an open alone may come from somebody who does not listen.
+// is heard: the sender of an open may not listen at all.
 func (s *Sender) Open(total uint64) {
 	s.opening = total
 	s.credit = min(total, Window)
