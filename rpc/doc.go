@@ -45,9 +45,12 @@
 // a database's. Where callers must not see that, an interceptor of the server replaces it; the
 // example of [WithInterceptors] does.
 //
-// [Error.Execution] tells whether the handler of a failed call ran. The
-// runtime itself sends again only what certainly did not run, or what the .proto file
-// declares idempotent.
+// [Error.Execution] says whether the handler of a failed call ran. The
+// runtime itself sends a call again only where no service was there, where an
+// instance refused it because it is about to stop, or where the .proto file
+// declares the method idempotent. CodeUnavailable from an interceptor of the
+// server is final, unless it has a google.rpc.RetryInfo among its details; from a
+// handler it always is.
 //
 // # Streams
 //
