@@ -104,9 +104,10 @@ func (c *Call) ResponseTrailer() Header {
 
 // Request returns the request message. On the server the first use decodes
 // it: an interceptor that decides without it, such as one that checks
-// credentials, spares the work. A request that does not decode is CodeInvalidArgument.
+// credentials, spares the work. A request that does not decode is CodeInvalidArgument. It is
+// nil where the client streams: OnReceive, and on a client OnSend, see those requests.
 func (c *Call) Request() (proto.Message, error) {
-	if c.request == nil && c.requestErr == nil && c.served != nil {
+	if c.request == nil && c.requestErr == nil && c.served != nil && !c.streamsIn() {
 		req, err := c.served.decode()
 		if err != nil && c.served.stream != nil {
 			return nil, err // which its context may have caused; the stream remembers its own errors

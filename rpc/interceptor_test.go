@@ -58,6 +58,55 @@ func TestInterceptors(t *testing.T) {
 	}
 }
 
+// TestRequestOfStream: an interceptor that looks at every request leaves alone the messages of
+// calls whose clients stream.
+func TestRequestOfStream(t *testing.T) {
+	nc := rpctest.Connect(t)
+	look := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		req, err := call.Request()
+		if streams := call.Kind() == rpc.KindClientStream || call.Kind() == rpc.KindBidi; err != nil || (req == nil) != streams {
+			t.Errorf("%s on server %v: the request is %v, %v", call.Method(), call.OnServer(), req, err)
+		}
+		return next(ctx, call)
+	}
+	serve(t, nc, &funcs{
+		gather: func(_ context.Context, from *rpc.Receiver[*text]) (string, error) {
+			n := 0
+			for _, err := range from.All() {
+				if err != nil {
+					return "", err
+				}
+				n++
+			}
+			return fmt.Sprint(n), nil
+		},
+		chat: func(_ context.Context, s *rpc.BidiStream[*text, *text]) error {
+			m, err := s.Recv()
+			if err != nil {
+				return err
+			}
+			return s.Send(m)
+		},
+	}, rpc.WithInterceptors(look))
+	c := dial(t, nc, rpc.WithInterceptors(look))
+	must(t, callOnce(t, c))
+	gather, err := testGather.Call(testContext(t), c)
+	must(t, err)
+	must(t, gather.Send(hello))
+	must(t, gather.Send(hello))
+	res, err := gather.CloseAndRecv()
+	must(t, err)
+	if res.GetValue() != "2" {
+		t.Errorf("the handler received %s of 2 messages", res.GetValue())
+	}
+	chat, err := testChat.Call(testContext(t), c)
+	must(t, err)
+	defer chat.Close()
+	must(t, chat.Send(hello)) // without an end
+	_, err = chat.Recv()
+	must(t, err)
+}
+
 // TestServerInterceptor: before and after decoding, and in place of the handler.
 func TestServerInterceptor(t *testing.T) {
 	nc := rpctest.Connect(t)
