@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -118,16 +119,18 @@ func ParseContentType(header string) (Codec, error) {
 // maxTimeoutMillis keeps the milliseconds of a header within a time.Duration.
 const maxTimeoutMillis = uint64(1<<63-1) / uint64(time.Millisecond)
 
-// ParseTimeout reads the timeout of a plain request; an empty header is 0.
+// ParseTimeout reads the timeout of a plain request; an empty header is 0. A number
+// that a time.Duration cannot hold means the longest that it can.
 func ParseTimeout(header string) (time.Duration, error) {
 	if header == "" {
 		return 0, nil
 	}
 	millis, err := strconv.ParseUint(header, 10, 64)
-	if err != nil || millis == 0 || millis > maxTimeoutMillis {
-		return 0, fmt.Errorf("header %s: %q is not a number of milliseconds", TimeoutHeader, header)
+	tooLarge := errors.Is(err, strconv.ErrRange) && strings.Trim(header, "0123456789") == ""
+	if err != nil && !tooLarge || millis == 0 {
+		return 0, fmt.Errorf("header %s: %q is not a whole number of milliseconds above 0", TimeoutHeader, header)
 	}
-	return time.Duration(millis) * time.Millisecond, nil
+	return time.Duration(min(millis, maxTimeoutMillis)) * time.Millisecond, nil
 }
 
 // FormatTimeout is the inverse of ParseTimeout, rounded up to a millisecond.

@@ -93,12 +93,13 @@ func TestExecution(t *testing.T) {
 }
 
 func TestTimeoutHeader(t *testing.T) {
-	for header, want := range map[string]time.Duration{"": 0, "1": time.Millisecond, "1500": 1500 * time.Millisecond, "9223372036854": 9223372036854 * time.Millisecond} {
+	for header, want := range map[string]time.Duration{"": 0, "1": time.Millisecond, "1500": 1500 * time.Millisecond, "9223372036854": 9223372036854 * time.Millisecond,
+		"9223372036855": 9223372036854 * time.Millisecond, "99999999999999999999999": 9223372036854 * time.Millisecond} {
 		if got, err := wire.ParseTimeout(header); err != nil || got != want {
 			t.Errorf("%q is %v, %v; want %v", header, got, err, want)
 		}
 	}
-	for _, header := range []string{"0", "-1", "+1", "1.5", "1s", " 1", "0x10", "9223372036855", "18446744073709551616", "x"} {
+	for _, header := range []string{"0", "-1", "+1", "1.5", "1s", " 1", "0x10", "x", "1x", "99999999999999999999999x"} {
 		if _, err := wire.ParseTimeout(header); err == nil || !strings.Contains(err.Error(), "Natscall-Timeout") {
 			t.Errorf("header %q is accepted or not named: %v", header, err)
 		}
