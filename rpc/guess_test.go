@@ -13,8 +13,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/sourcecontextpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -196,6 +199,27 @@ func namesType(t *testing.T) protoreflect.MessageDescriptor {
 		t.Fatal(err)
 	}
 	return compiled[0].Messages().ByName("T")
+}
+
+// TestUnknownNamesOfGoogle: messages of google.protobuf are like others, but for those that have a
+// JSON form of their own.
+func TestUnknownNamesOfGoogle(t *testing.T) {
+	for _, test := range []struct {
+		message    proto.Message
+		text, want string
+	}{
+		{new(emptypb.Empty), `{"x":1}`, `unknown field "x"; google.protobuf.Empty has no fields`},
+		{new(sourcecontextpb.SourceContext), `{"x":1}`, `unknown field "x"; google.protobuf.SourceContext has fileName`},
+		{new(structpb.Struct), `{"x":1}`, ""},
+		{new(anypb.Any), `{"@type":"type.googleapis.com/google.protobuf.Duration","value":"1s"}`, ""},
+		{new(timestamppb.Timestamp), `{"x":1}`, "unexpected token"},
+		{new(wrapperspb.StringValue), `{"x":1}`, "invalid value"},
+	} {
+		err := jsonOptions{strict: strictAlways}.unmarshal([]byte(test.text), test.message)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%T: %s is refused with %v, want %q", test.message, test.text, err, test.want)
+		}
+	}
 }
 
 // TestUnknownNames: what is refused is named with its place and with what there is; known names are

@@ -146,9 +146,22 @@ func unknownName(data []byte, message protoreflect.MessageDescriptor) string {
 	return unknownIn(v, message, "")
 }
 
+// hasOwnJSON reports whether a message has a JSON form of its own, whose members are no fields.
+func hasOwnJSON(message protoreflect.MessageDescriptor) bool {
+	if message.FullName().Parent() != "google.protobuf" {
+		return false
+	}
+	switch name := message.Name(); name {
+	case "Any", "Timestamp", "Duration", "FieldMask", "Struct", "Value", "ListValue":
+		return true
+	default:
+		return message.ParentFile().Path() == "google/protobuf/wrappers.proto"
+	}
+}
+
 func unknownIn(v any, message protoreflect.MessageDescriptor, path string) string {
 	object, ok := v.(map[string]any)
-	if !ok || message.FullName().Parent() == "google.protobuf" { // those have a JSON form of their own
+	if !ok || hasOwnJSON(message) {
 		return ""
 	}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
