@@ -349,7 +349,8 @@ func WithGracePeriod(d time.Duration) ServerOption {
 // caller in another account or, over a gateway, another cluster: NATS does not say from there that
 // nobody listens any more. Beyond so many bytes Send fails with CodeResourceExhausted; after d the
 // handler's context ends. The defaults are 64 MiB and 30 s; with a 0 such streams are refused.
-// Callers elsewhere are noticed when they go.
+// Callers elsewhere are noticed when they go. The bytes also bound what the handler of a request
+// without a reply subject sends to nobody.
 func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if d < 0 {

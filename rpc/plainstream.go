@@ -52,10 +52,15 @@ func (c *serverCall) isRemote() bool {
 	return false
 }
 
-// boundPlainStream refuses or bounds a plain stream to a remote caller.
+// boundPlainStream refuses or bounds a plain stream to a remote caller. It refuses one to
+// the service itself, which would take each message for a request.
 func (c *serverCall) boundPlainStream(timeout time.Duration) (time.Duration, *Error) {
 	limits := &c.endpoint.service.server.options.plainStreams
 	switch {
+	case c.endpoint.service.listensTo(c.reply):
+		reply := c.reply
+		c.reply = "" // an answer would be a request too
+		return 0, failf(CodeInvalidArgument, NotRun, "the reply subject %q of a plain stream is one of the service's own", reply)
 	case !c.isRemote():
 		return timeout, nil
 	case limits.bytes == 0 || limits.time == 0:
@@ -85,8 +90,8 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if limit := options.maxMessageSize; len(buf.b) > limit {
 		return overLimit("message", len(buf.b), limit, DidRun)
 	}
-	if limit := options.plainStreams.bytes; c.isRemote() && len(buf.b) > limit-p.sent {
-		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
+	if limit := options.plainStreams.bytes; (c.isRemote() || c.reply == "") && len(buf.b) > limit-p.sent {
+		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster, or to nobody, has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
 	}
 	return p.publish(buf.b)
 }
@@ -96,10 +101,10 @@ func (p *plainStream) publish(data []byte) error {
 	if len(data) == 0 {
 		out.Header = nats.Header{plainMessageHeader: {"1"}}
 	}
+	p.sent += len(data)
 	if out.Subject == "" {
 		return nil // nobody listens
 	}
-	p.sent += len(data)
 	out.Reply = p.probe(len(data))
 	if err := publishMsg(p.call.endpoint.service.server.nc, &out); errors.Is(err, nats.ErrMaxPayload) {
 		return overMaxPayload("message", len(data), out.Header, DidRun)

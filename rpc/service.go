@@ -59,6 +59,11 @@ type endpoint struct {
 	unsent     logLimit // of errors that cannot be sent
 }
 
+// listensTo reports whether subject is one of the service's own.
+func (s *service) listensTo(subject string) bool {
+	return strings.HasPrefix(subject, s.root+".") || slices.ContainsFunc(s.endpoints, func(e *endpoint) bool { return e.subject == subject })
+}
+
 func (e *endpoint) log() *slog.Logger {
 	return e.service.server.options.logger.With("method", e.method.FullName())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,6 +131,35 @@ func atoi(t *testing.T, s string) int {
 	n, err := strconv.Atoi(s)
 	must(t, err)
 	return n
+}
+
+// TestPlainStreamToItself: one that has no reply subject is bounded, and one to the service itself
+// is refused, as each of its messages would be the next request.
+func TestPlainStreamToItself(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	var ran atomic.Int32
+	done := make(chan error, 1)
+	serve(t, srv.Connect(), &funcs{watch: func(_ context.Context, _ string, to *rpc.Sender[*text]) error {
+		ran.Add(1)
+		for {
+			if err := to.Send(hello); err != nil {
+				done <- err
+				return err
+			}
+		}
+	}}, rpc.WithPlainStreamLimits(10_000, time.Minute))
+	nc := srv.Connect()
+	must(t, nc.Publish(testRoot+".Watch", nil))
+	wantText(t, wantCode(t, <-done, rpc.CodeResourceExhausted, rpc.DidRun), "WithPlainStreamLimits")
+	for _, reply := range []string{".Watch", ".Do", "._all.alive", "._i.x.y"} {
+		must(t, nc.PublishRequest(testRoot+".Watch", testRoot+reply, nil))
+	}
+	must(t, nc.Flush())
+	_, err := nc.Request(testRoot+".Do", nil, 5*time.Second)
+	must(t, err)
+	if n := ran.Load(); n != 1 {
+		t.Errorf("the handler ran %d times", n)
+	}
 }
 
 // TestPlainStreamWithoutReply runs, for its effects.
