@@ -280,13 +280,14 @@ func (g output) response(m *method) string { return "*" + g.messages(m.Output.Go
 
 // messages qualifies an identifier of a package of messages with the name of
 // that package, where protogen alone would take the last element of its path.
-// A name that the generated package declares itself gets "pb" at its end.
+// A name that the generated package declares itself gets "pb" at its end, and so
+// does init, which Go keeps for functions.
 func (g output) messages(ident protogen.GoIdent) string {
 	if ident.GoImportPath == g.target.path {
 		return ident.GoName
 	}
 	name := g.packages[ident.GoImportPath]
-	for g.taken[g.target.path.Ident(string(name))] {
+	for name == "init" || g.taken[g.target.path.Ident(string(name))] {
 		name += "pb"
 	}
 	ident.GoImportPath = namedImport(ident.GoImportPath, name)

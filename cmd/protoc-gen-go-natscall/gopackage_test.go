@@ -186,7 +186,7 @@ func TestPackageNamesCompile(t *testing.T) {
 	names := []string{
 		"orderClient", "orderDesc", "orderGet", "OrderClient", "OrderName", "NewOrderClient",
 		"ctx", "req", "opts", "c", "s", "impl", "stream", "context", "rpc", "time",
-		"string", "error", "nil", "any", "type", "func", "2fa", "_hidden", "test", "internal", "nats",
+		"string", "error", "nil", "any", "type", "func", "2fa", "_hidden", "test", "internal", "nats", "init", "len", "foo_test",
 	}
 	sources := make(map[string]string)
 	for i, name := range names {
