@@ -106,7 +106,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if s.nc.IsClosed() {
 			return fmt.Errorf("rpc: server: %w", closedError(s.nc))
 		}
-		return nil
+		return shutdownError(s.stopping.err)
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.grace)
 	defer cancel()
@@ -377,10 +377,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	default:
 	}
-	if err := s.stopping.do(ctx, s.shutdown); err != nil {
-		return fmt.Errorf("rpc: shutdown: %w", err)
+	return shutdownError(s.stopping.do(ctx, s.shutdown))
+}
+
+func shutdownError(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("rpc: shutdown: %w", err)
 }
 
 func (s *Server) shutdown(ctx context.Context) error {

@@ -339,3 +339,28 @@ func TestRefusedBesideOthers(t *testing.T) {
 		wantText(t, err, `may not subscribe to "test.v1.TestService.Do": `)
 	}
 }
+
+// TestRunAfterForcedShutdown: Run tells of handlers that a Shutdown elsewhere has stopped.
+func TestRunAfterForcedShutdown(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	started := make(chan struct{})
+	s := rpc.NewServer(srv.Connect(), rpc.WithLogger(slog.New(slog.DiscardHandler)))
+	must(t, registerTest(s, &funcs{do: func(ctx context.Context, _ string) (string, error) {
+		close(started)
+		<-ctx.Done()
+		return "", ctx.Err()
+	}}))
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(testContext(t)) }()
+	c := dial(t, srv.Connect())
+	called := make(chan error, 1)
+	go func() { called <- callOnce(t, c) }()
+	<-started
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	want := s.Shutdown(gone)
+	if err := <-ran; want == nil || err == nil || err.Error() != want.Error() {
+		t.Errorf("Run returns %v, and Shutdown %v", err, want)
+	}
+	wantCode(t, <-called, rpc.CodeUnavailable, rpc.DidRun)
+}
