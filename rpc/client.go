@@ -210,6 +210,8 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 		return nil, failf(CodeInvalidArgument, NotRun, "the *rpc.Client is nil")
 	case c.err != nil:
 		return nil, failf(CodeInvalidArgument, NotRun, "client: %v", c.err).because(c.err)
+	case c.nc == nil:
+		return nil, connectionError(c.nc)
 	case len(opts) == 0:
 		return &c.options.callOptions, nil
 	}

@@ -48,9 +48,9 @@
 // [Error.Execution] says whether the handler of a failed call ran. The
 // runtime itself sends a call again only where no service was there, where an
 // instance refused it because it is about to stop, or where the .proto file
-// declares the method idempotent. CodeUnavailable from an interceptor of the
-// server is final, unless it has a google.rpc.RetryInfo among its details; from a
-// handler it always is.
+// declares the method idempotent; a stream that an instance has taken never is.
+// CodeUnavailable from an interceptor of the server is final, unless it has a
+// google.rpc.RetryInfo among its details; from a handler it always is.
 //
 // # Streams
 //

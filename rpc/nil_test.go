@@ -167,7 +167,9 @@ func TestSendNil(t *testing.T) {
 // generated code makes them too.
 func TestNilClients(t *testing.T) {
 	ctx := testContext(t)
-	for name, c := range map[string]*rpc.Client{"the *rpc.Client is nil": nil, "the NATS connection is nil": rpc.NewClient(nil)} {
+	for name, c := range map[string]*rpc.Client{
+		"the *rpc.Client is nil": nil, "the NATS connection is nil": rpc.NewClient(nil), "connection is nil": new(rpc.Client),
+	} {
 		calls := everyShape(ctx, c)
 		orders, inventory, feed := orderv1nats.NewOrderServiceClient(c), inventoryv1nats.NewInventoryServiceClient(c), orderv1nats.NewOrderFeedServiceClient(c)
 		calls["generated unary"] = func() error { _, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{}); return err }
@@ -210,6 +212,15 @@ func TestNilRequests(t *testing.T) {
 func TestNilServers(t *testing.T) {
 	nc := rpctest.Connect(t)
 	wantText(t, registerTest(nil, &funcs{}), "rpc: register test.v1.TestService: the server is nil")
+	wantText(t, rpc.Register[testServer](rpc.NewServer(nc), nil, &funcs{}, nil), "the description of the service is nil")
+	for _, s := range []*rpc.Server{nil, new(rpc.Server)} {
+		for _, err := range []error{
+			registerTest(s, &funcs{}), s.Start(testContext(t)), s.Run(testContext(t)),
+			s.Unregister(testContext(t), "x"), s.Shutdown(testContext(t)),
+		} {
+			wantText(t, err, "rpc.NewServer makes one")
+		}
+	}
 	wantText(t, registerTest(rpc.NewServer(nc), nil), "the implementation is nil")
 	wantText(t, orderv1nats.RegisterOrderServiceServer(nil, orders{}), "the server is nil")
 	wantText(t, orderv1nats.RegisterOrderServiceServer(rpc.NewServer(nc), nil), "the implementation is nil")

@@ -329,9 +329,13 @@ func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 	what := "the handler ended its goroutine"
 	if recovered != nil {
 		what = "the handler panicked"
-		c.endpoint.log().Error("natscall: "+what, "panic", fmt.Sprint(recovered), "stack", string(debug.Stack()))
-	} else {
-		c.endpoint.log().Error("natscall: " + what + " (runtime.Goexit)")
+	}
+	switch unlogged, ok := c.endpoint.panicked.next(); {
+	case !ok:
+	case recovered != nil:
+		c.endpoint.log().Error("natscall: "+what, "panic", fmt.Sprint(recovered), "stack", string(debug.Stack()), "unlogged", unlogged)
+	default:
+		c.endpoint.log().Error("natscall: "+what+" (runtime.Goexit)", "unlogged", unlogged)
 	}
 	err := c.verdict(failf(CodeInternal, DidRun, "%s", what))
 	defer func() { c.answer(err, c.ctx.clock().now()-started) }() // also where a hook ends the goroutine

@@ -43,6 +43,9 @@ type Server struct {
 	violations logLimit
 }
 
+// errNoServer is the error of methods of a Server that NewServer has not made.
+var errNoServer = errors.New("the server is nil or zero: rpc.NewServer makes one")
+
 // serverState is the state of a server: new -> running -> stopping -> stopped,
 // or new -> stopped. Start and Shutdown change it.
 type serverState uint8
@@ -91,7 +94,10 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 // waited for until ctx ends. Run returns nil after a clean end, and an error if the server could
 // not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
-	if services, _ := s.registered(); s.err == nil && len(services) == 0 {
+	if s == nil || s.turn == nil {
+		return fmt.Errorf("rpc: run: %w", errNoServer)
+	}
+	if services, state := s.registered(); s.err == nil && len(services) == 0 && state == serverNew {
 		s.options.logger.Warn("natscall: the server has no services; is a Register missing before Run?")
 	}
 	if err := s.Start(ctx); err != nil {
@@ -121,6 +127,9 @@ func (s *Server) intercepts() bool { return len(s.options.interceptors) > 0 }
 // is not up yet, or is down. Where NATS refuses subscriptions Start fails, names them,
 // and nothing stays behind.
 func (s *Server) Start(ctx context.Context) error {
+	if s == nil || s.turn == nil {
+		return fmt.Errorf("rpc: start: %w", errNoServer)
+	}
 	if s.err != nil {
 		return fmt.Errorf("rpc: server: %w", s.err)
 	}
@@ -323,6 +332,9 @@ func (svc *service) conflict(services []*service) error {
 // running handlers; when ctx ends first they are cancelled, their callers answered, and ctx's
 // error is returned. The name is free when it returns.
 func (s *Server) Unregister(ctx context.Context, name string) error {
+	if s == nil || s.turn == nil {
+		return fmt.Errorf("rpc: unregister %s: %w", name, errNoServer)
+	}
 	if err := s.take(ctx); err != nil { // Start may be working with the services
 		return fmt.Errorf("rpc: unregister %s: %w", name, err)
 	}
@@ -372,6 +384,9 @@ func (s *Server) remove(svc *service) {
 // Several Shutdowns wait for the same end, which comes when the first of their contexts ends,
 // so that a second one may have less patience. The connection stays open.
 func (s *Server) Shutdown(ctx context.Context) error {
+	if s == nil || s.turn == nil {
+		return fmt.Errorf("rpc: shutdown: %w", errNoServer)
+	}
 	select {
 	case <-s.stopping.ended:
 		return nil

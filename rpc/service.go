@@ -57,6 +57,7 @@ type endpoint struct {
 	untold     logLimit // of errors of which nobody is told
 	doubled    logLimit // of requests that come twice
 	unsent     logLimit // of errors that cannot be sent
+	panicked   logLimit // of handlers that did not return
 }
 
 // listensTo reports whether subject is one of the service's own.
@@ -77,8 +78,10 @@ func (e *endpoint) log() *slog.Logger {
 // confirmed all of them after 10 s.
 func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption, handlers ...Handler[S]) error {
 	switch {
-	case s == nil:
-		return fmt.Errorf("rpc: register %s: the server is nil", desc.Name)
+	case desc == nil:
+		return errors.New("rpc: register: the description of the service is nil")
+	case s == nil || s.turn == nil:
+		return fmt.Errorf("rpc: register %s: %w", desc.Name, errNoServer)
 	case any(impl) == nil:
 		return fmt.Errorf("rpc: register %s: the implementation is nil", desc.Name)
 	}

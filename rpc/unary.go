@@ -38,7 +38,7 @@ func (c *Client) send(ctx context.Context, call *Call) error {
 		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == NotRun {
 			return last
 		}
-		err = err.after(last)
+		err = err.after(last).withCauseOf(ctx)
 		delay, again := call.mayRetry(err)
 		if !again {
 			return err
@@ -62,6 +62,16 @@ func (e *Error) after(last *Error) *Error {
 	out := *e
 	out.execution = MayHaveRun
 	return &out
+}
+
+// withCauseOf returns e with the cause of the end of ctx, where the server has said first what
+// ctx says too.
+func (e *Error) withCauseOf(ctx context.Context) *Error {
+	if end := ctx.Err(); end == nil || e.cause != nil || !e.Is(end) {
+		return e
+	}
+	out := *e
+	return out.because(context.Cause(ctx))
 }
 
 // deadline is the caller's, else that of the method, else that of the client.

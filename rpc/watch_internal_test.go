@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -60,6 +61,29 @@ func TestForgottenAtDeadline(t *testing.T) {
 		s.waitUnder(test.ctx)
 		if got := s.forgotten(test.status); got.code != test.want || got.execution != test.status.execution {
 			t.Errorf("%v becomes %v (%v), want %v", test.status, got, got.execution, test.want)
+		}
+	}
+}
+
+// TestCauseOfRemoteEnd: the cause of the caller's context is found also where the server's word of
+// the deadline came first.
+func TestCauseOfRemoteEnd(t *testing.T) {
+	why := errors.New("why")
+	ended, cancel := context.WithTimeoutCause(context.Background(), 0, why)
+	defer cancel()
+	<-ended.Done()
+	remote := func(code Code) *Error { return &Error{code: code, remote: true} }
+	for _, test := range []struct {
+		ctx   context.Context
+		err   *Error
+		found bool
+	}{
+		{ended, remote(CodeDeadlineExceeded), true},
+		{ended, remote(CodeNotFound), false},
+		{context.Background(), remote(CodeDeadlineExceeded), false},
+	} {
+		if got := test.err.withCauseOf(test.ctx); errors.Is(got, why) != test.found || got.code != test.err.code || !got.remote {
+			t.Errorf("%v becomes %v, with cause %v", test.err, got, got.cause)
 		}
 	}
 }
