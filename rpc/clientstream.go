@@ -113,10 +113,11 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	c := a.client
 	s := newStream(id, a.call, c.nc, &c.streams, c.options.maxMessageSize)
 	s.coding, s.compression = a.call.options.coding(), a.call.options.compression
-	s.caller, s.request = ctx, a.subjects.request
+	s.request = a.subjects.request
 	a.call.streamed = true
 	cancel := context.CancelFunc(func() {})
 	if !a.byCtx { // which would end with a cause of its own
+		s.caller = ctx
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 	}
 	s.mu.Lock() // ctx may have ended, and the stream with it

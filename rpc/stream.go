@@ -31,7 +31,7 @@ type stream struct {
 	call    *Call
 	nc      *nats.Conn
 	table   *streamTable
-	caller  context.Context // client: the one of the call, from which ctx is made
+	caller  context.Context // client: that of the call, where ctx is made from it; else nil
 	request string          // client: the subject of the open
 	coding  coding
 	maxSize int
