@@ -81,7 +81,15 @@ func (c *callContext) clock() *clock { return &c.endpoint.service.server.clock }
 type contextWaits struct {
 	done  chan struct{}
 	timer *time.Timer
-	after []*func() // of AfterFunc, in order
+	after []*func()                   // of AfterFunc, in order
+	owner atomic.Pointer[callContext] // nil after the end: Go keeps a stopped timer for a while
+}
+
+// expire is what the timer calls.
+func (w *contextWaits) expire() {
+	if c := w.owner.Load(); c != nil {
+		c.expire()
+	}
 }
 
 // Deadline implements context.Context. Every call has one, but for streams.
@@ -132,7 +140,8 @@ func (c *callContext) waitsLocked() *contextWaits {
 		if c.end.Load() != contextGoesOn {
 			close(c.waits.done)
 		} else if c.deadline != 0 {
-			c.waits.timer = time.AfterFunc(c.deadline-c.clock().now(), c.expire)
+			c.waits.owner.Store(c)
+			c.waits.timer = time.AfterFunc(c.deadline-c.clock().now(), c.waits.expire)
 		}
 	}
 	return c.waits
@@ -201,6 +210,7 @@ func (c *callContext) endLocked(end uint32) (after []*func()) {
 		close(waits.done)
 		if waits.timer != nil {
 			waits.timer.Stop()
+			waits.owner.Store(nil)
 		}
 		after, waits.after = waits.after, nil
 	}
