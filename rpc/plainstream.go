@@ -20,6 +20,7 @@ import (
 type plainStream struct {
 	call     *serverCall
 	ctx      context.Context
+	remote   bool          // the reader's going away cannot be noticed
 	sent     int           // bytes
 	probed   time.Duration // of the server's clock: when a message had a reply subject
 	unprobed int           // messages since then
@@ -90,7 +91,7 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if limit := options.maxMessageSize; len(buf.b) > limit {
 		return overLimit("message", len(buf.b), limit, DidRun)
 	}
-	if limit := options.plainStreams.bytes; (c.isRemote() || c.reply == "") && len(buf.b) > limit-p.sent {
+	if limit := options.plainStreams.bytes; (p.remote || c.reply == "") && len(buf.b) > limit-p.sent {
 		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster, or to nobody, has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
 	}
 	return p.publish(buf.b)
@@ -119,7 +120,7 @@ func (p *plainStream) probe(size int) string {
 	p.unprobed++
 	p.bytes += size
 	now := p.call.ctx.clock().now()
-	if p.call.isRemote() || p.unprobed < probeMessages && p.bytes < probeBytes && now-p.probed < probeInterval {
+	if p.remote || p.unprobed < probeMessages && p.bytes < probeBytes && now-p.probed < probeInterval {
 		return ""
 	}
 	p.unprobed, p.bytes, p.probed = 0, 0, now

@@ -46,6 +46,9 @@ type Server struct {
 // errNoServer is the error of methods of a Server that NewServer has not made.
 var errNoServer = errors.New("the server is nil or zero: rpc.NewServer makes one")
 
+// made reports whether NewServer has made s.
+func (s *Server) made() bool { return s != nil && s.turn != nil }
+
 // serverState is the state of a server: new -> running -> stopping -> stopped,
 // or new -> stopped. Start and Shutdown change it.
 type serverState uint8
@@ -94,7 +97,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 // waited for until ctx ends. Run returns nil after a clean end, and an error if the server could
 // not start, had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
-	if s == nil || s.turn == nil {
+	if !s.made() {
 		return fmt.Errorf("rpc: run: %w", errNoServer)
 	}
 	if services, state := s.registered(); s.err == nil && len(services) == 0 && state == serverNew {
@@ -127,7 +130,7 @@ func (s *Server) intercepts() bool { return len(s.options.interceptors) > 0 }
 // is not up yet, or is down. Where NATS refuses subscriptions Start fails, names them,
 // and nothing stays behind.
 func (s *Server) Start(ctx context.Context) error {
-	if s == nil || s.turn == nil {
+	if !s.made() {
 		return fmt.Errorf("rpc: start: %w", errNoServer)
 	}
 	if s.err != nil {
@@ -332,7 +335,7 @@ func (svc *service) conflict(services []*service) error {
 // running handlers; when ctx ends first they are cancelled, their callers answered, and ctx's
 // error is returned. The name is free when it returns.
 func (s *Server) Unregister(ctx context.Context, name string) error {
-	if s == nil || s.turn == nil {
+	if !s.made() {
 		return fmt.Errorf("rpc: unregister %s: %w", name, errNoServer)
 	}
 	if err := s.take(ctx); err != nil { // Start may be working with the services
@@ -384,7 +387,7 @@ func (s *Server) remove(svc *service) {
 // Several Shutdowns wait for the same end, which comes when the first of their contexts ends,
 // so that a second one may have less patience. The connection stays open.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if s == nil || s.turn == nil {
+	if !s.made() {
 		return fmt.Errorf("rpc: shutdown: %w", errNoServer)
 	}
 	select {

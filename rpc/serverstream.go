@@ -87,7 +87,7 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 	if c.stream != nil {
 		return c.stream
 	}
-	return &plainStream{call: c, ctx: ctx, probed: c.ctx.clock().now()}
+	return &plainStream{call: c, ctx: ctx, remote: c.isRemote(), probed: c.ctx.clock().now()}
 }
 
 // endStream sends the message of an answer, if it has one, and the status. It

@@ -80,7 +80,7 @@ func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption,
 	switch {
 	case desc == nil:
 		return errors.New("rpc: register: the description of the service is nil")
-	case s == nil || s.turn == nil:
+	case !s.made():
 		return fmt.Errorf("rpc: register %s: %w", desc.Name, errNoServer)
 	case any(impl) == nil:
 		return fmt.Errorf("rpc: register %s: the implementation is nil", desc.Name)
@@ -303,7 +303,7 @@ func (s *service) onControl(m *nats.Msg) {
 func (s *service) answerAlive(query *wire.Envelope, reply string) {
 	var mine []wire.ID
 	for id := range query.IDs() {
-		if s.calls.has(id) {
+		if s.calls.context(id) != nil {
 			mine = append(mine, id)
 		}
 	}

@@ -137,13 +137,6 @@ func (t *callTable) cancelled(id wire.ID) *callContext {
 	return nil
 }
 
-func (t *callTable) has(id wire.ID) bool {
-	p, hash := t.part(id)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.get(id, hash) != nil
-}
-
 // each runs f for each call that is there now, which it holds meanwhile, outside of the locks.
 func (t *callTable) each(f func(*serverCall)) {
 	var calls []*serverCall
