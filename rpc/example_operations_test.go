@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // serveAndMove serves until ctx ends, and moves to another NATS node when its own is about to
 // leave.
 func serveAndMove(ctx context.Context, urls string, register func(*rpc.Server) error) error {
-	var leave func() error
+	var leave func(*nats.Conn) error
 	for {
 		lameDuck := make(chan struct{}, 1)
 		nc, err := nats.Connect(urls, nats.LameDuckModeHandler(func(*nats.Conn) { lameDuck <- struct{}{} }))
@@ -30,21 +31,40 @@ func serveAndMove(ctx context.Context, urls string, register func(*rpc.Server) e
 		if err := srv.Start(ctx); err != nil {
 			return err
 		}
-		if leave != nil { // the new server is there: the old one answers what it has
-			if err := leave(); err != nil {
+		if leave != nil { // the new server is ready: the old one answers what it has
+			if err := leave(nc); err != nil {
 				return err
 			}
 		}
-		leave = func() error {
+		leave = func(next *nats.Conn) error {
 			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 25*time.Second)
 			defer cancel()
 			defer nc.Close()
-			return srv.Shutdown(grace)
+			return errors.Join(awaitRoute(grace, nc, next), srv.Shutdown(grace))
 		}
 		select {
 		case <-lameDuck:
 		case <-ctx.Done():
-			return leave()
+			return leave(nil)
+		}
+	}
+}
+
+// awaitRoute returns when the node of the old connection knows what the new one has
+// subscribed to: nodes tell each other in order, so a request that gets through proves it.
+func awaitRoute(ctx context.Context, old, next *nats.Conn) error {
+	if next == nil {
+		return nil // there is no next one
+	}
+	inbox := next.NewInbox()
+	sub, err := next.Subscribe(inbox, func(m *nats.Msg) { _ = m.Respond(nil) })
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	for {
+		if _, err = old.RequestWithContext(ctx, inbox, nil); !errors.Is(err, nats.ErrNoResponders) {
+			return err
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/natscall/natscall/rpc"
@@ -65,10 +64,7 @@ func TestLameDuck(t *testing.T) {
 		})
 	}
 	nodes[at].NATS().LameDuckShutdown()
-	until(t, "the instance has moved", func() bool {
-		_, err := nc.RequestWithContext(testContext(t), "$SRV.PING.TestService."+before, nil)
-		return errors.Is(err, nats.ErrNoResponders)
-	})
+	until(t, "the instance has moved", func() bool { return unlisted(nc, "TestService."+before) })
 	must(t, callOnceNoRetry(t, c))
 	close(done)
 	callers.Wait()
@@ -88,10 +84,7 @@ func TestSecondSignal(t *testing.T) {
 	signals, stopped := make(chan os.Signal), make(chan error)
 	go func() { stopped <- stopOrForce()(s, signals) }()
 	probe := srv.Connect()
-	until(t, "it has begun", func() bool {
-		_, err := probe.RequestWithContext(testContext(t), "$SRV.PING.TestService", nil)
-		return errors.Is(err, nats.ErrNoResponders)
-	})
+	until(t, "it has begun", func() bool { return unlisted(probe, "TestService") })
 	signals <- os.Interrupt
 	if err := <-stopped; !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown returned %v", err)

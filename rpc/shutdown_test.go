@@ -63,10 +63,7 @@ func TestLeastPatienceDecides(t *testing.T) {
 			first := make(chan error, 1)
 			go func() { first <- test.first(s, patient) }()
 			probe := srv.Connect()
-			until(t, "it has begun", func() bool {
-				_, err := probe.RequestWithContext(testContext(t), "$SRV.PING.TestService", nil)
-				return errors.Is(err, nats.ErrNoResponders)
-			})
+			until(t, "it has begun", func() bool { return unlisted(probe, "TestService") })
 			soon, cancel := context.WithTimeout(patient, 20*time.Millisecond)
 			defer cancel()
 			for _, err := range []error{test.second(s, soon), <-first} {
@@ -85,6 +82,13 @@ func TestLeastPatienceDecides(t *testing.T) {
 
 func unregister(name string) func(*rpc.Server, context.Context) error {
 	return func(s *rpc.Server, ctx context.Context) error { return s.Unregister(ctx, name) }
+}
+
+// unlisted reports whether nothing answers a discovery ping. A ping that arrives while its
+// service unsubscribes gets no answer at all, so the wait for one is short.
+func unlisted(nc *nats.Conn, name string) bool {
+	_, err := nc.Request("$SRV.PING."+name, nil, 100*time.Millisecond)
+	return errors.Is(err, nats.ErrNoResponders)
 }
 
 // TestShutdownEndsStart: a start that waits for NATS does not hold up a shutdown.

@@ -85,20 +85,21 @@ func NewServer(t testing.TB, opts ...Option) *Server {
 	if err != nil {
 		t.Fatalf("rpctest: NATS server: %v", err)
 	}
+	o := &c.options
+	otherListeners := o.Cluster.Port != 0 || o.Gateway.Port != 0 || o.LeafNode.Port != 0 || o.Websocket.Port != 0 || o.MQTT.Port != 0
 	s := &Server{t: t, ns: ns}
 	t.Cleanup(s.Shutdown)
-	ns.Start()
-	if !s.ready(&c.options) {
+	ns.Start() // from here on the options are the NATS server's: it writes ports to them
+	if !s.ready(otherListeners) {
 		t.Fatalf("rpctest: NATS server was not ready after %v", startTimeout)
 	}
 	return s
 }
 
 // ready avoids ReadyForConnections where it can, which polls every 25 ms: the
-// listener for clients is there after Start, those for other servers are not.
-func (s *Server) ready(o *server.Options) bool {
-	others := o.Cluster.Port != 0 || o.Gateway.Port != 0 || o.LeafNode.Port != 0 || o.Websocket.Port != 0 || o.MQTT.Port != 0
-	if s.ns.Addr() != nil && !others {
+// listener for clients is there after Start, other listeners may not be.
+func (s *Server) ready(otherListeners bool) bool {
+	if s.ns.Addr() != nil && !otherListeners {
 		return true
 	}
 	return s.ns.ReadyForConnections(startTimeout)
