@@ -239,8 +239,8 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		}
 	}
 	for err = s.flush(ctx); err != nil; err = s.flush(ctx) { // a connection that breaks meanwhile subscribes again
-		if ctx.Err() != nil {
-			return err
+		if ctx.Err() != nil { // also where it ended just after the flush had failed
+			return flushError(s.nc, endOf(ctx))
 		}
 		if err = awaitConnection(ctx, s.nc); err != nil {
 			return err
@@ -281,8 +281,12 @@ func (s *Server) flush(ctx context.Context) error {
 		case s.nc.IsConnected() && errors.Is(err, context.DeadlineExceeded):
 			continue
 		}
-		return fmt.Errorf("flush, while the NATS connection is %s: %w", strings.ToLower(s.nc.Status().String()), err)
+		return flushError(s.nc, err)
 	}
+}
+
+func flushError(nc *nats.Conn, err error) error {
+	return fmt.Errorf("flush, while the NATS connection is %s: %w", strings.ToLower(nc.Status().String()), err)
 }
 
 // add makes a service part of the server, and ready if the server runs.
