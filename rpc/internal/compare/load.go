@@ -24,7 +24,8 @@ type load struct {
 // one would be fought for.
 const histograms = 16
 
-// startLoad starts the callers. Each has a context with a deadline after limit, which ends what hangs. They end by stop.
+// startLoad starts the callers, which end by stop. Each has a context that ends after limit, for
+// calls that hang; it has a deadline too, unless the workload is fresh.
 func startLoad(p peer, w workload, count int, limit time.Duration) *load {
 	l := &load{count: count}
 	l.open.Store(count > 0) // the window is all of them
@@ -33,8 +34,15 @@ func startLoad(p peer, w workload, count int, limit time.Duration) *load {
 		l.gauges = append(l.gauges, g)
 		l.wg.Go(func() {
 			// A context for each caller: a shared one has a lock, which systems that derive contexts from it would fight for.
-			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
+			if w.Shape == fresh {
+				defer time.AfterFunc(limit, cancel).Stop()
+			} else {
+				var stop context.CancelFunc
+				ctx, stop = context.WithTimeout(ctx, limit)
+				defer stop()
+			}
 			if err := w.run(ctx, p, g); err != nil {
 				g.fail(err)
 			}

@@ -44,7 +44,7 @@ func (p plan) has(s system, w workload) bool {
 	if p.brief && s.aside && (w.Shape != unary || w.Size > smallCall) {
 		return false
 	}
-	return s.streams || w.Shape == unary
+	return s.streams || w.calls()
 }
 
 // cell is one measurement.
@@ -83,7 +83,7 @@ func (p plan) measure(ctx context.Context, progress io.Writer) ([]cell, error) {
 				if !p.has(s, w) {
 					continue
 				}
-				c, err := p.cell(ctx, cancel, sites[s.name], s.name, w)
+				c, err := p.cellOf(ctx, cancel, sites[s.name], s.name, w)
 				if err != nil {
 					fmt.Fprintln(progress)
 					return cells, fmt.Errorf("%s: %w", w, err)
@@ -101,6 +101,20 @@ func (p plan) measure(ctx context.Context, progress io.Writer) ([]cell, error) {
 func rotated[T any](all []T, by int) []T {
 	by %= len(all)
 	return slices.Concat(all[by:], all[:by])
+}
+
+// cellOf measures a system with a workload, which may want a client process of its own.
+func (p plan) cellOf(ctx context.Context, end context.CancelCauseFunc, at site, system string, w workload) (cell, error) {
+	if w.Shape != fresh {
+		return p.cell(ctx, end, at, system, w)
+	}
+	client, err := startProcess(ctx, at.client.assignment)
+	if err != nil {
+		return cell{}, err
+	}
+	defer client.close()
+	at.client = client
+	return p.cell(ctx, end, at, system, w)
 }
 
 // patience is how much longer than planned a call may take before it fails; a cell, twice as long before everything is ended.

@@ -12,6 +12,7 @@ type shape string
 
 const (
 	unary        shape = "unary"         // calls, by so many callers at once
+	fresh        shape = "fresh"         // the same without deadlines, by a client process that has just started
 	serverStream shape = "server-stream" // messages one way, to the client
 	clientStream shape = "client-stream" // messages one way, to the server
 	pingPong     shape = "ping-pong"     // round trips on a stream
@@ -30,14 +31,17 @@ func (w workload) String() string {
 	if w.Size >= 1<<10 {
 		size = fmt.Sprintf("%dKiB", w.Size>>10)
 	}
-	if w.Shape == unary {
+	if w.calls() {
 		return fmt.Sprintf("%s-%s-%d", w.Shape, size, w.Callers)
 	}
 	return fmt.Sprintf("%s-%s", w.Shape, size)
 }
 
-// timed says whether the workload has latencies.
-func (w workload) timed() bool { return w.Shape == unary || w.Shape == pingPong }
+// calls reports whether the workload is unary calls.
+func (w workload) calls() bool { return w.Shape == unary || w.Shape == fresh }
+
+// timed reports whether the workload has latencies.
+func (w workload) timed() bool { return w.calls() || w.Shape == pingPong }
 
 // stretch is how many times longer than others the workload is measured: with 16 MiB or
 // 10,000 calls in flight a call takes a hundred milliseconds and more, with 100,000 calls a second and more, and the
@@ -62,6 +66,9 @@ func workloads() []workload {
 			all = append(all, workload{unary, size, callers})
 		}
 	}
+	for _, callers := range []int{1, 16, 64} {
+		all = append(all, workload{fresh, smallCall, callers})
+	}
 	for _, s := range []shape{serverStream, clientStream} {
 		for _, size := range []int{60, 100, 16 << 10} {
 			all = append(all, workload{s, size, 1})
@@ -78,7 +85,7 @@ var errWrong = errors.New("a wrong answer")
 // run does the work of one caller until its gauge says that it is enough.
 func (w workload) run(ctx context.Context, p peer, g *gauge) error {
 	switch w.Shape {
-	case unary:
+	case unary, fresh:
 		return w.exchange(ctx, g, func(data []byte) ([]byte, error) { return p.echo(ctx, data) })
 	case serverStream:
 		return w.download(ctx, p, g)
