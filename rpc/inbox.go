@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -51,7 +50,7 @@ func newInbox(prefix string, out *publisher) *inbox {
 // waiter waits for the reply of one call after another.
 type waiter struct {
 	ended  chan struct{} // of one; filled at most once a call
-	timer  *time.Timer
+	alarm  alarm // of the caller
 	out    *publisher
 	list   *freeList
 	prefix string

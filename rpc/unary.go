@@ -215,18 +215,23 @@ func (a *attempt) isLarge(o *outgoing) bool {
 
 // wait returns the reply, or why none is waited for any longer.
 func (a *attempt) wait(ctx context.Context, w *waiter) (reply, *Error) {
-	var deadline <-chan time.Time
+	var alarm <-chan time.Time
 	if !a.byCtx {
-		deadline = w.alarm(a.left)
-		defer w.timer.Stop()
+		alarm = w.alarm.at(a.deadline, a.left)
 	}
 	byCtx := false
-	select {
-	case <-w.ended:
-		return w.taken(), nil
-	case <-ctx.Done():
-		byCtx = true
-	case <-deadline:
+	for expired := false; !expired && !byCtx; {
+		select {
+		case <-w.ended:
+			return w.taken(), nil
+		case <-ctx.Done():
+			byCtx = true
+		case <-alarm:
+			left := time.Until(a.deadline)
+			if expired = left <= 0; !expired { // it was set for a call before
+				w.alarm.reset(a.deadline, left)
+			}
+		}
 	}
 	switch r, ok := w.stop(); {
 	case ok:
@@ -235,16 +240,6 @@ func (a *attempt) wait(ctx context.Context, w *waiter) (reply, *Error) {
 		return reply{}, contextError(ctx, MayHaveRun)
 	}
 	return reply{}, endError(context.DeadlineExceeded, MayHaveRun)
-}
-
-// alarm starts the waiter's timer, which is made once and used again.
-func (w *waiter) alarm(d time.Duration) <-chan time.Time {
-	if w.timer == nil {
-		w.timer = time.NewTimer(d)
-	} else {
-		w.timer.Reset(d)
-	}
-	return w.timer.C
 }
 
 // blameForeign adds to an error what was seen of replies that were not a
