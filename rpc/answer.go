@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -19,8 +20,8 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	if !c.answered.CompareAndSwap(false, true) {
 		return
 	}
-	buf := takeBuffer()
-	message, large := (*buffer)(nil), false
+	buf := buffer.Take()
+	message, large := (*buffer.Buffer)(nil), false
 	if err == nil && c.call.method.hasResponse() {
 		message = buf
 		large, err = c.encode(buf)
@@ -47,7 +48,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		c.send(buf, took)
 		return // the buffer is the publisher's
 	}
-	buf.putBack()
+	buf.PutBack()
 }
 
 // refuse answers a call in place of the goroutine that would run, or still
@@ -66,8 +67,8 @@ func (c *serverCall) refuse(err *Error) {
 		c.logUntold(err)
 		return
 	}
-	buf := takeBuffer()
-	defer buf.putBack()
+	buf := buffer.Take()
+	defer buf.PutBack()
 	c.sendError(buf, err, nil)
 }
 
@@ -89,7 +90,7 @@ func (c *serverCall) logUntold(err *Error) {
 
 // encode encodes the response into buf: as an envelope, as a plain message, or, where
 // it is large or on a stream anyway, as the bare message.
-func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
+func (c *serverCall) encode(buf *buffer.Buffer) (large bool, failed *Error) {
 	envelope := 0
 	defer func() {
 		if r := recover(); r != nil { // the handler changes the message still
@@ -98,25 +99,25 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 		}
 	}()
 	if !c.plain && c.stream == nil {
-		buf.b = wire.AppendResponse(buf.b, c.id, wire.Codec(c.codec), 0)
-		envelope = len(buf.b)
+		buf.B = wire.AppendResponse(buf.B, c.id, wire.Codec(c.codec), 0)
+		envelope = len(buf.B)
 	}
 	if c.call.method.kind == KindOneWay { // there is nothing to say, and to JetStream this is "done"
 		return false, nil
 	}
 	var err error
-	if buf.b, err = c.coding().appendMessage(buf.b, c.call.response); err != nil {
+	if buf.B, err = c.coding().appendMessage(buf.B, c.call.response); err != nil {
 		return false, failf(CodeInternal, DidRun, "the response does not encode: %v", err)
 	}
 	s := c.endpoint.service.server
-	if size, limit := len(buf.b)-envelope, s.options.maxMessageSize; size > limit {
+	if size, limit := len(buf.B)-envelope, s.options.maxMessageSize; size > limit {
 		return false, overLimit("response", size, limit, DidRun)
 	}
 	if envelope > 0 {
-		buf.pack(c.accepts, envelope)
-		buf.b[wire.FlagsOffset] |= buf.flags(c.accepts)
+		buf.Compress(wire.Compression(c.accepts), envelope)
+		buf.B[wire.FlagsOffset] |= byte(buf.Flags(wire.Compression(c.accepts)))
 	}
-	size := len(buf.b) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
+	size := len(buf.B) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
 	if c.batched {
 		size += wire.BatchOverhead
 	}
@@ -129,7 +130,7 @@ func (c *serverCall) encode(buf *buffer) (large bool, failed *Error) {
 	case c.plain:
 		return false, failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d, and only natscall clients take more", size, limit)
 	}
-	buf.b = append(buf.b[:0], buf.b[envelope:]...)
+	buf.B = append(buf.B[:0], buf.B[envelope:]...)
 	return true, nil
 }
 
@@ -140,14 +141,14 @@ const smallestMaxPayload = 4096
 
 // send has the response published, with those of other calls, at the latest by
 // the goroutine's way to its next call.
-func (c *serverCall) send(buf *buffer, took time.Duration) {
+func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 	h, err := c.header()
 	if err != nil {
 		c.sendError(buf, failf(CodeInternal, DidRun, "response: %v", err), nil)
-		buf.putBack()
+		buf.PutBack()
 		return
 	}
-	if c.plain && looksLikePubAck(buf.b) { // a header says that it is none
+	if c.plain && looksLikePubAck(buf.B) { // a header says that it is none
 		if h == nil {
 			h = nats.Header{}
 		}
@@ -171,10 +172,10 @@ func (c *serverCall) sent(o *outgoing, err error) {
 	}
 	failed := natsError(err, DidRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		failed = overMaxPayload("response", len(o.buf.b), o.header, DidRun)
+		failed = overMaxPayload("response", len(o.buf.B), o.header, DidRun)
 	}
-	buf := takeBuffer()
-	defer buf.putBack()
+	buf := buffer.Take()
+	defer buf.PutBack()
 	c.sendError(buf, failed, nil)
 }
 
@@ -198,7 +199,7 @@ func (c *serverCall) metadata() nats.Header {
 }
 
 // sendError publishes an error, shortened where it does not fit.
-func (c *serverCall) sendError(buf *buffer, err *Error, metadata nats.Header) {
+func (c *serverCall) sendError(buf *buffer.Buffer, err *Error, metadata nats.Header) {
 	failed := c.publishError(buf, err, metadata)
 	if errors.Is(failed, nats.ErrMaxPayload) {
 		failed = c.publishError(buf, err.shortened(), nil)
@@ -211,13 +212,13 @@ func (c *serverCall) sendError(buf *buffer, err *Error, metadata nats.Header) {
 	}
 }
 
-func (c *serverCall) publishError(buf *buffer, err *Error, metadata nats.Header) error {
-	buf.b = c.appendStatus(buf.b[:0], err)
+func (c *serverCall) publishError(buf *buffer.Buffer, err *Error, metadata nats.Header) error {
+	buf.B = c.appendStatus(buf.B[:0], err)
 	h := err.header(metadata)
 	if c.plain {
 		wire.SetExecution(h, c.execution(err))
 	}
-	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.b)})
+	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
 }
 
 // appendStatus encodes an error as the body of the answer: in the codec of a

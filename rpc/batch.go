@@ -5,6 +5,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -24,14 +25,14 @@ func (p *publisher) sendBatch(queue []outgoing) {
 		p.send(first)
 		return
 	}
-	buf := takeBuffer()
-	defer buf.putBack()
-	buf.b = wire.AppendBatch(buf.b)
+	buf := buffer.Take()
+	defer buf.PutBack()
+	buf.B = wire.AppendBatch(buf.B)
 	for _, o := range p.members {
-		buf.b = wire.AppendItem(buf.b, o.tag, o.buf.b)
+		buf.B = wire.AppendItem(buf.B, o.tag, o.buf.B)
 	}
 	first = lead(p.members)
-	err := publishMsg(p.nc, &nats.Msg{Subject: first.subject, Reply: first.reply, Header: first.header, Data: buf.b})
+	err := publishMsg(p.nc, &nats.Msg{Subject: first.subject, Reply: first.reply, Header: first.header, Data: buf.B})
 	for _, o := range p.members {
 		o.sent(err)
 	}
@@ -55,13 +56,13 @@ func (p *publisher) batchLimit() int { return int(min(int64(p.maxBatch), p.nc.Ma
 
 // mates appends those of the queue that go into a batch with o.
 func (o *outgoing) mates(members []*outgoing, queue []outgoing, limit int) []*outgoing {
-	size := wire.BatchOverhead + len(o.buf.b)
+	size := wire.BatchOverhead + len(o.buf.B)
 	for i := range queue {
 		mate := &queue[i]
 		if mate.buf == nil || mate.batch == batchNever || len(mate.header) > 0 || mate.subject != o.subject {
 			continue
 		}
-		if more := wire.BatchOverhead + len(mate.buf.b); size+more <= limit {
+		if more := wire.BatchOverhead + len(mate.buf.B); size+more <= limit {
 			size += more
 			members = append(members, mate)
 		}
@@ -97,7 +98,7 @@ func (w *waiter) leads(batch []*outgoing) bool {
 	f := w.followers
 	f.subject, f.members = w.subject, f.members[:0]
 	for _, o := range batch[1:] {
-		f.members = append(f.members, member{o.owner.(*waiter), wire.IDOf(o.buf.b)})
+		f.members = append(f.members, member{o.owner.(*waiter), wire.IDOf(o.buf.B)})
 	}
 	return true
 }

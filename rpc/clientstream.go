@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -90,10 +91,10 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 	if a.call.request == nil {
 		return s, nil
 	}
-	buf := takeBuffer()
-	defer buf.putBack()
+	buf := buffer.Take()
+	defer buf.PutBack()
 	var err error
-	if buf.b, err = s.coding.appendMessage(buf.b, a.call.request); err == nil {
+	if buf.B, err = s.coding.appendMessage(buf.B, a.call.request); err == nil {
 		err = s.sendBuffer(buf, 0)
 	} else {
 		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)

@@ -3,7 +3,6 @@ package rpc
 import (
 	"fmt"
 	"slices"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -119,26 +118,4 @@ func unmarshalProto(data []byte, m proto.Message, o proto.UnmarshalOptions) erro
 		return vt.UnmarshalVT(data)
 	}
 	return o.Unmarshal(data, m)
-}
-
-// A buffer is where a message is encoded before nats.go copies it. Who takes
-// one puts it back when the message is published.
-type buffer struct {
-	b      []byte
-	packed bool // the message in b is compressed
-}
-
-var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 0, 1024)} }}
-
-// maxPooledBuffer keeps a rare larger message from staying in the pool: a bit
-// more than the default of max_payload.
-const maxPooledBuffer = 1<<20 + 64<<10
-
-func takeBuffer() *buffer { return buffers.Get().(*buffer) }
-
-func (b *buffer) putBack() {
-	if cap(b.b) <= maxPooledBuffer {
-		b.b, b.packed = b.b[:0], false
-		buffers.Put(b)
-	}
 }

@@ -1,15 +1,10 @@
 package rpc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"sync"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -46,123 +41,14 @@ func WithCompression(c Compression) interface {
 	})
 }
 
-const (
-	// minCompressed is the size from which on compression is tried: smaller
-	// messages fit into a network packet anyway.
-	minCompressed = 1024
-	// minSaving is the part of a message that has to be saved: less is not
-	// worth the receiver's time.
-	minSaving = 8
-	// zstdWindow bounds the memory of a decoder for a frame that asks for more.
-	zstdWindow = 8 << 20
-)
-
-// pack compresses what is in the buffer from an offset on, if that pays.
-func (b *buffer) pack(c Compression, from int) {
-	size := len(b.b) - from
-	if b.packed || c == CompressionNone || size < minCompressed {
-		return
-	}
-	out := takeBuffer()
-	defer out.putBack()
-	if c == CompressionZstd {
-		out.b = zstdEncoder().EncodeAll(b.b[from:], out.b)
-	} else {
-		out.b = appendGzip(out.b, b.b[from:])
-	}
-	if len(out.b) <= size-size/minSaving {
-		b.b, b.packed = append(b.b[:from], out.b...), true
-	}
-}
-
-// flags says how the message behind an envelope is compressed.
-func (b *buffer) flags(c Compression) byte {
-	flags := wire.Compression(c).Flags()
-	if b.packed {
-		flags |= wire.FlagCompressed
-	}
-	return byte(flags)
-}
-
-var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest))
-	if err != nil {
-		panic(err) // of an invalid option, which is constant
-	}
-	return e
-})
-
-var gzipWriters = sync.Pool{New: func() any {
-	w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
-	if err != nil {
-		panic(err) // likewise
-	}
-	return w
-}}
-
-func appendGzip(dst, src []byte) []byte {
-	w := gzipWriters.Get().(*gzip.Writer)
-	defer gzipWriters.Put(w)
-	out := bytes.NewBuffer(dst)
-	w.Reset(out)
-	_, _ = w.Write(src) // a bytes.Buffer takes everything
-	_ = w.Close()
-	return out.Bytes()
-}
-
-var errUnpackedTooLarge = errors.New("the decompressed message is too large")
-
-// unpack decompresses a message, up to limit bytes.
-func (c Compression) unpack(data []byte, limit int) (out []byte, failed *Error) {
-	var err error
-	switch c {
-	case CompressionGzip:
-		out, err = unpackWith(&gzipReaders, data, limit)
-	case CompressionZstd:
-		out, err = unpackWith(&zstdReaders, data, limit)
-	default:
-		err = errors.New("no compression has been agreed on")
-	}
+// decompress decompresses a message, up to limit bytes.
+func (c Compression) decompress(data []byte, limit int) ([]byte, *Error) {
+	out, err := buffer.Decompress(wire.Compression(c), data, limit)
 	switch {
-	case errors.Is(err, errUnpackedTooLarge):
+	case errors.Is(err, buffer.ErrTooLarge):
 		return nil, failf(CodeResourceExhausted, MayHaveRun, "the decompressed message has more than %d bytes, the limit (rpc.WithMaxMessageSize)", limit)
 	case err != nil:
 		return nil, failf(CodeInvalidArgument, MayHaveRun, "the message does not decompress (%v): %v", c, err)
 	}
 	return out, nil
-}
-
-// resetReader is a decoder that can be used again.
-type resetReader interface {
-	io.Reader
-	Reset(io.Reader) error
-}
-
-var (
-	gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
-	zstdReaders = sync.Pool{New: func() any {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
-		if err != nil {
-			panic(err) // of an invalid option, which is constant
-		}
-		return d
-	}}
-)
-
-func unpackWith(pool *sync.Pool, data []byte, limit int) ([]byte, error) {
-	r := pool.Get().(resetReader)
-	defer func() {
-		_ = r.Reset(bytes.NewReader(nil)) // lets go of data
-		pool.Put(r)
-	}()
-	if err := r.Reset(bytes.NewReader(data)); err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	out.Grow(4 * min(limit/4, len(data))) // as much as a usual message becomes
-	n, err := out.ReadFrom(io.LimitReader(r, int64(limit)+1))
-	if err == nil && n > int64(limit) {
-		err = errUnpackedTooLarge
-	}
-	return out.Bytes(), err
 }

@@ -5,6 +5,8 @@ import (
 	"runtime"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/buffer"
 )
 
 // OpenStreams is how many streams a client has in its table.
@@ -89,19 +91,19 @@ const Poison = 0xff
 // overwrites them, and puts them back. It returns false where a buffer has been
 // written to meanwhile: by somebody who had put it back.
 func PoisonPools(n int) bool {
-	taken, clean := make([]*buffer, n), true
+	taken, clean := make([]*buffer.Buffer, n), true
 	for i := range taken {
-		taken[i] = takeBuffer()
-		poison(taken[i].b[:cap(taken[i].b)])
+		taken[i] = buffer.Take()
+		poison(taken[i].B[:cap(taken[i].B)])
 		c := calls.Get().(*Call)
 		*c = Call{sent: true, streamed: true} // an owner that still has it meets a call without a method
 		calls.Put(c)
 	}
 	runtime.Gosched() // to whoever would write
 	for _, buf := range taken {
-		all := buf.b[:cap(buf.b)]
+		all := buf.B[:cap(buf.B)]
 		clean = clean && bytes.Count(all, []byte{Poison}) == len(all)
-		buf.putBack()
+		buf.PutBack()
 	}
 	return clean
 }

@@ -50,7 +50,7 @@ func newInbox(prefix string, out *publisher) *inbox {
 // waiter waits for the reply of one call after another.
 type waiter struct {
 	ended  chan struct{} // of one; filled at most once a call
-	alarm  alarm // of the caller
+	alarm  alarm         // of the caller
 	out    *publisher
 	list   *freeList
 	prefix string

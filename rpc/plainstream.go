@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -81,20 +82,20 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if err := c.call.sending(m); err != nil {
 		return err
 	}
-	buf := takeBuffer()
-	defer buf.putBack()
+	buf := buffer.Take()
+	defer buf.PutBack()
 	var err error
-	if buf.b, err = c.coding().appendMessage(buf.b, m); err != nil {
+	if buf.B, err = c.coding().appendMessage(buf.B, m); err != nil {
 		return failf(CodeInternal, DidRun, "the message does not encode: %v", err)
 	}
 	options := &c.endpoint.service.server.options
-	if limit := options.maxMessageSize; len(buf.b) > limit {
-		return overLimit("message", len(buf.b), limit, DidRun)
+	if limit := options.maxMessageSize; len(buf.B) > limit {
+		return overLimit("message", len(buf.B), limit, DidRun)
 	}
-	if limit := options.plainStreams.bytes; (p.remote || c.reply == "") && len(buf.b) > limit-p.sent {
+	if limit := options.plainStreams.bytes; (p.remote || c.reply == "") && len(buf.B) > limit-p.sent {
 		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster, or to nobody, has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
 	}
-	return p.publish(buf.b)
+	return p.publish(buf.B)
 }
 
 func (p *plainStream) publish(data []byte) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -69,7 +70,7 @@ type outgoing struct {
 	subject string
 	reply   string
 	header  nats.Header
-	buf     *buffer
+	buf     *buffer.Buffer
 	owner   sender
 	batch   batching
 	tag     uint64 // in a batch
@@ -245,16 +246,16 @@ func (p *publisher) sendAll(queue []outgoing) {
 // send publishes a message as it is.
 func (p *publisher) send(o *outgoing) {
 	if len(o.header) > 0 {
-		o.sent(p.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: o.reply, Header: o.header, Data: o.buf.b}))
+		o.sent(p.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: o.reply, Header: o.header, Data: o.buf.B}))
 		return
 	}
-	o.sent(publish(p.nc, o.subject, o.reply, o.buf.b))
+	o.sent(publish(p.nc, o.subject, o.reply, o.buf.B))
 }
 
 // sent ends the way of a message.
 func (o *outgoing) sent(err error) {
 	o.owner.sent(o, err)
-	o.buf.putBack()
+	o.buf.PutBack()
 	o.buf = nil
 }
 

@@ -35,7 +35,7 @@ type serverCall struct {
 	id       wire.ID
 	plain    bool
 	codec    Codec
-	packed   bool        // body is compressed
+	compressed   bool        // body is compressed
 	accepts  Compression // of the caller
 	batched  bool        // the request was an item of a batch
 	tag      uint64      // of that item
@@ -164,7 +164,7 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 		err = cmp.Or(err, errBatchInBatch)
 	}
 	c.id, c.body, c.codec = e.ID, e.Body, Codec(e.Flags.Codec())
-	c.accepts, c.packed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
+	c.accepts, c.compressed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
 	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
 		c.reply = "" // they are never answered
 	}
@@ -231,9 +231,9 @@ func (c *serverCall) decode() (proto.Message, error) {
 	if limit := c.endpoint.service.server.options.maxMessageSize; len(c.body) > limit {
 		return nil, overLimit("request", len(c.body), limit, NotRun)
 	}
-	if c.packed {
+	if c.compressed {
 		var failed *Error
-		if c.body, failed = c.accepts.unpack(c.body, c.endpoint.service.server.options.maxMessageSize); failed != nil {
+		if c.body, failed = c.accepts.decompress(c.body, c.endpoint.service.server.options.maxMessageSize); failed != nil {
 			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
 		}
 		c.whole = cap(c.body)

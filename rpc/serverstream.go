@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -92,7 +93,7 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 
 // endStream sends the message of an answer, if it has one, and the status. It
 // returns when the end is on its way, or nobody is there to take it.
-func (c *serverCall) endStream(message *buffer, err *Error) {
+func (c *serverCall) endStream(message *buffer.Buffer, err *Error) {
 	s := c.stream
 	if failed := s.begin(); failed != nil && err == nil {
 		err = c.verdict(failed)
@@ -180,7 +181,7 @@ func (s *stream) endSent() {
 
 // largeResponse announces a response that does not fit into a NATS message,
 // and sends it as a stream when the client has granted credit.
-func (c *serverCall) largeResponse(message *buffer) {
+func (c *serverCall) largeResponse(message *buffer.Buffer) {
 	c.stream = c.newStream()
 	if err := c.accept(""); err != nil {
 		c.endpoint.log().Error("natscall: a response was not announced", "error", err)

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -117,21 +118,21 @@ func (s *stream) sendMessage(m proto.Message) error {
 	if err := s.call.sending(m); err != nil {
 		return err
 	}
-	buf := takeBuffer()
-	defer buf.putBack()
+	buf := buffer.Take()
+	defer buf.PutBack()
 	var err error
-	if buf.b, err = s.coding.appendMessage(buf.b[:flow.FrameRoom], m); err != nil {
+	if buf.B, err = s.coding.appendMessage(buf.B[:flow.FrameRoom], m); err != nil {
 		return failf(CodeInternal, MayHaveRun, "the message does not encode: %v", err).because(err)
 	}
 	return s.sendBuffer(buf, flow.FrameRoom)
 }
 
 // sendBuffer sends the message that stands in the buffer from an offset on.
-func (s *stream) sendBuffer(buf *buffer, from int) error {
-	if size := len(buf.b) - from; !buf.packed && size > s.maxSize {
+func (s *stream) sendBuffer(buf *buffer.Buffer, from int) error {
+	if size := len(buf.B) - from; !buf.Compressed && size > s.maxSize {
 		return overLimit("message", size, s.maxSize, MayHaveRun)
 	}
-	buf.pack(s.compression, from)
+	buf.Compress(wire.Compression(s.compression), from)
 	if err := s.contextEnded(); err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func (s *stream) sendBuffer(buf *buffer, from int) error {
 	}
 	o, alone := s.frameAloneLocked(buf, from)
 	if !alone {
-		s.send.Push(append(s.send.Grow(), buf.b[from:]...), buf.packed)
+		s.send.Push(append(s.send.Grow(), buf.B[from:]...), buf.Compressed)
 		s.flushLocked()
 	}
 	s.mu.Unlock()
@@ -177,13 +178,13 @@ func (s *stream) sendableLocked() error {
 // where nothing else could share it: of a message that is large, which saves copies, and of one
 // that answers the last message that came, which saves the way over the flusher's goroutine. The sender
 // is the flusher then.
-func (s *stream) frameAloneLocked(buf *buffer, from int) (o outgoingFrame, ok bool) {
-	alone := s.answering || len(buf.b)-from >= minAlone
+func (s *stream) frameAloneLocked(buf *buffer.Buffer, from int) (o outgoingFrame, ok bool) {
+	alone := s.answering || len(buf.B)-from >= minAlone
 	s.answering = false
 	if !alone || from != flow.FrameRoom || s.flushing || s.to == "" || s.beat {
 		return o, false
 	}
-	frame, ok := s.send.Frame(buf.b, buf.packed, s.maxBody)
+	frame, ok := s.send.Frame(buf.B, buf.Compressed, s.maxBody)
 	if !ok {
 		return o, false
 	}
@@ -286,7 +287,7 @@ func (s *stream) recvBytes() ([]byte, int, error) {
 			s.mu.Unlock()
 			return nil, 0, failed
 		}
-		b, packed, ok, err := s.recv.Message()
+		b, compressed, ok, err := s.recv.Message()
 		whole := s.recv.Largest()
 		ended, over, status := s.recv.Ended(), s.over, s.err
 		if over && status != nil && errors.Is(err, flow.ErrPartial) {
@@ -304,7 +305,7 @@ func (s *stream) recvBytes() ([]byte, int, error) {
 		}
 		switch {
 		case ok && (!over || ended):
-			return s.unpack(b, whole, packed)
+			return s.decompress(b, whole, compressed)
 		case over && status != nil:
 			s.finished()
 			return nil, 0, status
@@ -334,12 +335,12 @@ func (s *stream) await(token <-chan struct{}) error {
 	return nil
 }
 
-// unpack decompresses a message that is compressed.
-func (s *stream) unpack(b []byte, whole int, packed bool) ([]byte, int, error) {
-	if !packed {
+// decompress decompresses a message that is compressed.
+func (s *stream) decompress(b []byte, whole int, compressed bool) ([]byte, int, error) {
+	if !compressed {
 		return b, whole, nil
 	}
-	b, failed := s.compression.unpack(b, s.maxSize)
+	b, failed := s.compression.decompress(b, s.maxSize)
 	if failed == nil {
 		return b, cap(b), nil
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -31,7 +32,7 @@ func (s *stream) flush() {
 			return
 		}
 		sent := s.publishFrame(&o)
-		o.buf.putBack()
+		o.buf.PutBack()
 		if !sent {
 			return
 		}
@@ -54,31 +55,31 @@ func (s *stream) publishFrame(o *outgoingFrame) bool {
 
 type outgoingFrame struct {
 	msg  nats.Msg
-	buf  *buffer
+	buf  *buffer.Buffer
 	last bool // of a server's stream
 }
 
 // nextFrame takes the next frame. All that has a sequence goes through here,
 // so that it is published in order: a heartbeat too, as it names the next.
 func (s *stream) nextFrame() (o outgoingFrame, more bool) {
-	buf := takeBuffer()
+	buf := buffer.Take()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kind, ok := wire.KindData, false
 	switch {
 	case s.over:
 	case s.beat: // also where there is more to send: it repeats the credit
-		buf.b, kind, ok = wire.AppendHeartbeat(buf.b, s.send.Next(), s.recv.Granted()), wire.KindHeartbeat, true
+		buf.B, kind, ok = wire.AppendHeartbeat(buf.B, s.send.Next(), s.recv.Granted()), wire.KindHeartbeat, true
 	default:
-		buf.b, kind, ok = s.send.AppendFrame(buf.b, s.maxBody)
+		buf.B, kind, ok = s.send.AppendFrame(buf.B, s.maxBody)
 	}
 	s.beat = false
 	if !ok {
 		s.flushing = false
-		buf.putBack()
+		buf.PutBack()
 		return o, false
 	}
-	o = outgoingFrame{msg: nats.Msg{Subject: s.to, Data: buf.b}, buf: buf}
+	o = outgoingFrame{msg: nats.Msg{Subject: s.to, Data: buf.B}, buf: buf}
 	if s.call.onServer {
 		s.decorateLocked(&o, kind)
 	} else if kind == wire.KindHeartbeat {
@@ -103,9 +104,9 @@ func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
 			e = e.shortened()
 		}
 		o.msg.Header = e.header(o.msg.Header)
-		o.buf.b, _ = appendProto(o.buf.b, e.status())
-		o.buf.b[wire.FlagsOffset] |= byte(s.call.served.execution(e).Flags())
-		o.msg.Data = o.buf.b
+		o.buf.B, _ = appendProto(o.buf.B, e.status())
+		o.buf.B[wire.FlagsOffset] |= byte(s.call.served.execution(e).Flags())
+		o.msg.Data = o.buf.B
 	}
 }
 

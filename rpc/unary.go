@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -172,13 +173,13 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		return failed
 	}
 	if a.isLarge(&o) {
-		o.buf.putBack()
+		o.buf.PutBack()
 		return a.largeRequest(ctx)
 	}
 	w := a.client.inbox.take(id)
 	o.owner, o.reply = w, w.start(id, a.subjects, a.call)
 	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
-		o.buf.putBack()
+		o.buf.PutBack()
 		out.unpublished()
 		w.stop()
 		w.release()
@@ -209,7 +210,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 
 // isLarge tells whether a request has to travel as a stream.
 func (a *attempt) isLarge(o *outgoing) bool {
-	size := len(o.buf.b) + headerSize(o.header)
+	size := len(o.buf.B) + headerSize(o.header)
 	return size > smallestMaxPayload && !a.call.options.plain && int64(size) > a.client.nc.MaxPayload()
 }
 
@@ -264,23 +265,23 @@ func (a *attempt) encode(o *outgoing, id wire.ID) *Error {
 	if o.header, err = a.header(plain); err != nil {
 		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
 	}
-	buf := takeBuffer()
+	buf := buffer.Take()
 	coding := a.call.options.coding()
 	if !plain {
-		buf.b = wire.AppendRequest(buf.b, id, wire.Codec(coding.codec), a.left)
+		buf.B = wire.AppendRequest(buf.B, id, wire.Codec(coding.codec), a.left)
 	}
-	envelope := len(buf.b)
-	if buf.b, err = coding.appendMessage(buf.b, a.call.request); err != nil {
-		buf.putBack()
+	envelope := len(buf.B)
+	if buf.B, err = coding.appendMessage(buf.B, a.call.request); err != nil {
+		buf.PutBack()
 		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
-	if size, limit := len(buf.b)-envelope, a.client.options.maxMessageSize; size > limit {
-		buf.putBack()
+	if size, limit := len(buf.B)-envelope, a.client.options.maxMessageSize; size > limit {
+		buf.PutBack()
 		return overLimit("request", size, limit, NotRun)
 	}
 	if !plain {
-		buf.pack(a.call.options.compression, envelope)
-		buf.b[wire.FlagsOffset] |= buf.flags(a.call.options.compression)
+		buf.Compress(wire.Compression(a.call.options.compression), envelope)
+		buf.B[wire.FlagsOffset] |= byte(buf.Flags(wire.Compression(a.call.options.compression)))
 	}
 	o.buf = buf
 	return nil
@@ -295,9 +296,9 @@ func (a *attempt) publishOneWay() *Error {
 	if failed := a.encode(&o, wire.ID{}); failed != nil {
 		return failed
 	}
-	defer o.buf.putBack()
-	err := publishMsg(a.client.nc, &nats.Msg{Subject: o.subject, Header: o.header, Data: o.buf.b})
-	return unsentError(len(o.buf.b), o.header, err)
+	defer o.buf.PutBack()
+	err := publishMsg(a.client.nc, &nats.Msg{Subject: o.subject, Header: o.header, Data: o.buf.B})
+	return unsentError(len(o.buf.B), o.header, err)
 }
 
 // sent ends the call whose request could not be published, unless it has ended.
@@ -305,7 +306,7 @@ func (w *waiter) sent(o *outgoing, err error) {
 	if err == nil {
 		return
 	}
-	failed := unsentError(len(o.buf.b), o.header, err)
+	failed := unsentError(len(o.buf.B), o.header, err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.waiting && w.subject == o.reply { // a call that ended without a reply has left its reply subject
@@ -375,7 +376,7 @@ func (a *attempt) finish(r *reply) *Error {
 		return failf(CodeInternal, DidRun, "the response is compressed with %v, the request asked for %v", Compression(flags.Compression()), call.options.compression)
 	case flags&wire.FlagCompressed != 0:
 		var err *Error
-		if body, err = Compression(flags.Compression()).unpack(body, a.client.options.maxMessageSize); err != nil {
+		if body, err = Compression(flags.Compression()).decompress(body, a.client.options.maxMessageSize); err != nil {
 			return responseError(err)
 		}
 		whole = cap(body)

@@ -267,7 +267,7 @@ type Receiver struct {
 	havePre int
 	message []byte // that is being put together
 	need    int    // its length, once the prefix is complete
-	packed  bool   // it is compressed
+	compressed  bool   // it is compressed
 }
 
 // Data takes the body of a data frame, which it keeps.
@@ -371,7 +371,7 @@ func (r *Receiver) Message() (message []byte, compressed, ok bool, err error) {
 	if r.err == nil {
 		message, ok, r.err = r.nextMessage()
 	}
-	return message, r.packed, ok, r.err
+	return message, r.compressed, ok, r.err
 }
 
 func (r *Receiver) nextMessage() (message []byte, ok bool, err error) {
@@ -413,14 +413,14 @@ func (r *Receiver) readPrefix() error {
 	if r.havePre < len(r.prefix) {
 		return nil
 	}
-	n, packed, err := wire.ParseMessagePrefix(r.prefix[:])
+	n, compressed, err := wire.ParseMessagePrefix(r.prefix[:])
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPrefix, err)
 	}
 	if n < 0 || n > r.MaxMessage { // below 0 where an int has 32 bits
 		return fmt.Errorf("%w: it has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", ErrTooLarge, uint32(n), r.MaxMessage)
 	}
-	r.need, r.packed = n, packed
+	r.need, r.compressed = n, compressed
 	return nil
 }
 

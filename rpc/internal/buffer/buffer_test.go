@@ -1,0 +1,91 @@
+package buffer
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+var compressions = []wire.Compression{wire.CompressionGzip, wire.CompressionZstd}
+
+// TestCompress: what pays is compressed, behind what stands before it, and comes back.
+func TestCompress(t *testing.T) {
+	text := strings.Repeat("natscall ", 1000)
+	noise := make([]byte, 4096)
+	for i := range noise {
+		noise[i] = byte(rand.Uint32())
+	}
+	for _, c := range append(compressions, wire.CompressionNone) {
+		for _, test := range []struct {
+			name, message string
+			pays          bool
+		}{
+			{"text", text, c != wire.CompressionNone},
+			{"short", text[:minSize-1], false},
+			{"noise", string(noise), false},
+		} {
+			b := Take()
+			b.B = append(b.B, "envelope"+test.message...)
+			b.Compress(c, len("envelope"))
+			if b.Compressed != test.pays {
+				t.Fatalf("%v, %s: compressed is %v", c, test.name, b.Compressed)
+			}
+			if want := b.Flags(c)&wire.FlagCompressed != 0; want != test.pays {
+				t.Errorf("%v, %s: the flags say %v", c, test.name, want)
+			}
+			before := len(b.B)
+			if b.Compress(c, len("envelope")); b.Compressed && len(b.B) != before {
+				t.Errorf("%v, %s: compressed twice", c, test.name)
+			}
+			got := b.B[len("envelope"):]
+			if b.Compressed {
+				var err error
+				if got, err = Decompress(c, got, len(test.message)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if string(b.B[:len("envelope")]) != "envelope" || string(got) != test.message {
+				t.Errorf("%v, %s: it is not what was compressed", c, test.name)
+			}
+			b.PutBack()
+		}
+	}
+}
+
+// TestDecompressLimit: a message may have as many bytes as the limit, and no more.
+func TestDecompressLimit(t *testing.T) {
+	const size = 100_000
+	for _, c := range compressions {
+		b := Take()
+		b.B = append(b.B, bytes.Repeat([]byte{'x'}, size)...)
+		b.Compress(c, 0)
+		if _, err := Decompress(c, b.B, size-1); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%v: one byte over the limit: %v", c, err)
+		}
+		if out, err := Decompress(c, b.B, size); err != nil || len(out) != size {
+			t.Errorf("%v: %d bytes, %v", c, len(out), err)
+		}
+		b.PutBack()
+	}
+}
+
+// FuzzDecompress: whatever comes is decompressed or refused, within the limit.
+func FuzzDecompress(f *testing.F) {
+	const limit = 1 << 16
+	for _, c := range compressions {
+		b := Take()
+		b.B = append(b.B, strings.Repeat("natscall ", 1000)...)
+		b.Compress(c, 0)
+		f.Add(byte(c), bytes.Clone(b.B))
+		b.PutBack()
+	}
+	f.Fuzz(func(t *testing.T, c byte, data []byte) {
+		if out, err := Decompress(wire.Compression(c), data, limit); err == nil && len(out) > limit {
+			t.Errorf("%d bytes", len(out))
+		}
+	})
+}
