@@ -13,6 +13,7 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -250,7 +251,7 @@ func (s *stream) opened(instance string, credit uint64) {
 	s.send.Grant(credit)
 	s.flushLocked()
 	s.mu.Unlock()
-	signal(s.readable)
+	wait.Signal(s.readable)
 }
 
 // recvOnly receives the one message of a stream that has just one.

@@ -9,6 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/natscall/natscall/rpc/internal/connwatch"
 )
 
 // Execution says what is known about a failed call: whether its handler ran.
@@ -326,4 +328,20 @@ func natsError(err error, x Execution) *Error {
 		x = MayHaveRun
 	}
 	return failf(CodeUnavailable, x, "publish: %v", err).because(err)
+}
+
+// connectionError says why nothing can be sent now; it is nil where something can.
+func connectionError(nc *nats.Conn) *Error {
+	if nc == nil {
+		return failf(CodeInvalidArgument, NotRun, "the NATS connection is nil")
+	}
+	switch nc.Status() {
+	case nats.CONNECTED:
+		return nil
+	case nats.CLOSED:
+		err := connwatch.ClosedError(nc)
+		return failf(CodeUnavailable, NotRun, "%v", err).because(err)
+	default:
+		return failf(CodeUnavailable, NotRun, "%s", connwatch.Describe(nc))
+	}
 }

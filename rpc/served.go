@@ -30,18 +30,18 @@ type serverCall struct {
 	held atomic.Int32 // by the goroutine that runs it, by the publisher that has its answer, by who goes through the table
 	done bool         // it has run, and nobody has kept it; written by the goroutine that runs it before it releases it
 
-	endpoint *endpoint
-	reply    string // subject, or "" where nobody wants an answer
-	id       wire.ID
-	plain    bool
-	codec    Codec
-	compressed   bool        // body is compressed
-	accepts  Compression // of the caller
-	batched  bool        // the request was an item of a batch
-	tag      uint64      // of that item
-	body     []byte
-	whole    int     // size of the memory that body is part of
-	stream   *stream // where the messages travel, if not in body
+	endpoint   *endpoint
+	reply      string // subject, or "" where nobody wants an answer
+	id         wire.ID
+	plain      bool
+	codec      Codec
+	compressed bool        // body is compressed
+	accepts    Compression // of the caller
+	batched    bool        // the request was an item of a batch
+	tag        uint64      // of that item
+	body       []byte
+	whole      int     // size of the memory that body is part of
+	stream     *stream // where the messages travel, if not in body
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool

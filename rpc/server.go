@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
 // Server serves any number of services over a NATS connection, on which
@@ -24,13 +27,13 @@ type Server struct {
 	options serverOptions
 	next    Next  // the folded interceptors and the handler
 	err     error // of an option
-	errors  asyncErrors
+	errors  connwatch.Listener
 	clock   clock
 	out     publisher
 	streams streamTable
 
 	turn     chan struct{}   // holds a token while Start, Register or Shutdown works; not while they wait for handlers
-	stopping joint           // the shutdown; its end is that of the server
+	stopping *wait.Joint     // the shutdown; its end is that of the server
 	serving  context.Context // ends when it begins: nothing waits for NATS any more in order to serve
 	quit     context.CancelCauseFunc
 
@@ -39,7 +42,7 @@ type Server struct {
 	services []*service       // also those that are about to be unregistered
 	closed   chan nats.Status // of the connection, while running
 
-	refused    refusals
+	refused    connwatch.Refusals
 	violations logLimit
 }
 
@@ -68,7 +71,7 @@ var ErrServerStopped = errors.New("the server has been shut down")
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s := &Server{nc: nc, clock: newClock(), turn: make(chan struct{}, 1)}
 	s.out = publisher{nc: nc, clock: &s.clock, maxBatch: maxAnswerBatch}
-	s.stopping.init()
+	s.stopping = wait.NewJoint()
 	s.serving, s.quit = context.WithCancelCause(context.Background())
 	s.options = serverOptions{
 		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
@@ -111,11 +114,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	select {
 	case <-ctx.Done():
-	case <-s.stopping.ended:
+	case <-s.stopping.Ended():
 		if s.nc.IsClosed() {
-			return fmt.Errorf("rpc: server: %w", closedError(s.nc))
+			return fmt.Errorf("rpc: server: %w", connwatch.ClosedError(s.nc))
 		}
-		return shutdownError(s.stopping.err)
+		return shutdownError(s.stopping.Err())
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.grace)
 	defer cancel()
@@ -151,9 +154,9 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) start(ctx context.Context, services []*service) error {
-	hooks.add(s.nc, &s.errors)
+	connwatch.Listen(s.nc, &s.errors)
 	if err := s.subscribe(ctx, services); err != nil {
-		hooks.remove(s.nc, &s.errors)
+		connwatch.Unlisten(s.nc, &s.errors)
 		return fmt.Errorf("rpc: start: %w", err)
 	}
 	s.closed = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
@@ -207,7 +210,7 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 	if _, state := s.registered(); state == serverStopped {
 		return
 	}
-	s.options.logger.Error("natscall: the server ends, as its NATS connection is closed", "error", closedError(s.nc))
+	s.options.logger.Error("natscall: the server ends, as its NATS connection is closed", "error", connwatch.ClosedError(s.nc))
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := s.Shutdown(now); err != nil && !errors.Is(err, context.Canceled) {
@@ -220,7 +223,7 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.serving, func() { cancel(ErrServerStopped) })()
-	if err := awaitConnection(ctx, s.nc); err != nil {
+	if err := connwatch.Await(ctx, s.nc); err != nil {
 		return err
 	}
 	defer func() {
@@ -231,8 +234,8 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		}
 	}()
 	before := s.nc.LastError()
-	s.refused.begin()
-	defer s.refused.end()
+	s.refused.Begin()
+	defer s.refused.End()
 	for _, svc := range services {
 		if err = svc.start(); err != nil {
 			return err
@@ -240,9 +243,9 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 	}
 	for err = s.flush(ctx); err != nil; err = s.flush(ctx) { // a connection that breaks meanwhile subscribes again
 		if ctx.Err() != nil { // also where it ended just after the flush had failed
-			return flushError(s.nc, endOf(ctx))
+			return flushError(s.nc, wait.EndOf(ctx))
 		}
-		if err = awaitConnection(ctx, s.nc); err != nil {
+		if err = connwatch.Await(ctx, s.nc); err != nil {
 			return err
 		}
 	}
@@ -254,7 +257,7 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 			for _, svc := range services {
 				subs = append(subs, svc.subscriptions()...)
 			}
-			return s.refused.of(ctx, subs, last)
+			return s.refused.Of(ctx, subs, last)
 		case errors.Is(last, nats.ErrMaxSubscriptionsExceeded):
 			return last
 		}
@@ -277,7 +280,7 @@ func (s *Server) flush(ctx context.Context) error {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			err = endOf(ctx)
+			err = wait.EndOf(ctx)
 		case s.nc.IsConnected() && errors.Is(err, context.DeadlineExceeded):
 			continue
 		}
@@ -395,11 +398,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return fmt.Errorf("rpc: shutdown: %w", errNoServer)
 	}
 	select {
-	case <-s.stopping.ended:
+	case <-s.stopping.Ended():
 		return nil
 	default:
 	}
-	return shutdownError(s.stopping.do(ctx, s.shutdown))
+	return shutdownError(s.stopping.Do(ctx, s.shutdown))
 }
 
 func shutdownError(err error) error {
@@ -430,7 +433,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if flushErr := s.lastFlush(ctx); err == nil {
 		err = flushErr
 	}
-	hooks.remove(s.nc, &s.errors)
+	connwatch.Unlisten(s.nc, &s.errors)
 	s.setState(serverStopped) // the connection may be closed from here on
 	s.nc.RemoveStatusListener(s.closed)
 	return err
@@ -458,9 +461,9 @@ func (s *Server) lastFlush(ctx context.Context) error {
 // asyncError notes what NATS does not let the server do: nobody else would notice.
 func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		s.refused.add(err)
+		s.refused.Add(err)
 	}
-	subject, ok := violation(err, "Publish")
+	subject, ok := connwatch.Violation(err, connwatch.Publish)
 	if !ok {
 		return
 	}

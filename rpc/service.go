@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
+	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -37,7 +38,7 @@ type service struct {
 	draining atomic.Bool
 
 	drainStarted chan struct{}
-	stopping     joint // the drain
+	stopping     *wait.Joint // the drain
 
 	requests []*nats.Subscription // of the methods
 	control  []*nats.Subscription // cancel and alive, frames of streams
@@ -129,7 +130,7 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 	svc.pool = newPool(svc.options.concurrency, svc.options.queue, &s.out)
 	svc.streams = newPool(svc.options.streams, 0, &s.out)
 	svc.drainStarted = make(chan struct{})
-	svc.stopping.init()
+	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
 	return svc, nil
 }
@@ -318,7 +319,7 @@ func (s *service) answerAlive(query *wire.Envelope, reply string) {
 // stop stops taking requests and waits until those that were taken are
 // answered. When ctx, or that of another caller, ends first, the rest is
 // cancelled and answered for.
-func (s *service) stop(ctx context.Context) error { return s.stopping.do(ctx, s.drain) }
+func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.drain) }
 
 func (s *service) drain(ctx context.Context) error {
 	close(s.drainStarted)

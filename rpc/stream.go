@@ -99,14 +99,6 @@ func (s *stream) accepted() bool {
 	return s.to != ""
 }
 
-// signal leaves a token for who waits, or will.
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
-
 // sendMessage queues a message; it waits while too much is queued.
 func (s *stream) sendMessage(m proto.Message) error {
 	if err := s.call.checkSent(m); err != nil {

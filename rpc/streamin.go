@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -35,7 +36,7 @@ func (s *stream) receive(m *nats.Msg) {
 		s.flushLocked()
 	}
 	s.mu.Unlock()
-	signal(s.readable)
+	wait.Signal(s.readable)
 	switch {
 	case err != nil:
 		s.cancel(flowError(err))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -36,7 +37,7 @@ func (s *stream) flush() {
 		if !sent {
 			return
 		}
-		signal(s.writable)
+		wait.Signal(s.writable)
 		if o.last {
 			s.endSent()
 			return

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -45,7 +46,7 @@ type watch struct {
 
 	quit   chan struct{}
 	done   chan struct{}
-	errors asyncErrors
+	errors connwatch.Listener
 	status chan nats.Status
 
 	mu    sync.Mutex
@@ -112,10 +113,10 @@ func newWatch(nc *nats.Conn, b *inbox, streams *streamTable, reply string, answe
 // ends; onClosed runs in the latter case, and onLost whenever the connection is down.
 func (w *watch) start(onLost, onClosed func()) {
 	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
-	hooks.add(w.nc, &w.errors)
+	connwatch.Listen(w.nc, &w.errors)
 	go func() {
 		defer close(w.done)
-		defer hooks.remove(w.nc, &w.errors)
+		defer connwatch.Unlisten(w.nc, &w.errors)
 		if w.run(onLost) {
 			onLost()
 			onClosed()
@@ -336,11 +337,11 @@ func (w *waiter) alive(id wire.ID) {
 
 // asyncError ends the calls whose request the NATS server refused.
 func (w *watch) asyncError(_ *nats.Subscription, err error) {
-	if inbox, ok := violation(err, "Subscription"); ok && inbox == w.inbox.prefix+"*" {
+	if inbox, ok := connwatch.Violation(err, connwatch.Subscription); ok && inbox == w.inbox.prefix+"*" {
 		w.forbid(inbox, err)
 		return
 	}
-	subject, ok := violation(err, "Publish")
+	subject, ok := connwatch.Violation(err, connwatch.Publish)
 	if !ok {
 		return
 	}

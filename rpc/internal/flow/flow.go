@@ -263,11 +263,11 @@ type Receiver struct {
 	ended   bool
 	err     error // the first error of Message; it stays
 
-	prefix  [wire.MessagePrefix]byte
-	havePre int
-	message []byte // that is being put together
-	need    int    // its length, once the prefix is complete
-	compressed  bool   // it is compressed
+	prefix     [wire.MessagePrefix]byte
+	havePre    int
+	message    []byte // that is being put together
+	need       int    // its length, once the prefix is complete
+	compressed bool   // it is compressed
 }
 
 // Data takes the body of a data frame, which it keeps.

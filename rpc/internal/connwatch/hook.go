@@ -1,0 +1,108 @@
+// Package connwatch watches a NATS connection for the clients and servers on it: its state, its
+// asynchronous errors, and which subscriptions and publishes NATS refuses.
+package connwatch
+
+import (
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+)
+
+// hooks are those of all connections that have listeners. A connection has one error handler, and
+// many want to hear of errors: the user, and each client and server. The first listener on a
+// connection puts a handler in front of the user's, and the last one takes it away again, unless
+// the user has set another one meanwhile.
+var hooks = struct {
+	mu    sync.Mutex
+	conns map[*nats.Conn]*hook
+}{conns: map[*nats.Conn]*hook{}}
+
+// hook is the handler of a connection.
+type hook struct {
+	previous nats.ErrHandler
+
+	mu        sync.Mutex
+	listeners []*Listener
+}
+
+// Listener is called for each asynchronous error of a connection, by a goroutine of nats.go.
+type Listener func(sub *nats.Subscription, err error)
+
+// Listen makes l hear of the errors of a connection until Unlisten. Other handlers of the
+// connection hear of them too.
+func Listen(nc *nats.Conn, l *Listener) {
+	hooks.mu.Lock()
+	defer hooks.mu.Unlock()
+	h := hooks.conns[nc]
+	if h == nil || !isHook(nc.ErrorHandler()) {
+		next := &hook{previous: nc.ErrorHandler()}
+		if h != nil { // the user has replaced our handler: go in front of the new one
+			next.listeners = h.takeAll()
+		}
+		h = next
+		hooks.conns[nc] = h
+		nc.SetErrorHandler(newHandler(h))
+	}
+	h.mu.Lock()
+	h.listeners = append(h.listeners, l)
+	h.mu.Unlock()
+}
+
+// Unlisten ends what Listen began. A call of l may still be running when it returns.
+func Unlisten(nc *nats.Conn, l *Listener) {
+	hooks.mu.Lock()
+	defer hooks.mu.Unlock()
+	h := hooks.conns[nc]
+	if h == nil || !h.remove(l) {
+		return
+	}
+	delete(hooks.conns, nc)
+	if isHook(nc.ErrorHandler()) {
+		nc.SetErrorHandler(h.previous)
+	}
+}
+
+// takeAll returns the listeners and leaves none.
+func (h *hook) takeAll() []*Listener {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.listeners
+	h.listeners = nil
+	return l
+}
+
+// remove removes a listener and reports whether none is left.
+func (h *hook) remove(l *Listener) (none bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.listeners = slices.DeleteFunc(h.listeners, func(other *Listener) bool { return other == l })
+	return len(h.listeners) == 0
+}
+
+// newHandler returns the handler of a hook. It must not be inlined: isHook knows the handler by
+// its code, of which an inlined function has a copy in each place.
+//
+//go:noinline
+func newHandler(h *hook) nats.ErrHandler {
+	return func(nc *nats.Conn, sub *nats.Subscription, err error) {
+		h.mu.Lock()
+		listeners := slices.Clone(h.listeners)
+		h.mu.Unlock()
+		for _, l := range listeners {
+			(*l)(sub, err)
+		}
+		if h.previous != nil {
+			h.previous(nc, sub, err)
+		}
+	}
+}
+
+// isHook reports whether a handler is one of ours. Functions cannot be
+// compared, but all closures of one function literal share its code.
+func isHook(f nats.ErrHandler) bool {
+	return f != nil && reflect.ValueOf(f).Pointer() == hookCode
+}
+
+var hookCode = reflect.ValueOf(newHandler(nil)).Pointer()

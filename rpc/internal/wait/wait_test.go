@@ -1,0 +1,81 @@
+package wait
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestJoint: the work runs once, for all who wait, and its context ends with the first of theirs.
+func TestJoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := NewJoint()
+		runs := 0
+		work := func(ctx context.Context) error {
+			runs++
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		reason := errors.New("enough")
+		short, cancel := context.WithTimeoutCause(context.Background(), time.Second, reason)
+		defer cancel()
+		start := time.Now()
+		patient := make(chan error)
+		go func() { patient <- j.Do(context.Background(), work) }()
+		synctest.Wait()
+		select {
+		case <-j.Ended():
+			t.Error("it has ended before any context")
+		default:
+		}
+		for _, err := range []error{j.Do(short, work), <-patient, j.Do(context.Background(), work), j.Err()} {
+			if !errors.Is(err, reason) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the error is %v", err)
+			}
+		}
+		if took := time.Since(start); took != time.Second || runs != 1 {
+			t.Errorf("the work ran %d times, and took %v", runs, took)
+		}
+		<-j.Ended()
+	})
+}
+
+// TestEndOf: a context's error, with a cause that is not one of package context's.
+func TestEndOf(t *testing.T) {
+	reason := errors.New("enough")
+	wrapped := errors.Join(context.Canceled, reason)
+	for name, test := range map[string]struct {
+		cause error
+		want  []error
+		text  string
+	}{
+		"no cause":      {nil, []error{context.Canceled}, "context canceled"},
+		"another cause": {reason, []error{context.Canceled, reason}, "context canceled: enough"},
+		"both in one":   {wrapped, []error{context.Canceled, reason}, "context canceled\nenough"},
+	} {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		cancel(test.cause)
+		err := EndOf(ctx)
+		for _, want := range test.want {
+			if !errors.Is(err, want) {
+				t.Errorf("%s: %v is not %v", name, err, want)
+			}
+		}
+		if err.Error() != test.text {
+			t.Errorf("%s: %q", name, err)
+		}
+	}
+}
+
+// TestSignal: a token waits for the next waiter, and there is never more than one.
+func TestSignal(t *testing.T) {
+	ch := make(chan struct{}, 1)
+	Signal(ch)
+	Signal(ch)
+	<-ch
+	if len(ch) > 0 {
+		t.Error("there is a second token")
+	}
+}
