@@ -160,7 +160,7 @@ func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 		o.batch, o.tag = batchMust, c.tag
 	}
 	if out := &c.endpoint.service.server.out; out.add(o) || took > maxQueuedFor {
-		out.flush()
+		out.Flush()
 	}
 }
 

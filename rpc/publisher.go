@@ -150,7 +150,7 @@ func (p *publisher) claimLocked() bool {
 // returns notes that a caller has taken notice of its answer. The last one has
 // what waits published, by a goroutine that runs after it: it may call again.
 func (p *publisher) returns() {
-	if left := p.callers.endAnswered(); p.holds() && (left == 0 || left%minQueued == 0 && p.overdue()) {
+	if left := p.callers.endAnswered(); p.Holds() && (left == 0 || left%minQueued == 0 && p.Overdue()) {
 		select {
 		case p.wake <- struct{}{}:
 		default: // it is on its way
@@ -163,7 +163,7 @@ func (p *publisher) run(done <-chan struct{}) {
 	for {
 		select {
 		case <-p.wake:
-			p.flush()
+			p.Flush()
 		case <-done:
 			return
 		}
@@ -183,7 +183,7 @@ func (p *publisher) addLocked(o outgoing) (full bool) {
 		p.since.Store(int64(p.clock.now()))
 		p.holding.Store(true)
 	case n%minQueued == 0:
-		full = p.overdue()
+		full = p.Overdue()
 	}
 	p.queue = append(p.queue, o)
 	return full || len(p.queue) >= maxQueued
@@ -192,13 +192,13 @@ func (p *publisher) addLocked(o outgoing) (full bool) {
 // waited is how long the queue's first message has been there.
 func (p *publisher) waited() time.Duration { return p.clock.now() - time.Duration(p.since.Load()) }
 
-func (p *publisher) overdue() bool { return p.waited() > maxQueuedFor }
+func (p *publisher) Overdue() bool { return p.waited() > maxQueuedFor }
 
-// holds tells whether messages are queued.
-func (p *publisher) holds() bool { return p.holding.Load() }
+// Holds reports whether messages are queued.
+func (p *publisher) Holds() bool { return p.holding.Load() }
 
-// flush publishes what is queued, or leaves it to the goroutine that is publishing.
-func (p *publisher) flush() {
+// Flush publishes what is queued, or leaves it to the goroutine that is publishing.
+func (p *publisher) Flush() {
 	p.mu.Lock()
 	leads := p.claimLocked()
 	p.mu.Unlock()

@@ -247,10 +247,10 @@ func (c *serverCall) decode() (proto.Message, error) {
 
 var errBatchInBatch = errors.New("a batch within a batch")
 
-// run serves the call on the current goroutine. Whatever the user's code does, the
+// Run serves the call on the current goroutine. Whatever the user's code does, the
 // call is answered and leaves the table: what handlers, interceptors and hooks may do
 // to the goroutine, by a panic or runtime.Goexit, they do before returned is set.
-func (c *serverCall) run() {
+func (c *serverCall) Run() {
 	c.running.Store(true)
 	clock := c.ctx.clock()
 	started := clock.now()

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
+	"github.com/natscall/natscall/rpc/internal/pool"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -31,8 +32,8 @@ type service struct {
 	endpoints []*endpoint
 	identity  micro.ServiceIdentity
 
-	pool     *pool // of unary and one-way calls
-	streams  *pool // of streams, which run for long
+	pool     *pool.Pool // of unary and one-way calls
+	streams  *pool.Pool // of streams, which run for long
 	calls    callTable
 	started  time.Time
 	draining atomic.Bool
@@ -127,8 +128,8 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 		return nil, err
 	}
 	svc.calls.seed = maphash.MakeSeed()
-	svc.pool = newPool(svc.options.concurrency, svc.options.queue, &s.out)
-	svc.streams = newPool(svc.options.streams, 0, &s.out)
+	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, &s.out)
+	svc.streams = pool.New(svc.options.streams, 0, &s.out)
 	svc.drainStarted = make(chan struct{})
 	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
@@ -188,8 +189,8 @@ func (s *service) start() error {
 	if err := s.checkInfo(); err != nil {
 		return err
 	}
-	s.pool.open() // a start before this one may have failed
-	s.streams.open()
+	s.pool.Open() // a start before this one may have failed
+	s.streams.Open()
 	for subject, f := range map[string]nats.MsgHandler{
 		wire.Join(s.root, wire.AllWildcard):                       s.onControl,
 		wire.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onFrame,
@@ -262,11 +263,11 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		c.refuse(endError(context.Canceled, NotRun))
 		return
 	}
-	pool := e.service.pool
+	workers := e.service.pool
 	if e.method.kind > KindOneWay {
-		pool = e.service.streams
+		workers = e.service.streams
 	}
-	if !pool.submit(c) {
+	if !workers.Submit(c) {
 		e.service.calls.remove(c)
 		c.refuse(e.overload())
 	}
@@ -330,13 +331,13 @@ func (s *service) drain(ctx context.Context) error {
 		err = fmt.Errorf("%w; still running: %s", endErr, s.running())
 		s.abandon()
 	}
-	s.server.out.flush() // answers that wait for a goroutine on its way
+	s.server.out.Flush() // answers that wait for a goroutine on its way
 	s.unsubscribe(s.control)
 	return err
 }
 
 func (s *service) awaitCalls(ctx context.Context) error {
-	for _, ended := range []<-chan struct{}{s.pool.close(), s.streams.close()} {
+	for _, ended := range []<-chan struct{}{s.pool.Close(), s.streams.Close()} {
 		select {
 		case <-ended:
 			continue
@@ -417,6 +418,6 @@ func (s *service) subscriptions() []*nats.Subscription {
 func (s *service) unsubscribeAll() {
 	s.unsubscribe(s.subscriptions())
 	s.requests, s.verbs, s.control = nil, nil, nil
-	s.pool.close() // calls may have come already
-	s.streams.close()
+	s.pool.Close() // calls may have come already
+	s.streams.Close()
 }

@@ -189,8 +189,8 @@ func (w *watch) eachWaiting(f func(*waiter) *Error) {
 
 // tick has requests published that wait for a caller that does not come, and looks at the calls.
 func (w *watch) tick() {
-	if out := w.inbox.out; out.holds() && out.waited() > stuckFor {
-		out.flush()
+	if out := w.inbox.out; out.Holds() && out.waited() > stuckFor {
+		out.Flush()
 	}
 	w.look((*patience).tick)
 }

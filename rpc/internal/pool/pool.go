@@ -1,0 +1,220 @@
+// Package pool runs tasks on goroutines that are parked between tasks.
+package pool
+
+import "sync"
+
+// Task is something to run. It may end its goroutine (runtime.Goexit) but may not panic.
+type Task interface{ Run() }
+
+// Answers are what tasks leave behind to be published together.
+type Answers interface {
+	Holds() bool   // there are some
+	Overdue() bool // they have waited for too long
+	Flush()        // publish them
+}
+
+// Pool runs tasks: at most limit at once, while at most queueLimit wait; further ones are refused.
+// Its goroutines are parked between tasks, as a new one would have to grow its stack first.
+//
+// A goroutine:
+//
+//	            wake             take
+//	parked ------------> waking ------> running
+//	   ^                   |             |   ^
+//	   |   nothing to do   |             +---+ take
+//	   +-------------------+-------------+
+//
+// Tasks go through the queue, and at most one goroutine at a time is waking: on its way there. One
+// that takes a task wakes the next before it runs the task, so no task waits for another to
+// return. But where tasks return at once, the goroutine is back before the next one has started,
+// and takes the next task itself. So tasks that come together cost few wake-ups and warm few stacks.
+//
+// Answers wait for those of the tasks that are queued. A goroutine that finds none waking behind it
+// publishes them before it does anything else, so that no answer waits for another task to
+// return either. So does one that took long to wake, as where tasks take all of the CPUs.
+//
+// All methods may be called concurrently.
+type Pool struct {
+	limit, queueLimit int
+	answers           Answers
+
+	mu       sync.Mutex
+	parked   []chan struct{} // of parked goroutines, the last one parked on top
+	running  int             // goroutines with a task
+	flushing int             // goroutines without one that publish answers
+	waking   bool            // a goroutine is on its way to the queue
+	queue    []Task
+	head     int // of queue
+	closing  bool
+	over     bool          // ended is closed
+	ended    chan struct{} // closed when closing and nothing is left
+}
+
+// maxParked bounds the parked goroutines: enough for a steady load; those of a burst end with it.
+const maxParked = 256
+
+// New returns a pool that is open.
+func New(limit, queueLimit int, answers Answers) *Pool {
+	return &Pool{limit: limit, queueLimit: queueLimit, answers: answers, ended: make(chan struct{})}
+}
+
+// Open makes a pool that was closed take tasks again.
+func (p *Pool) Open() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing {
+		p.closing, p.over, p.ended = false, false, make(chan struct{})
+	}
+}
+
+// Submit queues a task. It returns false where there are too many, or the pool is closed.
+func (p *Pool) Submit(t Task) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing || p.queuedLocked()-p.queueLimit >= p.limit-p.running { // no sum of limits, which may be large
+		return false
+	}
+	p.enqueueLocked(t)
+	p.wakeLocked()
+	return true
+}
+
+func (p *Pool) queuedLocked() int { return len(p.queue) - p.head }
+
+func (p *Pool) enqueueLocked(t Task) {
+	if len(p.queue) == cap(p.queue) && p.head > len(p.queue)/2 { // move instead of growing
+		n := copy(p.queue, p.queue[p.head:])
+		clear(p.queue[n:])
+		p.queue, p.head = p.queue[:n], 0
+	}
+	p.queue = append(p.queue, t)
+}
+
+func (p *Pool) dequeueLocked() Task {
+	if p.head == len(p.queue) {
+		return nil
+	}
+	t := p.queue[p.head]
+	p.queue[p.head] = nil
+	if p.head++; p.head == len(p.queue) {
+		p.queue, p.head = p.queue[:0], 0
+	}
+	return t
+}
+
+// wakeLocked wakes a goroutine if one is needed, for a task or for answers, and none is waking.
+func (p *Pool) wakeLocked() {
+	if p.waking || p.queuedLocked() == 0 && !p.answers.Holds() || p.running >= p.limit {
+		return
+	}
+	p.waking = true
+	if n := len(p.parked); n > 0 {
+		p.parked[n-1] <- struct{}{} // has room for one
+		p.parked = p.parked[:n-1]
+		return
+	}
+	go p.work(false)
+}
+
+// work is the life of a goroutine. It begins where another one has ended while it ran a task
+// (ran), or as one that is waking.
+func (p *Pool) work(ran bool) {
+	finished := false
+	defer func() {
+		if !finished { // a task has called runtime.Goexit: another goroutine goes on
+			go p.work(true)
+		}
+	}()
+	mine := make(chan struct{}, 1)
+	for t := p.next(mine, ran); t != nil; t = p.next(mine, true) {
+		t.Run()
+	}
+	finished = true
+}
+
+// next returns the next task, which it may wait for; nil ends the goroutine.
+func (p *Pool) next(mine chan struct{}, ran bool) Task {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ran {
+		p.running--
+	} else {
+		p.waking = false
+	}
+	for woken := !ran; ; woken = true {
+		t := p.takeLocked()
+		if p.answers.Holds() && (!p.waking || woken && p.answers.Overdue()) {
+			p.flushLocked()
+			if t == nil {
+				t = p.takeLocked()
+			}
+		}
+		switch {
+		case t != nil:
+			return t
+		case p.closing || len(p.parked) >= maxParked:
+			p.endLocked()
+			return nil
+		case !p.parkLocked(mine):
+			return nil
+		}
+	}
+}
+
+// takeLocked returns the next task, which the caller has to run, or nil.
+func (p *Pool) takeLocked() Task {
+	if p.running >= p.limit { // a goroutine that was flushing has been quicker
+		return nil
+	}
+	t := p.dequeueLocked()
+	if t != nil {
+		p.running++
+		p.wakeLocked()
+	}
+	return t
+}
+
+// flushLocked publishes the answers that wait. It leaves those that come meanwhile to the goroutines
+// that bring them.
+func (p *Pool) flushLocked() {
+	p.flushing++
+	p.mu.Unlock()
+	p.answers.Flush()
+	p.mu.Lock()
+	p.flushing--
+}
+
+// parkLocked waits until the goroutine is woken. It returns false when the pool is closed.
+func (p *Pool) parkLocked(mine chan struct{}) bool {
+	p.parked = append(p.parked, mine)
+	p.mu.Unlock()
+	_, woken := <-mine
+	p.mu.Lock()
+	if woken {
+		p.waking = false
+	}
+	return woken
+}
+
+func (p *Pool) endLocked() {
+	if p.closing && !p.over && !p.waking && p.running+p.flushing+p.queuedLocked() == 0 {
+		p.over = true
+		close(p.ended)
+	}
+}
+
+// Close ends the parked goroutines now and the others after their tasks; no task may be submitted
+// until Open. ended is closed when the last task has returned. Again it does nothing.
+func (p *Pool) Close() (ended <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closing {
+		p.closing = true
+		for _, parked := range p.parked {
+			close(parked)
+		}
+		p.parked = nil
+		p.endLocked()
+	}
+	return p.ended
+}
