@@ -154,7 +154,6 @@ func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 		}
 		h[plainMessageHeader] = []string{"1"}
 	}
-	c.held.Add(1) // until it is sent
 	o := outgoing{subject: c.reply, header: h, buf: buf, owner: c}
 	if c.batched {
 		o.batch, o.tag = batchMust, c.tag
@@ -166,7 +165,6 @@ func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 
 // sent tells the caller of an error, as far as that is possible.
 func (c *serverCall) sent(o *outgoing, err error) {
-	defer c.release()
 	if err == nil {
 		return
 	}

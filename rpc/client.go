@@ -171,7 +171,7 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
 	}
 	if c.next == nil {
-		call := calls.Get().(*Call) // nobody else sees it
+		call := callPool.Get().(*Call) // nobody else sees it
 		defer call.putBack()
 		*call = Call{method: m, header: o.header, request: req, options: o}
 		return call.end(c.send(ctx, call))
@@ -180,14 +180,14 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 	return call.end(c.intercepted(ctx, call))
 }
 
-// calls are those of clients without interceptors, which may keep a Call.
-var calls = sync.Pool{New: func() any { return new(Call) }}
+// callPool has the Calls of clients without interceptors, which may keep a Call.
+var callPool = sync.Pool{New: func() any { return new(Call) }}
 
 // putBack makes the call available to others, unless a stream has it.
 func (c *Call) putBack() {
 	if !c.streamed {
 		*c = Call{}
-		calls.Put(c)
+		callPool.Put(c)
 	}
 }
 

@@ -21,8 +21,7 @@ func (c *clock) now() time.Duration { return time.Since(c.epoch) }
 type callKey struct{}
 
 // CallFromContext returns the call that ctx, the context of a handler or of a
-// server's interceptor, belongs to. It returns nil for any other context. If first called
-// after the call has ended, it returns a Call that knows only its method.
+// server's interceptor, belongs to. It returns nil for any other context.
 func CallFromContext(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call
@@ -34,13 +33,12 @@ func CallFromContext(ctx context.Context) *Call {
 // It ends once, in one of the ways below; context.Cause says in which.
 type callContext struct {
 	endpoint *endpoint
+	call     *Call
 	deadline time.Duration // of the server's clock; 0 is none
 
 	mu    sync.Mutex
-	call  *Call         // nil when its memory is another's
 	waits *contextWaits // nil while nobody waits
 	end   atomic.Uint32 // one of the ways below; changed under mu
-	asked bool          // somebody has asked for the call, and may keep it
 }
 
 // How the context of a handler ends.
@@ -105,26 +103,7 @@ func (c *callContext) Value(key any) any {
 	if key != (callKey{}) {
 		return contextEnds[c.end.Load()].cause.Value(key)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.call == nil {
-		return &Call{method: c.endpoint.method, onServer: true}
-	}
-	c.asked = true
 	return c.call
-}
-
-// finish ends the context as its call has ended. With part it also takes the call away, so that
-// the memory can be used again; it returns false where that cannot be, as somebody may have kept the call.
-func (c *callContext) finish(part bool) (parted bool) {
-	c.mu.Lock()
-	if parted = part && !c.asked; parted {
-		c.call = nil
-	}
-	after := c.endLocked(contextOver)
-	c.mu.Unlock()
-	runAll(after)
-	return parted
 }
 
 // Done implements context.Context.

@@ -74,7 +74,7 @@ func (s *Server) Open() int {
 	defer s.mu.Unlock()
 	n := len(s.streams.all())
 	for _, svc := range s.services {
-		svc.calls.each(func(*serverCall) { n++ })
+		n += len(svc.calls.All())
 	}
 	return n
 }
@@ -95,9 +95,9 @@ func PoisonPools(n int) bool {
 	for i := range taken {
 		taken[i] = buffer.Take()
 		poison(taken[i].B[:cap(taken[i].B)])
-		c := calls.Get().(*Call)
+		c := callPool.Get().(*Call)
 		*c = Call{sent: true, streamed: true} // an owner that still has it meets a call without a method
-		calls.Put(c)
+		callPool.Put(c)
 	}
 	runtime.Gosched() // to whoever would write
 	for _, buf := range taken {

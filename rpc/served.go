@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,15 +19,9 @@ import (
 // serverCall is one request on its way through a server: received (parsed,
 // entered into the table), queued, run, answered. It is answered once: by the
 // goroutine that runs it, or before that by a shutdown that does not wait.
-//
-// Its memory is used again by other calls when all who hold it have released it, unless
-// a handler or an interceptor has seen the Call and may have kept it. What handlers always see, and
-// others may keep too, is the context.
 type serverCall struct {
-	ctx  *callContext
+	ctx  callContext
 	call Call
-	held atomic.Int32 // by the goroutine that runs it, by the publisher that has its answer, by who goes through the table
-	done bool         // it has run, and nobody has kept it; written by the goroutine that runs it before it releases it
 
 	endpoint   *endpoint
 	reply      string // subject, or "" where nobody wants an answer
@@ -47,8 +40,6 @@ type serverCall struct {
 	running  atomic.Bool
 	answered atomic.Bool
 	counted  atomic.Bool // in the statistics, as a call that has ended
-	hash     uint64      // of id, in the table
-	chained  *serverCall // the next one in its chain there
 }
 
 // Whether the handler of a call is called is decided once: by whoever calls
@@ -92,44 +83,11 @@ func (c *serverCall) execution(e *Error) wire.Execution {
 	return x.onWire(e.refused, c.endpoint.queueGroup != "")
 }
 
-// newServerCall returns a call that its caller holds.
 func (e *endpoint) newServerCall() *serverCall {
-	var c *serverCall
-	if e.service.server.intercepts() {
-		kept := new(keptCall)
-		c = &kept.serverCall
-		c.ctx = &kept.context
-	} else {
-		c = serverCalls.Get().(*serverCall)
-		c.ctx = new(callContext)
-	}
-	c.endpoint = e
+	c := &serverCall{endpoint: e}
 	c.call = Call{method: e.method, onServer: true, served: c}
 	c.ctx.endpoint, c.ctx.call = e, &c.call
-	c.held.Store(1)
 	return c
-}
-
-// serverCalls have ended, and can be used again.
-var serverCalls = sync.Pool{New: func() any { return new(serverCall) }}
-
-// keptCall is one that interceptors see and may keep, so that it is not used again.
-type keptCall struct {
-	serverCall
-	context callContext
-}
-
-// release is called by each who has held the call, and uses it no more.
-func (c *serverCall) release() {
-	if c.held.Add(-1) == 0 && c.done {
-		*c = serverCall{}
-		serverCalls.Put(c)
-	}
-}
-
-// mayBeKept tells whether interceptors, or a handler with its stream, have got hold of the call.
-func (c *serverCall) mayBeKept() bool {
-	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.service.server.intercepts()
 }
 
 // receive parses a request that came at a time of the server's clock. An error means that it is to
@@ -272,25 +230,25 @@ func (c *serverCall) Run() {
 
 // leave ends what belongs to a call that has been answered.
 func (c *serverCall) leave() {
-	c.done = c.ctx.finish(!c.mayBeKept())
+	c.ctx.endWith(contextOver)
 	if c.stream != nil { // it has ended, but where a forced shutdown met the accept
 		c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 	}
-	c.endpoint.service.calls.remove(c)
-	c.release()
+	c.endpoint.service.calls.Remove(c.id)
+	c.body = nil // the context may outlive the call
 }
 
 // serve runs the interceptors and the handler.
 func (c *serverCall) serve() *Error {
 	if c.ctx.ended() != nil {
-		return contextError(c.ctx, NotRun)
+		return contextError(&c.ctx, NotRun)
 	}
 	if c.stream != nil {
 		if err := c.accept(c.reply); err != nil {
 			return err
 		}
 	}
-	err := c.endpoint.service.server.next(c.ctx, &c.call)
+	err := c.endpoint.service.server.next(&c.ctx, &c.call)
 	if err == nil && c.call.method.hasResponse() {
 		err = c.call.method.checkResponse(c.call.response)
 	}
@@ -316,7 +274,7 @@ func handle(ctx context.Context, call *Call) error {
 	if call.method.kind > KindOneWay && c.handling.Load() != callFresh {
 		return failf(CodeInternal, DidRun, "an interceptor called next twice: %s streams, and its stream has been used", call.Method())
 	}
-	if c.stream != nil && ctx != context.Context(c.ctx) {
+	if c.stream != nil && ctx != context.Context(&c.ctx) {
 		before := c.stream.waitUnder(ctx)
 		defer c.stream.ctx.Store(before) // for the answer
 	}

@@ -41,7 +41,7 @@ func (c *serverCall) newStream() *stream {
 	server := c.endpoint.service.server
 	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
 	s.coding, s.compression = c.coding(), c.accepts
-	s.waitUnder(c.ctx)
+	s.waitUnder(&c.ctx)
 	s.onEnd = func(err *Error) {
 		switch {
 		case err == nil, c.answered.Load(): // the call has ended already, or is ended by a shutdown
@@ -114,7 +114,7 @@ func (c *serverCall) endStream(message *buffer.Buffer, err *Error) {
 	case <-c.ctx.Done(): // nobody reads any more
 		stopped := failf(CodeUnavailable, DidRun, "the server was stopped before the response had been sent")
 		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
-			stopped = contextError(c.ctx, DidRun)
+			stopped = contextError(&c.ctx, DidRun)
 		}
 		s.endNow(stopped)
 	}
@@ -198,8 +198,8 @@ func (s *service) onFrame(m *nats.Msg) {
 		return
 	}
 	if isNoResponders(m) { // to a message of a plain stream: its reader has gone
-		if c := s.calls.context(id); c != nil {
-			c.endWith(contextCanceled)
+		if c, ok := s.calls.Get(id); ok {
+			c.ctx.endWith(contextCanceled)
 		}
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"maps"
 	"regexp"
@@ -17,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
+	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/pool"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -34,7 +34,7 @@ type service struct {
 
 	pool     *pool.Pool // of unary and one-way calls
 	streams  *pool.Pool // of streams, which run for long
-	calls    callTable
+	calls    calls.Table[*serverCall]
 	started  time.Time
 	draining atomic.Bool
 
@@ -127,7 +127,6 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 	if err := errors.Join(desc.check(), wire.CheckSubject(svc.root)); err != nil {
 		return nil, err
 	}
-	svc.calls.seed = maphash.MakeSeed()
 	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, &s.out)
 	svc.streams = pool.New(svc.options.streams, 0, &s.out)
 	svc.drainStarted = make(chan struct{})
@@ -253,13 +252,13 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		c.refuse(err)
 		return
 	}
-	switch e.service.calls.add(c) {
-	case addedDuplicate:
+	switch e.service.calls.Add(c.id, c) {
+	case calls.Duplicate:
 		if unlogged, ok := e.doubled.next(); ok {
 			e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id, "unlogged", unlogged)
 		}
 		return
-	case addedCancelled:
+	case calls.Canceled:
 		c.refuse(endError(context.Canceled, NotRun))
 		return
 	}
@@ -268,7 +267,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		workers = e.service.streams
 	}
 	if !workers.Submit(c) {
-		e.service.calls.remove(c)
+		e.service.calls.Remove(c.id)
 		c.refuse(e.overload())
 	}
 }
@@ -294,8 +293,8 @@ func (s *service) onControl(m *nats.Msg) {
 	}
 	switch e.Kind {
 	case wire.KindCancel:
-		if ctx := s.calls.cancelled(e.ID); ctx != nil {
-			ctx.endWith(contextCanceled)
+		if c, ok := s.calls.Cancel(e.ID); ok {
+			c.ctx.endWith(contextCanceled)
 		}
 	case wire.KindAliveQuery:
 		s.answerAlive(&e, m.Reply)
@@ -305,7 +304,7 @@ func (s *service) onControl(m *nats.Msg) {
 func (s *service) answerAlive(query *wire.Envelope, reply string) {
 	var mine []wire.ID
 	for id := range query.IDs() {
-		if s.calls.context(id) != nil {
+		if _, ok := s.calls.Get(id); ok {
 			mine = append(mine, id)
 		}
 	}
@@ -355,7 +354,9 @@ func (s *service) awaitCalls(ctx context.Context) error {
 // running names the methods whose calls have not ended, and how many there are of each.
 func (s *service) running() string {
 	counts := map[string]int{}
-	s.calls.each(func(c *serverCall) { counts[c.call.method.FullName()]++ })
+	for _, c := range s.calls.All() {
+		counts[c.call.method.FullName()]++
+	}
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		parts = append(parts, fmt.Sprintf("%d of %s", counts[name], name))
@@ -401,12 +402,12 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 // abandon cancels the calls that are left and answers for them: their callers
 // need not wait for handlers that do not look at their context.
 func (s *service) abandon() {
-	s.calls.each(func(c *serverCall) {
+	for _, c := range s.calls.All() {
 		err := c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended"))
 		err.refused = err.execution == NotRun
 		c.refuse(err)
 		c.ctx.endWith(contextStopped) // after that, or the handler's own answer might come first
-	})
+	}
 }
 
 // subscriptions are all that the service has.

@@ -69,9 +69,9 @@ type endpointLoad struct{ inFlight, queued int64 }
 // load counts the calls that are not among those that have ended.
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
-	s.calls.each(func(c *serverCall) {
+	for _, c := range s.calls.All() {
 		if c.counted.Load() {
-			return
+			continue
 		}
 		l := all[c.endpoint]
 		l.inFlight++
@@ -79,7 +79,7 @@ func (s *service) load() map[*endpoint]endpointLoad {
 			l.queued++
 		}
 		all[c.endpoint] = l
-	})
+	}
 	return all
 }
 
