@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -154,23 +155,23 @@ func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 		}
 		h[plainMessageHeader] = []string{"1"}
 	}
-	o := outgoing{subject: c.reply, header: h, buf: buf, owner: c}
+	m := publish.Message{Subject: c.reply, Header: h, Buffer: buf, Owner: c}
 	if c.batched {
-		o.batch, o.tag = batchMust, c.tag
+		m.Batch, m.Tag = publish.BatchMust, c.tag
 	}
-	if out := &c.endpoint.service.server.out; out.add(o) || took > maxQueuedFor {
+	if out := c.endpoint.service.server.out; out.Add(m, took) {
 		out.Flush()
 	}
 }
 
-// sent tells the caller of an error, as far as that is possible.
-func (c *serverCall) sent(o *outgoing, err error) {
+// Sent implements publish.Owner. It tells the caller of an error, as far as that is possible.
+func (c *serverCall) Sent(m *publish.Message, err error) {
 	if err == nil {
 		return
 	}
 	failed := natsError(err, DidRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		failed = overMaxPayload("response", len(o.buf.B), o.header, DidRun)
+		failed = overMaxPayload("response", len(m.Buffer.B), m.Header, DidRun)
 	}
 	buf := buffer.Take()
 	defer buf.PutBack()
@@ -216,7 +217,7 @@ func (c *serverCall) publishError(buf *buffer.Buffer, err *Error, metadata nats.
 	if c.plain {
 		wire.SetExecution(h, c.execution(err))
 	}
-	return publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
+	return publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
 }
 
 // appendStatus encodes an error as the body of the answer: in the codec of a
@@ -237,4 +238,15 @@ func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 		out, _ = codec.appendMessage(b, s)
 	}
 	return out
+}
+
+// Leads implements publish.Owner. It is for clients: nobody waits for an answer to an answer.
+func (c *serverCall) Leads([]*publish.Message) bool { return true }
+
+// answerBody is the body of an answer: an item where the request was one.
+func (c *serverCall) answerBody(data []byte) []byte {
+	if !c.batched {
+		return data
+	}
+	return wire.AppendItem(wire.AppendBatch(nil), c.tag, data)
 }

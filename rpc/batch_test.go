@@ -25,7 +25,7 @@ import (
 // together makes calls whose requests leave at once; a large one leaves at once anyway.
 func together(t *testing.T, c *rpc.Client, large int, calls ...func() error) {
 	t.Helper()
-	release := c.HoldRequests()
+	_, release := c.HoldRequests()
 	var wg sync.WaitGroup
 	for _, call := range calls {
 		wg.Go(func() {
@@ -177,10 +177,10 @@ func TestBatchWithoutResponders(t *testing.T) {
 	_ = callOnce(t, c)
 	for range 50 {
 		ctx, cancel := context.WithCancel(testContext(t))
-		release := c.HoldRequests()
+		held, release := c.HoldRequests()
 		first := make(chan error)
 		go func() { _, err := do(ctx, c, "first"); first <- err }()
-		until(t, "the first is held", func() bool { return c.HeldRequests() == 1 })
+		until(t, "the first is held", func() bool { return held() == 1 })
 		cancel()
 		if err := <-first; rpc.CodeOf(err) != rpc.CodeCanceled {
 			t.Fatalf("the first is not cancelled: %v", err)
@@ -208,12 +208,12 @@ func TestFollowersOfACancelledCall(t *testing.T) {
 	const more = 20 // enough for one of them to get the free waiter
 	for range 10 {
 		ctx, cancel := context.WithCancel(testContext(t))
-		release := c.HoldRequests()
+		held, release := c.HoldRequests()
 		first, others := make(chan error), make(chan error)
 		start := func(ctx context.Context, result chan error) {
-			held := c.HeldRequests()
+			before := held()
 			go func() { _, err := do(ctx, c, "x"); result <- err }()
-			until(t, "another is held", func() bool { return c.HeldRequests() == held+1 })
+			until(t, "another is held", func() bool { return held() == before+1 })
 		}
 		start(ctx, first)
 		start(testContext(t), others)

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -24,7 +25,7 @@ type Client struct {
 	options  clientOptions
 	next     Next  // the folded interceptors, or nil
 	err      error // of an option
-	out      publisher
+	out      *publish.Publisher
 	inbox    *inbox
 	watch    *watch
 	streams  streamTable
@@ -42,7 +43,6 @@ type Client struct {
 // call with CodeInvalidArgument and a message that names it.
 func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 	c := &Client{nc: nc, clock: newClock()}
-	c.out = publisher{nc: nc, clock: &c.clock, online: true, wake: make(chan struct{}, 1)}
 	c.options.maxMessageSize = defaultMaxMessageSize
 	c.options.clientTimeout = defaultClientTimeout
 	c.options.heartbeat = defaultHeartbeat
@@ -53,7 +53,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 		}
 		c.err = errors.Join(c.err, opt.applyClient(&c.options))
 	}
-	c.out.maxBatch = c.options.maxBatch
+	c.out = publish.New(nc, publish.Config{Now: c.clock.now, MaxBatch: c.options.maxBatch, Refuse: c.offline})
 	c.streams.heartbeat = c.options.heartbeat
 	c.streams.rootOf = func(m *method) string { return c.subjectsOf(m).root }
 	if len(c.options.interceptors) > 0 {
@@ -102,7 +102,7 @@ func (c *Client) open() *Error {
 	}
 	prefix := c.nc.NewInbox() + "."
 	c.streams.inbox = prefix
-	b := newInbox(prefix, &c.out)
+	b := newInbox(prefix, c.nc, c.out)
 	w := newWatch(c.nc, b, &c.streams, prefix+aliveSuffix, c.answeredOn)
 	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
 	sub, err := c.subscribe(prefix, b, w)
@@ -114,7 +114,7 @@ func (c *Client) open() *Error {
 	}
 	c.sub, c.inbox, c.watch = sub, b, w
 	c.opened.Store(true)
-	go c.out.run(w.done)
+	go c.out.Run(w.done)
 	return nil
 }
 
@@ -139,6 +139,9 @@ func (c *Client) subscribe(prefix string, b *inbox, w *watch) (*nats.Subscriptio
 	}
 	return sub, err
 }
+
+// offline is why nothing can be published now, or nil.
+func (c *Client) offline() error { return asNil(connectionError(c.nc)) }
 
 // refusal is why no call can be sent any more, or nil.
 func (c *Client) refusal() *Error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -162,7 +163,7 @@ func (a *attempt) publishOpen(s *stream) *Error {
 	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.coding.codec), a.left, o)
 	m.Data[wire.FlagsOffset] |= byte(wire.Compression(s.compression).Flags())
 	s.mu.Unlock()
-	return unsentError(len(m.Data), m.Header, publishMsg(a.client.nc, &m))
+	return unsentError(len(m.Data), m.Header, publish.Send(a.client.nc, &m))
 }
 
 // awaitOpen waits until the stream is open, or over.

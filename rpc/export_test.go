@@ -27,46 +27,21 @@ func (c *Client) Waiters() (all, free int) {
 // as calls that came to it at once.
 const FreeLists = freeLists
 
-// HoldRequests makes a client keep its requests until release has so many of
-// them, which then leave together.
-func (c *Client) HoldRequests() (release func(requests int)) {
-	c.out.mu.Lock()
-	c.out.publishing = true
-	c.out.mu.Unlock()
-	return func(requests int) {
-		for c.HeldRequests() < requests {
+// HoldRequests makes a client keep its requests until release has so many of them, which then leave
+// together. held returns how many there are.
+func (c *Client) HoldRequests() (held func() int, release func(requests int)) {
+	held, publish := c.out.Hold()
+	return held, func(requests int) {
+		for held() < requests {
 			runtime.Gosched()
 		}
-		c.out.lead()
+		publish()
 	}
 }
 
-// ExpectCaller makes a client believe that a caller has its answer and is about to run, until it is there.
-func (c *Client) ExpectCaller() (there func()) {
-	c.out.unpublished()
-	c.out.callers.answer()
-	return c.out.returns
-}
-
-// CountCallersFrom makes an idle client count its calls from n on; balance tells the counts.
-func (c *Client) CountCallersFrom(n uint32) (balance func() (started, ended, expected uint32)) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	c.out.started = n
-	c.out.callers.counts.Store(uint64(n) * oneEnded)
-	return func() (started, ended, expected uint32) {
-		c.out.mu.Lock()
-		defer c.out.mu.Unlock()
-		return c.out.started, c.out.callers.ended(), c.out.callers.expected()
-	}
-}
-
-// HeldRequests is how many requests wait to be published.
-func (c *Client) HeldRequests() int {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return len(c.out.queue)
-}
+// CallsInFlight returns how many calls of a client have not ended, and how many of their callers are
+// about to run.
+func (c *Client) CallsInFlight() (calls, expected int) { return c.out.InFlight() }
 
 // Open is how many streams and calls a server has in its tables.
 func (s *Server) Open() int {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -25,7 +26,8 @@ import (
 // a reply gets a new subject, since a late "no responders" carries no id.
 type inbox struct {
 	prefix string // of the reply subjects, with the last dot
-	out    *publisher
+	nc     *nats.Conn
+	out    *publish.Publisher
 	slots  atomic.Pointer[[]*waiter]
 	free   [freeLists]freeList
 
@@ -41,8 +43,8 @@ type freeList struct {
 	_       [32]byte // keeps neighbours off a cache line
 }
 
-func newInbox(prefix string, out *publisher) *inbox {
-	b := &inbox{prefix: prefix, out: out}
+func newInbox(prefix string, nc *nats.Conn, out *publish.Publisher) *inbox {
+	b := &inbox{prefix: prefix, nc: nc, out: out}
 	b.slots.Store(new([]*waiter))
 	return b
 }
@@ -51,7 +53,8 @@ func newInbox(prefix string, out *publisher) *inbox {
 type waiter struct {
 	ended  chan struct{} // of one; filled at most once a call
 	alarm  alarm         // of the caller
-	out    *publisher
+	nc     *nats.Conn
+	out    *publish.Publisher
 	list   *freeList
 	prefix string
 	slot   int
@@ -103,7 +106,7 @@ func (b *inbox) grow(list *freeList) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	slots := *b.slots.Load()
-	w := &waiter{ended: make(chan struct{}, 1), out: b.out, list: list, prefix: b.prefix, slot: len(slots)}
+	w := &waiter{ended: make(chan struct{}, 1), nc: b.nc, out: b.out, list: list, prefix: b.prefix, slot: len(slots)}
 	w.renewLocked()
 	grown := append(slots, w) // readers of the shorter slice never look at the new element
 	b.slots.Store(&grown)
@@ -143,7 +146,7 @@ func (w *waiter) stop() (r reply, ok bool) {
 	if w.waiting {
 		w.waiting = false
 		w.renewLocked()
-		w.out.callers.endUnanswered()
+		w.out.GiveUp()
 		return reply{}, false
 	}
 	<-w.ended
@@ -152,7 +155,7 @@ func (w *waiter) stop() (r reply, ok bool) {
 
 // taken returns the reply to the caller, which has been told that it is there.
 func (w *waiter) taken() (r reply) {
-	w.out.returns()
+	w.out.Return()
 	r, w.reply = w.reply, reply{}
 	return r
 }
@@ -192,6 +195,25 @@ func (b *inbox) deliver(m *nats.Msg) {
 	}
 }
 
+// deliverBatch takes answers that share a NATS message. Each names its waiter by the tag.
+func (b *inbox) deliverBatch(m *nats.Msg) {
+	batch, _ := wire.ParseBatch(m.Data) // of one that is cut off, what is whole
+	slots := *b.slots.Load()
+	for tag, item := range batch.Items() {
+		if tag < uint64(len(slots)) {
+			slots[tag].deliverItem(m, item)
+		}
+	}
+}
+
+func (w *waiter) deliverItem(m *nats.Msg, item []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting && !w.plain {
+		w.takeLocked(m, item)
+	}
+}
+
 // takeLocked ends the call with a message of natscall's if it is the call's. One that
 // is, and is wrong, ends it too: nothing better will come.
 func (w *waiter) takeLocked(m *nats.Msg, data []byte) {
@@ -213,7 +235,7 @@ func wrongAnswer(err error) *Error {
 // endLocked ends the waiting of a call that waits.
 func (w *waiter) endLocked(r reply) {
 	w.waiting = false
-	w.out.callers.answer()
+	w.out.Answer()
 	w.reply = r
 	w.ended <- struct{}{}
 }
@@ -236,7 +258,7 @@ func (w *waiter) unanswered(subject string, generation uint64) {
 
 func (w *waiter) noRespondersLocked() {
 	if w.waiting {
-		w.endLocked(reply{err: noService(w.out.nc, w.to)})
+		w.endLocked(reply{err: noService(w.nc, w.to)})
 	}
 }
 

@@ -264,10 +264,10 @@ func TestNoRespondersAfterABatch(t *testing.T) {
 	requestsByHand(t, srv.Connect(), func(r *heldRequest) { got <- r })
 	c := dial(t, srv.Connect(), rpc.WithBatching(4<<10))
 	results := [2]chan error{make(chan error, 1), make(chan error, 1)}
-	release := c.HoldRequests()
+	held, release := c.HoldRequests()
 	for i, result := range results { // in this order: the first one leads
 		go func() { result <- wantAnswer(testContext(t), c, fmt.Sprint(i), rpc.WithoutRetry()) }()
-		until(t, "the request is held", func() bool { return c.HeldRequests() > i })
+		until(t, "the request is held", func() bool { return held() > i })
 	}
 	release(2)
 	first, second := <-got, <-got

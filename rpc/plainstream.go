@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -108,7 +109,7 @@ func (p *plainStream) publish(data []byte) error {
 		return nil // nobody listens
 	}
 	out.Reply = p.probe(len(data))
-	if err := publishMsg(p.call.endpoint.service.server.nc, &out); errors.Is(err, nats.ErrMaxPayload) {
+	if err := publish.Send(p.call.endpoint.service.server.nc, &out); errors.Is(err, nats.ErrMaxPayload) {
 		return overMaxPayload("message", len(data), out.Header, DidRun)
 	} else if err != nil {
 		return natsError(err, DidRun)
@@ -136,7 +137,7 @@ func (c *serverCall) endPlainStream() {
 		h = nats.Header{}
 	}
 	h[micro.ErrorCodeHeader] = []string{"0"}
-	if err := publishMsg(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h}); err != nil {
+	if err := publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h}); err != nil {
 		c.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
 	}
 }

@@ -3,13 +3,11 @@ package rpc_test
 import (
 	"context"
 	"fmt"
-	"math"
 	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -38,7 +36,7 @@ func TestAnswersDoNotWaitForHandlers(t *testing.T) {
 				}}, opts...)
 				c := dial(t, nc, rpc.WithBatching(16<<10))
 				must(t, callOnce(t, c))
-				release := c.HoldRequests() // so that they come at once, and in their order
+				held, release := c.HoldRequests() // so that they come at once, and in their order
 				var quick, all sync.WaitGroup
 				for i := range calls {
 					if i != slow {
@@ -52,7 +50,7 @@ func TestAnswersDoNotWaitForHandlers(t *testing.T) {
 							quick.Done()
 						}
 					})
-					until(t, "the request is held", func() bool { return c.HeldRequests() == i+1 })
+					until(t, "the request is held", func() bool { return held() == i+1 })
 				}
 				release(calls)
 				quick.Wait()
@@ -63,75 +61,8 @@ func TestAnswersDoNotWaitForHandlers(t *testing.T) {
 	}
 }
 
-// TestRequestsWaitForCallers: a request waits for a caller who is about to run, and for no other.
-func TestRequestsWaitForCallers(t *testing.T) {
-	srv := rpctest.NewServer(t)
-	serve(t, srv.Connect(), &funcs{})
-	sizes := sizesOf(t, srv.Connect(), doSubject)
-	c := dial(t, srv.Connect())
-	must(t, callOnce(t, c))
-	before := len(sizes())
-	there := c.ExpectCaller()
-	done := make(chan error, 1)
-	go func() { done <- echoes(t, c, "x") }()
-	until(t, "the request is held", func() bool { return c.HeldRequests() == 1 })
-	if n := len(sizes()) - before; n > 0 {
-		t.Errorf("%d requests did not wait", n)
-	}
-	there()
-	must(t, <-done)
-	must(t, echoes(t, c, "nobody is expected"))
-}
-
-// TestRequestsDoNotWaitForEver: where somebody is always about to run, sixteen requests are enough, or, of a client with many calls in
-// flight, those of half a millisecond.
-func TestRequestsDoNotWaitForEver(t *testing.T) {
-	const enough, blocked = 16, 160
-	nc := rpctest.Connect(t)
-	var running atomic.Int32
-	goOn := make(chan struct{})
-	serve(t, nc, &funcs{do: func(_ context.Context, in string) (string, error) {
-		if in == "blocked" {
-			running.Add(1)
-			<-goOn
-		}
-		return in, nil
-	}})
-	c := dial(t, nc)
-	must(t, callOnce(t, c))
-	there := c.ExpectCaller()
-	each(t, enough, func(i int) error { return echoes(t, c, strconv.Itoa(i)) }) // the last one publishes all
-	there()
-
-	var all sync.WaitGroup
-	call := func(text string) {
-		all.Go(func() {
-			if err := echoes(t, c, text); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	for range blocked {
-		call("blocked")
-	}
-	until(t, "all are blocked", func() bool { return running.Load() == blocked })
-	defer c.ExpectCaller()()
-	call("0")
-	until(t, "a request is held", func() bool { return c.HeldRequests() == 1 })
-	since := time.Now()
-	until(t, "it has waited for long", func() bool { return time.Since(since) > time.Millisecond })
-	for i := 1; i < enough; i++ {
-		call(strconv.Itoa(i))
-		until(t, "another is held", func() bool { return c.HeldRequests() == i+1 })
-	}
-	call("the last one")
-	until(t, "none is held", func() bool { return c.HeldRequests() == 0 })
-	close(goOn)
-	all.Wait()
-}
-
-// TestRequestsWithoutCallers: a caller that never comes holds nobody up for long, and a message that panics leaves no such caller.
-func TestRequestsWithoutCallers(t *testing.T) {
+// TestPanicWithinACall: a message that panics leaves nothing behind that others would wait for.
+func TestPanicWithinACall(t *testing.T) {
 	nc := rpctest.Connect(t)
 	serve(t, nc, &funcs{})
 	c := dial(t, nc)
@@ -148,7 +79,9 @@ func TestRequestsWithoutCallers(t *testing.T) {
 	if nowTaken, nowFree := c.Waiters(); nowTaken != taken || nowFree != free {
 		t.Errorf("%d waiters, %d of them free, were %d and %d", nowTaken, nowFree, taken, free)
 	}
-	c.ExpectCaller()
+	if calls, expected := c.CallsInFlight(); calls != 0 || expected != 0 {
+		t.Errorf("%d calls are in flight, %d callers are expected", calls, expected)
+	}
 	must(t, echoes(t, c, "x"))
 }
 
@@ -160,7 +93,7 @@ type panicking struct{ wrapperspb.StringValue }
 func (*panicking) SizeVT() int                                { panic("it is being changed") }
 func (*panicking) MarshalToSizedBufferVT([]byte) (int, error) { return 0, nil }
 
-// TestCallersAreCounted: each call that starts ends once, however it ends, also where the counts begin anew.
+// TestCallersAreCounted: each call that starts ends once, however it ends.
 func TestCallersAreCounted(t *testing.T) {
 	nc := rpctest.Connect(t)
 	impl, goOn := answersOf(t), make(chan struct{})
@@ -171,7 +104,6 @@ func TestCallersAreCounted(t *testing.T) {
 	serve(t, nc, impl)
 	c := dial(t, nc)
 	must(t, callOnce(t, c))
-	balance := c.CountCallersFrom(math.MaxUint32 - 500)
 	callsAtOnce(t, c)
 	var waiting sync.WaitGroup
 	for range 16 {
@@ -191,8 +123,8 @@ func TestCallersAreCounted(t *testing.T) {
 	must(t, c.Close())
 	waiting.Wait()
 	close(goOn)
-	if started, ended, expected := balance(); started != ended || expected != 0 {
-		t.Errorf("%d calls have started, %d ended; %d callers are expected", started, ended, expected)
+	if calls, expected := c.CallsInFlight(); calls != 0 || expected != 0 {
+		t.Errorf("%d calls are in flight, %d callers are expected", calls, expected)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
@@ -29,7 +30,7 @@ type Server struct {
 	err     error // of an option
 	errors  connwatch.Listener
 	clock   clock
-	out     publisher
+	out     *publish.Publisher
 	streams streamTable
 
 	turn     chan struct{}   // holds a token while Start, Register or Shutdown works; not while they wait for handlers
@@ -66,11 +67,15 @@ const (
 // ErrServerStopped is returned, wrapped, by the methods of a server that has been shut down.
 var ErrServerStopped = errors.New("the server has been shut down")
 
+// maxAnswerBatch bounds the answers that share a NATS message, in bytes: about the read buffer of
+// nats.go.
+const maxAnswerBatch = 32 << 10
+
 // NewServer returns a server for a connection. An invalid option is the
 // error of Register, Start and Run, with its name.
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s := &Server{nc: nc, clock: newClock(), turn: make(chan struct{}, 1)}
-	s.out = publisher{nc: nc, clock: &s.clock, maxBatch: maxAnswerBatch}
+	s.out = publish.New(nc, publish.Config{Now: s.clock.now, MaxBatch: maxAnswerBatch})
 	s.stopping = wait.NewJoint()
 	s.serving, s.quit = context.WithCancelCause(context.Background())
 	s.options = serverOptions{

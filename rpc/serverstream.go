@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -69,7 +70,7 @@ func (c *serverCall) accept(to string) *Error {
 		return failed
 	}
 	m := nats.Msg{Subject: c.reply, Data: c.answerBody(wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID))}
-	if err := publishMsg(s.nc, &m); err != nil {
+	if err := publish.Send(s.nc, &m); err != nil {
 		failed := natsError(err, NotRun)
 		s.end(failed)
 		return failed

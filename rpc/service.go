@@ -127,8 +127,8 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 	if err := errors.Join(desc.check(), wire.CheckSubject(svc.root)); err != nil {
 		return nil, err
 	}
-	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, &s.out)
-	svc.streams = pool.New(svc.options.streams, 0, &s.out)
+	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, s.out)
+	svc.streams = pool.New(svc.options.streams, 0, s.out)
 	svc.drainStarted = make(chan struct{})
 	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
@@ -244,6 +244,21 @@ func (e *endpoint) receive(m *nats.Msg) {
 		return
 	}
 	e.take(e.newServerCall(), m, e.service.server.clock.now())
+}
+
+// receiveBatch takes requests that share a NATS message.
+func (e *endpoint) receiveBatch(m *nats.Msg) {
+	batch, err := wire.ParseBatch(m.Data)
+	now := e.service.server.clock.now()
+	if err != nil {
+		e.take(e.newServerCall(), m, now) // which refuses it
+		return
+	}
+	for tag, item := range batch.Items() {
+		c := e.newServerCall()
+		c.batched, c.tag, c.whole = true, tag, len(m.Data)
+		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
+	}
 }
 
 func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -47,7 +48,7 @@ func (s *stream) flush() {
 
 // publishFrame ends the stream where a frame cannot be published.
 func (s *stream) publishFrame(o *outgoingFrame) bool {
-	if err := publishMsg(s.nc, &o.msg); err != nil {
+	if err := publish.Send(s.nc, &o.msg); err != nil {
 		s.end(natsError(err, MayHaveRun))
 		return false
 	}
@@ -128,7 +129,7 @@ func (s *stream) publishControl(kind wire.Kind, number uint64) {
 	}
 	s.mu.Unlock()
 	if m.Subject != "" {
-		_ = publishMsg(s.nc, &m)
+		_ = publish.Send(s.nc, &m)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -166,29 +167,29 @@ func (a *attempt) run(ctx context.Context) *Error {
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
-	out := &a.client.out
+	out := a.client.out
 	id := wire.NewID()
-	o := outgoing{subject: a.subjects.request}
-	if failed := a.encode(&o, id); failed != nil { // a message may panic: no waiter is in use yet
+	m := publish.Message{Subject: a.subjects.request}
+	if failed := a.encode(&m, id); failed != nil { // a message may panic: no waiter is in use yet
 		return failed
 	}
-	if a.isLarge(&o) {
-		o.buf.PutBack()
+	if a.isLarge(&m) {
+		m.Buffer.PutBack()
 		return a.largeRequest(ctx)
 	}
 	w := a.client.inbox.take(id)
-	o.owner, o.reply = w, w.start(id, a.subjects, a.call)
+	m.Owner, m.Reply = w, w.start(id, a.subjects, a.call)
 	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
-		o.buf.PutBack()
-		out.unpublished()
+		m.Buffer.PutBack()
+		out.Skip()
 		w.stop()
 		w.release()
 		return failed
 	}
-	if out.maxBatch > 0 && !a.call.options.plain {
-		o.batch, o.tag = batchMay, uint64(w.slot)
+	if out.MaxBatch > 0 && !a.call.options.plain {
+		m.Batch, m.Tag = publish.BatchMay, uint64(w.slot)
 	}
-	out.publish(o)
+	out.Publish(m)
 	r, failed := a.wait(ctx, w)
 	foreign := w.foreign // nobody changes it any more
 	w.release()
@@ -208,9 +209,9 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	return a.finish(&r)
 }
 
-// isLarge tells whether a request has to travel as a stream.
-func (a *attempt) isLarge(o *outgoing) bool {
-	size := len(o.buf.B) + headerSize(o.header)
+// isLarge reports whether a request has to travel as a stream.
+func (a *attempt) isLarge(m *publish.Message) bool {
+	size := len(m.Buffer.B) + headerSize(m.Header)
 	return size > smallestMaxPayload && !a.call.options.plain && int64(size) > a.client.nc.MaxPayload()
 }
 
@@ -259,10 +260,10 @@ func (a *attempt) blameForeign(err *Error, seen foreignReplies) *Error {
 }
 
 // encode makes the header and the data of a request. The buffer is the caller's to put back.
-func (a *attempt) encode(o *outgoing, id wire.ID) *Error {
+func (a *attempt) encode(m *publish.Message, id wire.ID) *Error {
 	plain := a.call.options.plain || a.call.method.kind == KindOneWay
 	var err error
-	if o.header, err = a.header(plain); err != nil {
+	if m.Header, err = a.header(plain); err != nil {
 		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
 	}
 	buf := buffer.Take()
@@ -283,7 +284,7 @@ func (a *attempt) encode(o *outgoing, id wire.ID) *Error {
 		buf.Compress(wire.Compression(a.call.options.compression), envelope)
 		buf.B[wire.FlagsOffset] |= byte(buf.Flags(wire.Compression(a.call.options.compression)))
 	}
-	o.buf = buf
+	m.Buffer = buf
 	return nil
 }
 
@@ -292,24 +293,25 @@ func (a *attempt) publishOneWay() *Error {
 	if failed := connectionError(a.client.nc); failed != nil {
 		return failed
 	}
-	o := outgoing{subject: a.subjects.request}
-	if failed := a.encode(&o, wire.ID{}); failed != nil {
+	m := publish.Message{Subject: a.subjects.request}
+	if failed := a.encode(&m, wire.ID{}); failed != nil {
 		return failed
 	}
-	defer o.buf.PutBack()
-	err := publishMsg(a.client.nc, &nats.Msg{Subject: o.subject, Header: o.header, Data: o.buf.B})
-	return unsentError(len(o.buf.B), o.header, err)
+	defer m.Buffer.PutBack()
+	err := publish.Send(a.client.nc, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Buffer.B})
+	return unsentError(len(m.Buffer.B), m.Header, err)
 }
 
-// sent ends the call whose request could not be published, unless it has ended.
-func (w *waiter) sent(o *outgoing, err error) {
+// Sent implements publish.Owner. It ends the call whose request could not be published, unless it
+// has ended.
+func (w *waiter) Sent(m *publish.Message, err error) {
 	if err == nil {
 		return
 	}
-	failed := unsentError(len(o.buf.B), o.header, err)
+	failed := unsentError(len(m.Buffer.B), m.Header, err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.waiting && w.subject == o.reply { // a call that ended without a reply has left its reply subject
+	if w.waiting && w.subject == m.Reply { // a call that ended without a reply has left its reply subject
 		w.endLocked(reply{err: failed})
 	}
 }

@@ -187,9 +187,10 @@ func (w *watch) eachWaiting(f func(*waiter) *Error) {
 	}
 }
 
-// tick has requests published that wait for a caller that does not come, and looks at the calls.
+// tick has requests published that wait for a caller that has died, by a panic within a call, and
+// looks at the calls.
 func (w *watch) tick() {
-	if out := w.inbox.out; out.Holds() && out.waited() > stuckFor {
+	if out := w.inbox.out; out.Holds() && out.Overdue() {
 		out.Flush()
 	}
 	w.look((*patience).tick)

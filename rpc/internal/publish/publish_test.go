@@ -1,0 +1,353 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+func TestDue(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		load        load
+		due, yields bool
+	}{
+		{"nothing", load{}, false, false},
+		{"a lone call", load{queued: 1, inFlight: 1}, true, false},
+		{"nobody is expected, others call too", load{queued: 1, inFlight: 2}, true, true},
+		{"somebody is expected", load{queued: 1, inFlight: 2, expected: 1}, false, false},
+		{"as many as are worth it", load{queued: minQueued, inFlight: minQueued, expected: 1}, true, false},
+		{"less than a third", load{queued: 33, inFlight: 100, expected: 1}, false, false},
+		{"a third", load{queued: 34, inFlight: 100, expected: 1}, true, false},
+		{"a third of many is too many", load{queued: maxQueued, inFlight: 10 * maxQueued, expected: 1}, true, false},
+		{"one less", load{queued: maxQueued - 1, inFlight: 10 * maxQueued, expected: 1}, false, false},
+		{"long enough", load{queued: 1, inFlight: 100, expected: 1, waited: maxWait}, false, false},
+		{"too long", load{queued: 1, inFlight: 100, expected: 1, waited: maxWait + 1}, true, false},
+	} {
+		if due, yields := test.load.due(), test.load.yields(); due != test.due || yields != test.yields {
+			t.Errorf("%s: due is %v, yields is %v", test.name, due, yields)
+		}
+	}
+}
+
+// conn records what is published.
+type conn struct {
+	mu       sync.Mutex
+	messages []*nats.Msg
+	block    chan struct{} // receives before each message, if not nil
+	err      error
+	limit    int64
+}
+
+func (c *conn) Publish(subject string, data []byte) error {
+	return c.PublishMsg(&nats.Msg{Subject: subject, Data: data})
+}
+
+func (c *conn) PublishRequest(subject, reply string, data []byte) error {
+	return c.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: data})
+}
+
+func (c *conn) PublishMsg(m *nats.Msg) error {
+	if c.block != nil {
+		<-c.block
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := *m
+	own.Data = slices.Clone(m.Data) // like nats.go, which copies it
+	c.messages = append(c.messages, &own)
+	return c.err
+}
+
+func (c *conn) MaxPayload() int64 {
+	if c.limit == 0 {
+		return 1 << 20
+	}
+	return c.limit
+}
+
+// published returns how many messages have been.
+func (c *conn) published() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.messages)
+}
+
+// owner counts what it is told.
+type owner struct {
+	sent, failed atomic.Int64
+	follows      bool // it does not lead batches
+	led          int
+}
+
+func (o *owner) Sent(_ *Message, err error) {
+	o.sent.Add(1)
+	if err != nil {
+		o.failed.Add(1)
+	}
+}
+
+func (o *owner) Leads(batch []*Message) bool {
+	if !o.follows {
+		o.led = len(batch)
+	}
+	return !o.follows
+}
+
+func message(subject, text string, o Owner) Message {
+	buf := buffer.Take()
+	buf.B = append(buf.B, text...)
+	return Message{Subject: subject, Reply: "reply", Buffer: buf, Owner: o}
+}
+
+// clocked returns a publisher whose clock is that of the test's bubble.
+func clocked(c *conn, config Config) *Publisher {
+	start := time.Now()
+	config.Now = func() time.Duration { return time.Since(start) }
+	return New(c, config)
+}
+
+// TestPublishWaitsForCallers: a request waits for a caller that is about to run, which Run notices,
+// and for no other.
+func TestPublishWaitsForCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, o := &conn{}, &owner{}
+		p := clocked(c, Config{})
+		done := make(chan struct{})
+		defer close(done)
+		go p.Run(done)
+		p.Skip() // a call whose caller has its answer
+		p.Answer()
+		p.Publish(message("a", "1", o))
+		if synctest.Wait(); c.published() != 0 || !p.Holds() {
+			t.Fatal("the request did not wait")
+		}
+		p.Return()
+		if synctest.Wait(); c.published() != 1 || o.sent.Load() != 1 || p.Holds() {
+			t.Fatal("the request waits for nobody")
+		}
+		p.GiveUp()
+		p.Publish(message("a", "2", o))
+		if c.published() != 2 {
+			t.Error("a lone request has waited")
+		}
+	})
+}
+
+// TestPublishBounds: where somebody is always about to come, requests go by their number or, if
+// that is a small part of the calls, after a while.
+func TestPublishBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, o := &conn{}, &owner{}
+		p := clocked(c, Config{})
+		p.Skip()
+		p.Answer()
+		for i := range minQueued {
+			if c.published() != 0 {
+				t.Fatalf("%d requests did not wait", i)
+			}
+			p.Publish(message("a", "x", o))
+		}
+		if c.published() != minQueued {
+			t.Fatalf("%d are published", c.published())
+		}
+		for range 10 * minQueued {
+			p.Skip()
+		}
+		for i := range minQueued + 1 {
+			if n := c.published() - minQueued; n != 0 {
+				t.Fatalf("after %d requests %d did not wait", i, n)
+			}
+			if p.Publish(message("a", "x", o)); i == 0 {
+				<-time.After(2 * maxWait)
+			}
+		}
+		if n := c.published() - minQueued; n != minQueued+1 {
+			t.Errorf("%d are published", n)
+		}
+		if calls, expected := p.InFlight(); calls != 13*minQueued+2-minQueued || expected != 1 {
+			t.Errorf("%d calls are in flight, %d callers are expected", calls, expected)
+		}
+	})
+}
+
+// TestAdd: answers wait for Flush, which is due when they are many or have waited for long.
+func TestAdd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, o := &conn{}, &owner{}
+		p := clocked(c, Config{})
+		if p.Add(message("a", "x", o), 0) || p.Overdue() {
+			t.Error("it is due at once")
+		}
+		if !p.Add(message("a", "x", o), 2*maxWait) {
+			t.Error("it is not due though the goroutine was away for long")
+		}
+		if <-time.After(2 * maxWait); !p.Overdue() {
+			t.Error("it is not overdue")
+		}
+		p.Flush()
+		for i := range maxQueued {
+			if due := p.Add(message("a", "x", o), 0); due != (i == maxQueued-1) {
+				t.Errorf("%d answers are due: %v", i+1, due)
+			}
+		}
+		p.Flush()
+		if c.published() != maxQueued+2 || o.sent.Load() != maxQueued+2 {
+			t.Errorf("%d are published", c.published())
+		}
+	})
+}
+
+// TestFlushMeanwhile: what comes while a goroutine publishes is published by it, in order.
+func TestFlushMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, o := &conn{block: make(chan struct{})}, &owner{}
+		p := clocked(c, Config{})
+		go p.Publish(message("a", "0", o))
+		synctest.Wait() // it is in the connection
+		for i := range 5 {
+			p.Publish(message("a", fmt.Sprint(i+1), o)) // and returns
+		}
+		close(c.block)
+		synctest.Wait()
+		for i, m := range c.messages {
+			if string(m.Data) != fmt.Sprint(i) {
+				t.Errorf("message %d is %q", i, m.Data)
+			}
+		}
+		if len(c.messages) != 6 {
+			t.Errorf("%d are published", len(c.messages))
+		}
+	})
+}
+
+// TestRefuse: while the connection is down owners are told, and nothing is published.
+func TestRefuse(t *testing.T) {
+	c, o := &conn{}, &owner{}
+	p := clocked(c, Config{Refuse: func() error { return errors.New("down") }})
+	p.Publish(message("a", "x", o))
+	if c.published() != 0 || o.failed.Load() != 1 {
+		t.Errorf("%d are published, %d have failed", c.published(), o.failed.Load())
+	}
+}
+
+// TestCallersWrap: the counts of calls may pass 2^32.
+func TestCallersWrap(t *testing.T) {
+	p := New(&conn{}, Config{Now: func() time.Duration { return 0 }})
+	p.started = math.MaxUint32 - 1
+	p.callers.counts.Store((math.MaxUint32 - 1) * oneEnded)
+	for i := range 5 {
+		p.Skip()
+		p.Answer()
+		if calls, expected := p.InFlight(); calls != 1 || expected != 1 {
+			t.Errorf("call %d: %d are in flight, %d callers are expected", i, calls, expected)
+		}
+		if i%2 == 0 {
+			p.Return()
+			continue
+		}
+		p.Return()
+		p.Skip()
+		p.GiveUp()
+	}
+	if calls, expected := p.InFlight(); calls != 0 || expected != 0 {
+		t.Errorf("%d are in flight, %d callers are expected", calls, expected)
+	}
+}
+
+// TestBatches: messages share one where subject, header and size allow, and the first of those that
+// can leads it.
+func TestBatches(t *testing.T) {
+	c := &conn{}
+	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 200})
+	o, gone := &owner{}, &owner{follows: true}
+	queued, release := p.Hold()
+	add := func(subject string, size int, batch Batching, h nats.Header, by Owner) {
+		m := message(subject, string(make([]byte, size)), by)
+		m.Batch, m.Header, m.Tag, m.Reply = batch, h, uint64(queued()), fmt.Sprint(queued())
+		p.Publish(m)
+	}
+	add("a", 50, BatchMay, nil, gone)                           // 0, first, but led by 1
+	add("a", 50, BatchMay, nil, o)                              // 1
+	add("b", 50, BatchMay, nil, o)                              // 2, alone on its subject
+	add("a", 50, BatchMay, nats.Header{"k": []string{"v"}}, o)  // 3, has a header
+	add("a", 50, BatchNever, nil, o)                            // 4
+	add("a", 150, BatchMay, nil, o)                             // 5, does not fit
+	add("a", 30, BatchMay, nil, o)                              // 6, fits
+	add("c", 10, BatchMust, nil, o)                             // 7, alone, but an item
+	add("d", 10, BatchMust, nats.Header{"k": []string{"v"}}, o) // 8, likewise, with a header
+	add("d", 10, BatchMust, nil, o)                             // 9
+	release()
+	var got []string
+	for _, m := range c.messages {
+		text := m.Subject + m.Reply
+		if wire.IsBatch(m.Data) {
+			b, err := wire.ParseBatch(m.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for tag := range b.Items() {
+				text += fmt.Sprint("-", tag)
+			}
+		}
+		got = append(got, text)
+	}
+	want := []string{"a1-0-1-6", "b2", "a3", "a4", "a5", "c7-7", "d8-8", "d9-9"}
+	if !slices.Equal(got, want) {
+		t.Errorf("published are %v, want %v", got, want)
+	}
+	if o.led == 0 || o.sent.Load()+gone.sent.Load() != 10 {
+		t.Errorf("%d have been told", o.sent.Load()+gone.sent.Load())
+	}
+}
+
+// TestConcurrentCalls: many callers in a closed loop; each message is published once.
+func TestConcurrentCalls(t *testing.T) {
+	const callers, calls = 32, 500
+	c := &conn{}
+	start := time.Now()
+	p := New(c, Config{Now: func() time.Duration { return time.Since(start) }, MaxBatch: 1000})
+	done := make(chan struct{})
+	var running, run sync.WaitGroup
+	run.Go(func() { p.Run(done) })
+	for range callers {
+		running.Go(func() {
+			for range calls {
+				sent := make(chan error, 1)
+				m := message("a", "x", ownerFunc(func(err error) {
+					p.Answer()
+					sent <- err
+				}))
+				m.Batch = BatchMay
+				p.Publish(m)
+				if err := <-sent; err != nil {
+					t.Error(err)
+				}
+				p.Return()
+			}
+		})
+	}
+	running.Wait()
+	close(done)
+	run.Wait()
+	if inFlight, expected := p.InFlight(); inFlight != 0 || expected != 0 || p.Holds() {
+		t.Errorf("%d calls are in flight, %d callers are expected", inFlight, expected)
+	}
+}
+
+// ownerFunc is called when its message has been published.
+type ownerFunc func(error)
+
+func (f ownerFunc) Sent(_ *Message, err error) { f(err) }
+func (f ownerFunc) Leads([]*Message) bool      { return true }

@@ -1,0 +1,274 @@
+// Package publish hands messages to a NATS connection, many at a time where many goroutines have one.
+package publish
+
+import (
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Conn is what a publisher needs of a nats.Conn.
+type Conn interface {
+	Publish(subject string, data []byte) error
+	PublishRequest(subject, reply string, data []byte) error
+	PublishMsg(m *nats.Msg) error
+	MaxPayload() int64
+}
+
+// Config is what a publisher is made with.
+type Config struct {
+	Now      func() time.Duration // a clock
+	MaxBatch int                  // bytes of messages that share one; 0 where none do
+	// Refuse returns why nothing may be published now, or nil; it may be nil itself. nats.go would
+	// keep the messages while the connection is down.
+	Refuse func() error
+}
+
+// Publisher hands messages to the connection: under few locks and with one write to the socket. A
+// lone message is published at once, by its own goroutine. Others wait for those that are about to
+// come: on a client for callers that have their answers and may call again, on a server for calls
+// that are queued. load.due decides how long.
+//
+//	         Publish, Add          due, or Flush
+//	empty --------------> holding ---------------> publishing
+//	  ^                      ^                      |   |
+//	  |                      | others have come     |   | Flush meanwhile: again
+//	  |                      +----------------------+<--+
+//	  +---------------------------------------------+
+//
+// One goroutine at a time publishes: whichever has found the queue due. All methods may be called
+// concurrently.
+//
+// A client says for each of its calls first Publish or Skip, and later either GiveUp, or Answer
+// and then Return.
+type Publisher struct {
+	Config
+	conn    Conn
+	wake    chan struct{} // for Run
+	_       [64]byte
+	callers callers
+	_       [64]byte // every call changes it, and nothing else on its cache line
+
+	mu         sync.Mutex
+	publishing bool // a goroutine publishes, or is about to
+	again      bool // and is to look at the queue again
+	queue      []Message
+	spare      []Message    // the queue before, to be used again
+	holding    atomic.Bool  // there is a message in queue
+	since      atomic.Int64 // time of the clock when the queue's first message came
+	started    uint32       // calls of a client, modulo 2^32
+	inFlight   uint32       // of them that had not ended when the queue's first message came
+
+	members []*Message // of a batch; belongs to the goroutine that publishes
+}
+
+// New returns a publisher for a connection. A client runs Run too.
+func New(conn Conn, c Config) *Publisher {
+	return &Publisher{Config: c, conn: conn, wake: make(chan struct{}, 1)}
+}
+
+// Publish publishes the request of a client's call, or leaves it to another goroutine: to the one
+// that is publishing, or to the last of the callers whose answers are there.
+func (p *Publisher) Publish(m Message) {
+	p.mu.Lock()
+	p.started++
+	if len(p.queue) == 0 {
+		p.inFlight = p.started - p.callers.ended()
+	}
+	l := load{expected: int(p.callers.expected()), inFlight: int(p.inFlight), waited: p.enqueueLocked(m)}
+	l.queued = len(p.queue)
+	leads := l.due() && p.claimLocked()
+	p.mu.Unlock()
+	if !leads {
+		return
+	}
+	if l.yields() {
+		runtime.Gosched()
+	}
+	p.lead()
+}
+
+// Skip counts a client's call as started that is to end without a request.
+func (p *Publisher) Skip() {
+	p.mu.Lock()
+	p.started++
+	p.mu.Unlock()
+}
+
+// Answer notes that a call has its answer, so that its caller is about to run.
+func (p *Publisher) Answer() { p.callers.answer() }
+
+// GiveUp notes that a caller no longer waits for an answer.
+func (p *Publisher) GiveUp() { p.callers.endUnanswered() }
+
+// Return notes that a caller runs with its answer. The last one has what waits published by a
+// goroutine that runs after it, as it may call again.
+func (p *Publisher) Return() {
+	l := load{queued: 1, expected: int(p.callers.endAnswered()), inFlight: math.MaxInt32}
+	if !p.Holds() {
+		return
+	}
+	if l.expected > 0 && l.expected%minQueued == 0 {
+		l.waited = p.waited()
+	}
+	if l.due() {
+		select {
+		case p.wake <- struct{}{}:
+		default: // Run is about to run
+		}
+	}
+}
+
+// Run publishes for the last of the callers that return, until done is closed.
+func (p *Publisher) Run(done <-chan struct{}) {
+	for {
+		select {
+		case <-p.wake:
+			p.Flush()
+		case <-done:
+			return
+		}
+	}
+}
+
+// Add queues a server's answer until Flush. It reports whether that is due: there are many, or they
+// have waited for long, for which took is a hint: how long the goroutine was away until now.
+func (p *Publisher) Add(m Message, took time.Duration) (due bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	waited := p.enqueueLocked(m)
+	return load{queued: len(p.queue), waited: max(waited, took), expected: 1, inFlight: math.MaxInt32}.due()
+}
+
+// enqueueLocked returns how long the first message of the queue has waited, or 0 where it did not
+// look.
+func (p *Publisher) enqueueLocked(m Message) (waited time.Duration) {
+	switch n := len(p.queue); {
+	case n == 0:
+		p.since.Store(int64(p.Now()))
+		p.holding.Store(true)
+	case n%minQueued == 0:
+		waited = p.waited()
+	}
+	p.queue = append(p.queue, m)
+	return waited
+}
+
+// claimLocked makes this goroutine the one that publishes. Where there is one already, that one
+// looks at the queue again.
+func (p *Publisher) claimLocked() bool {
+	if p.publishing {
+		p.again = true
+		return false
+	}
+	p.publishing = true
+	return true
+}
+
+// waited is how long the queue's first message has been there.
+func (p *Publisher) waited() time.Duration { return p.Now() - time.Duration(p.since.Load()) }
+
+// Holds reports whether messages wait.
+func (p *Publisher) Holds() bool { return p.holding.Load() }
+
+// Overdue reports whether those that wait have waited for too long.
+func (p *Publisher) Overdue() bool { return p.waited() > maxWait }
+
+// Flush publishes what waits, or leaves it to the goroutine that is publishing.
+func (p *Publisher) Flush() {
+	p.mu.Lock()
+	leads := p.claimLocked()
+	p.mu.Unlock()
+	if leads {
+		p.lead()
+	}
+}
+
+// Hold makes the publisher keep all messages until release; queued returns how many there are. It is
+// for tests that want messages to go together.
+func (p *Publisher) Hold() (queued func() int, release func()) {
+	p.mu.Lock()
+	p.publishing = true
+	p.mu.Unlock()
+	return func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.queue)
+	}, p.lead
+}
+
+// InFlight returns how many calls have not ended, and how many of their callers are expected. It is
+// for tests.
+func (p *Publisher) InFlight() (calls, expected int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(p.started - p.callers.ended()), int(p.callers.expected())
+}
+
+// lead publishes what is queued, and then what others have left to it meanwhile.
+func (p *Publisher) lead() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.again = true; p.again; {
+		p.again = false
+		queue := p.queue
+		p.queue, p.spare = p.spare, nil
+		p.holding.Store(false)
+		p.mu.Unlock()
+		p.sendAll(queue)
+		clear(queue)
+		p.mu.Lock()
+		p.spare = queue[:0]
+	}
+	p.publishing = false
+}
+
+func (p *Publisher) sendAll(queue []Message) {
+	var refused error
+	if p.Refuse != nil {
+		refused = p.Refuse()
+	}
+	for i := range queue {
+		switch m := &queue[i]; {
+		case refused != nil:
+			m.done(refused)
+		case m.Buffer == nil: // went with one before it
+		case m.Batch == BatchNever, len(m.Header) > 0 && m.Batch == BatchMay:
+			p.send(m)
+		default:
+			p.sendBatch(queue[i:])
+		}
+	}
+}
+
+// send publishes a message as it is.
+func (p *Publisher) send(m *Message) {
+	m.done(p.publish(m.Subject, m.Reply, m.Header, m.Buffer.B))
+}
+
+// publish gives nats.Msg no work where there is no header; reply may be "".
+func (p *Publisher) publish(subject, reply string, h nats.Header, data []byte) error {
+	switch {
+	case len(h) > 0:
+		return p.conn.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: h, Data: data})
+	case reply == "":
+		return p.conn.Publish(subject, data)
+	}
+	return p.conn.PublishRequest(subject, reply, data)
+}
+
+// Send publishes a message at once. It is nats.Conn.PublishMsg without the work for a header where
+// there is none. It takes a *nats.Conn, since an interface would make m escape to the heap.
+func Send(nc *nats.Conn, m *nats.Msg) error {
+	switch {
+	case len(m.Header) > 0:
+		return nc.PublishMsg(m)
+	case m.Reply == "":
+		return nc.Publish(m.Subject, m.Data)
+	}
+	return nc.PublishRequest(m.Subject, m.Reply, m.Data)
+}
