@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/internal/names"
 )
 
 // Numbers of fields in descriptor.proto: they make the paths under which source
@@ -27,9 +26,6 @@ const (
 	serviceOptionsField = 3
 	methodOptionsField  = 4
 )
-
-// reservedMetadata starts the metadata keys that belong to the runtime.
-const reservedMetadata = "natscall."
 
 // checker collects all that is wrong, so that one run reports all of it.
 type checker struct {
@@ -117,41 +113,60 @@ func check(gen *protogen.Plugin, services []*service) error {
 }
 
 func (c *checker) report(d declaration, path protoreflect.SourcePath, format string, args ...any) {
-	reason := fmt.Sprintf(format, args...)
-	c.problems = append(c.problems, fmt.Errorf("%s: %s: %s", d.position(path), d.desc.FullName(), reason))
+	reason := fmt.Errorf(format, args...)
+	c.problems = append(c.problems, fmt.Errorf("%s: %s: %w", d.position(path), d.desc.FullName(), reason))
 }
 
-// reportReason reports what an option is wrong for, if anything.
-func (c *checker) reportReason(d declaration, option protoreflect.Name, reason string) {
-	if reason != "" {
-		c.report(d, d.option(option), "%s %s", option, reason)
+// option reports what is wrong with an option, if anything.
+func (c *checker) option(d declaration, name protoreflect.Name, err error) {
+	if err != nil {
+		c.report(d, d.option(name), "%s %w", name, err)
 	}
 }
 
 func (c *checker) service(s *service) {
 	d := s.declaration()
 	c.unknownOptions(d, s.options)
-	if reason := tokensReason(string(s.Desc.FullName())); reason != "" {
-		c.report(d, d.name(), "the full name %s", reason)
-	}
-	if prefix := s.options.GetSubjectPrefix(); prefix != "" {
-		c.reportReason(d, "subject_prefix", subjectReason(prefix))
-	}
-	c.reportReason(d, "micro_name", microNameReason(s.microName()))
-	c.reportReason(d, "version", versionReason(s.version()))
-	if group := s.options.GetQueueGroup(); group != "" {
-		c.reportReason(d, "queue_group", queueGroupReason(group))
-	}
-	if s.options.GetQueueGroup() != "" && s.options.GetNoQueueGroup() {
-		c.report(d, d.option("no_queue_group"), "no_queue_group and queue_group exclude each other")
-	}
-	c.reportReason(d, "timeout", timeoutReason(s.options.GetTimeout()))
-	c.reportReason(d, "metadata", metadataReason(s.options.GetMetadata()))
+	c.root(d, s)
+	c.option(d, "micro_name", names.CheckMicroName(s.microName()))
+	c.option(d, "version", names.CheckVersion(s.version()))
+	c.queueGroup(d, s)
+	c.option(d, "timeout", checkTimeout(s.options.GetTimeout()))
+	c.option(d, "metadata", names.CheckMetadata(s.options.GetMetadata()))
 
 	goNames := make(map[string]declaration)
 	for _, m := range s.methods {
 		c.method(m)
 		c.unique(goNames, m.GoName, m.declaration(), true, "its name in Go, %s, is also that of %s")
+	}
+}
+
+// root checks what the subjects of the service start with, and its parts first.
+func (c *checker) root(d declaration, s *service) {
+	name := names.CheckSubject(string(s.Desc.FullName()))
+	prefix := names.CheckPrefix(s.options.GetSubjectPrefix())
+	if name != nil {
+		c.report(d, d.name(), "the full name %w", name)
+	}
+	c.option(d, "subject_prefix", prefix)
+	if root := names.CheckSubject(s.root()); root != nil && name == nil && prefix == nil {
+		c.report(d, d.option("subject_prefix"), "with subject_prefix the full name %w", root)
+	}
+}
+
+func (c *checker) queueGroup(d declaration, s *service) {
+	if group := s.options.GetQueueGroup(); group != "" {
+		c.option(d, "queue_group", names.CheckQueueGroup(group))
+	}
+	if !s.options.GetNoQueueGroup() {
+		return
+	}
+	if s.options.GetQueueGroup() != "" {
+		c.report(d, d.option("no_queue_group"), "no_queue_group and queue_group exclude each other")
+	}
+	if i := slices.IndexFunc(s.methods, (*method).streams); i >= 0 {
+		c.report(d, d.option("no_queue_group"), "no_queue_group is not possible with streaming methods such as %s, since one instance has to take each stream",
+			s.methods[i].Desc.Name())
 	}
 }
 
@@ -167,18 +182,27 @@ func (c *checker) unknownOptions(d declaration, options proto.Message) {
 func (c *checker) method(m *method) {
 	d := m.declaration()
 	c.unknownOptions(d, m.options)
-	if strings.HasPrefix(string(m.Desc.Name()), "_") {
+	c.subject(d, m)
+	c.option(d, "timeout", checkTimeout(m.options.GetTimeout()))
+	c.option(d, "metadata", names.CheckMetadata(m.options.GetMetadata()))
+	if m.options.GetOneWay() {
+		c.option(d, "one_way", checkOneWay(m))
+	}
+}
+
+// subject checks where the method listens. What is wrong with the root is said
+// once, at the service.
+func (c *checker) subject(d declaration, m *method) {
+	err := names.CheckSubject(m.subject())
+	reserved := strings.HasPrefix(string(m.Desc.Name()), "_")
+	if reserved {
 		c.report(d, d.name(), "method names that start with \"_\" are reserved for the runtime")
 	}
-	if subject := m.options.GetSubject(); subject != "" {
-		c.reportReason(d, "subject", subjectReason(subject))
-	} else if n := len(m.subject()); n > maxSubject {
-		c.report(d, d.name(), "its subject has %d bytes, more than %d", n, maxSubject)
-	}
-	c.reportReason(d, "timeout", timeoutReason(m.options.GetTimeout()))
-	c.reportReason(d, "metadata", metadataReason(m.options.GetMetadata()))
-	if m.options.GetOneWay() {
-		c.reportReason(d, "one_way", oneWayReason(m))
+	switch {
+	case m.options.GetSubject() != "":
+		c.option(d, "subject", err)
+	case err != nil && !reserved && names.CheckSubject(m.service.root()) == nil:
+		c.report(d, d.name(), "its subject %w", err)
 	}
 }
 
@@ -231,122 +255,28 @@ func (c *checker) unique(holders map[string]declaration, key string, d declarati
 	return false
 }
 
-// maxSubject bounds a subject in bytes. NATS itself only bounds the protocol
-// line (4 KiB); the runtime appends tokens of its own and expects to fit.
-const maxSubject = 255
-
-// The functions below return why a value is wrong, or "" if it is not.
-
-func subjectReason(subject string) string {
-	switch {
-	case len(subject) > maxSubject:
-		return fmt.Sprintf("has %d bytes, more than %d", len(subject), maxSubject)
-	case strings.HasPrefix(subject, "$"):
-		return fmt.Sprintf("%q starts with \"$\", which belongs to NATS", subject)
-	}
-	for token := range strings.SplitSeq(subject, ".") {
-		if placeholder.MatchString(token) {
-			return fmt.Sprintf("%q has the token %q, which looks like a placeholder, but subjects are used as they stand; "+
-				"leave it out and put the value into the request", subject, token)
-		}
-	}
-	for _, r := range subject {
-		switch {
-		case r == '*' || r == '>':
-			return fmt.Sprintf("%q has the wildcard %q", subject, r)
-		case r <= ' ' || r > '~':
-			return fmt.Sprintf("%q has the character %q; only printable ASCII without spaces is allowed", subject, r)
-		}
-	}
-	return tokensReason(subject)
-}
-
-// placeholder matches tokens that other frameworks and templates fill in, and
-// nothing here does: {id}, {{id}}, ${ID}, <id>, :id, %s.
-var placeholder = regexp.MustCompile(`[{}]|^<.*>$|^:|^%[a-z]$`)
-
-// tokensReason looks at the tokens of a subject.
-func tokensReason(subject string) string {
-	for token := range strings.SplitSeq(subject, ".") {
-		if token == "" {
-			return fmt.Sprintf("%q has an empty token", subject)
-		}
-		if token[0] == '_' {
-			return fmt.Sprintf("%q has the token %q; those that start with \"_\" are reserved for the runtime", subject, token)
-		}
-	}
-	return ""
-}
-
-func queueGroupReason(group string) string {
-	if len(group) > maxSubject {
-		return fmt.Sprintf("has %d bytes, more than %d", len(group), maxSubject)
-	}
-	for _, r := range group {
-		if r == '*' || r == '>' || r <= ' ' || r > '~' {
-			return fmt.Sprintf("%q has the character %q; only printable ASCII without spaces and wildcards is allowed", group, r)
-		}
-	}
-	if slices.Contains(strings.Split(group, "."), "") {
-		return fmt.Sprintf("%q has an empty token", group)
-	}
-	return ""
-}
-
-func microNameReason(name string) string {
-	if !regexp.MustCompile(`^[A-Za-z0-9_-]+$`).MatchString(name) {
-		return fmt.Sprintf("%q has other characters than letters, digits, \"-\" and \"_\"", name)
-	}
-	return ""
-}
-
-// versionReason applies the expression that nats.go/micro and the schemas of
-// natscli apply: the one that semver.org suggests.
-func versionReason(version string) string {
-	const number, prerelease = `(0|[1-9]\d*)`, `(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)`
-	const build = `[0-9a-zA-Z-]+`
-	semver := regexp.MustCompile(`^` + number + `\.` + number + `\.` + number +
-		`(-` + prerelease + `(\.` + prerelease + `)*)?(\+` + build + `(\.` + build + `)*)?$`)
-	if !semver.MatchString(version) {
-		return fmt.Sprintf("%q is not a semantic version such as 1.2.3 or 1.2.3-beta.1", version)
-	}
-	return ""
-}
-
-// timeoutReason is fine with nil: there is no timeout then.
-func timeoutReason(d *durationpb.Duration) string {
+// checkTimeout is fine with nil: there is no timeout then.
+func checkTimeout(d *durationpb.Duration) error {
 	const maxSeconds = int64(math.MaxInt64 / time.Second)
 	switch {
 	case d == nil:
-		return ""
+		return nil
 	case d.GetSeconds() >= maxSeconds:
-		return "is longer than 292 years"
+		return errors.New("is longer than 292 years")
 	case d.CheckValid() != nil:
-		return fmt.Sprintf("{seconds: %d, nanos: %d} is not a valid duration", d.GetSeconds(), d.GetNanos())
+		return fmt.Errorf("{seconds: %d, nanos: %d} is not a valid duration", d.GetSeconds(), d.GetNanos())
 	case d.AsDuration() <= 0:
-		return fmt.Sprintf("%s is not more than zero", d.AsDuration())
+		return fmt.Errorf("%s is not more than zero", d.AsDuration())
 	}
-	return ""
+	return nil
 }
 
-func metadataReason(metadata map[string]string) string {
-	for _, key := range slices.Sorted(maps.Keys(metadata)) {
-		if key == "" {
-			return "has an empty key"
-		}
-		if strings.HasPrefix(key, reservedMetadata) {
-			return fmt.Sprintf("key %q starts with %q, which is reserved for the runtime", key, reservedMetadata)
-		}
-	}
-	return ""
-}
-
-func oneWayReason(m *method) string {
+func checkOneWay(m *method) error {
 	switch {
-	case m.Desc.IsStreamingClient() || m.Desc.IsStreamingServer():
-		return "is not possible for a method that streams"
+	case m.streams():
+		return errors.New("is not possible for a method that streams")
 	case m.Output.Desc.FullName() != "google.protobuf.Empty":
-		return fmt.Sprintf("needs google.protobuf.Empty as the response, not %s", m.Output.Desc.FullName())
+		return fmt.Errorf("needs google.protobuf.Empty as the response, not %s", m.Output.Desc.FullName())
 	}
-	return ""
+	return nil
 }

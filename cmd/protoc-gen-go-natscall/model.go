@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/internal/names"
 )
 
 // service is a service with its options and the names that it gets in Go.
@@ -117,7 +117,7 @@ func (s *service) unimplemented() string   { return "Unimplemented" + s.GoName +
 
 // root is the subject under which all subjects of the service stand.
 func (s *service) root() string {
-	return strings.TrimPrefix(s.options.GetSubjectPrefix()+"."+string(s.Desc.FullName()), ".")
+	return names.Join(s.options.GetSubjectPrefix(), string(s.Desc.FullName()))
 }
 
 func (s *service) microName() string {
@@ -139,7 +139,7 @@ func (s *service) deprecated() bool {
 
 // subject is where the method listens.
 func (m *method) subject() string {
-	return cmp.Or(m.options.GetSubject(), m.service.root()+"."+string(m.Desc.Name()))
+	return cmp.Or(m.options.GetSubject(), names.Join(m.service.root(), string(m.Desc.Name())))
 }
 
 func (m *method) deprecated() bool {
@@ -171,6 +171,11 @@ const (
 	clientStream shape = "ClientStream"
 	bidi         shape = "Bidi"
 )
+
+// streams reports whether the method streams in either direction.
+func (m *method) streams() bool {
+	return m.Desc.IsStreamingClient() || m.Desc.IsStreamingServer()
+}
 
 func (m *method) shape() shape {
 	switch client, server := m.Desc.IsStreamingClient(), m.Desc.IsStreamingServer(); {
