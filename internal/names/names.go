@@ -51,14 +51,24 @@ func CheckSubject(subject string) error {
 	return nil
 }
 
-// placeholder matches tokens that other frameworks and templates fill in, and
-// natscall does not: {id}, {{id}}, ${ID}, <id>, :id, %s. Other uses of these
-// characters, as in a.$b and a/:b, are fine with NATS and may be meant.
-var placeholder = regexp.MustCompile(`[{}]|^<.*>$|^:|^%[a-z]$`)
+// isPlaceholder reports whether a token is one that other frameworks and
+// templates fill in, and natscall does not. Other uses of these characters, as in
+// a.$b and a/:b, are fine with NATS and may be meant.
+func isPlaceholder(token string) bool {
+	switch {
+	case strings.ContainsAny(token, "{}"): // {id}, {{id}}, ${ID}
+		return true
+	case strings.HasPrefix(token, ":"): // :id
+		return true
+	case strings.HasPrefix(token, "<"): // <id>
+		return strings.HasSuffix(token, ">")
+	}
+	return len(token) == 2 && token[0] == '%' && token[1] >= 'a' && token[1] <= 'z' // %s
+}
 
 func checkToken(token string) error {
 	switch {
-	case placeholder.MatchString(token):
+	case isPlaceholder(token):
 		return fmt.Errorf("the token %q, but natscall has no placeholders: subjects are used as they stand", token)
 	case strings.HasPrefix(token, "_"):
 		return fmt.Errorf("the token %q; those that start with \"_\" are reserved for the runtime", token)
