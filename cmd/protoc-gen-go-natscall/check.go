@@ -11,25 +11,14 @@ import (
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/runtime/protoimpl"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/internal/names"
 )
 
-// Numbers of fields in descriptor.proto: they make the paths under which source
-// positions are found.
-const (
-	nameField           = 1 // of services and methods
-	serviceOptionsField = 3
-	methodOptionsField  = 4
-)
-
-// checker collects all that is wrong, so that one run reports all of it.
+// checker checks the services, each by itself and beside the others.
 type checker struct {
-	problems []error
+	problems
 
 	messages identifiers // what protoc-gen-go generates
 
@@ -37,60 +26,6 @@ type checker struct {
 	identifiers map[string]declaration // generated Go identifiers, with their import path
 	roots       map[string]declaration // subjects under which services stand
 	subjects    map[string]declaration // subjects on which methods listen
-}
-
-// declaration is a service or a method, and where it stands.
-type declaration struct {
-	desc     protoreflect.Descriptor
-	file     *protogen.File
-	location protoreflect.SourcePath
-	options  protoreflect.SourcePath // of the natscall options
-	fields   protoreflect.FieldDescriptors
-}
-
-func (s *service) declaration() declaration {
-	return declare(s.file, s.Desc, s.Location, serviceOptionsField, natscallv1.E_Service)
-}
-
-func (m *method) declaration() declaration {
-	return declare(m.service.file, m.Desc, m.Location, methodOptionsField, natscallv1.E_Method)
-}
-
-func declare(f *protogen.File, desc protoreflect.Descriptor, at protogen.Location, optionsField int32, options *protoimpl.ExtensionInfo) declaration {
-	extension := options.TypeDescriptor()
-	return declaration{
-		desc:     desc,
-		file:     f,
-		location: at.Path,
-		options:  subPath(at.Path, optionsField, int32(extension.Number())),
-		fields:   extension.Message().Fields(),
-	}
-}
-
-// subPath returns a path below path, in memory of its own.
-func subPath(path protoreflect.SourcePath, numbers ...int32) protoreflect.SourcePath {
-	return append(slices.Clip(path), numbers...)
-}
-
-// name is the path of the declaration's name.
-func (d declaration) name() protoreflect.SourcePath {
-	return subPath(d.location, nameField)
-}
-
-// option is the path of one of the declaration's natscall options.
-func (d declaration) option(name protoreflect.Name) protoreflect.SourcePath {
-	return subPath(d.options, int32(d.fields.ByName(name).Number()))
-}
-
-// position is file:line:column of path. Compilers do not record each field of
-// an option that is written as a message, so the nearest that is known counts.
-func (d declaration) position(path protoreflect.SourcePath) string {
-	for ; len(path) > 0; path = path[:len(path)-1] {
-		if at := d.file.Desc.SourceLocations().ByPath(path); len(at.Path) > 0 {
-			return fmt.Sprintf("%s:%d:%d", d.file.Desc.Path(), at.StartLine+1, at.StartColumn+1)
-		}
-	}
-	return d.file.Desc.Path()
 }
 
 // check returns all that is wrong with the services of the files to generate.
@@ -108,20 +43,8 @@ func check(gen *protogen.Plugin, services []*service) error {
 		}
 		c.claim(s)
 	}
-	c.goPackages(gen, services)
+	packageChecker{&c.problems, packageNames(gen)}.check(gen, services)
 	return errors.Join(c.problems...)
-}
-
-func (c *checker) report(d declaration, path protoreflect.SourcePath, format string, args ...any) {
-	reason := fmt.Errorf(format, args...)
-	c.problems = append(c.problems, fmt.Errorf("%s: %s: %w", d.position(path), d.desc.FullName(), reason))
-}
-
-// option reports what is wrong with an option, if anything.
-func (c *checker) option(d declaration, name protoreflect.Name, err error) {
-	if err != nil {
-		c.report(d, d.option(name), "%s %w", name, err)
-	}
 }
 
 func (c *checker) service(s *service) {

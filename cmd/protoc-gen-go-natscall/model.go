@@ -36,11 +36,11 @@ type method struct {
 // load returns the services of the files to generate and of all that they
 // import, in the order of the files. The imported ones matter because they
 // share packages and subjects with the others.
-func (p *plugin) load(gen *protogen.Plugin) []*service {
+func load(gen *protogen.Plugin, packageSuffix string) []*service {
 	var services []*service
 	for _, f := range gen.Files {
 		for _, s := range f.Services {
-			services = append(services, newService(f, s, newTarget(f, p.packageSuffix)))
+			services = append(services, newService(f, s, newTarget(f, packageSuffix)))
 		}
 	}
 	return services
@@ -96,6 +96,10 @@ func claimName(taken map[protogen.GoIdent]bool, ident protogen.GoIdent) string {
 	return ident.GoName
 }
 
+func (s *service) declaration() declaration {
+	return declare(s.file, s.Desc, s.Location, serviceOptionsField, natscallv1.E_Service)
+}
+
 // ident is an identifier in the package that is generated for the service.
 func (s *service) ident(name string) protogen.GoIdent {
 	return s.target.path.Ident(name)
@@ -135,6 +139,10 @@ func (s *service) description() string {
 func (s *service) deprecated() bool {
 	options, _ := s.Desc.Options().(*descriptorpb.ServiceOptions)
 	return options.GetDeprecated()
+}
+
+func (m *method) declaration() declaration {
+	return declare(m.service.file, m.Desc, m.Location, methodOptionsField, natscallv1.E_Method)
 }
 
 // subject is where the method listens.
