@@ -263,11 +263,16 @@ type Receiver struct {
 	ended   bool
 	err     error // the first error of Message; it stays
 
+	partial
+}
+
+// partial is the message that a receiver puts together.
+type partial struct {
 	prefix  [wire.MessagePrefix]byte
-	havePre int
-	message []byte // that is being put together
-	need    int    // its length, once the prefix is complete
-	packed  bool   // it is compressed
+	havePre int // bytes of the prefix that have come
+	message []byte
+	need    int  // its length, once the prefix is complete
+	packed  bool // it is compressed
 }
 
 // Data takes the body of a data frame, which it keeps.
