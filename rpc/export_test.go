@@ -39,7 +39,8 @@ func (c *Client) HoldRequests() (release func(requests int)) {
 	}
 }
 
-// ExpectCaller makes a client believe that a caller has its answer and is about to run, until it is there.
+// ExpectCaller makes a client believe that a caller has its answer and is about to run, until it
+// is there.
 func (c *Client) ExpectCaller() (there func()) {
 	c.out.unpublished()
 	c.out.callers.answer()
@@ -94,7 +95,8 @@ func PoisonPools(n int) bool {
 		taken[i] = takeBuffer()
 		poison(taken[i].b[:cap(taken[i].b)])
 		c := calls.Get().(*Call)
-		*c = Call{sent: true, streamed: true} // an owner that still has it meets a call without a method
+		// An owner that still has the call meets one without a method.
+		*c = Call{sent: true, streamed: true}
 		calls.Put(c)
 	}
 	runtime.Gosched() // to whoever would write

@@ -17,8 +17,9 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-// TestAnswersDoNotWaitForHandlers: answers are published together with those of calls that are queued, but none waits
-// for a handler that takes its time, wherever its call is in the queue and however many may run.
+// TestAnswersDoNotWaitForHandlers: answers are published together with those of calls that are
+// queued, but none waits for a handler that takes its time, wherever its call is in the queue
+// and however many may run.
 func TestAnswersDoNotWaitForHandlers(t *testing.T) {
 	const calls = 20
 	for _, concurrency := range []int{2, 3, calls, 0} {
@@ -83,8 +84,8 @@ func TestRequestsWaitForCallers(t *testing.T) {
 	must(t, echoes(t, c, "nobody is expected"))
 }
 
-// TestRequestsDoNotWaitForEver: where somebody is always about to run, sixteen requests are enough, or, of a client with many calls in
-// flight, those of half a millisecond.
+// TestRequestsDoNotWaitForEver: where somebody is always about to run, sixteen requests are
+// enough, or, of a client with many calls in flight, those of half a millisecond.
 func TestRequestsDoNotWaitForEver(t *testing.T) {
 	const enough, blocked = 16, 160
 	nc := rpctest.Connect(t)
@@ -100,7 +101,8 @@ func TestRequestsDoNotWaitForEver(t *testing.T) {
 	c := dial(t, nc)
 	must(t, callOnce(t, c))
 	there := c.ExpectCaller()
-	each(t, enough, func(i int) error { return echoes(t, c, strconv.Itoa(i)) }) // the last one publishes all
+	// The last one publishes all.
+	each(t, enough, func(i int) error { return echoes(t, c, strconv.Itoa(i)) })
 	there()
 
 	var all sync.WaitGroup
@@ -130,7 +132,8 @@ func TestRequestsDoNotWaitForEver(t *testing.T) {
 	all.Wait()
 }
 
-// TestRequestsWithoutCallers: a caller that never comes holds nobody up for long, and a message that panics leaves no such caller.
+// TestRequestsWithoutCallers: a caller that never comes holds nobody up for long, and a message
+// that panics leaves no such caller.
 func TestRequestsWithoutCallers(t *testing.T) {
 	nc := rpctest.Connect(t)
 	serve(t, nc, &funcs{})
@@ -160,7 +163,8 @@ type panicking struct{ wrapperspb.StringValue }
 func (*panicking) SizeVT() int                                { panic("it is being changed") }
 func (*panicking) MarshalToSizedBufferVT([]byte) (int, error) { return 0, nil }
 
-// TestCallersAreCounted: each call that starts ends once, however it ends, also where the counts begin anew.
+// TestCallersAreCounted: each call that starts ends once, however it ends, also where the counts
+// start over.
 func TestCallersAreCounted(t *testing.T) {
 	nc := rpctest.Connect(t)
 	impl, goOn := answersOf(t), make(chan struct{})

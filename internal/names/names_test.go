@@ -159,7 +159,8 @@ func FuzzCheckSubject(f *testing.F) {
 	f.Add("a.b", "_x")
 	f.Add("+OK", "'\"")
 	f.Add(strings.Repeat("x.", 127)+"x", strings.Repeat("x", 255))
-	nc := rpctest.NewServer(f, rpctest.WithoutLeakCheck()).Connect() // the fuzzer has goroutines of its own
+	// The fuzzer has goroutines of its own, so no leak check.
+	nc := rpctest.NewServer(f, rpctest.WithoutLeakCheck()).Connect()
 	f.Fuzz(func(t *testing.T, subject, group string) {
 		if names.CheckSubject(subject) != nil || names.CheckQueueGroup(group) != nil {
 			return
