@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,14 +130,10 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 }
 
 func (d *ServiceDesc) check() error {
-	group := d.QueueGroup
-	if group == "" {
-		group = micro.DefaultQueueGroup
-	}
 	return errors.Join(
 		named("micro name", names.CheckMicroName(d.MicroName)),
 		named("version", names.CheckVersion(d.Version)),
-		named("queue group", names.CheckQueueGroup(group)),
+		named("queue group", names.CheckQueueGroup(cmp.Or(d.QueueGroup, micro.DefaultQueueGroup))),
 		named("metadata", names.CheckMetadata(d.Metadata)),
 	)
 }
