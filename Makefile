@@ -38,6 +38,10 @@ lint: ## Check formatting, Go code and .proto files
 	$(call tool,buf) lint
 	$(call tool,buf) breaking --against .ci/baseline.binpb
 
+.PHONY: house
+house: ## Count what makes the packages hard to read, and check the limits
+	go run ./internal/house
+
 .PHONY: fresh
 fresh: generate ## Check that gen/ and go.mod are what the sources say
 	go mod tidy -diff

@@ -71,7 +71,8 @@ func sizesOf(t *testing.T, nc *nats.Conn, subject string) (sizes func() []int) {
 	}
 }
 
-// TestBatch: calls that are made together share messages, up to the bound, and each gets its own answer.
+// TestBatch: calls that are made together share messages, up to the bound, and each gets its own
+// answer.
 func TestBatch(t *testing.T) {
 	const bound = 2000
 	srv := rpctest.NewServer(t)
@@ -299,7 +300,8 @@ func statusOf(t *testing.T, e wire.Envelope, err error) rpc.Code {
 	return rpc.Code(s.GetCode())
 }
 
-// TestBadAnswersInBatches: what answers no call of the client is dropped, and the answer that comes then is taken.
+// TestBadAnswersInBatches: what answers no call of the client is dropped, and the answer that
+// comes then is taken.
 func TestBadAnswersInBatches(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	byHand := srv.Connect()
@@ -331,7 +333,8 @@ func TestBadAnswersInBatches(t *testing.T) {
 	}
 }
 
-// TestBatchesAcrossAccounts: with exports and permissions that allow several answers, as docs/protocol.md asks for.
+// TestBatchesAcrossAccounts: with exports and permissions that allow several answers, as
+// docs/protocol.md asks for.
 func TestBatchesAcrossAccounts(t *testing.T) {
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
 		accounts(t, o)

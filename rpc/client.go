@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -257,7 +258,7 @@ func (c *Client) subjectsOf(m *method) *subjects {
 		return s.(*subjects)
 	}
 	s, _ := c.subjects.LoadOrStore(m, &subjects{
-		request: wire.Join(c.options.prefix, m.subject), root: wire.Join(c.options.prefix, m.root),
+		request: names.Join(c.options.prefix, m.subject), root: names.Join(c.options.prefix, m.root),
 	})
 	return s.(*subjects)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/publish"
@@ -247,7 +248,7 @@ func (s *stream) refusedBy(envelope []byte) {
 // opened makes s send its frames to an instance.
 func (s *stream) opened(instance string, credit uint64) {
 	s.mu.Lock()
-	s.to = wire.Join(s.table.rootOf(s.call.method), wire.InstanceToken, instance, s.id.String())
+	s.to = names.Join(s.table.rootOf(s.call.method), wire.InstanceToken, instance, s.id.String())
 	s.heardAt = time.Now()
 	s.send.Grant(credit)
 	s.flushLocked()

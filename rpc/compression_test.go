@@ -27,7 +27,8 @@ func traffic(t *testing.T, srv *rpctest.Server) (bytesSince func() int) {
 	must(t, err)
 	must(t, nc.Flush())
 	return func() (n int) {
-		must(t, nc.Flush()) // what the servers and clients sent before is here then, after their own flushes
+		// What the servers and clients sent before has come then: they have flushed, too.
+		must(t, nc.Flush())
 		for pending, _, _ := sub.Pending(); pending > 0; pending-- {
 			m, err := sub.NextMsgWithContext(testContext(t))
 			must(t, err)

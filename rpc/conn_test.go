@@ -58,7 +58,8 @@ func TestErrorHandlerOfTheUser(t *testing.T) {
 	first, second := rpc.NewClient(nc), rpc.NewClient(nc)
 	_ = callOnceNoRetry(t, first)
 	ours := nc.ErrorHandler()
-	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) { // one that wraps ours
+	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
+		// It wraps ours.
 		calls["wrapper"]++
 		ours(nc, sub, err)
 	})

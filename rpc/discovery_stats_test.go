@@ -259,8 +259,8 @@ func TestErrorsInStatistics(t *testing.T) {
 	}
 }
 
-// TestSlowEncoding: a call is in flight until its answer has been encoded, and when that takes long a call which was queued behind it, and
-// whose time is up by then, does not run.
+// TestSlowEncoding: a call is in flight until its answer has been encoded, and when that takes
+// long a call which was queued behind it, and whose time is up by then, does not run.
 func TestSlowEncoding(t *testing.T) {
 	nc := rpctest.Connect(t)
 	begins, goOn := make(chan struct{}, 2), make(chan struct{})

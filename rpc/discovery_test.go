@@ -201,7 +201,8 @@ func TestUnknownVerbs(t *testing.T) {
 		m.Reply = ""
 		must(t, nc.PublishMsg(m))
 	}
-	for _, subject := range verbSubjects("TestService", id)["PING"] { // behind the others, on each subscription
+	for _, subject := range verbSubjects("TestService", id)["PING"] {
+		// These come behind the others on each subscription.
 		must(t, nc.Publish(subject, nil))
 		must(t, nc.PublishRequest(subject, "inbox", []byte("a body is ignored")))
 	}

@@ -125,7 +125,8 @@ func ExampleInterceptor() {
 	}
 	authenticate := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 		if call.Header().Get("token") != "secret" {
-			return rpc.Errorf(rpc.CodeUnauthenticated, "the token is wrong") // before the request is decoded
+			// The request has not been decoded yet.
+			return rpc.Errorf(rpc.CodeUnauthenticated, "the token is wrong")
 		}
 		return next(ctx, call)
 	}

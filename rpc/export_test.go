@@ -71,7 +71,8 @@ func PoisonPools(n int) bool {
 		taken[i] = buffer.Take()
 		poison(taken[i].B[:cap(taken[i].B)])
 		c := callPool.Get().(*Call)
-		*c = Call{sent: true, streamed: true} // an owner that still has it meets a call without a method
+		// An owner that still has the call meets one without a method.
+		*c = Call{sent: true, streamed: true}
 		callPool.Put(c)
 	}
 	runtime.Gosched() // to whoever would write

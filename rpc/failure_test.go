@@ -116,7 +116,8 @@ func TestNoService(t *testing.T) {
 	nc := rpctest.Connect(t)
 	c := dial(t, nc)
 	_, err := do(context.Background(), c, "x", rpc.WithTimeout(100*time.Millisecond))
-	if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded { // which it is where the deadline meets an attempt
+	// The deadline may meet an attempt.
+	if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded {
 		if e := wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun); !strings.Contains(e.Message(), "no service answers") {
 			t.Errorf("got %v", err)
 		}
@@ -186,7 +187,8 @@ func TestClosedConnection(t *testing.T) {
 	}
 }
 
-// TestFailedEncodingLeavesNothing: a message that does not encode, in the middle, does not spoil the buffer for the next one.
+// TestFailedEncodingLeavesNothing: a message that does not encode, in the middle, does not spoil
+// the buffer for the next one.
 func TestFailedEncodingLeavesNothing(t *testing.T) {
 	nc := rpctest.Connect(t)
 	serve(t, nc, &funcs{})

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -117,13 +116,4 @@ func fillHeader(dst *Header, src Header) {
 	for key, values := range src {
 		(*dst)[key] = values
 	}
-}
-
-func checkMetadataMap(what string, m map[string]string) error {
-	for key := range m {
-		if key == "" || strings.HasPrefix(key, metadataPrefix) {
-			return fmt.Errorf("%s: key %q is reserved or empty", what, key)
-		}
-	}
-	return nil
 }

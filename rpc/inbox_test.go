@@ -74,7 +74,8 @@ func requestsByHand(t *testing.T, nc *nats.Conn, f func(*heldRequest)) {
 		for id := range e.IDs() {
 			ids = append(ids, id)
 		}
-		_ = m.Respond(wire.AppendAlive(nil, wire.KindAliveAnswer, ids...)) // the connection may be closed
+		// The connection may be closed.
+		_ = m.Respond(wire.AppendAlive(nil, wire.KindAliveAnswer, ids...))
 	})
 	must(t, err)
 	must(t, nc.Flush())
@@ -208,7 +209,8 @@ func TestLateAnswersAtRandom(t *testing.T) {
 		}
 		return nil
 	})
-	for _, c := range clients { // behind the requests of callers who have gone, so that none comes any more
+	// This comes behind the requests of callers that have gone, so none of those comes later.
+	for _, c := range clients {
 		must(t, wantAnswer(testContext(t), c, "the last one"))
 	}
 	answers.Wait()
@@ -355,7 +357,8 @@ func TestWaitersComeBack(t *testing.T) {
 			_ = call("first", rpc.WithoutRetry())(c) // makes the inbox
 			for range 30 {
 				err := test.call(c)
-				late := test.want == rpc.CodeUnavailable && rpc.CodeOf(err) == rpc.CodeDeadlineExceeded // where that meets an attempt
+				// The deadline may meet an attempt.
+				late := test.want == rpc.CodeUnavailable && rpc.CodeOf(err) == rpc.CodeDeadlineExceeded
 				if rpc.CodeOf(err) != test.want && !late {
 					t.Fatalf("the call ended with %v, want %v", err, test.want)
 				}

@@ -26,7 +26,8 @@ func TestLameDuck(t *testing.T) {
 		nodes = append(nodes, rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
 			o.ServerName = fmt.Sprintf("n%d", i)
 			o.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: server.RANDOM_PORT}
-			o.LameDuckGracePeriod, o.LameDuckDuration = 5*time.Second, 10*time.Second // it ends when its last client has gone
+			// Lame duck mode ends when the last client has gone.
+			o.LameDuckGracePeriod, o.LameDuckDuration = 5*time.Second, 10*time.Second
 			if i > 0 {
 				o.Routes = []*url.URL{{Scheme: "nats", Host: nodes[0].NATS().ClusterAddr().String()}}
 			}

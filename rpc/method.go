@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/natscall/natscall/rpc/internal/wire"
+	"github.com/natscall/natscall/internal/names"
 )
 
 // GeneratedCodeV1 is referred to by generated code, so that code which needs
@@ -65,7 +65,7 @@ type ServiceDesc struct {
 
 // root is the subject under which everything of the service lives, without
 // the prefix of a client or server.
-func (d *ServiceDesc) root() string { return wire.Join(d.SubjectPrefix, d.Name) }
+func (d *ServiceDesc) root() string { return names.Join(d.SubjectPrefix, d.Name) }
 
 // MethodDesc describes a method of a service. Generated code fills it.
 type MethodDesc struct {
@@ -102,7 +102,7 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 		m.timeout = s.Timeout
 	}
 	if m.subject = d.Subject; m.subject == "" {
-		m.subject = wire.Join(m.root, d.Name)
+		m.subject = names.Join(m.root, d.Name)
 	}
 	return m
 }

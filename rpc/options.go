@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -172,10 +173,8 @@ func WithSubjectPrefix(prefix string) interface {
 	ServerOption
 } {
 	return forPeers(func(o *peerOptions) error {
-		if prefix != "" {
-			if err := wire.CheckSubject(prefix); err != nil {
-				return fmt.Errorf("WithSubjectPrefix: %w", err)
-			}
+		if err := names.CheckPrefix(prefix); err != nil {
+			return fmt.Errorf("WithSubjectPrefix: prefix %w", err)
 		}
 		o.prefix = prefix
 		return nil
@@ -409,8 +408,8 @@ func WithQueueGroup(group string) interface {
 	ServiceOption
 } {
 	return forServices(func(o *serviceOptions) error {
-		if err := wire.CheckQueueGroup(group); err != nil {
-			return fmt.Errorf("WithQueueGroup: %w", err)
+		if err := names.CheckQueueGroup(group); err != nil {
+			return fmt.Errorf("WithQueueGroup: queue group %w", err)
 		}
 		o.queueGroup, o.noQueueGroup = group, false
 		return nil
@@ -418,7 +417,8 @@ func WithQueueGroup(group string) interface {
 }
 
 // WithoutQueueGroup makes every instance get every request. The caller sees
-// the first answer; this is for one-way methods and for gathering.
+// the first answer; this is for one-way methods and for gathering. Streaming
+// methods, which need one instance, then fail with CodeUnimplemented.
 func WithoutQueueGroup() interface {
 	ServerOption
 	ServiceOption
@@ -435,8 +435,8 @@ func WithMetadata(metadata map[string]string) interface {
 	ServiceOption
 } {
 	return forServices(func(o *serviceOptions) error {
-		if err := checkMetadataMap("WithMetadata", metadata); err != nil {
-			return err
+		if err := names.CheckMetadata(metadata); err != nil {
+			return fmt.Errorf("WithMetadata: metadata %w", err)
 		}
 		merged := map[string]string{}
 		maps.Copy(merged, o.metadata)

@@ -152,6 +152,7 @@ var badClientOptions = []struct {
 	{"WithSubjectPrefix", rpc.WithSubjectPrefix("a b"), rpc.WithSubjectPrefix("a")},
 	{"WithSubjectPrefix", rpc.WithSubjectPrefix("a..b"), rpc.WithSubjectPrefix("")},
 	{"WithSubjectPrefix", rpc.WithSubjectPrefix("a.>"), rpc.WithSubjectPrefix("a.b")},
+	{`WithSubjectPrefix: prefix "{tenant}" has the token "{tenant}", but natscall has no placeholders`, rpc.WithSubjectPrefix("{tenant}"), rpc.WithSubjectPrefix("a.$b")},
 	{"WithInterceptors: number 1", rpc.WithInterceptors(passOn, nil), rpc.WithInterceptors(passOn)},
 	{"WithMaxMessageSize(0)", rpc.WithMaxMessageSize(0), rpc.WithMaxMessageSize(1000)},
 	{"WithMaxMessageSize(-", rpc.WithMaxMessageSize(math.MinInt), rpc.WithMaxMessageSize(1000)},
@@ -233,7 +234,8 @@ func TestBadServerOptionValues(t *testing.T) {
 		service rpc.ServiceOption // likewise, where it is one
 	}{
 		{"WithTimeout(0s)", rpc.WithTimeout(0), nil},
-		{"WithSubjectPrefix", rpc.WithSubjectPrefix("a b"), nil},
+		{`WithSubjectPrefix: prefix "a b" has`, rpc.WithSubjectPrefix("a b"), nil},
+		{`WithSubjectPrefix: prefix "{tenant}" has the token`, rpc.WithSubjectPrefix("{tenant}"), nil},
 		{"WithInterceptors: number 0", rpc.WithInterceptors(nil), nil},
 		{"WithMaxMessageSize(0)", rpc.WithMaxMessageSize(0), nil},
 		{"WithHeartbeat(0s)", rpc.WithHeartbeat(0), nil},
@@ -246,8 +248,8 @@ func TestBadServerOptionValues(t *testing.T) {
 		{"WithMaxStreams(0)", rpc.WithMaxStreams(0), rpc.WithMaxStreams(0)},
 		{"WithMaxQueue(-1)", rpc.WithMaxQueue(-1), rpc.WithMaxQueue(-1)},
 		{"WithQueueGroup", rpc.WithQueueGroup(""), rpc.WithQueueGroup("")},
-		{"WithQueueGroup", rpc.WithQueueGroup("a b"), rpc.WithQueueGroup("a b")},
-		{"WithMetadata", rpc.WithMetadata(reserved), rpc.WithMetadata(reserved)},
+		{`WithQueueGroup: queue group "a b" has`, rpc.WithQueueGroup("a b"), rpc.WithQueueGroup("a b")},
+		{`WithMetadata: metadata key "natscall.service" starts`, rpc.WithMetadata(reserved), rpc.WithMetadata(reserved)},
 	} {
 		t.Run(fmt.Sprintf("%d %s", i, test.text), func(t *testing.T) {
 			for _, opts := range [][]rpc.ServerOption{{test.server}, {test.server, rpc.WithMaxQueue(1)}, {rpc.WithMaxQueue(1), test.server}} {

@@ -74,7 +74,8 @@ func TestForbiddenRequests(t *testing.T) {
 		})
 	}
 	for name, call := range everyCall(t, user("opener")) {
-		if name == "unary" || name == "plain" || name == "server stream" { // needs no frame of the client's
+		if name == "unary" || name == "plain" || name == "server stream" {
+			// These need no frames of the client's.
 			must(t, call())
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -127,7 +128,7 @@ func (p *plainStream) probe(size int) string {
 	}
 	p.unprobed, p.bytes, p.probed = 0, 0, now
 	s := p.call.endpoint.service
-	return wire.Join(s.root, wire.InstanceToken, s.identity.ID, p.call.id.String())
+	return names.Join(s.root, wire.InstanceToken, s.identity.ID, p.call.id.String())
 }
 
 // endPlainStream publishes the end of a plain stream that is no error.

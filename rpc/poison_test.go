@@ -126,8 +126,8 @@ func patternServer(notes chan<- string) *funcs {
 // that get one of their own, and those that need several.
 var patternSizes = []int{40, 60, 8 << 10, 50, 12 << 10, 31 << 10, 40, 40 << 10, 100, 200 << 10, 60}
 
-// TestKeptContexts: the memory of a server's call is used again, but neither its context changes after the end, nor a Call
-// that somebody has asked for.
+// TestKeptContexts: the memory of a server's call is used again, but neither its context changes
+// after the end, nor a Call that somebody has asked for.
 func TestKeptContexts(t *testing.T) {
 	const calls, callers = 4000, 16
 	type kept struct {
@@ -187,10 +187,12 @@ func TestKeptContexts(t *testing.T) {
 	}
 }
 
-// TestKeptSenders: a message that is sent on a plain stream after its end reaches nobody, least of all another caller.
+// TestKeptSenders: a message that is sent on a plain stream after its end reaches nobody, least
+// of all another caller.
 func TestKeptSenders(t *testing.T) {
 	const streams = 20
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // memory that is used again is found on the CPU that has freed it
+	// Memory that is used again is found on the CPU that has freed it.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	srv := rpctest.NewServer(t)
 	var kept []*rpc.Sender[*text]
 	running, goOn := make(chan struct{}), make(chan struct{})
@@ -413,7 +415,8 @@ func patternGather(ctx context.Context, c *rpc.Client, seed uint64) error {
 	var last string
 	for i, size := range patternSizes {
 		last = pattern(seed+uint64(i), size)
-		if err := s.Send(wrapperspb.String(last)); err != nil && err != io.EOF { // the response tells why it has ended
+		// After io.EOF the response says why the stream has ended.
+		if err := s.Send(wrapperspb.String(last)); err != nil && err != io.EOF {
 			return err
 		}
 	}

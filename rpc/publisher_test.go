@@ -15,8 +15,9 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-// TestAnswersDoNotWaitForHandlers: answers are published together with those of calls that are queued, but none waits
-// for a handler that takes its time, wherever its call is in the queue and however many may run.
+// TestAnswersDoNotWaitForHandlers: answers are published together with those of calls that are
+// queued, but none waits for a handler that takes its time, wherever its call is in the queue
+// and however many may run.
 func TestAnswersDoNotWaitForHandlers(t *testing.T) {
 	const calls = 20
 	for _, concurrency := range []int{2, 3, calls, 0} {

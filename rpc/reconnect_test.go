@@ -90,7 +90,8 @@ func TestManyCallsOverAReconnect(t *testing.T) {
 		go func() { _, err := do(testContext(t), c, "long"); longs <- err }()
 	}
 	until(t, "they run", func() bool { return running.Load() == long })
-	proxy.Fault(func(m rpctest.Message) rpctest.Action { // answers are lost until the connection breaks
+	proxy.Fault(func(m rpctest.Message) rpctest.Action {
+		// Answers are lost until the connection breaks.
 		if isAnswer(m) {
 			return rpctest.Lose
 		}

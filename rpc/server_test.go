@@ -84,10 +84,13 @@ func TestInvalidDescriptions(t *testing.T) {
 		change func(*rpc.ServiceDesc)
 		text   string
 	}{
-		"micro name": {func(d *rpc.ServiceDesc) { d.MicroName = "a.b" }, `"a.b"`},
-		"version":    {func(d *rpc.ServiceDesc) { d.Version = "v1" }, `"v1"`},
-		"name":       {func(d *rpc.ServiceDesc) { d.Name = "a.*" }, `"a.*"`},
-		"metadata":   {func(d *rpc.ServiceDesc) { d.Metadata = map[string]string{"": "x"} }, "metadata"},
+		"micro name":  {func(d *rpc.ServiceDesc) { d.MicroName = "a.b" }, `micro name "a.b" has`},
+		"version":     {func(d *rpc.ServiceDesc) { d.Version = "v1" }, `version "v1" is not`},
+		"name":        {func(d *rpc.ServiceDesc) { d.Name = "a.*" }, `root of its subjects "a.*" has`},
+		"placeholder": {func(d *rpc.ServiceDesc) { d.SubjectPrefix = "{tenant}" }, `"{tenant}", but natscall has no placeholders`},
+		"metadata":    {func(d *rpc.ServiceDesc) { d.Metadata = map[string]string{"": "x"} }, "metadata has an empty key"},
+		"queue group": {func(d *rpc.ServiceDesc) { d.QueueGroup = "a b" }, `queue group "a b" has`},
+		"several":     {func(d *rpc.ServiceDesc) { d.MicroName, d.Version = "a.b", "v1" }, `version "v1" is not`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := testDesc
@@ -95,6 +98,43 @@ func TestInvalidDescriptions(t *testing.T) {
 			wantText(t, rpc.Register(rpc.NewServer(nc), &d, 1, nil), test.text)
 		})
 	}
+}
+
+func TestInvalidMethods(t *testing.T) {
+	nc := rpctest.Connect(t)
+	d := rpc.ServiceDesc{Name: "other.v1.Other", MicroName: "Other", Version: "1.0.0"}
+	broadcast := d
+	broadcast.NoQueueGroup = true
+	long := strings.Repeat("x", 250)
+	for name, test := range map[string]struct {
+		desc   *rpc.ServiceDesc
+		method rpc.MethodDesc
+		opts   []rpc.ServerOption
+		text   string // none where it is fine
+	}{
+		"fine":               {&d, rpc.MethodDesc{Name: "Take"}, nil, ""},
+		"subject":            {&d, rpc.MethodDesc{Name: "Take", Subject: "a.*"}, nil, `/other.v1.Other/Take: subject "a.*" has the wildcard`},
+		"placeholder":        {&d, rpc.MethodDesc{Name: "Take", Subject: "a.:id"}, nil, `/other.v1.Other/Take: subject "a.:id" has the token ":id", but natscall has no placeholders`},
+		"long with a prefix": {&d, rpc.MethodDesc{Name: "Take", Subject: long}, []rpc.ServerOption{rpc.WithSubjectPrefix("before")}, "/other.v1.Other/Take: subject has 257 bytes, more than 255"},
+		"name":               {&d, rpc.MethodDesc{Name: "_Take"}, nil, `/other.v1.Other/_Take: subject "other.v1.Other._Take" has the token "_Take"`},
+		"metadata":           {&d, rpc.MethodDesc{Name: "Take", Metadata: map[string]string{"natscall.x": ""}}, nil, `/other.v1.Other/Take: metadata key "natscall.x" starts with`},
+		"no queue group":     {&broadcast, rpc.MethodDesc{Name: "Take"}, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := rpc.NewUnary[text, text](test.desc, test.method)
+			err := rpc.Register(rpc.NewServer(nc, test.opts...), test.desc, testServer(&funcs{}), nil, rpc.HandleUnary(m, testServer.Do))
+			if test.text == "" {
+				must(t, err)
+			} else {
+				wantText(t, err, test.text)
+			}
+		})
+	}
+	t.Run("stream without a queue group", func(t *testing.T) {
+		m := rpc.NewServerStream[text, text](&broadcast, rpc.MethodDesc{Name: "Watch"})
+		err := rpc.Register(rpc.NewServer(nc), &broadcast, testServer(&funcs{}), nil, rpc.HandleServerStream(m, testServer.Watch))
+		wantText(t, err, "/other.v1.Other/Watch: NoQueueGroup is not possible with streaming methods")
+	})
 }
 
 // TestSharedSubject: two methods of one server cannot have one subject.

@@ -1,12 +1,12 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/pool"
 	"github.com/natscall/natscall/rpc/internal/wait"
@@ -96,26 +97,20 @@ func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption,
 			return h.invoke(impl, ctx, call)
 		})
 	}
+	if err := svc.checkEndpoints(); err != nil {
+		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
+	}
 	if err := s.add(svc); err != nil {
 		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
 	}
 	return nil
 }
 
-// The rules of NATS micro, which discovery tools check.
-var (
-	microName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	semVer    = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$`)
-)
-
-// metadataPrefix is that of the metadata that the runtime adds.
-const metadataPrefix = "natscall."
-
 func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	svc := &service{server: s, desc: desc, options: s.options.serviceOptions, root: wire.Join(s.options.prefix, desc.root())}
+	svc := &service{server: s, desc: desc, options: s.options.serviceOptions, root: names.Join(s.options.prefix, desc.root())}
 	for _, opt := range opts {
 		if opt == nil {
 			return nil, errNilOption
@@ -124,7 +119,7 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 			return nil, err
 		}
 	}
-	if err := errors.Join(desc.check(), wire.CheckSubject(svc.root)); err != nil {
+	if err := errors.Join(desc.check(), named("the root of its subjects", names.CheckSubject(svc.root))); err != nil {
 		return nil, err
 	}
 	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, s.out)
@@ -136,13 +131,39 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 }
 
 func (d *ServiceDesc) check() error {
-	if !microName.MatchString(d.MicroName) {
-		return fmt.Errorf("micro name %q is not made of letters, digits, - and _", d.MicroName)
+	return errors.Join(
+		named("micro name", names.CheckMicroName(d.MicroName)),
+		named("version", names.CheckVersion(d.Version)),
+		named("queue group", names.CheckQueueGroup(cmp.Or(d.QueueGroup, micro.DefaultQueueGroup))),
+		named("metadata", names.CheckMetadata(d.Metadata)),
+	)
+}
+
+// named puts what is wrong before the predicate that package names returns.
+func named(what string, err error) error {
+	if err == nil {
+		return nil
 	}
-	if !semVer.MatchString(d.Version) {
-		return fmt.Errorf("version %q is not a semantic version", d.Version)
+	return fmt.Errorf("%s %w", what, err)
+}
+
+// checkEndpoints refuses methods that NATS would refuse, or that could not be served.
+func (s *service) checkEndpoints() error {
+	var errs []error
+	for _, e := range s.endpoints {
+		errs = append(errs, named(e.method.FullName()+":", e.check()))
 	}
-	return checkMetadataMap("metadata", d.Metadata)
+	return errors.Join(errs...)
+}
+
+func (e *endpoint) check() error {
+	if e.service.desc.NoQueueGroup && e.method.kind > KindOneWay {
+		return errors.New("NoQueueGroup is not possible with streaming methods, since one instance has to take each stream")
+	}
+	return errors.Join(
+		named("subject", names.CheckSubject(e.subject)),
+		named("metadata", names.CheckMetadata(e.method.Metadata)),
+	)
 }
 
 func (s *service) metadata() map[string]string {
@@ -162,7 +183,7 @@ func (s *service) addEndpoint(m *method, invoke func(context.Context, *Call) err
 	if e.timeout == 0 && m.kind <= KindOneWay { // a stream may go on for ever
 		e.timeout = s.server.options.timeout
 	}
-	e.subject = wire.Join(s.server.options.prefix, m.subject)
+	e.subject = names.Join(s.server.options.prefix, m.subject)
 	e.queueGroup = s.queueGroup()
 	s.endpoints = append(s.endpoints, e)
 }
@@ -191,8 +212,8 @@ func (s *service) start() error {
 	s.pool.Open() // a start before this one may have failed
 	s.streams.Open()
 	for subject, f := range map[string]nats.MsgHandler{
-		wire.Join(s.root, wire.AllWildcard):                       s.onControl,
-		wire.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onFrame,
+		names.Join(s.root, wire.AllWildcard):                       s.onControl,
+		names.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onFrame,
 	} {
 		sub, err := s.subscribe(subject, "", f)
 		if err != nil {

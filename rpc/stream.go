@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -446,7 +447,7 @@ func (s *stream) cancel(err *Error) {
 	s.end(err)
 	switch {
 	case tell && opening: // who may accept it is told like who may have a unary call
-		_ = s.nc.Publish(wire.Join(s.table.rootOf(s.call.method), wire.CancelToken), wire.AppendCancel(nil, s.id))
+		_ = s.nc.Publish(names.Join(s.table.rootOf(s.call.method), wire.CancelToken), wire.AppendCancel(nil, s.id))
 	case tell:
 		s.publishControl(wire.KindStreamCancel, 0)
 	}

@@ -43,7 +43,8 @@ func TestHeadersOfFramesAreNotKept(t *testing.T) {
 		must(t, nc.PublishMsg(&nats.Msg{Subject: testRoot + "._i." + instance + "." + id.String(), Header: padding, Data: frame}))
 	}
 	must(t, nc.Flush())
-	_, err = nc.RequestWithContext(testContext(t), testRoot+".Do", nil) // the frames came before, to another subscription
+	// The frames came before this request, to another subscription.
+	_, err = nc.RequestWithContext(testContext(t), testRoot+".Do", nil)
 	must(t, err)
 	until(t, "100 frames of one byte keep little", func() bool { return heapInUse()-before < 30<<20 })
 	close(reading)
@@ -79,7 +80,8 @@ func TestSenderLetsGo(t *testing.T) {
 func TestLargeCallNobodyAnswers(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()
-	_, err := nc.Subscribe(testRoot+".Blob", func(*nats.Msg) {}) // a replica that has died in the middle
+	// The instance has died in the middle.
+	_, err := nc.Subscribe(testRoot+".Blob", func(*nats.Msg) {})
 	must(t, err)
 	must(t, nc.Flush())
 	_, err = testBlob.Call(testContext(t), dial(t, srv.Connect()), wrapperspb.Bytes(make([]byte, 3<<20)))

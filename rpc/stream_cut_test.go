@@ -64,7 +64,8 @@ func wantUnavailable(t *testing.T, r *rpc.Receiver[*text]) *rpc.Error {
 	return e
 }
 
-// TestConnectionCut: streams end on both sides when either connection is cut, and new ones are served.
+// TestConnectionCut: streams end on both sides when either connection is cut, and new ones are
+// served.
 func TestConnectionCut(t *testing.T) {
 	ended := make(chan error, 1)
 	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})
@@ -85,7 +86,8 @@ func TestConnectionCut(t *testing.T) {
 	wantEnd(t, ended)
 }
 
-// TestClientKilled: the handler's context ends, and the endpoint serves others before and after that.
+// TestClientKilled: the handler's context ends, and the endpoint serves others before and after
+// that.
 func TestClientKilled(t *testing.T) {
 	ended := make(chan error, 2)
 	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})

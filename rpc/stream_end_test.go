@@ -92,7 +92,8 @@ func TestServerEndsEarly(t *testing.T) {
 	chat, err := testChat.Call(testContext(t), c)
 	must(t, err)
 	for err == nil {
-		err = chat.Send(wrapperspb.String(frameFiller)) // until the end comes, or the credit does not
+		// It goes on until the end comes, or the credit runs out.
+		err = chat.Send(wrapperspb.String(frameFiller))
 	}
 	if err != io.EOF {
 		t.Errorf("Send: %v", err)
@@ -227,7 +228,8 @@ func TestMaxStreams(t *testing.T) {
 	wantEnd(t, ended)
 }
 
-// TestGracefulShutdownOfStreams: streams go on until their handlers, told by Draining, have ended them.
+// TestGracefulShutdownOfStreams: streams go on until their handlers, told by Draining, have
+// ended them.
 func TestGracefulShutdownOfStreams(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	s := newTestServer(t, srv.Connect(), &funcs{watch: func(ctx context.Context, _ string, to *rpc.Sender[*text]) error {
@@ -247,7 +249,8 @@ func TestGracefulShutdownOfStreams(t *testing.T) {
 	wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
 }
 
-// TestForcedShutdownOfStreams: when the time is over handlers are cancelled and callers told, whatever either does.
+// TestForcedShutdownOfStreams: when the time is over handlers are cancelled and callers told,
+// whatever either does.
 func TestForcedShutdownOfStreams(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	ended, stubborn := make(chan error, 3), make(chan struct{})

@@ -165,7 +165,8 @@ func TestFaultsToServer(t *testing.T) {
 	})
 }
 
-// TestLostTail: frames that nothing comes after are missed by the next heartbeat, in both directions.
+// TestLostTail: frames that nothing comes after are missed by the next heartbeat, in both
+// directions.
 func TestLostTail(t *testing.T) {
 	received := make(chan error, 1)
 	n := newBadNetwork(t, &funcs{chat: func(ctx context.Context, with *rpc.BidiStream[*text, *text]) error {

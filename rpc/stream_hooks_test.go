@@ -156,7 +156,8 @@ func TestStreamsThatDoNotOpen(t *testing.T) {
 	}
 }
 
-// TestInterceptorsOfStreams that refuse: before the stream opens, after that, on the server, and single messages.
+// TestInterceptorsOfStreams that refuse: before the stream opens, after that, on the server, and
+// single messages.
 func TestInterceptorsOfStreams(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	refused := rpc.NewError(rpc.CodePermissionDenied, "no")

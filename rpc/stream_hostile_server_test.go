@@ -101,7 +101,8 @@ func TestHostileServer(t *testing.T) {
 				test.act(&hostileServer{t, nc, m, e.ID})
 			})
 			must(t, err)
-			sink, err := nc.Subscribe(testRoot+"._i.>", func(*nats.Msg) {}) // or a heartbeat is answered with 503
+			// Without a listener a heartbeat is answered with 503.
+			sink, err := nc.Subscribe(testRoot+"._i.>", func(*nats.Msg) {})
 			must(t, err)
 			must(t, nc.Flush())
 			started := time.Now()

@@ -56,7 +56,8 @@ func abandon(ctx context.Context, c *rpc.Client, seed uint64) error {
 	defer cancel()
 	how := rnd.IntN(4)
 	if how == 0 {
-		time.AfterFunc(time.Duration(rnd.IntN(2000))*time.Microsecond, cancel) // also while it opens
+		// This may happen while it opens.
+		time.AfterFunc(time.Duration(rnd.IntN(2000))*time.Microsecond, cancel)
 	}
 	if how == 1 {
 		return chatAndClose(ctx, c, rnd.IntN(4))

@@ -114,7 +114,8 @@ func leafOf(t *testing.T, f func(*server.Options), user *url.Userinfo) (hub, lea
 		o.LeafNode = server.LeafNodeOpts{Host: "127.0.0.1", Port: server.RANDOM_PORT}
 		options = o
 	}))
-	remote := &url.URL{Scheme: "nats-leaf", User: user, Host: fmt.Sprintf("127.0.0.1:%d", options.LeafNode.Port)} // which the start has filled in
+	// Start has filled in the port.
+	remote := &url.URL{Scheme: "nats-leaf", User: user, Host: fmt.Sprintf("127.0.0.1:%d", options.LeafNode.Port)}
 	leaf = rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
 		o.LeafNode.Remotes = []*server.RemoteLeafOpts{{URLs: []*url.URL{remote}}}
 	}))
@@ -162,7 +163,8 @@ func TestGateway(t *testing.T) {
 	tour(t, dial(t, nc))
 }
 
-// accounts are a provider of the service of the tests, and a consumer that imports it under another name.
+// accounts are a provider of the service of the tests, and a consumer that imports it under
+// another name.
 func accounts(t *testing.T, o *server.Options) {
 	svc, app := server.NewAccount("SVC"), server.NewAccount("APP")
 	must(t, svc.AddServiceExportWithResponse("test.v1.TestService.>", server.Streamed, nil))
@@ -189,7 +191,8 @@ func tourSizes(t *testing.T, c *rpc.Client) {
 	must(t, err)
 	defer chat.Close()
 	const limit = 16 << 20
-	for _, size := range []int{0, 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, limit - 8} { // of the content: tag and length come to it
+	for _, size := range []int{0, 1, 1<<20 - 1, 1 << 20, 1<<20 + 1, limit - 8} {
+		// The size is that of the content; tag and length are added.
 		res, err := testBlob.Call(ctx, c, wrapperspb.Bytes(make([]byte, size)))
 		if err != nil || len(res.GetValue()) != size {
 			t.Fatalf("unary, %d bytes: %d came, %v", size, len(res.GetValue()), err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -352,7 +353,7 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 // cancel tells the instances of a service that the caller of a call has gone.
 // It is an attempt: the caller waits for nothing any more.
 func (c *Client) cancel(root string, id wire.ID) {
-	_ = c.nc.Publish(wire.Join(root, wire.CancelToken), wire.AppendCancel(nil, id))
+	_ = c.nc.Publish(names.Join(root, wire.CancelToken), wire.AppendCancel(nil, id))
 }
 
 // finish turns a reply into the response or error of the call.

@@ -316,7 +316,8 @@ func TestDeadlineExceeded(t *testing.T) {
 	}
 	for name, call := range calls {
 		err := call()
-		if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded { // the caller's own, or the handler's that came first
+		// The error is the caller's own, or the handler's, if that came first.
+		if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded {
 			t.Errorf("%s: %v", name, err)
 		}
 		if !errors.Is(err, context.DeadlineExceeded) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -308,7 +309,7 @@ func (q *queries) publish(nc *nats.Conn, reply string) {
 		}
 	}
 	for _, one := range q.alone {
-		_ = nc.PublishRequest(wire.Join(one.root, wire.AliveToken), reply, wire.AppendAlive(nil, wire.KindAliveQuery, one.ids...))
+		_ = nc.PublishRequest(names.Join(one.root, wire.AliveToken), reply, wire.AppendAlive(nil, wire.KindAliveQuery, one.ids...))
 	}
 }
 

@@ -55,7 +55,7 @@ func TestProto(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "natscall", "v1", "options.proto")
 	steps := []struct {
-		name, before string // what stands in the file before; the same as after the last step where empty
+		name, before string // in the file before; as after the last step if empty
 		force        bool
 		exit         int
 		says, after  string

@@ -84,8 +84,16 @@ func refused() map[string]struct{ source, want string } {
 			`a.proto:7:5: a.v1.S.M: subject has 256 bytes, more than 255`,
 		},
 		"default subject that is too long": {
+			serviceSource(`option (natscall.v1.service).subject_prefix = "` + long[:245] + `xy";` + "\n" + `  rpc M(E) returns (E);`),
+			`a.proto:7:7: a.v1.S.M: its subject has 256 bytes, more than 255`,
+		},
+		"root that is too long": {
+			serviceSource(`option (natscall.v1.service).subject_prefix = "` + long[:250] + `x";` + "\n" + `  rpc M(E) returns (E) { option (natscall.v1.method).subject = "m"; }`),
+			`a.proto:6:3: a.v1.S: with subject_prefix the full name has 258 bytes, more than 255`,
+		},
+		"root that is too long, said once": {
 			serviceSource(`option (natscall.v1.service).subject_prefix = "` + long[:250] + `x";` + "\n" + `  rpc M(E) returns (E);`),
-			`a.proto:7:7: a.v1.S.M: its subject has 260 bytes, more than 255`,
+			`a.proto:6:3: a.v1.S: with subject_prefix the full name has 258 bytes, more than 255`,
 		},
 		"subject in an option that is written as a message": {
 			methodSource("option (natscall.v1.method) = {\n      subject: \"a b\"\n    };"),
@@ -99,6 +107,10 @@ func refused() map[string]struct{ source, want string } {
 			serviceSource(`option (natscall.v1.service).micro_name = "order.v1";`),
 			`a.proto:6:3: a.v1.S: micro_name "order.v1" has other characters than letters, digits, "-" and "_"`,
 		},
+		"micro name that is too long": {
+			serviceSource(`option (natscall.v1.service).micro_name = "` + strings.Repeat("x", 256) + `";`),
+			`a.proto:6:3: a.v1.S: micro_name has 256 bytes, more than 255`,
+		},
 		"version with a v": {
 			serviceSource(`option (natscall.v1.service).version = "v1.0.0";`),
 			`a.proto:6:3: a.v1.S: version "v1.0.0" is not a semantic version such as 1.2.3 or 1.2.3-beta.1`,
@@ -109,15 +121,15 @@ func refused() map[string]struct{ source, want string } {
 		},
 		"queue group with a space": {
 			serviceSource(`option (natscall.v1.service).queue_group = "a b";`),
-			`a.proto:6:3: a.v1.S: queue_group "a b" has the character ' '; only printable ASCII without spaces and wildcards is allowed`,
+			`a.proto:6:3: a.v1.S: queue_group "a b" has the character ' '; only printable ASCII without spaces is allowed`,
 		},
 		"queue group with a wildcard": {
 			serviceSource(`option (natscall.v1.service).queue_group = "a.*";`),
-			`a.proto:6:3: a.v1.S: queue_group "a.*" has the character '*'; only printable ASCII without spaces and wildcards is allowed`,
+			`a.proto:6:3: a.v1.S: queue_group "a.*" has the wildcard '*'`,
 		},
 		"queue group that is not ASCII": {
 			serviceSource(`option (natscall.v1.service).queue_group = "ü";`),
-			`a.proto:6:3: a.v1.S: queue_group "ü" has the character 'ü'; only printable ASCII without spaces and wildcards is allowed`,
+			`a.proto:6:3: a.v1.S: queue_group "ü" has the character 'ü'; only printable ASCII without spaces is allowed`,
 		},
 		"queue group that is too long": {
 			serviceSource(`option (natscall.v1.service).queue_group = "` + long + `";`),
@@ -130,6 +142,14 @@ func refused() map[string]struct{ source, want string } {
 		"queue group and none": {
 			serviceSource(`option (natscall.v1.service).queue_group = "a";` + "\n" + `  option (natscall.v1.service).no_queue_group = true;`),
 			`a.proto:7:3: a.v1.S: no_queue_group and queue_group exclude each other`,
+		},
+		"no queue group, and a stream": {
+			serviceSource(`option (natscall.v1.service).no_queue_group = true;` + "\n  rpc M(E) returns (E);\n  rpc N(E) returns (stream E);"),
+			`a.proto:6:3: a.v1.S: no_queue_group is not possible with streaming methods such as N, since one instance has to take each stream`,
+		},
+		"no queue group, and a stream of requests": {
+			serviceSource("rpc M(stream E) returns (E);\n" + `  option (natscall.v1.service) = {no_queue_group: true};`),
+			`a.proto:7:3: a.v1.S: no_queue_group is not possible with streaming methods such as M, since one instance has to take each stream`,
 		},
 		"zero timeout": {
 			serviceSource(`option (natscall.v1.service).timeout = {};`),
@@ -209,8 +229,8 @@ a.proto:8:7: a.v1.S._M: method names that start with "_" are reserved for the ru
 }
 
 func placeholderReason(where, subject, token string) string {
-	return fmt.Sprintf("a.proto:%s %q has the token %q, which looks like a placeholder, but subjects are used as they stand; "+
-		"leave it out and put the value into the request", where, subject, token)
+	return fmt.Sprintf("a.proto:%s %q has the token %q, but natscall has no placeholders: subjects are used as they stand",
+		where, subject, token)
 }
 
 // serviceSource is the source of a service with body on the lines from 6 on.

@@ -16,16 +16,16 @@ const (
 	rpcPackage     = protogen.GoImportPath("github.com/natscall/natscall/rpc")
 )
 
-// generate is the plugin: it writes one file for each file with services, or
-// returns all that is wrong with them.
-func (p *plugin) generate(gen *protogen.Plugin) error {
+// generate writes one file for each file with services, or returns all that is
+// wrong with them.
+func generate(gen *protogen.Plugin, packageSuffix string) error {
 	// The same as protoc-gen-go of our protobuf version declares; a test compares.
 	gen.SupportedFeatures = uint64(pluginpb.CodeGeneratorResponse_FEATURE_PROTO3_OPTIONAL |
 		pluginpb.CodeGeneratorResponse_FEATURE_SUPPORTS_EDITIONS)
 	gen.SupportedEditionsMinimum = descriptorpb.Edition_EDITION_PROTO2
 	gen.SupportedEditionsMaximum = descriptorpb.Edition_EDITION_2024
 
-	services := p.load(gen)
+	services := load(gen, packageSuffix)
 	if err := check(gen, services); err != nil {
 		return err
 	}

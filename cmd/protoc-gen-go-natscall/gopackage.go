@@ -25,10 +25,14 @@ const (
 // samePackage is the way out where the messages cannot be imported.
 const samePackage = "set the parameter package_suffix= (empty), which puts the services into the package of the messages"
 
-// goPackages checks that the generated code can import the messages, which
+// packageChecker checks that the generated code can import the messages, which
 // protoc-gen-go also writes into packages that nothing can import.
-func (c *checker) goPackages(gen *protogen.Plugin, services []*service) {
-	messages := packageNames(gen)
+type packageChecker struct {
+	*problems
+	names map[protogen.GoImportPath]protogen.GoPackageName // of the packages of messages
+}
+
+func (c packageChecker) check(gen *protogen.Plugin, services []*service) {
 	checked := make(map[*protogen.File]bool)
 	for _, s := range services {
 		if !s.file.Generate {
@@ -36,11 +40,11 @@ func (c *checker) goPackages(gen *protogen.Plugin, services []*service) {
 		}
 		if !checked[s.file] {
 			checked[s.file] = true
-			c.fileGoPackage(s, messages)
+			c.file(s)
 		}
 		for _, m := range s.methods {
-			c.foreignMessage(m, "request", m.Input, messages)
-			c.foreignMessage(m, "response", m.Output, messages)
+			c.message(m, "request", m.Input)
+			c.message(m, "response", m.Output)
 		}
 	}
 	for _, f := range gen.Files {
@@ -50,14 +54,14 @@ func (c *checker) goPackages(gen *protogen.Plugin, services []*service) {
 	}
 }
 
-// fileGoPackage checks the package of a file's messages and that of its services.
-func (c *checker) fileGoPackage(s *service, messages map[protogen.GoImportPath]protogen.GoPackageName) {
+// file checks the package of a file's messages and that of its services.
+func (c packageChecker) file(s *service) {
 	f, t := s.file, s.target
 	if name := path.Base(t.file); strings.ContainsRune("_.-~+", rune(name[0])) {
 		c.reportFile(f, nil, "the Go tools ignore or refuse files whose names start with %q, such as the generated %s; rename the .proto file", name[0], name)
 	}
 	shared := t.path == f.GoImportPath
-	_, taken := messages[t.path]
+	_, taken := c.names[t.path]
 	switch reason := cmp.Or(importReason(string(f.GoImportPath)), importReason(string(t.path))); {
 	case nameReason(f.GoPackageName) != "":
 		c.reportGoPackage(f, "the package name %q %s; write another one after a semicolon, as in \"example.com/project/order/v1;orderv1\"",
@@ -74,15 +78,14 @@ func (c *checker) fileGoPackage(s *service, messages map[protogen.GoImportPath]p
 	}
 }
 
-// foreignMessage checks that the generated code can import a message of another
-// package.
-func (c *checker) foreignMessage(m *method, role string, message *protogen.Message, names map[protogen.GoImportPath]protogen.GoPackageName) {
+// message checks that the generated code can import a message of another package.
+func (c packageChecker) message(m *method, role string, message *protogen.Message) {
 	imported, t := message.GoIdent.GoImportPath, m.service.target
 	if imported == t.path || imported == m.service.file.GoImportPath {
 		return // checked with its file
 	}
 	reason := cmp.Or(importReason(string(imported)), internalReason(string(imported), string(t.path)))
-	if name := names[imported]; nameReason(name) != "" {
+	if name := c.names[imported]; nameReason(name) != "" {
 		reason = fmt.Sprintf("is named %q, which %s", name, nameReason(name))
 	} else if name == "main" {
 		reason = "is named main"
@@ -95,7 +98,7 @@ func (c *checker) foreignMessage(m *method, role string, message *protogen.Messa
 
 // optionsImport refuses another Go package for natscall's options than the one
 // that has their code. The messages of f import it, so they would not compile.
-func (c *checker) optionsImport(gen *protogen.Plugin, f *protogen.File) {
+func (c packageChecker) optionsImport(gen *protogen.Plugin, f *protogen.File) {
 	want := protogen.GoImportPath(reflect.TypeFor[natscallv1.ServiceOptions]().PkgPath())
 	imports := f.Desc.Imports()
 	for i := range imports.Len() {
@@ -109,15 +112,9 @@ func (c *checker) optionsImport(gen *protogen.Plugin, f *protogen.File) {
 	}
 }
 
-// reportFile reports what is wrong with a file as a whole.
-func (c *checker) reportFile(f *protogen.File, path protoreflect.SourcePath, format string, args ...any) {
-	d := declaration{desc: f.Desc, file: f}
-	c.problems = append(c.problems, fmt.Errorf("%s: %s", d.position(path), fmt.Sprintf(format, args...)))
-}
-
 // reportGoPackage reports what is wrong with the Go package of a file, and names
 // where it comes from.
-func (c *checker) reportGoPackage(f *protogen.File, format string, args ...any) {
+func (c packageChecker) reportGoPackage(f *protogen.File, format string, args ...any) {
 	option := f.Proto.GetOptions().GetGoPackage()
 	culprit, path := fmt.Sprintf("go_package %q", option), protoreflect.SourcePath{fileOptionsField, goPackageField}
 	if declared, _, _ := strings.Cut(option, ";"); declared != string(f.GoImportPath) {

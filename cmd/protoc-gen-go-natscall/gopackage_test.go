@@ -21,7 +21,7 @@ func TestRefusedGoPackages(t *testing.T) {
 	const full = `; write it in full, as in "example.com/project/order/v1", or ` + samePackage
 	const name = `; write another one after a semicolon, as in "example.com/project/order/v1;orderv1"`
 	tests := []struct {
-		goPackage, parameter, want string // want is what comes after the position, ": " and the culprit
+		goPackage, parameter, want string // want follows the position, ": " and the culprit
 		inSamePackage              bool   // it is refused there, too
 	}{
 		{goPackage: "./pb", want: `go_package "./pb": ` + imports + "the import path is relative" + full},

@@ -62,6 +62,8 @@ func (p *plugin) options() protogen.Options {
 	return protogen.Options{ParamFunc: p.setParameter, ImportRewriteFunc: realImport}
 }
 
+func (p *plugin) generate(gen *protogen.Plugin) error { return generate(gen, p.packageSuffix) }
+
 // about is what a person who runs the plugin by hand wants to read. It is empty
 // when a compiler runs it.
 func about(args []string, terminal bool) string {

@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/internal/names"
 )
 
 // service is a service with its options and the names that it gets in Go.
@@ -36,11 +36,11 @@ type method struct {
 // load returns the services of the files to generate and of all that they
 // import, in the order of the files. The imported ones matter because they
 // share packages and subjects with the others.
-func (p *plugin) load(gen *protogen.Plugin) []*service {
+func load(gen *protogen.Plugin, packageSuffix string) []*service {
 	var services []*service
 	for _, f := range gen.Files {
 		for _, s := range f.Services {
-			services = append(services, newService(f, s, newTarget(f, p.packageSuffix)))
+			services = append(services, newService(f, s, newTarget(f, packageSuffix)))
 		}
 	}
 	return services
@@ -96,6 +96,10 @@ func claimName(taken map[protogen.GoIdent]bool, ident protogen.GoIdent) string {
 	return ident.GoName
 }
 
+func (s *service) declaration() declaration {
+	return declare(s.file, s.Desc, s.Location, serviceOptionsField, natscallv1.E_Service)
+}
+
 // ident is an identifier in the package that is generated for the service.
 func (s *service) ident(name string) protogen.GoIdent {
 	return s.target.path.Ident(name)
@@ -117,7 +121,7 @@ func (s *service) unimplemented() string   { return "Unimplemented" + s.GoName +
 
 // root is the subject under which all subjects of the service stand.
 func (s *service) root() string {
-	return strings.TrimPrefix(s.options.GetSubjectPrefix()+"."+string(s.Desc.FullName()), ".")
+	return names.Join(s.options.GetSubjectPrefix(), string(s.Desc.FullName()))
 }
 
 func (s *service) microName() string {
@@ -137,9 +141,13 @@ func (s *service) deprecated() bool {
 	return options.GetDeprecated()
 }
 
+func (m *method) declaration() declaration {
+	return declare(m.service.file, m.Desc, m.Location, methodOptionsField, natscallv1.E_Method)
+}
+
 // subject is where the method listens.
 func (m *method) subject() string {
-	return cmp.Or(m.options.GetSubject(), m.service.root()+"."+string(m.Desc.Name()))
+	return cmp.Or(m.options.GetSubject(), names.Join(m.service.root(), string(m.Desc.Name())))
 }
 
 func (m *method) deprecated() bool {
@@ -171,6 +179,11 @@ const (
 	clientStream shape = "ClientStream"
 	bidi         shape = "Bidi"
 )
+
+// streams reports whether the method streams in either direction.
+func (m *method) streams() bool {
+	return m.Desc.IsStreamingClient() || m.Desc.IsStreamingServer()
+}
 
 func (m *method) shape() shape {
 	switch client, server := m.Desc.IsStreamingClient(), m.Desc.IsStreamingServer(); {

@@ -220,7 +220,8 @@ func newReader(t *testing.T) reader {
 // run runs a script with bash and returns what it says.
 func (r reader) run(t *testing.T, dir, script string) (string, error) {
 	t.Helper()
-	const prelude = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" // for services of scripts that fail
+	// The prelude ends the services of scripts that fail.
+	const prelude = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", prelude+script)
 	cmd.Dir, cmd.Env, cmd.WaitDelay = dir, r.env, time.Minute
 	out, err := cmd.CombinedOutput()

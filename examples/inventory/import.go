@@ -65,7 +65,8 @@ func (s *Service) ImportStock(ctx context.Context, lines *rpc.Receiver[*inventor
 	var i imported
 	for req, err := range lines.All() {
 		if err != nil {
-			return nil, err // the caller has gone, or was cut off: it knows nothing, and sends all again
+			// The caller has gone, or was cut off: it knows nothing, and sends all again.
+			return nil, err
 		}
 		if err := i.read(req); err != nil {
 			return nil, i.stopped(cmp.Or(s.stock(ctx, &i), err))

@@ -42,7 +42,7 @@ func (w *world) run() (stop func()) {
 	go func() { done <- Run(ctx, nc, app.Settings{Log: slog.New(slog.DiscardHandler)}) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // or it was still starting
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // or it still starts
 			w.t.Error(err)
 		}
 	})

@@ -341,5 +341,6 @@ func TestInvalidStreams(t *testing.T) {
 			t.Errorf("%v, want INVALID_ARGUMENT with %s", err, want)
 		}
 	}
-	checkStock(t, stock, &inventoryv1.Stock{ProductId: "apple", Available: 2, Received: 2}) // two lines of the one delivery
+	// The one delivery had two lines.
+	checkStock(t, stock, &inventoryv1.Stock{ProductId: "apple", Available: 2, Received: 2})
 }

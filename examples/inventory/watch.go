@@ -62,7 +62,8 @@ func watchedKeys(req *inventoryv1.WatchStockRequest) ([]string, error) {
 			return nil, err
 		}
 	}
-	return slices.Compact(slices.Sorted(slices.Values(ids))), nil // NATS refuses a filter that has one twice
+	// NATS refuses a filter that has an id twice.
+	return slices.Compact(slices.Sorted(slices.Values(ids))), nil
 }
 
 // rewatch is how Watch looks for another instance. Nothing is lost meanwhile,
@@ -79,7 +80,8 @@ func Watch(ctx context.Context, client inventoryv1nats.InventoryServiceClient, p
 			switch rpc.CodeOf(err) {
 			case rpc.CodeOK:
 				return // whoever ranges over it has left
-			case rpc.CodeUnavailable, rpc.CodeDataLoss, rpc.CodeDeadlineExceeded: // another may go on
+			case rpc.CodeUnavailable, rpc.CodeDataLoss, rpc.CodeDeadlineExceeded:
+				// Another attempt may go on.
 			default:
 				yield(nil, err)
 				return

@@ -157,7 +157,8 @@ func (c *sleepy) Reserve(ctx context.Context, req *inventoryv1.ReserveRequest, o
 		return c.InventoryServiceClient.Reserve(ctx, req, opts...)
 	}
 	<-c.awake
-	res, err := c.InventoryServiceClient.Reserve(context.WithoutCancel(ctx), req, opts...) // as a request that was under way
+	// The request is under way, so it does not end with its caller.
+	res, err := c.InventoryServiceClient.Reserve(context.WithoutCancel(ctx), req, opts...)
 	c.late = err
 	return res, err
 }

@@ -30,7 +30,8 @@ func (s *Service) PickOrder(ctx context.Context, worker *pickStream) error {
 			return nil
 		}
 		select {
-		case <-draining: // a worker who is slower than that is cut off when the grace period is over, which is no harm
+		case <-draining:
+			// A worker that is slower is cut off when the grace period ends, which does no harm.
 			return rpc.Errorf(rpc.CodeUnavailable, "this instance shuts down: go on in another session")
 		default:
 		}

@@ -94,7 +94,8 @@ func (r *recovery) takeOverStalled(ctx context.Context) {
 		default:
 			return // at the next tick
 		}
-		r.unfinished[key] = sighting{row: order.row, since: time.Now()} // try again should it come to nothing
+		// It is tried again, should this come to nothing.
+		r.unfinished[key] = sighting{row: order.row, since: time.Now()}
 		r.running.Go(func() {
 			defer func() { <-r.free }()
 			r.takeOver(ctx, order.row)

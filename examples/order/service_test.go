@@ -27,7 +27,8 @@ func openWorld(t *testing.T) *world {
 	}
 	w.add("apple", 10)
 	w.add("plum", 1)
-	if _, err := w.orders.ListOrders(t.Context(), &orderv1.ListOrdersRequest{}); err != nil { // waits, as a plain request does not
+	// This call waits until the service is there; a plain request would not.
+	if _, err := w.orders.ListOrders(t.Context(), &orderv1.ListOrdersRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	return w

@@ -63,7 +63,7 @@ func (w *world) run(serve func(context.Context, *nats.Conn) error) (stop func())
 	go func() { done <- serve(ctx, nc) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // or it was still starting
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) { // or it still starts
 			w.t.Errorf("replica: %v", err)
 		}
 		nc.Close()

@@ -59,7 +59,8 @@ func TestNeverOversold(t *testing.T) {
 	_ = client.Close()
 	nc.Close()
 	f.bury()
-	if err := errors.Join(s.awaitServices(), s.close()); err != nil { // one that is cut off cannot end in good order
+	// A service that is cut off cannot end in good order, so all have to be there.
+	if err := errors.Join(s.awaitServices(), s.close()); err != nil {
 		t.Error(err)
 	}
 	t.Logf("%d crashes, %d broken connections", f.crashes, f.breaks)

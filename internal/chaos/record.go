@@ -30,7 +30,7 @@ type record struct {
 	Code  string `json:"code,omitempty"`  // ended, ran: "ok" or a code's name
 	Claim string `json:"claim,omitempty"` // ended: what the error says about the execution
 	Text  string `json:"text,omitempty"`  // an error's text; what the runner did; stacks
-	Wrong string `json:"wrong,omitempty"` // ended, ran: the first content that is not the call's own
+	Wrong string `json:"wrong,omitempty"` // ended, ran: the first content that is not its own
 
 	// Of a stream. Closed is that of the items which the client sends: it has closed its half
 	// (ended), or the handler has seen their clean end (ran).
@@ -56,7 +56,8 @@ const (
 	run kind = "run" // a handler begins
 	ran kind = "ran" // and returns
 
-	// By clients and replicas, the last record: Count goroutines are left, with their stacks in Text.
+	// By clients and replicas, the last record: Count goroutines are left, with their stacks in
+	// Text.
 	exits kind = "exits"
 
 	// By the runner, about a process.

@@ -198,8 +198,8 @@ type pump struct {
 	held  []byte // a message to deliver after the next
 }
 
-// step carries one protocol line, with the message that it announces. It
-// returns false at the end of the link. What cannot be written is not read, so errors of w show there.
+// step carries one protocol line, with the message that it announces. It returns false at the
+// end of the link. What cannot be written is not read, so errors of w show there.
 func (p *pump) step() bool {
 	line, err := p.r.ReadString('\n')
 	if err != nil {

@@ -28,7 +28,8 @@ func TestAttemptsEndWithContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		for range (Policy{First: time.Hour, Limit: time.Hour}).Attempts(ctx) { // the first comes at once
+		for range (Policy{First: time.Hour, Limit: time.Hour}).Attempts(ctx) {
+			// The first attempt comes at once.
 		}
 		if waited := time.Since(began); waited > time.Second {
 			t.Errorf("waited %v", waited)

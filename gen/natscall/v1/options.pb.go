@@ -54,14 +54,16 @@ type ServiceOptions struct {
 	// Default: none. It consists of one or more tokens separated by dots, of
 	// printable ASCII without spaces and wildcards; it must not start with "$"
 	// and no token may start with "_". It is used as it stands, so placeholders
-	// such as {tenant} are refused.
+	// such as {tenant} are refused. Together with the service's full name it has
+	// at most 255 bytes.
 	SubjectPrefix string `protobuf:"bytes,1,opt,name=subject_prefix,json=subjectPrefix,proto3" json:"subject_prefix,omitempty"`
 	// micro_name is the name of the service in NATS service discovery
 	// ("nats micro ls").
 	//
 	// Default: the service's name without its package, such as OrderService.
 	// Services of different packages may have the same name; this option tells
-	// them apart there. Letters, digits, "-" and "_" only, as NATS demands.
+	// them apart there. Letters, digits, "-" and "_" only, as NATS demands; at
+	// most 255 bytes.
 	MicroName string `protobuf:"bytes,2,opt,name=micro_name,json=microName,proto3" json:"micro_name,omitempty"`
 	// version is the version of the service in NATS service discovery.
 	//
@@ -85,7 +87,8 @@ type ServiceOptions struct {
 	// no_queue_group makes every instance of the service receive every call, and
 	// the caller take the first answer.
 	//
-	// Default: false, which is what almost every service wants.
+	// Default: false, which is what almost every service wants. It is not valid
+	// for a service with streaming methods: one instance has to take each stream.
 	NoQueueGroup bool `protobuf:"varint,6,opt,name=no_queue_group,json=noQueueGroup,proto3" json:"no_queue_group,omitempty"`
 	// metadata is shown in NATS service discovery beside the runtime's own.
 	//

@@ -15,8 +15,9 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// The mode growth: how the cost of a small call changes with one thing around it. In each round all values of that thing are
-// measured, one after the other, in an order that changes with the round. Each value has processes of its own.
+// The mode growth: how the cost of a small call changes with one thing around it. In each round
+// all values of that thing are measured, one after the other, in an order that changes with the
+// round. Each value has processes of its own.
 
 // experiment is one such thing.
 type experiment struct {
@@ -193,7 +194,8 @@ func (e experiment) start(ctx context.Context, f *fleet) (map[deployment]site, e
 	return sites, nil
 }
 
-// writeText writes a line for each point: medians over the rounds, and medians of the ratios within a round.
+// writeText writes a line for each point: medians over the rounds, and medians of the ratios
+// within a round.
 func (e experiment) writeText(w io.Writer, cells []cell) error {
 	var t table
 	t.add(e.unit, "system", "a second", "of first", "of raw", "p50 µs", "of first", "p99 µs", "of first",

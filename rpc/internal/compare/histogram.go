@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// histogram counts durations in buckets that are at most 1/128 wide, relative to what is in them. It takes no memory
-// while it counts, which a list would. Any number of goroutines record in it.
+// histogram counts durations in buckets that are at most 1/128 wide, relative to what is in
+// them. It takes no memory while it counts, which a list would. Any number of goroutines record
+// in it.
 type histogram [buckets]atomic.Uint32
 
 const (

@@ -20,7 +20,8 @@ type holding struct {
 	server bool // the server holds some
 	client bool // the client does
 
-	// What server and client begin with. What is returned makes the process hold n more, and returns when it does.
+	// What server and client begin with. What is returned makes the process hold n more, and
+	// returns when it does.
 	serve func(nc *nats.Conn) (hold, error)
 	dial  func(nc *nats.Conn) (hold, error)
 }
@@ -66,8 +67,9 @@ const manyHeld = 1_000_000
 // never is what handlers of waiting calls wait for.
 var never = make(chan struct{})
 
-// holdLimit bounds the waiting calls, and how long it may take until the server has what the client began. Calls of a client have
-// one context, since one for each would be weighed with them.
+// holdLimit bounds the waiting calls, and how long it may take until the server has what the
+// client began. Calls of a client have one context, since one for each would be weighed with
+// them.
 const holdLimit = 5 * time.Minute
 
 // holdHandled holds what comes from the client.
@@ -101,7 +103,8 @@ func holdCalls(call func(context.Context) error) hold {
 	}
 }
 
-// startParking holds goroutines that wait for a channel of their own, or the end of a context, as callers of anything do.
+// startParking holds goroutines that wait for a channel of their own, or the end of a context,
+// as callers of anything do.
 func startParking(*nats.Conn) (hold, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), holdLimit)
 	return func(n int) error {
@@ -189,7 +192,8 @@ func dialIdle(nc *nats.Conn) (hold, error) {
 // serveMany registers services on one server.
 func serveMany(nc *nats.Conn) (hold, error) {
 	const most = 100
-	services := numberedServices(most) // before anything is weighed: generated code has its part of it in variables
+	// This comes before anything is weighed: generated code keeps part of it in variables.
+	services := numberedServices(most)
 	s := rpc.NewServer(nc)
 	return func(n int) error {
 		for _, service := range services[:n] {

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// load is a workload that runs: callers that work until they are stopped, and a window in which they are measured.
+// load is a workload that runs: callers that work until they are stopped, and a window in which
+// they are measured.
 type load struct {
 	count  int // messages of each caller; 0 is until stop
 	open   atomic.Bool
@@ -20,8 +21,8 @@ type load struct {
 	latencies [histograms]histogram
 }
 
-// histograms are shared by the callers: one for each of 100,000 would take more memory than the calls, and a single
-// one would be fought for.
+// histograms are shared by the callers: one for each of 100,000 would take more memory than the
+// calls, and a single one would be fought for.
 const histograms = 16
 
 // startLoad starts the callers, which end by stop. Each has a context that ends after limit, for
@@ -33,7 +34,8 @@ func startLoad(p peer, w workload, count int, limit time.Duration) *load {
 		g := &gauge{load: l, next: uint64(i) << 40, latency: &l.latencies[i%histograms]}
 		l.gauges = append(l.gauges, g)
 		l.wg.Go(func() {
-			// A context for each caller: a shared one has a lock, which systems that derive contexts from it would fight for.
+			// A context for each caller: a shared one has a lock, which systems that derive
+			// contexts from it would fight for.
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			if w.Shape == fresh {

@@ -1,17 +1,21 @@
-// Compare measures natscall beside raw nats.go and other systems: micro with bytes and with Protobuf by hand, grpc-go, connect-go,
-// drpc, Twirp and psrpc; and itself with messages of vtprotobuf.
+// Compare measures natscall beside raw nats.go and other systems: micro with bytes and with
+// Protobuf by hand, grpc-go, connect-go, drpc, Twirp and psrpc; and itself with messages of
+// vtprotobuf.
 //
-// Client, server and nats-server are processes of their own: this program in other roles, a client and a server for each
-// system and one nats-server for all, over loopback. They live as long as the program. In each round each workload is measured
-// with one system after the other, in an order that changes with the round, so that the ratios within a round say
-// something even on a busy machine; the rates themselves do not.
+// Client, server and nats-server are processes of their own: this program in other roles, a
+// client and a server for each system and one nats-server for all, over loopback. They live as
+// long as the program. In each round each workload is measured with one system after the other,
+// in an order that changes with the round, so that the ratios within a round say something even
+// on a busy machine; the rates themselves do not.
 //
-// All systems do the same work, which is defined in payload.go: the server computes a checksum over the start of what comes, and the client
-// verifies it. Handlers run concurrently where the system lets them, which raw and micro do not. Each call has a deadline, that of its caller's
+// All systems do the same work, which is defined in payload.go: the server computes a checksum
+// over the start of what comes, and the client verifies it. Handlers run concurrently where the
+// system lets them, which raw and micro do not. Each call has a deadline, that of its caller's
 // context. What fails or is lost is counted, in the warm-up too.
 //
-// Two more modes have tables of their own: growth measures in the same way how the cost of a call changes with what is around
-// it (growth.go), and memory weighs what a process holds (memory.go).
+// Two more modes have tables of their own: growth measures in the same way how the cost of a
+// call changes with what is around it (growth.go), and memory weighs what a process holds
+// (memory.go).
 package main
 
 //go:generate sh -c "go run $(grep '^buf ' ../../../.ci/tools | cut -d' ' -f2) generate"

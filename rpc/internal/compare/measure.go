@@ -16,7 +16,7 @@ type plan struct {
 	rounds    int
 	warmup    time.Duration
 	duration  time.Duration // of the window
-	count     int           // messages of each caller, in the place of warmup and duration; for tests
+	count     int           // messages a caller, instead of warmup and duration; for tests
 	brief     bool          // leave out most of what is aside
 	profiles  string        // directory for CPU profiles, or ""
 	systems   []system
@@ -64,8 +64,9 @@ func (c cell) cpu() float64 { return c.total().CPU }
 
 func (c cell) total() cost { return c.Client.plus(c.Server).plus(c.Broker) }
 
-// measure runs the plan: in each round each workload, and in it all systems, one after the other, in an order that changes
-// with the round. What has been measured is returned with an error, too.
+// measure runs the plan: in each round each workload, and in it all systems, one after the
+// other, in an order that changes with the round. What has been measured is returned with an
+// error, too.
 func (p plan) measure(ctx context.Context, progress io.Writer) ([]cell, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -117,10 +118,12 @@ func (p plan) cellOf(ctx context.Context, end context.CancelCauseFunc, at site, 
 	return p.cell(ctx, end, at, system, w)
 }
 
-// patience is how much longer than planned a call may take before it fails; a cell, twice as long before everything is ended.
+// patience is how much longer than planned a call may take before it fails; a cell, twice as
+// long before everything is ended.
 const patience = 10 * time.Second
 
-// countLimit is the time for so many calls where there is no window; the race detector on a busy machine needs a part of it.
+// countLimit is the time for so many calls where there is no window; the race detector on a busy
+// machine needs a part of it.
 const countLimit = time.Minute
 
 // cell measures one system with one workload.
@@ -145,7 +148,8 @@ func (p plan) cell(ctx context.Context, end context.CancelCauseFunc, at site, sy
 	return m.cell(system, r), nil
 }
 
-// window is the time in which the processes of a cell are measured. The client is the last of them, after the server.
+// window is the time in which the processes of a cell are measured. The client is the last of
+// them, after the server.
 type window struct {
 	plan
 	workload  workload

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// The mode memory: what a process holds for a waiting call, an idle stream, a service and a client. The processes of a line hold one of
-// the kind when they are weighed first, so that what all of the kind share is not counted, and then many more.
+// The mode memory: what a process holds for a waiting call, an idle stream, a service and a
+// client. The processes of a line hold one of the kind when they are weighed first, so that what
+// all of the kind share is not counted, and then many more.
 
 // memory is what a process holds, after its garbage has been collected.
 type memory struct {
@@ -110,7 +111,8 @@ func (h holding) weigh(ctx context.Context) (w weight, err error) {
 
 // holdAndWeigh makes the processes hold n more.
 func (s site) holdAndWeigh(ctx context.Context, n int) (w weight, err error) {
-	for _, p := range []*process{s.client, s.server} { // what comes from the client, the server waits for
+	// What comes from the client, the server waits for.
+	for _, p := range []*process{s.client, s.server} {
 		if _, err = p.ask(ctx, command{Do: doHold, Count: n}); err != nil {
 			return w, err
 		}

@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// microBytes is NATS micro with nothing but bytes, and microProtobuf with messages that are marshaled by hand. An
-// endpoint runs its handler one request after the other, with no bound on those that wait (the default one drops
-// some of 64 MiB), and there are no streams.
+// microBytes is NATS micro with nothing but bytes, and microProtobuf with messages that are
+// marshaled by hand. An endpoint runs its handler one request after the other, with no bound on
+// those that wait (the default one drops some of 64 MiB), and there are no streams.
 var (
 	microBytes = system{
 		name:  "micro-bytes",

@@ -32,7 +32,8 @@ var natscallPlain = &natscallCode[*message, *comparev1.DownloadRequest, *compare
 	sendData: sendData,
 }
 
-// natscallCode is the generated code of a proto package, whose messages are M, D and U, and how to make these.
+// natscallCode is the generated code of a proto package, whose messages are M, D and U, and how
+// to make these.
 type natscallCode[M carrier, D order, U tally] struct {
 	register func(*rpc.Server, natscallServer[M, D, U]) error
 	client   func(*rpc.Client) natscallClient[M, D, U]
@@ -42,7 +43,8 @@ type natscallCode[M carrier, D order, U tally] struct {
 	sendData func(send func(M) error) func([]byte) error
 }
 
-// natscallServer and natscallClient are what is generated as CompareServiceServer and CompareServiceClient.
+// natscallServer and natscallClient are what is generated as CompareServiceServer and
+// CompareServiceClient.
 type (
 	natscallServer[M carrier, D order, U tally] interface {
 		Echo(context.Context, M) (M, error)

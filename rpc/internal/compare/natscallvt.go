@@ -6,7 +6,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/compare/gen/comparevt/v1/comparevtv1nats"
 )
 
-// natscallVT is natscall with messages that vtprotobuf encodes and decodes, which the runtime finds out by itself.
+// natscallVT is natscall with messages that vtprotobuf encodes and decodes, which the runtime
+// finds out by itself.
 var (
 	natscallVT      = natscallSystem("natscall-vt", natscallVTCode, nil, nil)
 	natscallVTBatch = natscallBatching("natscall-vt-batch", natscallVTCode)

@@ -5,9 +5,10 @@ import (
 	"hash/crc32"
 )
 
-// A message's data starts with its number (8 bytes) and a checksum (4 bytes), which the server computes over the
-// number and up to workSize bytes of the filler that follows. That is the handler's piece of work, the same in all systems; by it a client
-// sees that an answer belongs to its call.
+// A message's data starts with its number (8 bytes) and a checksum (4 bytes), which the server
+// computes over the number and up to workSize bytes of the filler that follows. That is the
+// handler's piece of work, the same in all systems; by it a client sees that an answer belongs
+// to its call.
 const (
 	sumAt    = 8
 	fillerAt = 12

@@ -21,7 +21,8 @@ type process struct {
 	out   *json.Decoder
 }
 
-// startProcess returns when the child is ready. The child ends with close, with ctx, or when this process ends.
+// startProcess returns when the child is ready. The child ends with close, with ctx, or when
+// this process ends.
 func startProcess(ctx context.Context, a assignment) (*process, error) {
 	text, err := json.Marshal(a)
 	if err != nil {
@@ -128,7 +129,8 @@ func (f *fleet) startBrokers(ctx context.Context, n int) ([]*process, error) {
 	return brokers, nil
 }
 
-// startSite starts a server and a client for what a says of them. Of a cluster the client has the first node and the server the second.
+// startSite starts a server and a client for what a says of them. Of a cluster the client has
+// the first node and the server the second.
 func (f *fleet) startSite(ctx context.Context, brokers []*process, a assignment) (s site, err error) {
 	s.brokers = brokers
 	a.Role, a.NATS = roleServer, brokers[min(1, len(brokers)-1)].ready.Address

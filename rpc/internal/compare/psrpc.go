@@ -12,8 +12,9 @@ import (
 	comparepsrpcv1 "github.com/natscall/natscall/rpc/internal/compare/gen/comparepsrpc/v1"
 )
 
-// psrpcRPC is psrpc over NATS. By default a call takes four messages: a server offers itself, and the client accepts, before
-// the handler runs. All streams are bidirectional; each message on one waits for its receipt, and neither side can end just its half.
+// psrpcRPC is psrpc over NATS. By default a call takes four messages: a server offers itself,
+// and the client accepts, before the handler runs. All streams are bidirectional; each message
+// on one waits for its receipt, and neither side can end just its half.
 var psrpcRPC = system{name: "psrpc", streams: true, aside: true, serve: servePSRPC, dial: dialPSRPC}
 
 type psrpcService struct{}
@@ -23,7 +24,8 @@ func servePSRPC(url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The time is that of a message on a stream; the default, 3 s, is less than the other systems have.
+	// The time is that of a message on a stream; the default, 3 s, is less than the other systems
+	// have.
 	_, err = comparepsrpcv1.NewCompareServiceServer(psrpcService{}, natsbus.New(nc), psrpc.WithServerTimeout(countLimit))
 	if err != nil {
 		return "", err
@@ -72,7 +74,8 @@ func dialPSRPC(url, _ string) (peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The time is that for a server's offer; the default, 1 s, is less than a call may wait behind large ones.
+	// The time is that for a server's offer; the default, 1 s, is less than a call may wait behind
+	// large ones.
 	client, err := comparepsrpcv1.NewCompareServiceClient(natsbus.New(nc), psrpc.WithClientSelectTimeout(countLimit))
 	if err != nil {
 		return nil, err
@@ -134,7 +137,8 @@ func psrpcReceive[S, R proto.Message](s psrpc.Stream[S, R]) func() (R, error) {
 			return m, nil
 		}
 		err := s.Err()
-		if err.Error() == psrpc.ErrStreamClosed.Error() { // another value when it has come from the peer
+		// An error that comes from the peer is another value.
+		if err.Error() == psrpc.ErrStreamClosed.Error() {
 			err = io.EOF
 		}
 		return m, err

@@ -12,14 +12,15 @@ import (
 	comparev1 "github.com/natscall/natscall/rpc/internal/compare/gen/compare/v1"
 )
 
-// rawNATS is what a user would write by hand, with nothing but bytes: requests against a callback that runs them one
-// after the other, and for streams publish and subscribe, without flow control.
+// rawNATS is what a user would write by hand, with nothing but bytes: requests against a
+// callback that runs them one after the other, and for streams publish and subscribe, without
+// flow control.
 var rawNATS = system{name: baseline, streams: true, serve: serveRaw, dial: dialRaw}
 
 const (
 	rawEcho     = "raw.echo"
 	rawUpload   = "raw.upload."  // and the stream's name: messages, then a request for their number
-	rawDownload = "raw.download" // a request with size and count, and the subject to publish on as its reply
+	rawDownload = "raw.download" // a request with size and count; its reply is where to publish
 	rawStop     = "raw.stop"     // a request with the subject of a download that is to stop
 	rawQueue    = "q"
 )

@@ -50,7 +50,7 @@ var compared = []string{
 // row is a system with a workload: medians over the rounds.
 type row struct {
 	system  string
-	ratio   float64 // of the rates, to that of the baseline in the same round; 0 where there is none
+	ratio   float64 // to the baseline's rate in the same round; 0 where there is none
 	latency float64 // the same of p50
 	cpu     float64 // the same of the CPU time of all processes
 	rate    float64
@@ -139,7 +139,8 @@ func median(cells []cell, of func(cell) float64) float64 {
 	return middle(values)
 }
 
-// medianRatio compares each cell with that of the baseline in the same round, leaving out rounds in which one of them has nothing.
+// medianRatio compares each cell with that of the baseline in the same round, leaving out rounds
+// in which one of them has nothing.
 func medianRatio(cells, base []cell, of func(cell) float64) float64 {
 	var ratios []float64
 	for _, c := range cells {

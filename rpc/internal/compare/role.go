@@ -15,7 +15,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// roleVariable is the environment variable that makes this program one of the processes that are measured.
+// roleVariable is the environment variable that makes this program one of the processes that are
+// measured.
 const roleVariable = "NATSCALL_COMPARE_ROLE"
 
 // assignment says what a process is to be.
@@ -56,7 +57,8 @@ const (
 	doWeigh = "weigh" // collect garbage; the answer has the memory
 )
 
-// answer is a line on the standard output of a process: the first when it is ready, then one to each command.
+// answer is a line on the standard output of a process: the first when it is ready, then one to
+// each command.
 type answer struct {
 	Error   string
 	Address string // on which it serves
@@ -66,7 +68,8 @@ type answer struct {
 	Memory  memory
 }
 
-// runRole runs the process that the environment asks for, if it does, until its standard input ends.
+// runRole runs the process that the environment asks for, if it does, until its standard input
+// ends.
 func runRole() (ran bool, err error) {
 	text := os.Getenv(roleVariable)
 	if text == "" {
@@ -148,7 +151,8 @@ func (r *role) begin(a assignment) (ready answer, err error) {
 	return ready, nil
 }
 
-// awaitServer returns when a call has come back: the news of a server takes a moment to cross a cluster.
+// awaitServer returns when a call has come back: the news of a server takes a moment to cross a
+// cluster.
 func awaitServer(p peer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -163,11 +167,12 @@ func awaitServer(p peer) error {
 	}
 }
 
-// maxPending is twice what the largest workload has in flight. That is the default, at which the broker
-// closes the connection of whoever falls behind, as a busy machine lets a process do.
+// maxPending is twice what the largest workload has in flight. That is the default, at which the
+// broker closes the connection of whoever falls behind, as a busy machine lets a process do.
 const maxPending = 128 << 20
 
-// startBroker runs a NATS server with default limits but for maxPending. A node of a cluster is ready when it is connected to those before it.
+// startBroker runs a NATS server with default limits but for maxPending. A node of a cluster is
+// ready when it is connected to those before it.
 func startBroker(a assignment) (ready answer, err error) {
 	options := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, MaxPending: maxPending}
 	if a.Clustered {

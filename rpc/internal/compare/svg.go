@@ -22,8 +22,8 @@ const (
 	legendHeight  = 16  // of a row
 )
 
-// colors are those of the systems in the order of systems(). Kin have one hue; neighbours differ in lightness, so that they
-// are told apart with weak colour vision, too.
+// colors are those of the systems in the order of systems(). Kin have one hue; neighbours differ
+// in lightness, so that they are told apart with weak colour vision, too.
 var colors = []string{"#9aa0a6", "#f2d16b", "#c08a00", "#1a73e8", "#7ab8ff", "#3d2fb0", "#a99cff", "#0b5d4e", "#2fc9a5", "#a05195", "#e98ac0", "#b3261e"}
 
 // writeSVG writes a chart of the rates relative to the baseline: a group of bars for each workload.

@@ -22,16 +22,18 @@ type system struct {
 	dial func(nats, address string) (peer, error)
 }
 
-// peer is a client. Any number of goroutines use it; a message belongs to the caller again when a method or a
-// callback returns.
+// peer is a client. Any number of goroutines use it; a message belongs to the caller again when
+// a method or a callback returns.
 type peer interface {
 	// echo makes a unary call.
 	echo(ctx context.Context, data []byte) ([]byte, error)
 
-	// download receives messages of so many bytes until got returns false. Where count is not 0 the server ends the stream after so many.
+	// download receives messages of so many bytes until got returns false. Where count is not 0 the
+	// server ends the stream after so many.
 	download(ctx context.Context, size int, count uint64, got func(data []byte) bool) error
 
-	// upload sends what next returns until that is nil, and returns how many messages the server has received.
+	// upload sends what next returns until that is nil, and returns how many messages the server
+	// has received.
 	upload(ctx context.Context, next func() []byte) (received uint64, err error)
 
 	// chat opens a stream on which exchange sends one message and receives one. ctx ends it.

@@ -8,7 +8,8 @@ import (
 	comparetwirpv1 "github.com/natscall/natscall/rpc/internal/compare/gen/comparetwirp/v1"
 )
 
-// twirpRPC is Twirp over HTTP/1.1, without a broker. A connection carries one call at a time. There are no streams.
+// twirpRPC is Twirp over HTTP/1.1, without a broker. A connection carries one call at a time.
+// There are no streams.
 var twirpRPC = system{name: "twirp", aside: true, serve: serveTwirp, dial: dialTwirp}
 
 type twirpService struct{}
@@ -32,7 +33,8 @@ type twirpPeer struct {
 	client comparetwirpv1.CompareService
 }
 
-// twirpConnections are kept open between calls; the default, 2, would open one for nearly each call.
+// twirpConnections are kept open between calls; the default, 2, would open one for nearly each
+// call.
 const twirpConnections = 1024
 
 func dialTwirp(_, address string) (peer, error) {

@@ -9,12 +9,14 @@ import (
 	comparev1 "github.com/natscall/natscall/rpc/internal/compare/gen/compare/v1"
 )
 
-// What the systems with Protobuf messages share: the handlers of a server, and the loops of a client. They take the
-// methods of a stream as functions, since each system has a type of its own for it, and messages of more than one package.
+// What the systems with Protobuf messages share: the handlers of a server, and the loops of a
+// client. They take the methods of a stream as functions, since each system has a type of its
+// own for it, and messages of more than one package.
 
 type message = comparev1.Message
 
-// The messages of a package: what is carried, what a download is asked for with, and what an upload is answered with.
+// The messages of a package: what is carried, what a download is asked for with, and what an
+// upload is answered with.
 type (
 	carrier interface {
 		proto.Message
@@ -111,7 +113,8 @@ func receiveAll[M carrier](receive func() (M, error), got func([]byte) bool) err
 	}
 }
 
-// sendAll is the client's part of an upload. It stops where the server has ended the stream; the response tells why.
+// sendAll is the client's part of an upload. It stops where the server has ended the stream; the
+// response says why.
 func sendAll(send func([]byte) error, next func() []byte) error {
 	for data := next(); data != nil; data = next() {
 		if err := send(data); err == io.EOF {

@@ -15,7 +15,7 @@ type usage struct {
 	CPU     time.Duration // user and system
 	Allocs  uint64        // heap objects
 	Bytes   uint64        // of them
-	Writes  uint64        // system calls of the kind of write; 0 where the system does not count them
+	Writes  uint64        // system calls that write; 0 where the system does not count them
 	Handled uint64        // requests and stream messages that came to handlers
 }
 
@@ -60,7 +60,8 @@ func (c cost) plus(d cost) cost {
 	return cost{CPU: c.CPU + d.CPU, Allocs: c.Allocs + d.Allocs, Bytes: c.Bytes + d.Bytes, Writes: c.Writes + d.Writes}
 }
 
-// costBetween divides by the calls of the time between two usages, at so many a second: the windows of the processes differ slightly.
+// costBetween divides by the calls of the time between two usages, at so many a second: the
+// windows of the processes differ slightly.
 func costBetween(before, after usage, rate float64) cost {
 	calls := rate * after.At.Sub(before.At).Seconds()
 	if calls == 0 {

@@ -43,9 +43,9 @@ func (w workload) calls() bool { return w.Shape == unary || w.Shape == fresh }
 // timed reports whether the workload has latencies.
 func (w workload) timed() bool { return w.calls() || w.Shape == pingPong }
 
-// stretch is how many times longer than others the workload is measured: with 16 MiB or
-// 10,000 calls in flight a call takes a hundred milliseconds and more, with 100,000 calls a second and more, and the
-// window of -short would have but one or two of each caller.
+// stretch is how many times longer than others the workload is measured: with 16 MiB or 10,000
+// calls in flight a call takes a hundred milliseconds and more, with 100,000 calls a second and
+// more, and the window of -short would have but one or two of each caller.
 func (w workload) stretch() time.Duration {
 	switch {
 	case w.Callers >= 100_000:

@@ -263,8 +263,13 @@ type Receiver struct {
 	ended   bool
 	err     error // the first error of Message; it stays
 
+	partial
+}
+
+// partial is the message that a receiver puts together.
+type partial struct {
 	prefix     [wire.MessagePrefix]byte
-	havePre    int
+	havePre    int    // bytes of the prefix that have come
 	message    []byte // that is being put together
 	need       int    // its length, once the prefix is complete
 	compressed bool   // it is compressed

@@ -141,7 +141,8 @@ func TestRandomSteps(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		p := newPair()
 		messages, maxBody := rnd.IntN(200), 1+rnd.IntN(MaxBody)
-		var weights [5]int // of the steps; they change, so that each of them is what the others wait for at times
+		// The weights of the steps change, so that at times the others wait for each of them.
+		var weights [5]int
 		for steps := 0; !p.ended; steps++ {
 			if steps > 1_000_000 {
 				t.Fatalf("seed %d: no end; %d sent, %d got", seed, len(p.sent), len(p.got))
@@ -195,12 +196,13 @@ func pick(rnd *rand.Rand, weights [5]int) (step int) {
 	return step
 }
 
-// bounded tells whether the receiver keeps more than it has granted, or has
+// bounded reports whether the receiver keeps more than it has granted, or has
 // granted more than a window.
 func (p *pair) bounded() error {
 	kept := uint64(kept(&p.r))
 	switch {
-	case kept > p.r.granted-p.r.read+MaxBody: // a frame of which a part was read is there as a whole
+	// Until it has been read in full, all of a frame is kept.
+	case kept > p.r.granted-p.r.read+MaxBody:
 		return fmt.Errorf("the receiver keeps %d bytes, of %d granted beyond what was read", kept, p.r.granted-p.r.read)
 	case p.r.granted > p.r.read+MaxWindow:
 		return fmt.Errorf("%d bytes are granted beyond what was read", p.r.granted-p.r.read)

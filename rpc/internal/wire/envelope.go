@@ -62,7 +62,7 @@ const (
 	DidRun     Execution = iota // the handler ran
 	NotRun                      // it certainly did not run
 	MayHaveRun                  // the instance cannot know, as others got the request too
-	Refused                     // it did not run, and the runtime of another instance may take the call
+	Refused                     // it did not run, and another instance may take the call
 )
 
 const (

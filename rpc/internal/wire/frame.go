@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/natscall/natscall/internal/names"
 )
 
 // KindOpen opens a stream. It is an envelope, with a call id.
@@ -123,7 +125,7 @@ func ParseAccept(f *Frame) (id ID, instance string, err error) {
 	}
 	copy(id[:], f.Body)
 	instance = string(f.Body[len(id):])
-	if CheckSubject(instance) != nil || strings.Contains(instance, ".") {
+	if names.CheckSubject(instance) != nil || strings.Contains(instance, ".") {
 		return id, "", fmt.Errorf("%w: instance %q", ErrFrame, instance)
 	}
 	return id, instance, nil

@@ -69,7 +69,8 @@ func rewriteFrame(f *wire.Frame) []byte {
 	}
 	if credit, err := wire.ParseHeartbeat(f); f.Kind == wire.KindHeartbeat && err == nil {
 		out := wire.AppendHeartbeat(nil, f.Number, credit)
-		if len(out) == len(wire.AppendFrame(nil, f.Kind, f.Number))+len(f.Body) { // its credit is not overlong
+		if len(out) == len(wire.AppendFrame(nil, f.Kind, f.Number))+len(f.Body) {
+			// The credit is not overlong.
 			return out
 		}
 	}

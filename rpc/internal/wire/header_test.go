@@ -135,7 +135,8 @@ type echo struct {
 }
 
 func newEcho(t testing.TB) *echo {
-	nc := rpctest.NewServer(t, rpctest.WithoutLeakCheck()).Connect() // the fuzzer has goroutines of its own
+	// The fuzzer has goroutines of its own, so no leak check.
+	nc := rpctest.NewServer(t, rpctest.WithoutLeakCheck()).Connect()
 	sub, err := nc.SubscribeSync("echo")
 	if err != nil {
 		t.Fatal(err)
