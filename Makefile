@@ -1,5 +1,12 @@
-# The versions of the tools stand in .ci/tools, those of the libraries in go.mod.
+# The versions of the tools stand in .ci/tools, those of the libraries in each module's go.mod.
 tool = go run $(shell awk '$$1 == "$(1)" { print $$2 }' .ci/tools)
+
+# The modules in go.work are used together: `work` stands for the packages of all of them. APART has
+# the other modules, each of which is used on its own; go.work says why.
+APART = internal/chaos rpc/internal/compare
+each-apart = @for module in $(APART); do \
+		echo "$$module: $(1)"; (cd $$module && GOWORK=off $(1)) || exit 1; \
+	done
 
 FUZZTIME ?= 10s
 BENCH ?= .
@@ -17,7 +24,7 @@ demo: ## Run order and inventory on an embedded NATS server, and place orders
 
 .PHONY: test
 test: ## Run all tests with the race detector, and all benchmarks once
-	go test -race -timeout 15m -bench . -benchtime 1x ./...
+	go test -race -timeout 15m -bench . -benchtime 1x work
 	go test -count 1 -run Allocations ./rpc
 
 .PHONY: soak
@@ -30,11 +37,12 @@ generate: ## Write gen/ from proto/
 
 .PHONY: lint
 lint: ## Check formatting, Go code and .proto files
-	@unformatted=$$(gofmt -l cmd examples internal proto rpc gen); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
-	go vet ./...
+	@unformatted=$$(gofmt -l */); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	go vet work
 	GOARCH=386 go vet ./rpc/... # where an int has 32 bits
-	$(call tool,staticcheck) ./...
-	cd internal/chaos && $(call tool,staticcheck) ./...
+	$(call tool,staticcheck) work
+	$(call each-apart,go vet ./...)
+	$(call each-apart,$(call tool,staticcheck) ./...)
 	$(call tool,buf) lint
 	$(call tool,buf) breaking --against .ci/baseline.binpb
 
@@ -42,11 +50,20 @@ lint: ## Check formatting, Go code and .proto files
 house: ## Count what makes the packages hard to read, and check the limits
 	go run ./internal/house
 
+.PHONY: tidy
+tidy: ## Run go mod tidy in every module
+	.ci/tidy
+	$(call each-apart,go mod tidy)
+	rm -f go.work.sum
+	go list -m all > /dev/null # writes go.work.sum
+
 .PHONY: fresh
-fresh: generate ## Check that gen/ and go.mod are what the sources say
-	go mod tidy -diff
-	git add --intent-to-add gen
-	git diff --exit-code -- gen
+fresh: generate ## Check that gen/, go.mod and go.sum are what the sources say
+	.ci/tidy -diff
+	$(call each-apart,go mod tidy -diff)
+	go list -m all > /dev/null # adds to go.work.sum what it lacks
+	git add --intent-to-add gen go.work.sum
+	git diff --exit-code -- gen go.work.sum
 
 .PHONY: baseline
 baseline: ## Make the .proto files of now what `make lint` compares later ones with
@@ -58,19 +75,19 @@ bench: ## Measure, each benchmark beside plain nats.go (BENCH=regexp)
 
 .PHONY: compare
 compare: ## Measure natscall beside raw NATS and other frameworks, in processes of their own
-	cd rpc/internal/compare && go run . -short
+	cd rpc/internal/compare && GOWORK=off go run . -short
 
 .PHONY: compare-test
 compare-test: ## Test the comparison, which is a module of its own
-	cd rpc/internal/compare && go mod tidy -diff && go vet ./... && go test ./...
+	cd rpc/internal/compare && GOWORK=off go test ./...
 
 .PHONY: chaos-short
 chaos-short: ## Check the promises under restarts, kills, pauses and node deaths (CHAOS='-seed 7 -scenarios kill')
-	cd internal/chaos && go run . $(CHAOS)
+	cd internal/chaos && GOWORK=off go run . $(CHAOS)
 
 .PHONY: chaos-test
 chaos-test: ## Test the checker of chaos-short, which is a module of its own
-	cd internal/chaos && go mod tidy -diff && go vet ./... && go test ./...
+	cd internal/chaos && GOWORK=off go test ./...
 
 .PHONY: fuzz
 fuzz: ## Fuzz each parser for FUZZTIME (10s)

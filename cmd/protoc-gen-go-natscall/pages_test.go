@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/natscall/natscall/internal/modproxy"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
@@ -202,18 +204,22 @@ type reader struct{ env []string }
 
 func newReader(t *testing.T) reader {
 	t.Helper()
-	bin, gopath := t.TempDir(), t.TempDir()
+	bin, gopath, proxy := t.TempDir(), t.TempDir(), t.TempDir()
 	installTools(t, bin)
-	return reader{append(os.Environ(),
+	modules, err := modproxy.Modules(moduleRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := modproxy.Write(proxy, modules); err != nil {
+		t.Fatal(err)
+	}
+	env, err := modproxy.Environ(proxy, gopath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reader{append(env,
 		"NATS_URL="+rpctest.NewServer(t).URL(),
 		"PATH="+strings.Join([]string{filepath.Join(gopath, "bin"), bin, os.Getenv("PATH")}, string(os.PathListSeparator)),
-		"GOPATH="+gopath, "GOBIN=", "GOMODCACHE=", "GOWORK=off",
-		"GOCACHE="+goEnv(t, "GOCACHE"),
-		"GOPROXY="+moduleProxy(t)+","+goEnv(t, "GOPROXY"),
-		"GONOSUMDB="+strings.Trim(goEnv(t, "GONOSUMDB")+","+modulePath, ","),
-		// The module cache is to be removable, and what is compiled in it, in a
-		// folder of another name each time, comes out of the build cache.
-		"GOFLAGS=-modcacherw -trimpath",
 	)}
 }
 
@@ -265,33 +271,10 @@ func tool(t *testing.T, name string) string {
 	return ""
 }
 
-func goEnv(t *testing.T, name string) string {
-	t.Helper()
-	out, err := exec.Command("go", "env", name).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(out))
-}
-
 // checkRequirements makes sure that users of the runtime pay for nothing but
-// nats.go, protobuf and what those need.
+// nats.go, protobuf and what those need: in their go.mod and in their program.
 func checkRequirements(t *testing.T, dir string, extra []string) {
 	t.Helper()
-	cmd := exec.Command("go", "mod", "edit", "-json")
-	cmd.Dir = dir
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mod struct{ Require []struct{ Path string } }
-	if err := json.Unmarshal(out, &mod); err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, require := range mod.Require {
-		got = append(got, require.Path)
-	}
 	want := append([]string{
 		"github.com/klauspost/compress",
 		"github.com/nats-io/nats.go",
@@ -302,10 +285,38 @@ func checkRequirements(t *testing.T, dir string, extra []string) {
 		"golang.org/x/sys",
 		"google.golang.org/protobuf",
 	}, extra...)
-	slices.Sort(got)
 	slices.Sort(want)
-	if diff := cmp.Diff(want, got); diff != "" {
+
+	cmd := exec.Command("go", "mod", "edit", "-json")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct{ Require []struct{ Path string } }
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	var required []string
+	for _, require := range mod.Require {
+		required = append(required, require.Path)
+	}
+	slices.Sort(required)
+	if diff := cmp.Diff(want, required); diff != "" {
 		t.Errorf("requirements of a module that uses natscall (-want +got):\n%s", diff)
+	}
+
+	program, err := buildinfo.ReadFile(filepath.Join(dir, "hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var linked []string
+	for _, module := range program.Deps {
+		linked = append(linked, module.Path)
+	}
+	slices.Sort(linked)
+	if diff := cmp.Diff(want, linked); diff != "" {
+		t.Errorf("modules in a program that uses natscall (-want +got):\n%s", diff)
 	}
 }
 
