@@ -45,7 +45,7 @@ type Error struct {
 }
 
 // NewError returns an *Error. The message is for people and crosses the wire;
-// so do the details, any Protobuf messages. An *anypb.Any is a detail that is compressed
+// so do the details, any Protobuf messages. An *anypb.Any is a detail that is packed
 // already; nil is none; what does not encode is left out, and the message says so.
 // A code that is no error (CodeOK, or out of range) becomes CodeInternal.
 func NewError(code Code, message string, details ...proto.Message) error {
@@ -54,20 +54,20 @@ func NewError(code Code, message string, details ...proto.Message) error {
 		if d == nil || !d.ProtoReflect().IsValid() {
 			continue
 		}
-		compressed, err := pack(d)
+		packed, err := pack(d)
 		if err != nil {
 			e.message += fmt.Sprintf(" (without a detail that does not encode: %v)", err)
 			continue
 		}
-		e.details = append(e.details, compressed)
+		e.details = append(e.details, packed)
 	}
 	return e
 }
 
 // pack returns a detail as it crosses the wire.
 func pack(d proto.Message) (*anypb.Any, error) {
-	if compressed, ok := d.(*anypb.Any); ok {
-		return proto.CloneOf(compressed), nil
+	if packed, ok := d.(*anypb.Any); ok {
+		return proto.CloneOf(packed), nil
 	}
 	return anypb.New(d)
 }

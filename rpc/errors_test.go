@@ -102,14 +102,14 @@ func TestCausesOnTheServer(t *testing.T) {
 	}
 }
 
-// TestDetailsOfNewError: a detail is compressed once, nothing is left out, and what cannot be sent is
+// TestDetailsOfNewError: a detail is packed once, nothing is left out, and what cannot be sent is
 // said.
 func TestDetailsOfNewError(t *testing.T) {
 	hi, second := wrapperspb.String("hi"), durationpb.New(time.Second)
 	pack := func(m proto.Message) *anypb.Any {
-		compressed, err := anypb.New(m)
+		packed, err := anypb.New(m)
 		must(t, err)
-		return compressed
+		return packed
 	}
 	stranger := &anypb.Any{TypeUrl: "example.com/no.such.Type", Value: []byte("x")}
 	nc := rpctest.Connect(t)
@@ -125,8 +125,8 @@ func TestDetailsOfNewError(t *testing.T) {
 	}{
 		{"none", nil, nil, ""},
 		{"messages", []proto.Message{hi, second}, []proto.Message{hi, second}, ""},
-		{"compressed", []proto.Message{pack(hi)}, []proto.Message{hi}, ""},
-		{"compressed twice, on purpose", []proto.Message{pack(pack(hi))}, []proto.Message{pack(hi)}, ""},
+		{"packed", []proto.Message{pack(hi)}, []proto.Message{hi}, ""},
+		{"packed twice, on purpose", []proto.Message{pack(pack(hi))}, []proto.Message{pack(hi)}, ""},
 		{"of an unknown type", []proto.Message{stranger}, []proto.Message{stranger}, ""},
 		{"nil", []proto.Message{nil, hi, (*durationpb.Duration)(nil), (*anypb.Any)(nil), second}, []proto.Message{hi, second}, ""},
 		{"not to be encoded", []proto.Message{wrapperspb.String("\xff"), second}, []proto.Message{second}, "without a detail"},
@@ -146,9 +146,9 @@ func TestDetailsOfNewError(t *testing.T) {
 			}
 		}
 	}
-	compressed := pack(hi)
-	err := rpc.NewError(rpc.CodeAborted, "no", compressed)
-	compressed.Value[0] = 0xff // it is the caller's again
+	packed := pack(hi)
+	err := rpc.NewError(rpc.CodeAborted, "no", packed)
+	packed.Value[0] = 0xff // it is the caller's again
 	if d, ok := rpc.Detail[*wrapperspb.StringValue](err); !ok || d.GetValue() != "hi" {
 		t.Errorf("the error has changed: %v", d)
 	}

@@ -39,8 +39,8 @@ func (c *Client) HoldRequests() (held func() int, release func(requests int)) {
 	}
 }
 
-// CallsInFlight returns how many calls of a client have not ended, and how many of their callers are
-// about to run.
+// CallsInFlight returns how many calls of a client have not ended, and how many of their callers
+// are about to run.
 func (c *Client) CallsInFlight() (calls, expected int) { return c.out.InFlight() }
 
 // Open is how many streams and calls a server has in its tables.

@@ -41,8 +41,8 @@ func (w *waiter) Leads(batch []*publish.Message) bool {
 	return true
 }
 
-// takeFollowersLocked returns the followers of the last batch, if it went under subject, or nil. The
-// caller puts them back.
+// takeFollowersLocked returns the followers of the last batch, if it went under subject, or nil.
+// The caller puts them back.
 func (w *waiter) takeFollowersLocked(subject string) *followers {
 	f := w.followers
 	if f == nil || f.subject != subject {

@@ -51,13 +51,11 @@ func newInbox(prefix string, nc *nats.Conn, out *publish.Publisher) *inbox {
 
 // waiter waits for the reply of one call after another.
 type waiter struct {
-	ended  chan struct{} // of one; filled at most once a call
-	alarm  alarm         // of the caller
-	nc     *nats.Conn
-	out    *publish.Publisher
-	list   *freeList
-	prefix string
-	slot   int
+	ended chan struct{} // of one; filled at most once a call
+	alarm alarm         // of the caller
+	inbox *inbox
+	list  *freeList
+	slot  int
 
 	mu         sync.Mutex
 	waiting    bool
@@ -106,7 +104,7 @@ func (b *inbox) grow(list *freeList) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	slots := *b.slots.Load()
-	w := &waiter{ended: make(chan struct{}, 1), nc: b.nc, out: b.out, list: list, prefix: b.prefix, slot: len(slots)}
+	w := &waiter{ended: make(chan struct{}, 1), inbox: b, list: list, slot: len(slots)}
 	w.renewLocked()
 	grown := append(slots, w) // readers of the shorter slice never look at the new element
 	b.slots.Store(&grown)
@@ -116,7 +114,7 @@ func (b *inbox) grow(list *freeList) *waiter {
 // renewLocked gives the waiter a reply subject that nobody has used.
 func (w *waiter) renewLocked() {
 	w.generation++
-	w.subject = w.prefix + strconv.Itoa(w.slot) + "-" + strconv.FormatUint(w.generation, 36)
+	w.subject = w.inbox.prefix + strconv.Itoa(w.slot) + "-" + strconv.FormatUint(w.generation, 36)
 }
 
 // start makes w wait for the reply to a call; the result is the reply subject.
@@ -146,7 +144,7 @@ func (w *waiter) stop() (r reply, ok bool) {
 	if w.waiting {
 		w.waiting = false
 		w.renewLocked()
-		w.out.GiveUp()
+		w.inbox.out.GiveUp()
 		return reply{}, false
 	}
 	<-w.ended
@@ -155,7 +153,7 @@ func (w *waiter) stop() (r reply, ok bool) {
 
 // taken returns the reply to the caller, which has been told that it is there.
 func (w *waiter) taken() (r reply) {
-	w.out.Return()
+	w.inbox.out.Return()
 	r, w.reply = w.reply, reply{}
 	return r
 }
@@ -235,7 +233,7 @@ func wrongAnswer(err error) *Error {
 // endLocked ends the waiting of a call that waits.
 func (w *waiter) endLocked(r reply) {
 	w.waiting = false
-	w.out.Answer()
+	w.inbox.out.Answer()
 	w.reply = r
 	w.ended <- struct{}{}
 }
@@ -258,7 +256,7 @@ func (w *waiter) unanswered(subject string, generation uint64) {
 
 func (w *waiter) noRespondersLocked() {
 	if w.waiting {
-		w.endLocked(reply{err: noService(w.nc, w.to)})
+		w.endLocked(reply{err: noService(w.inbox.nc, w.to)})
 	}
 }
 

@@ -135,9 +135,9 @@ func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
 	err := json.Unmarshal(body, &parts)
 	s.Code, s.Message = parts.Code, parts.Message
 	for _, detail := range parts.Details {
-		compressed := new(anypb.Any)
-		if protojson.Unmarshal(detail, compressed) == nil {
-			s.Details = append(s.Details, compressed)
+		packed := new(anypb.Any)
+		if protojson.Unmarshal(detail, packed) == nil {
+			s.Details = append(s.Details, packed)
 		}
 	}
 	return err == nil

@@ -12,44 +12,15 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-const (
-	// minSize is the size from which on compression is tried: smaller messages fit into a network
-	// packet anyway.
-	minSize = 1024
-	// minSaving is the part of a message that compression has to save: less is not worth the
-	// receiver's time.
-	minSaving = 8
-	// zstdWindow bounds the memory of a decoder for a frame that asks for more.
-	zstdWindow = 8 << 20
-)
+// zstdWindow bounds the memory of a decoder for a frame that asks for more.
+const zstdWindow = 8 << 20
 
-// Compress compresses the message, which starts at an offset, if that pays. What stands before
-// it stays. A message that is compressed already is left alone.
-func (b *Buffer) Compress(c wire.Compression, from int) {
-	size := len(b.B) - from
-	if b.Compressed || c == wire.CompressionNone || size < minSize {
-		return
-	}
-	out := Take()
-	defer out.PutBack()
+// compress appends the compressed form of src to dst.
+func compress(c wire.Compression, dst, src []byte) []byte {
 	if c == wire.CompressionZstd {
-		out.B = zstdEncoder().EncodeAll(b.B[from:], out.B)
-	} else {
-		out.B = appendGzip(out.B, b.B[from:])
+		return zstdEncoder().EncodeAll(src, dst)
 	}
-	if len(out.B) <= size-size/minSaving {
-		b.B, b.Compressed = append(b.B[:from], out.B...), true
-	}
-}
-
-// Flags are those of an envelope before the message, for a call whose messages may be compressed
-// by c.
-func (b *Buffer) Flags(c wire.Compression) wire.Flags {
-	flags := c.Flags()
-	if b.Compressed {
-		flags |= wire.FlagCompressed
-	}
-	return flags
+	return appendGzip(dst, src)
 }
 
 var zstdEncoder = sync.OnceValue(func() *zstd.Encoder {

@@ -12,7 +12,7 @@ type shape string
 
 const (
 	unary        shape = "unary"         // calls, by so many callers at once
-	fresh        shape = "fresh"         // the same without deadlines, by a client process that has just started
+	fresh        shape = "fresh"         // the same without deadlines, by a new client process
 	serverStream shape = "server-stream" // messages one way, to the client
 	clientStream shape = "client-stream" // messages one way, to the server
 	pingPong     shape = "ping-pong"     // round trips on a stream

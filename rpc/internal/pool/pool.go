@@ -27,7 +27,8 @@ type Answers interface {
 // Tasks go through the queue, and at most one goroutine at a time is waking: on its way there. One
 // that takes a task wakes the next before it runs the task, so no task waits for another to
 // return. But where tasks return at once, the goroutine is back before the next one has started,
-// and takes the next task itself. So tasks that come together cost few wake-ups and warm few stacks.
+// and takes the next task itself. So tasks that come together cost few wake-ups and warm few
+// stacks.
 //
 // Answers wait for those of the tasks that are queued. A goroutine that finds none waking behind it
 // publishes them before it does anything else, so that no answer waits for another task to
@@ -71,7 +72,8 @@ func (p *Pool) Open() {
 func (p *Pool) Submit(t Task) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closing || p.queuedLocked()-p.queueLimit >= p.limit-p.running { // no sum of limits, which may be large
+	// The limits may be too large to be added.
+	if p.closing || p.queuedLocked()-p.queueLimit >= p.limit-p.running {
 		return false
 	}
 	p.enqueueLocked(t)
@@ -174,8 +176,8 @@ func (p *Pool) takeLocked() Task {
 	return t
 }
 
-// flushLocked publishes the answers that wait. It leaves those that come meanwhile to the goroutines
-// that bring them.
+// flushLocked publishes the answers that wait. It leaves those that come meanwhile to the
+// goroutines that bring them.
 func (p *Pool) flushLocked() {
 	p.flushing++
 	p.mu.Unlock()

@@ -24,7 +24,8 @@ type task func()
 
 func (t task) Run() { t() }
 
-// TestLimits: as many tasks run and wait as may, the next one is refused, and all that were taken run.
+// TestLimits: as many tasks run and wait as may, the next one is refused, and all that were taken
+// run.
 func TestLimits(t *testing.T) {
 	for _, limits := range [][2]int{{1, 0}, {1, 3}, {4, 0}, {4, 7}, {math.MaxInt, 0}, {4, math.MaxInt}} {
 		synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // Message is a message to be published.
@@ -11,7 +12,7 @@ type Message struct {
 	Subject string
 	Reply   string // subject, or ""
 	Header  nats.Header
-	Buffer  *buffer.Buffer // the data; it is the publisher's from Publish or Add on, which puts it back
+	Buffer  *buffer.Buffer // the data; from Publish or Add on it belongs to the publisher
 	Owner   Owner
 	Batch   Batching
 	Tag     uint64 // in a batch
@@ -40,4 +41,20 @@ func (m *Message) done(err error) {
 	m.Owner.Sent(m, err)
 	m.Buffer.PutBack()
 	m.Buffer = nil
+}
+
+// appendMates appends those of the queue that go into a batch with m.
+func (m *Message) appendMates(members []*Message, queue []Message, limit int) []*Message {
+	size := wire.BatchOverhead + len(m.Buffer.B)
+	for i := range queue {
+		mate := &queue[i]
+		if mate.Buffer == nil || mate.Batch == BatchNever || len(mate.Header) > 0 || mate.Subject != m.Subject {
+			continue
+		}
+		if more := wire.BatchOverhead + len(mate.Buffer.B); size+more <= limit {
+			size += more
+			members = append(members, mate)
+		}
+	}
+	return members
 }

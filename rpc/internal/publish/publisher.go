@@ -1,4 +1,5 @@
-// Package publish hands messages to a NATS connection, many at a time where many goroutines have one.
+// Package publish hands messages to a NATS connection, many at a time where many goroutines have
+// one.
 package publish
 
 import (
@@ -9,6 +10,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // Conn is what a publisher needs of a nats.Conn.
@@ -57,13 +61,19 @@ type Publisher struct {
 	publishing bool // a goroutine publishes, or is about to
 	again      bool // and is to look at the queue again
 	queue      []Message
-	spare      []Message    // the queue before, to be used again
-	holding    atomic.Bool  // there is a message in queue
-	since      atomic.Int64 // time of the clock when the queue's first message came
-	started    uint32       // calls of a client, modulo 2^32
-	inFlight   uint32       // of them that had not ended when the queue's first message came
+	spare      []Message // the queue before, to be used again
+	started    uint32    // calls of a client, modulo 2^32
+	inFlight   uint32    // of them that had not ended when the queue's first message came
+
+	first first // message in the queue
 
 	members []*Message // of a batch; belongs to the goroutine that publishes
+}
+
+// first is what others may know of the first message in the queue without the lock.
+type first struct {
+	there atomic.Bool
+	since atomic.Int64 // time of the clock when it came
 }
 
 // New returns a publisher for a connection. A client runs Run too.
@@ -149,8 +159,8 @@ func (p *Publisher) Add(m Message, took time.Duration) (due bool) {
 func (p *Publisher) enqueueLocked(m Message) (waited time.Duration) {
 	switch n := len(p.queue); {
 	case n == 0:
-		p.since.Store(int64(p.Now()))
-		p.holding.Store(true)
+		p.first.since.Store(int64(p.Now()))
+		p.first.there.Store(true)
 	case n%minQueued == 0:
 		waited = p.waited()
 	}
@@ -170,10 +180,10 @@ func (p *Publisher) claimLocked() bool {
 }
 
 // waited is how long the queue's first message has been there.
-func (p *Publisher) waited() time.Duration { return p.Now() - time.Duration(p.since.Load()) }
+func (p *Publisher) waited() time.Duration { return p.Now() - time.Duration(p.first.since.Load()) }
 
 // Holds reports whether messages wait.
-func (p *Publisher) Holds() bool { return p.holding.Load() }
+func (p *Publisher) Holds() bool { return p.first.there.Load() }
 
 // Overdue reports whether those that wait have waited for too long.
 func (p *Publisher) Overdue() bool { return p.waited() > maxWait }
@@ -188,8 +198,8 @@ func (p *Publisher) Flush() {
 	}
 }
 
-// Hold makes the publisher keep all messages until release; queued returns how many there are. It is
-// for tests that want messages to go together.
+// Hold makes the publisher keep all messages until release; queued returns how many there are. It
+// is for tests that want messages to go together.
 func (p *Publisher) Hold() (queued func() int, release func()) {
 	p.mu.Lock()
 	p.publishing = true
@@ -217,7 +227,7 @@ func (p *Publisher) lead() {
 		p.again = false
 		queue := p.queue
 		p.queue, p.spare = p.spare, nil
-		p.holding.Store(false)
+		p.first.there.Store(false)
 		p.mu.Unlock()
 		p.sendAll(queue)
 		clear(queue)
@@ -244,6 +254,47 @@ func (p *Publisher) sendAll(queue []Message) {
 		}
 	}
 }
+
+// sendBatch publishes the first message of the queue together with those behind it that may share
+// its subject and fit.
+func (p *Publisher) sendBatch(queue []Message) {
+	first := &queue[0]
+	p.members = append(p.members[:0], first)
+	if len(first.Header) == 0 { // a header is of one call
+		p.members = first.appendMates(p.members, queue[1:min(len(queue), wire.MaxItems)], p.batchLimit())
+	}
+	if len(p.members) == 1 && first.Batch == BatchMay {
+		p.send(first)
+		return
+	}
+	buf := buffer.Take()
+	defer buf.PutBack()
+	buf.B = wire.AppendBatch(buf.B)
+	for _, m := range p.members {
+		buf.B = wire.AppendItem(buf.B, m.Tag, m.Buffer.B)
+	}
+	first = leader(p.members)
+	err := p.publish(first.Subject, first.Reply, first.Header, buf.B)
+	for _, m := range p.members {
+		m.done(err)
+	}
+	clear(p.members)
+}
+
+// leader puts a message first on whose reply subject "no responders" is waited for. There may be
+// none, where the callers of all have gone.
+func leader(members []*Message) *Message {
+	for i := range members {
+		members[0], members[i] = members[i], members[0]
+		if members[0].Owner.Leads(members) {
+			break
+		}
+	}
+	return members[0]
+}
+
+// batchLimit is how many bytes a batch may have.
+func (p *Publisher) batchLimit() int { return int(min(int64(p.MaxBatch), p.conn.MaxPayload())) }
 
 // send publishes a message as it is.
 func (p *Publisher) send(m *Message) {

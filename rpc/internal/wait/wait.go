@@ -50,7 +50,7 @@ func (j *Joint) Do(ctx context.Context, work func(context.Context) error) error 
 // EndOf is the error of a context that has ended, with its cause if it has another one.
 func EndOf(ctx context.Context) error {
 	cause := context.Cause(ctx)
-	if cause == context.Canceled || cause == context.DeadlineExceeded || errors.Is(cause, ctx.Err()) { //nolint:errorlint // nothing around them
+	if cause == context.Canceled || cause == context.DeadlineExceeded || errors.Is(cause, ctx.Err()) {
 		return cause
 	}
 	return fmt.Errorf("%w: %w", ctx.Err(), cause)
