@@ -12,6 +12,7 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -149,7 +150,7 @@ func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 		buf.PutBack()
 		return
 	}
-	if c.plain && looksLikePubAck(buf.B) { // a header says that it is none
+	if c.plain && reply.LooksLikePubAck(buf.B) { // a header says that it is none
 		if h == nil {
 			h = nats.Header{}
 		}

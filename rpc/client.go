@@ -12,6 +12,7 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -27,7 +28,7 @@ type Client struct {
 	next     Next  // the folded interceptors, or nil
 	err      error // of an option
 	out      *publish.Publisher
-	inbox    *inbox
+	inbox    *reply.Inbox
 	watch    *watch
 	streams  streamTable
 	clock    clock
@@ -103,8 +104,8 @@ func (c *Client) open() *Error {
 	}
 	prefix := c.nc.NewInbox() + "."
 	c.streams.inbox = prefix
-	b := newInbox(prefix, c.nc, c.out)
-	w := newWatch(c.nc, b, &c.streams, prefix+aliveSuffix, c.answeredOn)
+	b := reply.New(prefix, c.out, func() error { return asNil(c.refusal()) })
+	w := newWatch(c, b, prefix)
 	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
 	sub, err := c.subscribe(prefix, b, w)
 	if err != nil {
@@ -120,7 +121,7 @@ func (c *Client) open() *Error {
 }
 
 // subscribe makes the subscription for all that comes back.
-func (c *Client) subscribe(prefix string, b *inbox, w *watch) (*nats.Subscription, error) {
+func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch) (*nats.Subscription, error) {
 	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
@@ -128,9 +129,9 @@ func (c *Client) subscribe(prefix string, b *inbox, w *watch) (*nats.Subscriptio
 		case token[0] == streamToken[0]:
 			c.streams.deliver(m, token[1:])
 		case wire.IsBatch(m.Data):
-			b.deliverBatch(m)
+			b.DeliverBatch(m)
 		default:
-			b.deliver(m)
+			b.Deliver(m)
 		}
 	})
 	if err == nil {

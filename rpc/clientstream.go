@@ -15,6 +15,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -194,9 +195,9 @@ func (s *stream) deliver(m *nats.Msg) {
 	opening := s.to == ""
 	s.mu.Unlock()
 	switch {
-	case isNoResponders(m) && opening:
+	case reply.IsNoResponders(m) && opening:
 		s.end(noService(s.nc, s.request))
-	case isNoResponders(m):
+	case reply.IsNoResponders(m):
 		s.end(failf(CodeUnavailable, MayHaveRun, "the instance has gone").because(nats.ErrNoResponders))
 	case opening, len(m.Data) > 0 && !wire.IsFrame(m.Data):
 		s.accept(m) // an error, or nothing of ours, such as the acknowledgement of a JetStream stream
@@ -209,7 +210,7 @@ func (s *stream) deliver(m *nats.Msg) {
 
 // accept takes the first answer. One that is not natscall's, or another call's, is ignored.
 func (s *stream) accept(m *nats.Msg) {
-	switch mine, err := answers(m.Data, s.id); {
+	switch mine, err := wire.Answers(m.Data, s.id); {
 	case !mine:
 		s.sawForeign(m)
 	case err != nil:
@@ -227,12 +228,7 @@ func (s *stream) accept(m *nats.Msg) {
 func (s *stream) sawForeign(m *nats.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case isPubAck(m):
-		s.foreign.acks++
-	case !wire.IsEnvelope(m.Data):
-		s.foreign.others++
-	}
+	s.foreign.Count(m)
 }
 
 // refusedBy ends the stream with the error that came in place of an accept.

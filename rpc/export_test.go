@@ -7,25 +7,18 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/reply"
 )
 
 // OpenStreams is how many streams a client has in its table.
 func (c *Client) OpenStreams() int { return len(c.streams.all()) }
 
-// Waiters is how many waiters a client has made, and how many of them are free.
-func (c *Client) Waiters() (all, free int) {
-	for i := range c.inbox.free {
-		list := &c.inbox.free[i]
-		list.mu.Lock()
-		free += len(list.waiters)
-		list.mu.Unlock()
-	}
-	return len(*c.inbox.slots.Load()), free
-}
+// Waiters is how many slots for pending calls a client has made, and how many of them are free.
+func (c *Client) Waiters() (all, free int) { return c.inbox.Slots() }
 
 // FreeLists is how many lists free waiters are spread over: each has as many
 // as calls that came to it at once.
-const FreeLists = freeLists
+const FreeLists = reply.FreeLists
 
 // HoldRequests makes a client keep its requests until release has so many of them, which then leave
 // together. held returns how many there are.

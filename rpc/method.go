@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -204,3 +206,10 @@ func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, cont
 
 // noResponse is what a one-way method answers to a request with a reply subject.
 var noResponse = new(emptypb.Empty)
+
+// isResponse reports whether a plain JSON reply that has the form of JetStream's acknowledgement is
+// a response of the method all the same: its type has those fields. A natscall server gives such a
+// response a header.
+func (m *method) isResponse(reply *nats.Msg) bool {
+	return protojson.Unmarshal(reply.Data, m.newResponse()) == nil
+}

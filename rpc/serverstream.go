@@ -10,6 +10,7 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -198,7 +199,7 @@ func (s *service) onFrame(m *nats.Msg) {
 		st.receive(m)
 		return
 	}
-	if isNoResponders(m) { // to a message of a plain stream: its reader has gone
+	if reply.IsNoResponders(m) { // to a message of a plain stream: its reader has gone
 		if c, ok := s.calls.Get(id); ok {
 			c.ctx.endWith(contextCanceled)
 		}

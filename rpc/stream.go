@@ -14,6 +14,7 @@ import (
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -67,8 +68,8 @@ type stream struct {
 	writable chan struct{} // likewise for room in send
 	ended    chan struct{} // closed when over
 
-	patience        // client, while the stream opens
-	foreign         foreignReplies
+	patience        reply.Patience // client, while the stream opens
+	foreign         reply.Foreign
 	recvErr         *Error // the first error of Recv; it stays
 	responseHeader  Header // client: as far as they have come
 	responseTrailer Header

@@ -12,6 +12,7 @@ import (
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -168,91 +169,75 @@ func (a *attempt) run(ctx context.Context) *Error {
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
-	out := a.client.out
-	id := wire.NewID()
-	m := publish.Message{Subject: a.subjects.request}
-	if failed := a.encode(&m, id); failed != nil { // a message may panic: no waiter is in use yet
+	r := reply.Request{
+		ID: wire.NewID(), Subject: a.subjects.request, Root: a.subjects.root, Plain: a.call.options.plain,
+		Timer: !a.byCtx, Deadline: a.deadline, Left: a.left,
+	}
+	var failed *Error
+	if r.Header, r.Buffer, failed = a.encode(r.ID); failed != nil {
 		return failed
 	}
-	if a.isLarge(&m) {
-		m.Buffer.PutBack()
+	if a.isLarge(r.Header, r.Buffer) {
+		r.Buffer.PutBack()
 		return a.largeRequest(ctx)
 	}
-	w := a.client.inbox.take(id)
-	m.Owner, m.Reply = w, w.start(id, a.subjects, a.call)
-	if failed := a.client.refusal(); failed != nil { // a Close that has not met the waiter
-		m.Buffer.PutBack()
-		out.Skip()
-		w.stop()
-		w.release()
-		return failed
+	if r.Plain && a.call.options.codec == CodecJSON {
+		r.IsResponse = a.call.method.isResponse
 	}
-	if out.MaxBatch > 0 && !a.call.options.plain {
-		m.Batch, m.Tag = publish.BatchMay, uint64(w.slot)
-	}
-	out.Publish(m)
-	r, failed := a.wait(ctx, w)
-	foreign := w.foreign // nobody changes it any more
-	w.release()
+	got, foreign, err := a.client.inbox.Do(ctx, &r)
 	switch {
-	case failed != nil:
-		if failed.code == CodeCanceled && !a.call.options.plain {
-			a.client.cancel(a.subjects.root, id)
+	case err != nil:
+		failed = a.replyError(ctx, err, r.Header)
+		if err == reply.ErrContext && failed.code == CodeCanceled && !r.Plain {
+			a.client.cancel(a.subjects.root, r.ID)
 		}
 		return a.blameForeign(failed, foreign)
-	case r.err != nil:
-		return a.blameForeign(r.err, foreign)
+	case !r.Plain && wire.IsFrame(got.Data):
+		a.subjects.hasAnswered()
+		return a.largeResponse(ctx, r.ID, got.Data)
 	}
 	a.subjects.hasAnswered()
-	if !a.call.options.plain && wire.IsFrame(r.data) {
-		return a.largeResponse(ctx, id, r.data)
+	return a.finish(&got)
+}
+
+// replyError is the error of a call that has got no reply.
+func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Error {
+	var unsent *reply.UnsentError
+	var invalid *reply.InvalidError
+	switch {
+	case err == reply.ErrContext:
+		return contextError(ctx, MayHaveRun)
+	case err == reply.ErrDeadline:
+		return endError(context.DeadlineExceeded, MayHaveRun)
+	case err == nats.ErrNoResponders:
+		return noService(a.client.nc, a.subjects.request)
+	case errors.As(err, &unsent):
+		return unsentError(unsent.Size, h, unsent.Err)
+	case errors.As(err, &invalid):
+		return wrongAnswer(invalid.Err)
 	}
-	return a.finish(&r)
+	return err.(*Error) // of the watch, or a refusal
+}
+
+// wrongAnswer is the error of a call whose answer cannot be read.
+func wrongAnswer(err error) *Error {
+	return failf(CodeInternal, MayHaveRun, "the server's answer is not valid: %v", err).because(err)
 }
 
 // isLarge reports whether a request has to travel as a stream.
-func (a *attempt) isLarge(m *publish.Message) bool {
-	size := len(m.Buffer.B) + headerSize(m.Header)
+func (a *attempt) isLarge(h nats.Header, buf *buffer.Buffer) bool {
+	size := len(buf.B) + headerSize(h)
 	return size > smallestMaxPayload && !a.call.options.plain && int64(size) > a.client.nc.MaxPayload()
-}
-
-// wait returns the reply, or why none is waited for any longer.
-func (a *attempt) wait(ctx context.Context, w *waiter) (reply, *Error) {
-	var alarm <-chan time.Time
-	if !a.byCtx {
-		alarm = w.alarm.at(a.deadline, a.left)
-	}
-	byCtx := false
-	for expired := false; !expired && !byCtx; {
-		select {
-		case <-w.ended:
-			return w.taken(), nil
-		case <-ctx.Done():
-			byCtx = true
-		case <-alarm:
-			left := time.Until(a.deadline)
-			if expired = left <= 0; !expired { // it was set for a call before
-				w.alarm.reset(a.deadline, left)
-			}
-		}
-	}
-	switch r, ok := w.stop(); {
-	case ok:
-		return r, nil
-	case byCtx:
-		return reply{}, contextError(ctx, MayHaveRun)
-	}
-	return reply{}, endError(context.DeadlineExceeded, MayHaveRun)
 }
 
 // blameForeign adds to an error what was seen of replies that were not a
 // natscall server's, or not the service's: the likely cause of a call that got no other.
-func (a *attempt) blameForeign(err *Error, seen foreignReplies) *Error {
+func (a *attempt) blameForeign(err *Error, seen reply.Foreign) *Error {
 	out := *err
 	switch {
-	case seen.acks > 0:
+	case seen.Acks > 0:
 		out.message += fmt.Sprintf("; an acknowledgement of JetStream came: a stream captures %s, or another subject that this client calls", a.subjects.request)
-	case seen.others > 0 && !a.call.options.plain:
+	case seen.Others > 0 && !a.call.options.plain:
 		out.message += "; a reply came that is not natscall's: a plain NATS service needs rpc.WithPlainRequests"
 	default:
 		return err
@@ -261,11 +246,11 @@ func (a *attempt) blameForeign(err *Error, seen foreignReplies) *Error {
 }
 
 // encode makes the header and the data of a request. The buffer is the caller's to put back.
-func (a *attempt) encode(m *publish.Message, id wire.ID) *Error {
+func (a *attempt) encode(id wire.ID) (nats.Header, *buffer.Buffer, *Error) {
 	plain := a.call.options.plain || a.call.method.kind == KindOneWay
-	var err error
-	if m.Header, err = a.header(plain); err != nil {
-		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	h, err := a.header(plain)
+	if err != nil {
+		return nil, nil, failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
 	}
 	buf := buffer.Take()
 	coding := a.call.options.coding()
@@ -275,18 +260,17 @@ func (a *attempt) encode(m *publish.Message, id wire.ID) *Error {
 	envelope := len(buf.B)
 	if buf.B, err = coding.appendMessage(buf.B, a.call.request); err != nil {
 		buf.PutBack()
-		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
+		return nil, nil, failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
 	if size, limit := len(buf.B)-envelope, a.client.options.maxMessageSize; size > limit {
 		buf.PutBack()
-		return overLimit("request", size, limit, NotRun)
+		return nil, nil, overLimit("request", size, limit, NotRun)
 	}
 	if !plain {
 		buf.Compress(wire.Compression(a.call.options.compression), envelope)
 		buf.B[wire.FlagsOffset] |= byte(buf.Flags(wire.Compression(a.call.options.compression)))
 	}
-	m.Buffer = buf
-	return nil
+	return h, buf, nil
 }
 
 // publishOneWay publishes at once, so that the caller learns of an error.
@@ -294,27 +278,13 @@ func (a *attempt) publishOneWay() *Error {
 	if failed := connectionError(a.client.nc); failed != nil {
 		return failed
 	}
-	m := publish.Message{Subject: a.subjects.request}
-	if failed := a.encode(&m, wire.ID{}); failed != nil {
+	h, buf, failed := a.encode(wire.ID{})
+	if failed != nil {
 		return failed
 	}
-	defer m.Buffer.PutBack()
-	err := publish.Send(a.client.nc, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Buffer.B})
-	return unsentError(len(m.Buffer.B), m.Header, err)
-}
-
-// Sent implements publish.Owner. It ends the call whose request could not be published, unless it
-// has ended.
-func (w *waiter) Sent(m *publish.Message, err error) {
-	if err == nil {
-		return
-	}
-	failed := unsentError(len(m.Buffer.B), m.Header, err)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.waiting && w.subject == m.Reply { // a call that ended without a reply has left its reply subject
-		w.endLocked(reply{err: failed})
-	}
+	defer buf.PutBack()
+	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subjects.request, Header: h, Data: buf.B})
+	return unsentError(len(buf.B), h, err)
 }
 
 // unsentError is the error of a request that could not be published.
@@ -357,19 +327,19 @@ func (c *Client) cancel(root string, id wire.ID) {
 }
 
 // finish turns a reply into the response or error of the call.
-func (a *attempt) finish(r *reply) *Error {
+func (a *attempt) finish(r *reply.Reply) *Error {
 	call := a.call
-	if len(r.msg.Header) > 0 && (a.client.next != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
-		call.responseHeader, call.responseTrailer = splitHeader(r.msg.Header)
+	if len(r.Msg.Header) > 0 && (a.client.next != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
+		call.responseHeader, call.responseTrailer = splitHeader(r.Msg.Header)
 	}
 	if call.options.plain {
-		if err := plainError(r.msg, call.options.codec); err != nil {
+		if err := plainError(r.Msg, call.options.codec); err != nil {
 			return err
 		}
-		return a.decode(r.data, r.msg.Size())
+		return a.decode(r.Data, r.Msg.Size())
 	}
-	flags, body := wire.ResponseOf(r.data) // which the inbox has checked
-	whole := r.msg.Size()
+	flags, body := wire.ResponseOf(r.Data) // which the inbox has checked
+	whole := r.Msg.Size()
 	switch {
 	case flags&wire.FlagError != 0:
 		return parseStatus(body, flags.Execution())

@@ -11,17 +11,15 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 const (
-	// watchInterval is how often a client looks at its waiting calls.
+	// watchInterval is how often a client looks at its waiting calls, and half of the time between
+	// two alive queries about a call.
 	watchInterval = 500 * time.Millisecond
-	// askEvery is the number of ticks between two alive queries about a call: a second.
-	askEvery = 2
-	// maxMisses is how many queries in a row may find nobody: one may be lost
-	// while a connection is made anew, two while a machine is out of breath.
-	maxMisses = 3
 	// recheckInterval is how long a query about a call may go unanswered when the connection has
 	// been re-established: after three of them, three quarters of a second, its answer was lost.
 	recheckInterval = 250 * time.Millisecond
@@ -37,9 +35,10 @@ const (
 // may not publish.
 type watch struct {
 	nc      *nats.Conn
-	inbox   *inbox
+	inbox   *reply.Inbox
+	out     *publish.Publisher
 	streams *streamTable
-	reply   string // subject for the answers
+	prefix  string // of the inbox's subjects; with aliveSuffix it is the one for the answers
 
 	answered func(request string) bool // somebody has answered on the subject
 
@@ -55,57 +54,14 @@ type watch struct {
 	muted map[string]bool    // roots whose alive subject the client may not publish to
 }
 
-// patience is how long a call has waited, and for how many alive queries in a
-// row nobody has answered.
-type patience struct {
-	age    int // in ticks of the watch
-	misses int
-	// rechecks is how many queries nobody has answered since the connection was re-established
-	// while the call waited: its answer may be lost. 0 means that there is no such doubt.
-	rechecks int
-}
+// caller is a call that is asked about: a pending one, or a stream that opens.
+type caller interface{ Alive(id wire.ID) }
 
-// tick counts; it says whether to ask about the call, and whether it is lost.
-func (p *patience) tick() (ask, dead bool) {
-	if p.age++; p.age%askEvery != 0 {
-		return false, false
+func newWatch(c *Client, b *reply.Inbox, prefix string) *watch {
+	w := &watch{
+		nc: c.nc, inbox: b, out: c.out, streams: &c.streams, prefix: prefix, answered: c.answeredOn,
+		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{},
 	}
-	if p.misses == maxMisses {
-		return false, true
-	}
-	p.misses++
-	return true, false
-}
-
-// reconnected is like tick for a call that waits when the connection has been re-established.
-func (p *patience) reconnected() (ask, dead bool) {
-	p.rechecks = 1
-	return true, false
-}
-
-// recheck is like tick after that, more often.
-func (p *patience) recheck() (ask, dead bool) {
-	switch p.rechecks {
-	case 0:
-		return false, false
-	case maxMisses:
-		return false, true
-	}
-	p.rechecks++
-	return true, false
-}
-
-// found says that somebody works on the call.
-func (p *patience) found() { p.misses, p.rechecks = 0, 0 }
-
-// asked reports whether an answer may be about the call.
-func (p *patience) asked() bool { return p.age >= askEvery || p.rechecks > 0 }
-
-// caller is a call that is asked about: a waiter, or a stream that opens.
-type caller interface{ alive(id wire.ID) }
-
-func newWatch(nc *nats.Conn, b *inbox, streams *streamTable, reply string, answered func(string) bool) *watch {
-	w := &watch{nc: nc, inbox: b, streams: streams, reply: reply, answered: answered, quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{}}
 	w.errors = w.asyncError
 	return w
 }
@@ -121,7 +77,7 @@ func (w *watch) start(onLost, onClosed func()) {
 		if w.run(onLost) {
 			onLost()
 			onClosed()
-			w.failAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
+			w.inbox.End(failf(CodeUnavailable, MayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
 		}
 	}()
 }
@@ -145,14 +101,14 @@ func (w *watch) run(onLost func()) (closed bool) {
 			case w.nc.IsClosed():
 				return true
 			case status == nats.CONNECTED:
-				if w.look((*patience).reconnected) {
+				if w.look((*reply.Patience).Reconnected) {
 					recheck.Reset(recheckInterval)
 				}
 			default:
 				onLost()
 			}
 		case <-recheck.C:
-			if w.look((*patience).recheck) {
+			if w.look((*reply.Patience).Recheck) {
 				recheck.Reset(recheckInterval)
 			}
 		case <-w.quit:
@@ -166,60 +122,41 @@ func (w *watch) stop(err *Error) {
 	close(w.quit)
 	<-w.done
 	w.nc.RemoveStatusListener(w.status)
-	w.failAll(err)
-}
-
-// failAll ends all waiting calls.
-func (w *watch) failAll(err *Error) {
-	w.eachWaiting(func(wt *waiter) *Error { return err })
-}
-
-// eachWaiting runs f for every waiting call, under its lock, and ends the
-// call with the error that f returns.
-func (w *watch) eachWaiting(f func(*waiter) *Error) {
-	for _, wt := range *w.inbox.slots.Load() {
-		wt.mu.Lock()
-		if wt.waiting {
-			if err := f(wt); err != nil {
-				wt.endLocked(reply{err: err})
-			}
-		}
-		wt.mu.Unlock()
-	}
+	w.inbox.End(err)
 }
 
 // tick has requests published that wait for a caller that has died, by a panic within a call, and
 // looks at the calls.
 func (w *watch) tick() {
-	if out := w.inbox.out; out.Holds() && out.Overdue() {
+	if out := w.out; out.Holds() && out.Overdue() {
 		out.Flush()
 	}
-	w.look((*patience).tick)
+	w.look((*reply.Patience).Tick)
 }
 
 // look ends the calls that rule finds lost and asks about those that it wants to ask
 // about. It reports whether there are any of the latter.
-func (w *watch) look(rule func(*patience) (ask, dead bool)) (asks bool) {
+func (w *watch) look(rule reply.Rule) (asks bool) {
 	connected := w.nc.Status() == nats.CONNECTED
 	w.mu.Lock()
 	muted := maps.Clone(w.muted)
 	w.mu.Unlock()
 	var q queries
 	asked := map[wire.ID]caller{} // all that an answer may be about, also a late one
-	w.eachWaiting(func(wt *waiter) *Error {
-		if connected && (wt.plain || muted[wt.root]) {
-			wt.age, wt.misses = wt.age+1, 0
+	w.inbox.Each(func(p *reply.Pending) error {
+		if connected && (p.Plain() || muted[p.Root()]) {
+			p.Skip()
 			return nil
 		}
-		ask, dead := rule(&wt.patience)
-		if wt.asked() {
-			asked[wt.id] = wt
+		ask, dead := rule(&p.Patience)
+		if p.Asked() {
+			asked[p.ID()] = p
 		}
 		switch {
 		case dead:
 			return lost(connected)
 		case ask:
-			q.add(wt)
+			q.add(p)
 		}
 		return nil
 	})
@@ -230,25 +167,26 @@ func (w *watch) look(rule func(*patience) (ask, dead bool)) (asks bool) {
 	w.asked = asked
 	w.mu.Unlock()
 	if connected {
-		q.publish(w.nc, w.reply)
+		q.publish(w.nc, w.prefix+aliveSuffix)
 	}
 	return len(q.alone) > 0
 }
 
-// lookAt does for a stream that opens what look does for a waiter. An open stream has heartbeats.
-func (w *watch) lookAt(s *stream, rule func(*patience) (ask, dead bool), connected bool, muted map[string]bool, q *queries, asked map[wire.ID]caller) {
+// lookAt does for a stream that opens what look does for a pending call. An open stream has
+// heartbeats.
+func (w *watch) lookAt(s *stream, rule reply.Rule, connected bool, muted map[string]bool, q *queries, asked map[wire.ID]caller) {
 	root := w.streams.rootOf(s.call.method)
 	s.mu.Lock()
 	opening := s.to == "" && !s.over
 	if !opening || connected && muted[root] {
 		if opening {
-			s.age++ // without a query it is still how long the call has waited
+			s.patience.Age++ // without a query it is still how long the call has waited
 		}
 		s.mu.Unlock()
 		return
 	}
 	ask, dead := rule(&s.patience)
-	if s.asked() {
+	if s.patience.Asked() {
 		asked[s.id] = s
 	}
 	s.mu.Unlock()
@@ -260,10 +198,11 @@ func (w *watch) lookAt(s *stream, rule func(*patience) (ask, dead bool), connect
 	}
 }
 
-func (s *stream) alive(wire.ID) {
+// Alive notes that somebody works on the stream.
+func (s *stream) Alive(wire.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.patience.found()
+	s.patience.Found()
 }
 
 func lost(connected bool) *Error {
@@ -285,20 +224,20 @@ type query struct {
 	ids  []wire.ID
 }
 
-func (q *queries) add(wt *waiter) {
-	if wt.misses > 1 || wt.rechecks > 1 { // an import of the singleton kind lets one answer pass
-		q.alone = append(q.alone, query{wt.root, []wire.ID{wt.id}})
+func (q *queries) add(p *reply.Pending) {
+	if p.AskedBefore() { // an import of the singleton kind lets one answer pass
+		q.alone = append(q.alone, query{p.Root(), []wire.ID{p.ID()}})
 		return
 	}
 	if q.shared == nil {
 		q.shared = map[string][]wire.ID{}
 	}
-	ids := append(q.shared[wt.root], wt.id)
+	ids := append(q.shared[p.Root()], p.ID())
 	if len(ids) == queryBatch {
-		q.alone = append(q.alone, query{wt.root, ids})
+		q.alone = append(q.alone, query{p.Root(), ids})
 		ids = nil
 	}
-	q.shared[wt.root] = ids
+	q.shared[p.Root()] = ids
 }
 
 // publish sends the queries. One that is not sent counts as not answered.
@@ -323,23 +262,15 @@ func (w *watch) aliveAnswer(m *nats.Msg) {
 	asked := w.asked
 	w.mu.Unlock()
 	for id := range e.IDs() {
-		if wt := asked[id]; wt != nil {
-			wt.alive(id)
+		if call := asked[id]; call != nil {
+			call.Alive(id)
 		}
-	}
-}
-
-func (w *waiter) alive(id wire.ID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.waiting && w.id == id {
-		w.patience.found()
 	}
 }
 
 // asyncError ends the calls whose request the NATS server refused.
 func (w *watch) asyncError(_ *nats.Subscription, err error) {
-	if inbox, ok := connwatch.Violation(err, connwatch.Subscription); ok && inbox == w.inbox.prefix+"*" {
+	if inbox, ok := connwatch.Violation(err, connwatch.Subscription); ok && inbox == w.prefix+"*" {
 		w.forbid(inbox, err)
 		return
 	}
@@ -356,17 +287,17 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 	// Where somebody has answered the permission was there, and may have been taken away while
 	// calls were running: which of them was refused is not said.
 	mayHaveRun := w.answered(subject)
-	execution := func(p *patience) Execution {
-		if mayHaveRun || p.age > 0 {
+	execution := func(p *reply.Patience) Execution {
+		if mayHaveRun || p.Age > 0 {
 			return MayHaveRun
 		}
 		return NotRun
 	}
-	w.eachWaiting(func(wt *waiter) *Error {
-		if wt.to != subject {
+	w.inbox.Each(func(p *reply.Pending) error {
+		if p.To() != subject {
 			return nil
 		}
-		return failf(CodePermissionDenied, execution(&wt.patience), "the NATS user may not publish to %q", subject).because(err)
+		return failf(CodePermissionDenied, execution(&p.Patience), "the NATS user may not publish to %q", subject).because(err)
 	})
 	for _, s := range w.streams.all() {
 		s.mu.Lock()
@@ -382,6 +313,6 @@ func (w *watch) forbid(inbox string, err error) {
 	w.forbidden.Store(forbidden)
 	waiting := *forbidden
 	waiting.execution = MayHaveRun
-	w.failAll(&waiting)
+	w.inbox.End(&waiting)
 	w.streams.endAll(&waiting)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -17,24 +18,24 @@ func TestAgeWithoutQueries(t *testing.T) {
 	s := &stream{call: &Call{method: new(method)}}
 	look := func(muted bool) {
 		var q queries
-		w.lookAt(s, (*patience).tick, true, map[string]bool{root: muted}, &q, map[wire.ID]caller{})
+		w.lookAt(s, (*reply.Patience).Tick, true, map[string]bool{root: muted}, &q, map[wire.ID]caller{})
 		if len(q.alone) > 0 {
-			t.Errorf("it asks at age %d", s.age)
+			t.Errorf("it asks at age %d", s.patience.Age)
 		}
 	}
 	look(true)
 	look(true)
-	if s.age != 2 || s.misses != 0 {
-		t.Errorf("age %d, %d misses", s.age, s.misses)
+	if s.patience.Age != 2 {
+		t.Errorf("age %d", s.patience.Age)
 	}
 	look(false) // an odd tick has no query
-	if s.age != 3 {
-		t.Errorf("age %d", s.age)
+	if s.patience.Age != 3 {
+		t.Errorf("age %d", s.patience.Age)
 	}
 	s.to = root + "._i.A.B"
 	look(false)
-	if s.age != 3 {
-		t.Errorf("an open stream has age %d", s.age)
+	if s.patience.Age != 3 {
+		t.Errorf("an open stream has age %d", s.patience.Age)
 	}
 }
 
