@@ -88,8 +88,8 @@ func (c *serverCall) logUntold(err *Error) {
 	}
 }
 
-// encode encodes the response into buf: as an envelope, as a plain message, or, for a stream and for
-// a large response, as the bare message. large reports that the response needs a stream.
+// encode encodes the response into buf: as an envelope, as a plain message, or, for a stream and
+// for a large response, as the bare message. large reports that the response needs a stream.
 func (c *serverCall) encode(buf *buffer.Buffer) (large bool, failed *Error) {
 	envelope := 0
 	defer func() {
@@ -135,8 +135,8 @@ func (c *serverCall) encode(buf *buffer.Buffer) (large bool, failed *Error) {
 }
 
 // smallestMaxPayload is less than any max_payload in use. A message of at most this size is not
-// compared with the connection's limit, since reading that takes a lock. If a server's limit is lower
-// after all, the publish fails, and the caller gets that error.
+// compared with the connection's limit, since reading that takes a lock. If a server's limit is
+// lower after all, the publish fails, and the caller gets that error.
 const smallestMaxPayload = 4096
 
 // send hands the response to the publisher, which publishes it together with those of other calls.
@@ -219,8 +219,8 @@ func (c *serverCall) publishError(buf *buffer.Buffer, err *Error, metadata nats.
 	return publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
 }
 
-// appendStatus encodes an error as the body of the answer: for a plain request in its codec, else as
-// Protobuf in an envelope.
+// appendStatus encodes an error as the body of the answer: for a plain request in its codec, else
+// as Protobuf in an envelope.
 func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 	codec := c.coding()
 	if !c.plain {

@@ -84,8 +84,8 @@ func (c *Call) Header() Header {
 }
 
 // ResponseHeader returns the metadata of the response. On the server, fill it before the handler
-// returns or, on a stream, sends its first message. On the client it is filled when next returns, or
-// for a stream when OnEnd runs.
+// returns or, on a stream, sends its first message. On the client it is filled when next returns,
+// or for a stream when OnEnd runs.
 func (c *Call) ResponseHeader() Header {
 	if c.responseHeader == nil {
 		c.responseHeader = Header{}
@@ -102,9 +102,9 @@ func (c *Call) ResponseTrailer() Header {
 }
 
 // Request returns the request message. On the server the first use decodes it, so an interceptor
-// that refuses a call without it, such as one that checks credentials, saves that work. The error of
-// a request that does not decode has CodeInvalidArgument. The request is nil if the client streams:
-// OnReceive (on a client OnSend) sees those messages.
+// that refuses a call without it, such as one that checks credentials, saves that work. The error
+// of a request that does not decode has CodeInvalidArgument. The request is nil if the client
+// streams: OnReceive (on a client OnSend) sees those messages.
 func (c *Call) Request() (proto.Message, error) {
 	if c.request == nil && c.requestErr == nil && c.served != nil && !c.streamsIn() {
 		req, err := c.served.decode()
@@ -116,12 +116,12 @@ func (c *Call) Request() (proto.Message, error) {
 	return c.request, c.requestErr
 }
 
-// Response returns the response message. It is nil before next has returned, after an error, and for
-// a one-way call.
+// Response returns the response message. It is nil before next has returned, after an error, and
+// for a one-way call.
 func (c *Call) Response() proto.Message { return c.response }
 
-// SetResponse lets an interceptor answer without calling next, for instance from a cache. The message
-// must be of the method's response type, or the call ends with CodeInternal.
+// SetResponse lets an interceptor answer without calling next, for instance from a cache. The
+// message must be of the method's response type, or the call ends with CodeInternal.
 func (c *Call) SetResponse(m proto.Message) { c.response = m }
 
 // streamsIn reports whether this side of the call receives a stream.
@@ -138,8 +138,9 @@ func (c *Call) streamsIn() bool {
 }
 
 // OnSend makes f run for each message of a stream before this side sends it; an error of f becomes
-// the error of Send. f does not run for a single request or response: see Request and Response. Call
-// OnSend before next. Several functions run in the order in which they were set; a nil f is ignored.
+// the error of Send. f does not run for a single request or response: see Request and Response.
+// Call OnSend before next. Several functions run in the order in which they were set; a nil f is
+// ignored.
 func (c *Call) OnSend(f func(proto.Message) error) { c.hooked().onSend = both(c.hooked().onSend, f) }
 
 // OnReceive makes f run for each message of a stream after this side has received it, and for the
@@ -166,11 +167,11 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 }
 
 // OnEnd makes f run once, with the call's error, when the call is over on this side. f runs on
-// whatever goroutine ends the call, so it must not block, and not close the client or server. A panic
-// in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
+// whatever goroutine ends the call, so it must not block, and not close the client or server. A
+// panic in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
 //
-// OnEnd exists for a client's streams: there next only opens the stream, which goes on until its end
-// has been received, it is closed, or ctx ends. Any other call ends when next returns.
+// OnEnd exists for a client's streams: there next only opens the stream, which goes on until its
+// end has been received, it is closed, or ctx ends. Any other call ends when next returns.
 func (c *Call) OnEnd(f func(error)) {
 	if f != nil {
 		c.hooked().onEnd = append(c.hooked().onEnd, f)
@@ -189,7 +190,8 @@ func (c *Call) ended(err error) {
 	}
 }
 
-// runHook runs f and stops a panic: the goroutine may be one of nats.go's, or have a call to answer.
+// runHook runs f and stops a panic: the goroutine may be one of nats.go's, or have a call to
+// answer.
 func (c *Call) runHook(f func(error), err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -209,8 +211,8 @@ func (c *Call) log() *slog.Logger {
 
 // Draining returns a channel that is closed when the service begins to drain, because the server
 // shuts down or the service is unregistered. A streaming handler that would go on for long should
-// then return, best with CodeUnavailable, so that its caller moves to another instance. Otherwise its
-// context is canceled when the grace period is over. On a client Draining returns nil.
+// then return, best with CodeUnavailable, so that its caller moves to another instance. Otherwise
+// its context is canceled when the grace period is over. On a client Draining returns nil.
 func (c *Call) Draining() <-chan struct{} {
 	if c.served == nil {
 		return nil
@@ -222,17 +224,17 @@ func (c *Call) Draining() <-chan struct{} {
 // handler (on the server) or the wire (on the client).
 type Next func(ctx context.Context, call *Call) error
 
-// Interceptor runs around calls, on a client or on a server. It calls next, or ends the call itself;
-// what it returns is the call's error. Several interceptors are folded once, when the client or
-// server is made; the first is the outermost.
+// Interceptor runs around calls, on a client or on a server. It calls next, or ends the call
+// itself; what it returns is the call's error. Several interceptors are folded once, when the
+// client or server is made; the first is the outermost.
 //
 // The ctx that it passes to next bounds what follows. On a server that is the handler with its
-// stream's Send and Recv. On a client it is the attempts and, for a streaming call, the whole stream:
-// so it must not be canceled when next returns.
+// stream's Send and Recv. On a client it is the attempts and, for a streaming call, the whole
+// stream: so it must not be canceled when next returns.
 //
 // It may call next again after next has returned, but not concurrently. On a client this makes the
-// call once more, and closes a stream that was opened before. On a server it runs the handler again,
-// unless the method streams: then the second next fails with CodeInternal.
+// call once more, and closes a stream that was opened before. On a server it runs the handler
+// again, unless the method streams: then the second next fails with CodeInternal.
 type Interceptor func(ctx context.Context, call *Call, next Next) error
 
 // chain folds interceptors around last.

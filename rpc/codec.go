@@ -87,8 +87,8 @@ func appendVT(b []byte, m vtMarshaler) ([]byte, error) {
 }
 
 // unmarshal decodes data into m, which is empty. A large bytes field is not copied: it shares the
-// memory of data, which therefore must not be reused. whole is the size of that memory, all of which
-// is retained as long as the field is.
+// memory of data, which therefore must not be reused. whole is the size of that memory, all of
+// which is retained as long as the field is.
 func (c coding) unmarshal(data []byte, m proto.Message, whole int) error {
 	if c.codec == CodecJSON {
 		return c.json.unmarshal(data, m)

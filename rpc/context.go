@@ -19,8 +19,8 @@ func (c *clock) now() time.Duration { return time.Since(c.epoch) }
 // callKey is the key of the Call in a handler's context.
 type callKey struct{}
 
-// CallFromContext returns the call to which ctx belongs, where ctx is the context of a handler or of
-// a server's interceptor, or derived from one. It returns nil for any other context.
+// CallFromContext returns the call to which ctx belongs, where ctx is the context of a handler or
+// of a server's interceptor, or derived from one. It returns nil for any other context.
 func CallFromContext(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call
@@ -63,8 +63,8 @@ var contextEnds = [...]struct {
 	contextStopped:  {context.Canceled, endedBy(failf(CodeUnavailable, MayHaveRun, "the server is being stopped"))},
 }
 
-// endedBy returns a context that has ended with a cause. A callContext passes context.Cause on to it:
-// context.Cause asks for a value by a key that only package context has.
+// endedBy returns a context that has ended with a cause. A callContext passes context.Cause on to
+// it: context.Cause asks for a value by a key that only package context has.
 func endedBy(cause error) context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(cause)
@@ -79,7 +79,7 @@ type contextWaits struct {
 	done  chan struct{}
 	timer *time.Timer
 	after []*func()                   // of AfterFunc, in order
-	owner atomic.Pointer[callContext] // nil after the end: the runtime keeps a stopped timer a while
+	owner atomic.Pointer[callContext] // nil after the end: Go keeps a stopped timer a while
 }
 
 // expire is called by the timer.
@@ -125,8 +125,8 @@ func (c *callContext) waitsLocked() *contextWaits {
 	return c.waits
 }
 
-// Err implements context.Context. It looks at the clock, so that a handler that never uses Done sees
-// its deadline too.
+// Err implements context.Context. It looks at the clock, so that a handler that never uses Done
+// sees its deadline too.
 func (c *callContext) Err() error {
 	if c.ended() == nil && c.expired(c.clock().now()) {
 		c.expire()
@@ -139,7 +139,8 @@ func (c *callContext) Err() error {
 // ended is Err without a look at the clock, and perhaps just before Done is closed.
 func (c *callContext) ended() error { return contextEnds[c.end.Load()].err }
 
-// AfterFunc is the method that package context looks for, so that a child context needs no goroutine.
+// AfterFunc is the method that package context looks for, so that a child context needs no
+// goroutine.
 func (c *callContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,8 +13,8 @@
 //	err = srv.Run(ctx)
 //
 // Methods of the implementation are called concurrently, up to [WithMaxConcurrency]. A short queue
-// absorbs bursts, and requests that do not fit into it are refused at once. When ctx ends, Run takes
-// no more requests and answers those that it has. Each service shows up in `nats micro ls`.
+// absorbs bursts, and requests that do not fit into it are refused at once. When ctx ends, Run
+// takes no more requests and answers those that it has. Each service shows up in `nats micro ls`.
 //
 // # Calling
 //
@@ -25,8 +25,8 @@
 //	orders := orderv1nats.NewOrderServiceClient(client)
 //	res, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: "42"})
 //
-// A call has the deadline of its context, or a default. The handler's context has the same deadline,
-// and ends when the caller's does.
+// A call has the deadline of its context, or a default. The handler's context has the same
+// deadline, and ends when the caller's does.
 //
 // # Errors
 //
@@ -40,8 +40,8 @@
 //	case rpc.CodeUnavailable:
 //	}
 //
-// The text of an error crosses the wire, even if the error has no code, such as one of a database. If
-// callers must not see it, let an interceptor of the server replace it, as in the example of
+// The text of an error crosses the wire, even if the error has no code, such as one of a database.
+// If callers must not see it, let an interceptor of the server replace it, as in the example of
 // [WithInterceptors].
 //
 // [Error.Execution] says whether the handler of a failed call ran. The runtime sends a call again
@@ -52,8 +52,8 @@
 //
 // # Streams
 //
-// If the .proto file says stream, a call returns a [Receiver], a [ClientStream] or a [BidiStream] as
-// soon as a server has accepted it:
+// If the .proto file says stream, a call returns a [Receiver], a [ClientStream] or a [BidiStream]
+// as soon as a server has accepted it:
 //
 //	stream, err := inventory.WatchStock(ctx, &inventoryv1.WatchStockRequest{})
 //	defer stream.Close()
@@ -61,15 +61,15 @@
 //		...
 //	}
 //
-// Messages arrive once and in order, followed by the handler's result; anything else is an error. Send
-// waits for a slow reader. A stream has no deadline unless it is given one, and never resumes by
-// itself. docs/streams.md is the guide.
+// Messages arrive once and in order, followed by the handler's result; anything else is an error.
+// Send waits for a slow reader. A stream has no deadline unless it is given one, and never resumes
+// by itself. docs/streams.md is the guide.
 //
 // # Metadata and interceptors
 //
 // Options of a call add request headers and fetch those of the response; a handler reads and sets
-// them through [CallFromContext]. An [Interceptor] runs around every call of a client or server, and
-// has the same shape on both.
+// them through [CallFromContext]. An [Interceptor] runs around every call of a client or server,
+// and has the same shape on both.
 //
 // # Plain NATS
 //

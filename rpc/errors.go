@@ -44,10 +44,10 @@ type Error struct {
 	cause     error
 }
 
-// NewError returns an *Error. The message is for people and crosses the wire, as do the details, which
-// may be any Protobuf messages. An *anypb.Any is taken as a detail that is packed already, and nil is
-// ignored. A detail that does not encode is left out, and the message says so. A code that is not an
-// error's (CodeOK, or out of range) becomes CodeInternal.
+// NewError returns an *Error. The message is for people and crosses the wire, as do the details,
+// which may be any Protobuf messages. An *anypb.Any is taken as a detail that is packed already,
+// and nil is ignored. A detail that does not encode is left out, and the message says so. A code
+// that is not an error's (CodeOK, or out of range) becomes CodeInternal.
 func NewError(code Code, message string, details ...proto.Message) error {
 	e := newError(code, message)
 	for _, d := range details {
@@ -217,8 +217,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// handlerError turns the error of a handler or an interceptor into the one that is sent to the caller.
-// If it wraps an *Error, the text is that of the whole chain.
+// handlerError turns the error of a handler or an interceptor into the one that is sent to the
+// caller. If it wraps an *Error, the text is that of the whole chain.
 func handlerError(err error) *Error {
 	var e *Error
 	if !errors.As(err, &e) || e == nil || e.code == CodeOK {
@@ -268,8 +268,8 @@ func asNil(e *Error) error {
 	return e
 }
 
-// contextError returns the error of a call whose ctx has ended. If ctx has a cause, the message names
-// it and errors.Is finds it.
+// contextError returns the error of a call whose ctx has ended. If ctx has a cause, the message
+// names it and errors.Is finds it.
 func contextError(ctx context.Context, x Execution) *Error {
 	err := ctx.Err()
 	cause := context.Cause(ctx)
@@ -318,8 +318,9 @@ var natsErrors = []struct {
 	{nats.ErrInvalidConnection, CodeInvalidArgument},
 }
 
-// natsError maps an error of nats.go by the table above. x is what is known about the execution if the
-// message was not sent. After any other error, such as one of the socket, it may have been sent.
+// natsError maps an error of nats.go by the table above. x is what is known about the execution if
+// the message was not sent. After any other error, such as one of the socket, it may have been
+// sent.
 func natsError(err error, x Execution) *Error {
 	for _, row := range natsErrors {
 		if errors.Is(err, row.err) {

@@ -102,8 +102,8 @@ func splitHeader(h nats.Header) (header, trailer Header) {
 	return header, trailer
 }
 
-// fillHeader replaces the contents of the Header that dst points to by src. It makes the map if that
-// is nil.
+// fillHeader replaces the contents of the Header that dst points to by src. It makes the map if
+// that is nil.
 func fillHeader(dst *Header, src Header) {
 	if dst == nil {
 		return

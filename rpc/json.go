@@ -32,9 +32,9 @@ const (
 
 // WithStrictJSON sets what happens to fields and enum names in JSON that the message type does not
 // have. With true they are refused, and the error lists the names that exist; with false they are
-// ignored. If it is not set, a server refuses them in plain requests, which people write without the
-// help of a compiler, and ignores them in envelopes and one-way messages, since one peer may be newer
-// than the other. Clients ignore them in responses.
+// ignored. If it is not set, a server refuses them in plain requests, which people write without
+// the help of a compiler, and ignores them in envelopes and one-way messages, since one peer may be
+// newer than the other. Clients ignore them in responses.
 func WithStrictJSON(strict bool) interface {
 	ClientOption
 	CallOption
@@ -58,8 +58,8 @@ func WithJSONUnpopulated(emit bool) interface {
 	return forJSON(func(o *jsonOptions) { o.unpopulated = emit })
 }
 
-// WithJSONProtoNames sets whether JSON that this side writes uses the field names of the .proto file,
-// such as order_id instead of orderId. Both are always understood. The default is false.
+// WithJSONProtoNames sets whether JSON that this side writes uses the field names of the .proto
+// file, such as order_id instead of orderId. Both are always understood. The default is false.
 func WithJSONProtoNames(use bool) interface {
 	ClientOption
 	CallOption
@@ -111,10 +111,10 @@ func trimJSON(data []byte) []byte {
 }
 
 // guessCodec returns the codec of a plain request that does not name it. A body that begins with a
-// brace is a JSON object, unless the type has a group-encoded field 15, which begins with that byte.
-// Any other JSON text, or one that begins with blanks, is taken for JSON unless it is also a Protobuf
-// message of which all fields are known. So a number is not mistaken for a message with an unknown
-// field, and a Protobuf string of digits still is a string.
+// brace is a JSON object, unless the type has a group-encoded field 15, which begins with that
+// byte. Any other JSON text, or one that begins with blanks, is taken for JSON unless it is also a
+// Protobuf message of which all fields are known. So a number is not mistaken for a message with an
+// unknown field, and a Protobuf string of digits still is a string.
 func (e *endpoint) guessCodec(body []byte) Codec {
 	switch text := trimJSON(body); {
 	case len(body) == 0:
@@ -145,7 +145,8 @@ func unknownName(data []byte, message protoreflect.MessageDescriptor) string {
 	return unknownIn(v, message, "")
 }
 
-// hasOwnJSON reports whether a message has a JSON form of its own, whose members are not its fields.
+// hasOwnJSON reports whether a message has a JSON form of its own, whose members are not its
+// fields.
 func hasOwnJSON(message protoreflect.MessageDescriptor) bool {
 	if message.FullName().Parent() != "google.protobuf" {
 		return false
@@ -178,8 +179,8 @@ func unknownIn(v any, message protoreflect.MessageDescriptor, path string) strin
 	return ""
 }
 
-// maxPath is the length from which a path no longer grows: it is copied at each level, and there may
-// be ten thousand levels.
+// maxPath is the length from which a path no longer grows: it is copied at each level, and there
+// may be ten thousand levels.
 const maxPath = 256
 
 // below returns the path of a step further down.

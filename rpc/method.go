@@ -32,8 +32,8 @@ func (k Kind) String() string {
 	return [...]string{"unary", "one_way", "server_stream", "client_stream", "bidi_stream"}[min(k, KindBidi)]
 }
 
-// Idempotency is the promise of a method's idempotency_level option: whether a call that may have run
-// may be sent again.
+// Idempotency is the promise of a method's idempotency_level option: whether a call that may have
+// run may be sent again.
 type Idempotency uint8
 
 // The levels of google.protobuf.MethodOptions.IdempotencyLevel.
@@ -131,15 +131,15 @@ func messageName(m proto.Message) string { return string(m.ProtoReflect().Descri
 // hasResponse reports whether a handler returns a response rather than sending a stream.
 func (m *method) hasResponse() bool { return m.kind != KindServerStream && m.kind != KindBidi }
 
-// hasGroup15 reports whether the request has a group-encoded field 15, which starts with the byte of
-// an opening brace. A plain request that begins with this byte is then not taken for JSON.
+// hasGroup15 reports whether the request has a group-encoded field 15, which starts with the byte
+// of an opening brace. A plain request that begins with this byte is then not taken for JSON.
 func (m *method) hasGroup15() bool {
 	f := m.newRequest().ProtoReflect().Descriptor().Fields().ByNumber(15)
 	return f != nil && f.Kind() == protoreflect.GroupKind
 }
 
-// Handler is a method of a service together with the method of S that serves it. Generated code makes
-// it with HandleUnary and its siblings.
+// Handler is a method of a service together with the method of S that serves it. Generated code
+// makes it with HandleUnary and its siblings.
 type Handler[S any] struct {
 	method *method
 	invoke func(impl S, ctx context.Context, call *Call) error
@@ -184,8 +184,8 @@ func NewOneWay[Req any, PReq message[Req]](s *ServiceDesc, d MethodDesc) *OneWay
 }
 
 // Call publishes the message. It returns when the message is in the connection's buffer
-// (nats.Conn.Flush waits until the NATS server has it), and does not learn whether a service took it.
-// The error is an *Error.
+// (nats.Conn.Flush waits until the NATS server has it), and does not learn whether a service took
+// it. The error is an *Error.
 func (m *OneWayMethod[Req]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) error {
 	_, err := c.invoke(ctx, &m.method, req, opts)
 	return err

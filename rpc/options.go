@@ -27,16 +27,17 @@ const (
 	// defaultQueue is how many requests wait for a handler: as many as run, so that a request of a
 	// burst waits for the time of one handler at most.
 	defaultQueue = 1024
-	// defaultMaxStreams is how many streams of a service are open at once. An idle one takes some KiB,
-	// most of them for its handler's stack.
+	// defaultMaxStreams is how many streams of a service are open at once. An idle one takes some
+	// KiB, most of them for its handler's stack.
 	defaultMaxStreams = 10_000
-	// defaultHeartbeat is far below the two minutes after which accounts forget a reply subject, and
-	// long enough to cost nothing.
+	// defaultHeartbeat is far below the two minutes after which accounts forget a reply subject,
+	// and long enough to cost nothing.
 	defaultHeartbeat = 10 * time.Second
 	// defaultPlainBytes and defaultPlainTime are enough to try a stream by hand.
 	defaultPlainBytes = 64 << 20
 	defaultPlainTime  = 30 * time.Second
-	// defaultGracePeriod is how long Run waits for running handlers. Orchestrators give a process 30 s.
+	// defaultGracePeriod is how long Run waits for running handlers. Orchestrators give a process
+	// 30 s.
 	defaultGracePeriod = 25 * time.Second
 )
 
@@ -143,12 +144,12 @@ func forPeers(set func(*peerOptions) error) option {
 // For a call: it ends after d, or at ctx's deadline if that is earlier.
 //
 // For a client: d is the default of calls for which neither ctx, nor the call, nor the .proto file
-// sets a time. The default is 10 s. For a streaming method it only bounds how long the call waits for
-// a server to be there.
+// sets a time. The default is 10 s. For a streaming method it only bounds how long the call waits
+// for a server to be there.
 //
 // For a server: d is the default of requests that name no timeout, as those of plain NATS clients
-// may, unless the .proto file sets one. The default is 30 s. It does not apply to streams of natscall
-// clients.
+// may, unless the .proto file sets one. The default is 30 s. It does not apply to streams of
+// natscall clients.
 func WithTimeout(d time.Duration) interface {
 	ClientOption
 	CallOption
@@ -168,9 +169,9 @@ func WithTimeout(d time.Duration) interface {
 	}
 }
 
-// WithSubjectPrefix puts prefix and a dot before all subjects of a client or server, except those of
-// discovery, so that several systems can share one NATS account. Both sides must use the same prefix.
-// The default is "", no prefix.
+// WithSubjectPrefix puts prefix and a dot before all subjects of a client or server, except those
+// of discovery, so that several systems can share one NATS account. Both sides must use the same
+// prefix. The default is "", no prefix.
 func WithSubjectPrefix(prefix string) interface {
 	ClientOption
 	ServerOption
@@ -200,8 +201,8 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 	})
 }
 
-// WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions. A call with a
-// larger one ends with CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a
+// WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions. A call with
+// a larger one ends with CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a
 // byte, which is Protobuf's own limit; larger values mean that. A message that exceeds the NATS
 // server's max_payload is sent as a stream; only plain and one-way messages are bounded by it.
 func WithMaxMessageSize(bytes int) interface {
@@ -213,10 +214,10 @@ func WithMaxMessageSize(bytes int) interface {
 	})
 }
 
-// WithHeartbeat sets the interval in which each side of a stream sends a heartbeat. A peer from which
-// nothing has come for three intervals is taken for dead. Client and server should use the same
-// interval. The default is 10 s, the minimum a millisecond, the maximum a day; larger values mean
-// that.
+// WithHeartbeat sets the interval in which each side of a stream sends a heartbeat. A peer from
+// which nothing has come for three intervals is taken for dead. Client and server should use the
+// same interval. The default is 10 s, the minimum a millisecond, the maximum a day; larger values
+// mean that.
 func WithHeartbeat(interval time.Duration) interface {
 	ClientOption
 	ServerOption
@@ -246,12 +247,13 @@ func setCount(dst *int, name string, n, least int) error {
 // maxHeartbeat is longer than any stream is silent.
 const maxHeartbeat = 24 * time.Hour
 
-// WithBatching lets concurrent unary calls of the same method share a NATS message of at most maxBytes
-// bytes, and their answers another. It is meant for many small calls at once; 16 KiB is a good bound.
-// Batching never delays a call; a lone or larger call is sent on its own. It is off by default.
+// WithBatching lets concurrent unary calls of the same method share a NATS message of at most
+// maxBytes bytes, and their answers another. It is meant for many small calls at once; 16 KiB is a
+// good bound. Batching never delays a call; a lone or larger call is sent on its own. It is off by
+// default.
 //
-// Its price: A batch goes to one instance, so load is spread by batches and not by calls. A lost NATS
-// message costs all of its calls. And a batch has several answers, where NATS permissions
+// Its price: A batch goes to one instance, so load is spread by batches and not by calls. A lost
+// NATS message costs all of its calls. And a batch has several answers, where NATS permissions
 // (allow_responses: true) and service imports of accounts allow one: they must be set to more (max:
 // 256, response_type: stream), or answers are lost.
 func WithBatching(maxBytes int) ClientOption {
@@ -274,10 +276,10 @@ func WithCodec(codec Codec) interface {
 	})
 }
 
-// WithPlainRequests sends plain NATS requests, as docs/protocol.md defines them, instead of natscall's
-// envelope. It is for services that are not built with natscall, such as those of NATS micro in any
-// language. Cancellation then does not reach the handler, and a handler that has died is noticed only
-// at the deadline.
+// WithPlainRequests sends plain NATS requests, as docs/protocol.md defines them, instead of
+// natscall's envelope. It is for services that are not built with natscall, such as those of NATS
+// micro in any language. Cancellation then does not reach the handler, and a handler that has died
+// is noticed only at the deadline.
 func WithPlainRequests() interface {
 	ClientOption
 	CallOption
@@ -285,8 +287,8 @@ func WithPlainRequests() interface {
 	return forCalls(func(o *callOptions) error { o.plain = true; return nil })
 }
 
-// WithoutRetry sends a request once. By default a call is sent again until its deadline where that is
-// safe, for instance because no service was there for a moment: see [Error.Execution].
+// WithoutRetry sends a request once. By default a call is sent again until its deadline where that
+// is safe, for instance because no service was there for a moment: see [Error.Execution].
 func WithoutRetry() interface {
 	ClientOption
 	CallOption
@@ -294,8 +296,8 @@ func WithoutRetry() interface {
 	return forCalls(func(o *callOptions) error { o.once = true; return nil })
 }
 
-// WithHeader adds a value to the header of the request, or of all requests of a client. [Header] says
-// which keys and values are allowed.
+// WithHeader adds a value to the header of the request, or of all requests of a client. [Header]
+// says which keys and values are allowed.
 func WithHeader(key, value string) interface {
 	ClientOption
 	CallOption
@@ -323,8 +325,8 @@ func ResponseTrailer(h *Header) CallOption {
 	return option{call: func(o *callOptions) error { o.responseTrailer = h; return nil }}
 }
 
-// WithLogger sets the log of a server. The server logs what it cannot or must not tell a caller, such
-// as the stack of a panic. The default is slog.Default().
+// WithLogger sets the log of a server. The server logs what it cannot or must not tell a caller,
+// such as the stack of a panic. The default is slog.Default().
 func WithLogger(l *slog.Logger) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if l == nil {
@@ -335,8 +337,8 @@ func WithLogger(l *slog.Logger) ServerOption {
 	}}
 }
 
-// WithGracePeriod sets how long Run waits for running handlers when its context has ended. The default
-// is 25 s.
+// WithGracePeriod sets how long Run waits for running handlers when its context has ended. The
+// default is 25 s.
 func WithGracePeriod(d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if d < 0 {
@@ -347,12 +349,12 @@ func WithGracePeriod(d time.Duration) ServerOption {
 	}}
 }
 
-// WithPlainStreamLimits bounds a plain stream, as docs/protocol.md defines it, to a caller in another
-// account or, over a gateway, another cluster. NATS does not report when such a caller leaves; any
-// other caller's leaving is noticed. Beyond so many bytes Send fails with CodeResourceExhausted; after
-// d the handler's context ends. The defaults are 64 MiB and 30 s; if either is 0, such streams are
-// refused. The bytes also bound the stream of a request without a reply subject, which is sent to
-// nobody.
+// WithPlainStreamLimits bounds a plain stream, as docs/protocol.md defines it, to a caller in
+// another account or, over a gateway, another cluster. NATS does not report when such a caller
+// leaves; any other caller's leaving is noticed. Beyond so many bytes Send fails with
+// CodeResourceExhausted; after d the handler's context ends. The defaults are 64 MiB and 30 s; if
+// either is 0, such streams are refused. The bytes also bound the stream of a request without a
+// reply subject, which is sent to nobody.
 func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if d < 0 {
@@ -367,10 +369,10 @@ func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
 	}}
 }
 
-// WithMaxConcurrency sets how many handlers of a service run at once. The default is 1024, the maximum
-// 2^31-1; larger values mean that. A handler that calls its own service needs room for that call too:
-// if all running handlers wait for such calls, they all wait until their deadlines. Register the
-// methods that such handlers call as a service of their own, or leave room.
+// WithMaxConcurrency sets how many handlers of a service run at once. The default is 1024, the
+// maximum 2^31-1; larger values mean that. A handler that calls its own service needs room for that
+// call too: if all running handlers wait for such calls, they all wait until their deadlines.
+// Register the methods that such handlers call as a service of their own, or leave room.
 func WithMaxConcurrency(n int) interface {
 	ServerOption
 	ServiceOption
@@ -391,8 +393,8 @@ func WithMaxStreams(n int) interface {
 	})
 }
 
-// WithMaxQueue sets how many requests of a service wait for a free handler; further ones are refused
-// at once with CodeResourceExhausted. The default is 1024; 0 means that none waits.
+// WithMaxQueue sets how many requests of a service wait for a free handler; further ones are
+// refused at once with CodeResourceExhausted. The default is 1024; 0 means that none waits.
 func WithMaxQueue(n int) interface {
 	ServerOption
 	ServiceOption
@@ -402,8 +404,8 @@ func WithMaxQueue(n int) interface {
 	})
 }
 
-// WithQueueGroup sets the queue group: each request goes to one instance of each group. The default is
-// the group of the .proto file, or "q".
+// WithQueueGroup sets the queue group: each request goes to one instance of each group. The default
+// is the group of the .proto file, or "q".
 func WithQueueGroup(group string) interface {
 	ServerOption
 	ServiceOption

@@ -16,8 +16,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// plainStream answers a plain NATS client with one NATS message for each message. Its reader grants no
-// credit and sends no heartbeats, so NATS itself says whether it is still there: now and then a
+// plainStream answers a plain NATS client with one NATS message for each message. Its reader grants
+// no credit and sends no heartbeats, so NATS itself says whether it is still there: now and then a
 // message has a reply subject of this instance, to which NATS answers "no responders" if nobody
 // listens to the stream any more.
 type plainStream struct {
@@ -31,13 +31,13 @@ type plainStream struct {
 }
 
 const (
-	// plainMessageHeader marks a message that could be mistaken for something else: an empty one for
-	// the end, which has neither header nor body, and one that looks like an acknowledgement of
+	// plainMessageHeader marks a message that could be mistaken for something else: an empty one
+	// for the end, which has neither header nor body, and one that looks like an acknowledgement of
 	// JetStream.
 	plainMessageHeader = "Natscall-Message"
 
-	// After so many messages or bytes, or so long, a message has a reply subject: a stream to nobody
-	// ends within that and a round trip.
+	// After so many messages or bytes, or so long, a message has a reply subject: a stream to
+	// nobody ends within that and a round trip.
 	probeMessages = 64
 	probeBytes    = 256 << 10
 	probeInterval = time.Second

@@ -25,8 +25,9 @@ import (
 //	   +------------> answered <-------+
 //
 // It is answered once: by the goroutine that runs it, by the subscription's goroutine if it is
-// refused on arrival, or by a shutdown that no longer waits. A call that a shutdown has answered still
-// runs until its handler returns. Each call is a new object: nothing of it is reused.
+// refused on arrival (then it ends there), or by a shutdown that no longer waits. A call that a
+// shutdown has answered still runs until its handler returns. Each call is a new object: nothing of
+// it is reused.
 type serverCall struct {
 	ctx  callContext
 	call Call
@@ -50,16 +51,16 @@ type serverCall struct {
 	counted  atomic.Bool // in the statistics, as a call that has ended
 }
 
-// It is decided once whether a call's handler is called: by the goroutine that is about to call it, or
-// by the one that tells the caller that it did not run.
+// It is decided once whether a call's handler is called: by the goroutine that is about to call it,
+// or by the one that tells the caller that it did not run.
 const (
 	callFresh int32 = iota
 	callHandled
 	callGivenUp
 )
 
-// enter is called right before the handler. It returns an error if the caller has been told that the
-// handler did not run.
+// enter is called right before the handler. It returns an error if the caller has been told that
+// the handler did not run.
 func (c *serverCall) enter() error {
 	if c.handling.CompareAndSwap(callFresh, callHandled) || c.handling.Load() == callHandled {
 		return nil
@@ -213,8 +214,8 @@ func (c *serverCall) decode() (proto.Message, error) {
 var errBatchInBatch = errors.New("a batch within a batch")
 
 // Run serves the call on the current goroutine. Whatever the user's code does, the call is answered
-// and leaves the table: handlers, interceptors and hooks can only panic or call runtime.Goexit before
-// returned is set.
+// and leaves the table: handlers, interceptors and hooks can only panic or call runtime.Goexit
+// before returned is set.
 func (c *serverCall) Run() {
 	c.running.Store(true)
 	clock := c.ctx.clock()
@@ -274,8 +275,8 @@ func (c *serverCall) verdict(err error) *Error {
 	return e
 }
 
-// handle is the Next of a server's innermost interceptor. ctx, which an interceptor may have derived
-// from the call's, bounds the stream too.
+// handle is the Next of a server's innermost interceptor. ctx, which an interceptor may have
+// derived from the call's, bounds the stream too.
 func handle(ctx context.Context, call *Call) error {
 	c := call.served
 	if call.method.kind > KindOneWay && c.handling.Load() != callFresh {

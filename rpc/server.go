@@ -17,8 +17,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
-// Server serves any number of services over a NATS connection, which it may share with other servers
-// and with clients. Its methods may be called concurrently.
+// Server serves any number of services over a NATS connection, which it may share with other
+// servers and with clients. Its methods may be called concurrently.
 //
 // A server is made by NewServer, started once and shut down once. Services may be registered before
 // it is started and while it runs. Shut it down before you close or drain the connection:
@@ -70,12 +70,12 @@ const (
 // ErrServerStopped is returned, wrapped, by the methods of a server that has been shut down.
 var ErrServerStopped = errors.New("the server has been shut down")
 
-// maxAnswerBatch bounds the answers that share a NATS message, in bytes. It is about the size of the
-// read buffer of nats.go.
+// maxAnswerBatch bounds the answers that share a NATS message, in bytes. It is about the size of
+// the read buffer of nats.go.
 const maxAnswerBatch = 32 << 10
 
-// NewServer returns a server for a connection. If an option is invalid, Register, Start and Run return
-// an error that names it.
+// NewServer returns a server for a connection. If an option is invalid, Register, Start and Run
+// return an error that names it.
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s := &Server{nc: nc, clock: newClock(), turn: make(chan struct{}, 1)}
 	s.out = publish.New(nc, publish.Config{Now: s.clock.now, MaxBatch: maxAnswerBatch})
@@ -103,10 +103,10 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	return s
 }
 
-// Run starts the server, serves until ctx ends, and then shuts down, giving running handlers the grace
-// period. If the connection is down, or not up yet (nats.RetryOnFailedConnect), Run waits for it until
-// ctx ends. Run returns nil after a clean end, and an error if the server could not start, had to stop
-// handlers, or lost its connection for good.
+// Run starts the server, serves until ctx ends, and then shuts down, giving running handlers the
+// grace period. If the connection is down, or not up yet (nats.RetryOnFailedConnect), Run waits for
+// it until ctx ends. Run returns nil after a clean end, and an error if the server could not start,
+// had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: run: %w", errNoServer)
@@ -136,10 +136,10 @@ func (s *Server) Run(ctx context.Context) error {
 // intercepts reports whether the server has interceptors.
 func (s *Server) intercepts() bool { return len(s.options.interceptors) > 0 }
 
-// Start makes the subscriptions of all registered services and returns when NATS has confirmed them:
-// the server is ready. Only ctx bounds the wait, which includes the one for a connection that is down
-// or not up yet. If NATS refuses subscriptions, Start fails with an error that names them, and leaves
-// no subscription behind.
+// Start makes the subscriptions of all registered services and returns when NATS has confirmed
+// them: the server is ready. Only ctx bounds the wait, which includes the one for a connection that
+// is down or not up yet. If NATS refuses subscriptions, Start fails with an error that names them,
+// and leaves no subscription behind.
 func (s *Server) Start(ctx context.Context) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: start: %w", errNoServer)
@@ -202,8 +202,8 @@ func (s *Server) setState(state serverState) {
 	s.state = state
 }
 
-// watchConnection ends the streams when the connection is lost, and the server when it is closed. It
-// ends then, or when Shutdown closes the channel.
+// watchConnection ends the streams when the connection is lost, and the server when it is closed.
+// It ends then, or when Shutdown closes the channel.
 func (s *Server) watchConnection(status <-chan nats.Status) {
 	for !s.nc.IsClosed() { // it may have been closed before status was registered
 		if _, ok := <-status; !ok {
@@ -275,12 +275,12 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 	return nil
 }
 
-// flushTimeout is how long one flush waits for NATS. nats.go requires a bound; while the connection is
-// up, another flush follows.
+// flushTimeout is how long one flush waits for NATS. nats.go requires a bound; while the connection
+// is up, another flush follows.
 const flushTimeout = 10 * time.Second
 
-// flush returns when NATS has everything that was published and subscribed. It fails when ctx ends or
-// the connection is lost.
+// flush returns when NATS has everything that was published and subscribed. It fails when ctx ends
+// or the connection is lost.
 func (s *Server) flush(ctx context.Context) error {
 	for {
 		bounded, cancel := context.WithTimeout(ctx, flushTimeout)
@@ -302,7 +302,8 @@ func flushError(nc *nats.Conn, err error) error {
 	return fmt.Errorf("flush, while the NATS connection is %s: %w", strings.ToLower(nc.Status().String()), err)
 }
 
-// add adds a service to the server. If the server is running, the service is ready when add returns.
+// add adds a service to the server. If the server is running, the service is ready when add
+// returns.
 func (s *Server) add(svc *service) error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
@@ -350,7 +351,8 @@ func (svc *service) conflict(services []*service) error {
 
 // Unregister removes a service, given its full name, from the server. It takes no new requests and
 // waits for the calls that it has. If ctx ends first, handlers that still run are canceled, their
-// callers get CodeUnavailable, and Unregister returns ctx's error. When it returns, the name is free.
+// callers get CodeUnavailable, and Unregister returns ctx's error. When it returns, the name is
+// free.
 func (s *Server) Unregister(ctx context.Context, name string) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: unregister %s: %w", name, errNoServer)
@@ -397,11 +399,12 @@ func (s *Server) remove(svc *service) {
 	s.services = slices.DeleteFunc(slices.Clone(s.services), func(other *service) bool { return other == svc })
 }
 
-// Shutdown ends the server without losing a call: it takes no new requests, answers those that it has,
-// and returns when NATS has the answers. If ctx ends first, handlers that still run are canceled, their
-// callers get CodeUnavailable, and Shutdown returns ctx's error with the names of the methods that
-// still ran. Concurrent Shutdowns share one end, which is forced when the first of their contexts ends:
-// a second Shutdown may have less patience than the first. The connection stays open.
+// Shutdown ends the server without losing a call: it takes no new requests, answers those that it
+// has, and returns when NATS has the answers. If ctx ends first, handlers that still run are
+// canceled, their callers get CodeUnavailable, and Shutdown returns ctx's error with the names of
+// the methods that still ran. Concurrent Shutdowns share one end, which is forced when the first of
+// their contexts ends: a second Shutdown may have less patience than the first. The connection
+// stays open.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: shutdown: %w", errNoServer)
@@ -448,8 +451,8 @@ func (s *Server) shutdown(ctx context.Context) error {
 	return err
 }
 
-// lastFlushTimeout bounds the flush of the last answers when Shutdown's context has ended. It is short,
-// as the caller of Shutdown has waited long enough.
+// lastFlushTimeout bounds the flush of the last answers when Shutdown's context has ended. It is
+// short, as the caller of Shutdown has waited long enough.
 const lastFlushTimeout = time.Second
 
 // lastFlush makes sure that NATS has the last answers.

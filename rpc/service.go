@@ -31,8 +31,8 @@ import (
 //	    +-----------------+
 //	      unsubscribeAll: NATS has refused
 //
-// A started service has its subscriptions. A draining one takes no new requests. drain makes the last
-// two changes, once, whatever number of callers stop waits for.
+// A started service has its subscriptions. A draining one takes no new requests. drain makes the
+// last two changes, once, whatever number of callers stop waits for.
 type service struct {
 	server    *Server
 	desc      *ServiceDesc
@@ -80,13 +80,13 @@ func (e *endpoint) log() *slog.Logger {
 	return e.service.server.options.logger.With("method", e.method.FullName())
 }
 
-// Register adds a service to a server, for generated code. It may be called before and after Start. On
-// a server that has started, the service is ready when Register returns.
+// Register adds a service to a server, for generated code. It may be called before and after Start.
+// On a server that has started, the service is ready when Register returns.
 //
 // Register fails if s or impl is nil, an option is invalid, NATS would refuse the description, the
-// server already has the service or one of its subjects, or the server has been shut down. On a server
-// that has started it also fails if NATS refuses a subscription, or does not confirm all of them
-// within 10 s.
+// server already has the service or one of its subjects, or the server has been shut down. On a
+// server that has started it also fails if NATS refuses a subscription, or does not confirm all of
+// them within 10 s.
 func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption, handlers ...Handler[S]) error {
 	switch {
 	case desc == nil:
@@ -210,8 +210,8 @@ func (s *service) queueGroup() string {
 	return micro.DefaultQueueGroup
 }
 
-// start subscribes; the caller flushes and checks for refusals. Discovery comes last, so that a listed
-// instance is already serving.
+// start subscribes; the caller flushes and checks for refusals. Discovery comes last, so that a
+// listed instance is already serving.
 func (s *service) start() error {
 	s.started = time.Now().UTC()
 	if err := s.checkInfo(); err != nil {
@@ -265,8 +265,8 @@ func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Sub
 	return sub, nil
 }
 
-// receive is the callback of an endpoint's subscription. It never blocks: the call goes to the pool or
-// is refused.
+// receive is the callback of an endpoint's subscription. It never blocks: the call goes to the pool
+// or is refused.
 func (e *endpoint) receive(m *nats.Msg) {
 	if wire.IsBatch(m.Data) {
 		e.receiveBatch(m)
@@ -360,8 +360,8 @@ func (s *service) answerAlive(query *wire.Envelope, reply string) {
 	}
 }
 
-// stop takes no more requests and waits until those that were taken are answered. If ctx, or that of
-// another caller of stop, ends first, the other calls are canceled and answered with an error.
+// stop takes no more requests and waits until those that were taken are answered. If ctx, or that
+// of another caller of stop, ends first, the other calls are canceled and answered with an error.
 func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.drain) }
 
 func (s *service) drain(ctx context.Context) error {
@@ -442,8 +442,8 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 	}
 }
 
-// abandon cancels the calls that are left and answers them with an error, so that their callers do not
-// wait for handlers that ignore their context.
+// abandon cancels the calls that are left and answers them with an error, so that their callers do
+// not wait for handlers that ignore their context.
 func (s *service) abandon() {
 	for _, c := range s.calls.All() {
 		err := c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended"))

@@ -12,8 +12,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// endpointStats counts the requests of an endpoint. A request is counted before its answer is sent, so
-// a caller that has its answer finds the call in the statistics.
+// endpointStats counts the requests of an endpoint. A request is counted before its answer is sent,
+// so a caller that has its answer finds the call in the statistics.
 type endpointStats struct {
 	shed      atomic.Int64
 	time      atomic.Int64 // of all handlers, in nanoseconds
@@ -29,13 +29,14 @@ func (s *endpointStats) count(err *Error, took time.Duration) {
 	s.countRefused(err)
 }
 
-// countRefused counts a request that is answered without its handler's result. It has no handler time.
+// countRefused counts a request that is answered without its handler's result. It has no handler
+// time.
 func (s *endpointStats) countRefused(err *Error) {
 	code := CodeOK
 	if err != nil {
 		code = err.code
-		// Shortened to one line, like the header that NATS tools read: several long texts would make
-		// STATS larger than max_payload.
+		// Shortened to one line, like the header that NATS tools read: several long texts would
+		// make STATS larger than max_payload.
 		text := strconv.Itoa(int(err.code)) + ":" + wire.ErrorText(err.code.String(), err.message)
 		s.lastError.Store(&text)
 	}
@@ -136,8 +137,8 @@ func (h *histogram) add(d time.Duration) {
 	b[bucketOf(d)].Add(1)
 }
 
-// bucketOf returns the bucket of a duration. Buckets are linear below subBuckets microseconds; above,
-// each power of two has subBuckets.
+// bucketOf returns the bucket of a duration. Buckets are linear below subBuckets microseconds;
+// above, each power of two has subBuckets.
 func bucketOf(d time.Duration) int {
 	us := uint64(max(0, d.Microseconds()))
 	if us < subBuckets {

@@ -34,8 +34,8 @@ func (e *Error) header(h nats.Header) nats.Header {
 	return h
 }
 
-// shortenedMessage is how many bytes remain of the message of an error that does not fit into a NATS
-// message: enough to find it in a log.
+// shortenedMessage is how many bytes remain of the message of an error that does not fit into a
+// NATS message: enough to find it in a log.
 const shortenedMessage = 512
 
 // shortened returns the error without details and with a short message.
@@ -73,8 +73,8 @@ func executionOf(x wire.Execution) Execution {
 	return MayHaveRun
 }
 
-// onWire returns what an instance may say about a call on the wire. alone says that no other instance
-// got the request.
+// onWire returns what an instance may say about a call on the wire. alone says that no other
+// instance got the request.
 func (x Execution) onWire(refused, alone bool) wire.Execution {
 	switch {
 	case x == DidRun:
@@ -144,8 +144,8 @@ func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
 	return err == nil
 }
 
-// strangersError returns the error of a service that is not natscall's. Its number is taken for a gRPC
-// code if it is one, else for an HTTP status; any other is CodeUnknown.
+// strangersError returns the error of a service that is not natscall's. Its number is taken for a
+// gRPC code if it is one, else for an HTTP status; any other is CodeUnknown.
 func strangersError(code, text string) *Error {
 	n, err := strconv.ParseUint(code, 10, 32)
 	c := Code(n)
