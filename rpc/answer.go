@@ -53,8 +53,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	buf.PutBack()
 }
 
-// refuse answers a call in place of the goroutine that would run, or still
-// runs, it.
+// refuse answers a call with an error, from outside the goroutine that runs it or would have.
 func (c *serverCall) refuse(err *Error) {
 	if !c.answered.CompareAndSwap(false, true) {
 		return
@@ -78,24 +77,24 @@ func (c *serverCall) refuse(err *Error) {
 // answer without a body acknowledges it; without one JetStream delivers it again.
 const jetStreamAck = "$JS.ACK."
 
-// isAsked reports whether somebody waits for an answer.
+// isAsked reports whether a caller waits for an answer.
 func (c *serverCall) isAsked() bool {
 	return c.reply != "" && !strings.HasPrefix(c.reply, jetStreamAck)
 }
 
-// logUntold logs an error of which no caller can be told.
+// logUntold logs an error that cannot be sent to any caller.
 func (c *serverCall) logUntold(err *Error) {
 	if unlogged, ok := c.endpoint.untold.next(); ok {
 		c.endpoint.log().Error("natscall: a message that nobody waits for an answer to has failed", "error", err, "unlogged", unlogged)
 	}
 }
 
-// encode encodes the response into buf: as an envelope, as a plain message, or, where
-// it is large or on a stream anyway, as the bare message.
+// encode encodes the response into buf: as an envelope, as a plain message, or, for a stream and
+// for a large response, as the bare message. large reports that the response needs a stream.
 func (c *serverCall) encode(buf *buffer.Buffer) (large bool, failed *Error) {
 	envelope := 0
 	defer func() {
-		if r := recover(); r != nil { // the handler changes the message still
+		if r := recover(); r != nil { // the handler is still changing the message
 			failed = failf(CodeInternal, DidRun, "the response does not encode")
 			c.endpoint.log().Error("natscall: a response does not encode", "panic", fmt.Sprint(r))
 		}
@@ -104,8 +103,8 @@ func (c *serverCall) encode(buf *buffer.Buffer) (large bool, failed *Error) {
 		buf.B = wire.AppendResponse(buf.B, c.id, wire.Codec(c.codec), 0)
 		envelope = len(buf.B)
 	}
-	if c.call.method.kind == KindOneWay { // there is nothing to say, and to JetStream this is "done"
-		return false, nil
+	if c.call.method.kind == KindOneWay {
+		return false, nil // an empty answer acknowledges a message of JetStream
 	}
 	var err error
 	if buf.B, err = c.coding().appendMessage(buf.B, c.call.response); err != nil {
@@ -136,13 +135,13 @@ func (c *serverCall) encode(buf *buffer.Buffer) (large bool, failed *Error) {
 	return true, nil
 }
 
-// smallestMaxPayload is a size below which nobody sets max_payload, and
-// beneath which a response need not ask the connection, and its lock, for it.
-// If somebody does, the publish fails, and the caller is told then.
+// smallestMaxPayload is less than any max_payload in use. A message of at most this size is not
+// compared with the connection's limit, since reading that takes a lock. If a server's limit is
+// lower after all, the publish fails, and the caller gets that error.
 const smallestMaxPayload = 4096
 
-// send has the response published, with those of other calls, at the latest by
-// the goroutine's way to its next call.
+// send hands the response to the publisher, which publishes it together with those of other calls.
+// A goroutine of the pool flushes them before its next task, unless another one is waking.
 func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 	h, err := c.header()
 	if err != nil {
@@ -150,7 +149,7 @@ func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 		buf.PutBack()
 		return
 	}
-	if c.plain && reply.LooksLikePubAck(buf.B) { // a header says that it is none
+	if c.plain && reply.LooksLikePubAck(buf.B) { // the header says that it is a response
 		if h == nil {
 			h = nats.Header{}
 		}
@@ -165,7 +164,7 @@ func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 	}
 }
 
-// Sent implements publish.Owner. It tells the caller of an error, as far as that is possible.
+// Sent implements publish.Owner. If the response was not published, it tries to send an error.
 func (c *serverCall) Sent(m *publish.Message, err error) {
 	if err == nil {
 		return
@@ -179,7 +178,7 @@ func (c *serverCall) Sent(m *publish.Message, err error) {
 	c.sendError(buf, failed, nil)
 }
 
-// header is the NATS header of the answer, nil where the handler set none.
+// header returns the NATS header of the answer, or nil if the handler set no metadata.
 func (c *serverCall) header() (nats.Header, error) {
 	h, err := c.call.responseHeader.appendTo(nil, "")
 	if err != nil {
@@ -188,7 +187,7 @@ func (c *serverCall) header() (nats.Header, error) {
 	return c.call.responseTrailer.appendTo(h, wire.TrailerPrefix)
 }
 
-// metadata is the header for an error, which travels also without it.
+// metadata is header for an error. If the metadata is not valid, the error is sent without it.
 func (c *serverCall) metadata() nats.Header {
 	h, err := c.header()
 	if err != nil {
@@ -198,7 +197,7 @@ func (c *serverCall) metadata() nats.Header {
 	return h
 }
 
-// sendError publishes an error, shortened where it does not fit.
+// sendError publishes an error, and shortens it if it does not fit into a NATS message.
 func (c *serverCall) sendError(buf *buffer.Buffer, err *Error, metadata nats.Header) {
 	failed := c.publishError(buf, err, metadata)
 	if errors.Is(failed, nats.ErrMaxPayload) {
@@ -221,8 +220,8 @@ func (c *serverCall) publishError(buf *buffer.Buffer, err *Error, metadata nats.
 	return publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
 }
 
-// appendStatus encodes an error as the body of the answer: in the codec of a
-// plain request, in Protobuf in an envelope.
+// appendStatus encodes an error as the body of the answer: for a plain request in its codec, else
+// as Protobuf in an envelope.
 func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 	codec := c.coding()
 	if !c.plain {
@@ -230,7 +229,7 @@ func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 	}
 	s := e.status()
 	out, err := codec.appendMessage(b, s)
-	if err != nil { // JSON of a detail whose type is not linked here: the others are sent
+	if err != nil { // in JSON, a detail whose type is not linked here: send the others
 		c.endpoint.log().Error("natscall: a detail of an error was left out", "error", err)
 		s.Details = slices.DeleteFunc(slices.Clone(s.Details), func(d *anypb.Any) bool {
 			_, err := codec.appendMessage(nil, d)
@@ -241,10 +240,10 @@ func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 	return out
 }
 
-// Leads implements publish.Owner. It is for clients: nobody waits for an answer to an answer.
+// Leads implements publish.Owner. It matters to clients only, since an answer has no reply subject.
 func (c *serverCall) Leads([]*publish.Message) bool { return true }
 
-// answerBody is the body of an answer: an item where the request was one.
+// answerBody wraps data in a batch of one if the request was a batch item.
 func (c *serverCall) answerBody(data []byte) []byte {
 	if !c.batched {
 		return data

@@ -10,19 +10,18 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Call is one call, as its interceptors see it on either side and, on the
-// server, as its handler finds it with [CallFromContext]. It belongs to the
-// goroutine that runs the call: its methods must not be called concurrently,
-// and not after the call has ended.
+// Call is one call, as interceptors see it on either side, and as a handler finds it with
+// [CallFromContext]. It belongs to the goroutine that runs the call: its methods must not be called
+// concurrently, and not after the call has ended.
 type Call struct {
 	method   *method
 	options  *callOptions // of a client's call
 	served   *serverCall  // of a server's call: where the request still has to be decoded
 	stream   *stream      // of a client's streaming call, once it is open
-	hooks    *callHooks   // nil where there is none
+	hooks    *callHooks   // nil if there are none
 	onServer bool
 	sent     bool // a client has sent it, or tried to
-	streamed bool // a client's stream has it, and may have it longer than the call
+	streamed bool // a client's stream holds it, possibly for longer than the call
 
 	header          Header // of the request
 	responseHeader  Header
@@ -33,7 +32,7 @@ type Call struct {
 	response   proto.Message
 }
 
-// callHooks are what interceptors want to see of a call.
+// callHooks are the functions that interceptors have set with OnSend, OnReceive and OnEnd.
 type callHooks struct {
 	onSend, onReceive func(proto.Message) error
 	onEnd             []func(error)
@@ -46,7 +45,7 @@ func (c *Call) hooked() *callHooks {
 	return c.hooks
 }
 
-// sending runs what OnSend has collected.
+// sending runs the functions of OnSend.
 func (c *Call) sending(m proto.Message) error {
 	if c.hooks == nil || c.hooks.onSend == nil {
 		return nil
@@ -54,7 +53,7 @@ func (c *Call) sending(m proto.Message) error {
 	return c.hooks.onSend(m)
 }
 
-// received runs what OnReceive has collected.
+// received runs the functions of OnReceive.
 func (c *Call) received(m proto.Message) error {
 	if c.hooks == nil || c.hooks.onReceive == nil {
 		return nil
@@ -71,12 +70,12 @@ func (c *Call) Kind() Kind { return c.method.kind }
 // Idempotency returns what the method's idempotency_level promises.
 func (c *Call) Idempotency() Idempotency { return c.method.Idempotency }
 
-// OnServer tells on which side of the call this is.
+// OnServer reports whether this is the server's side of the call.
 func (c *Call) OnServer() bool { return c.onServer }
 
-// Header returns the metadata of the request. A client's interceptor may
-// change it before it calls next; on the server it is what came, with the
-// headers of NATS and of the protocol, and must not be changed.
+// Header returns the metadata of the request. A client's interceptor may change it before it calls
+// next. On the server it is what was received, including the headers of NATS and of the protocol,
+// and must not be changed.
 func (c *Call) Header() Header {
 	if c.header == nil && !c.onServer {
 		c.header = Header{}
@@ -84,9 +83,9 @@ func (c *Call) Header() Header {
 	return c.header
 }
 
-// ResponseHeader returns the metadata of the response: on the server to be
-// filled before the handler returns, or sends its first message; on the client filled when next returns,
-// of a stream when OnEnd runs.
+// ResponseHeader returns the metadata of the response. On the server, fill it before the handler
+// returns or, on a stream, sends its first message. On the client it is filled when next returns,
+// or for a stream when OnEnd runs.
 func (c *Call) ResponseHeader() Header {
 	if c.responseHeader == nil {
 		c.responseHeader = Header{}
@@ -94,7 +93,7 @@ func (c *Call) ResponseHeader() Header {
 	return c.responseHeader
 }
 
-// ResponseTrailer is like ResponseHeader for the trailer, which also travels with errors.
+// ResponseTrailer is like ResponseHeader for the trailer, which is also sent with errors.
 func (c *Call) ResponseTrailer() Header {
 	if c.responseTrailer == nil {
 		c.responseTrailer = Header{}
@@ -102,30 +101,30 @@ func (c *Call) ResponseTrailer() Header {
 	return c.responseTrailer
 }
 
-// Request returns the request message. On the server the first use decodes
-// it: an interceptor that decides without it, such as one that checks
-// credentials, spares the work. A request that does not decode is CodeInvalidArgument. It is
-// nil where the client streams: OnReceive, and on a client OnSend, see those requests.
+// Request returns the request message. On the server the first use decodes it, so an interceptor
+// that refuses a call without it, such as one that checks credentials, saves that work. The error
+// of a request that does not decode has CodeInvalidArgument. The request is nil if the client
+// streams: OnReceive (on a client OnSend) sees those messages.
 func (c *Call) Request() (proto.Message, error) {
 	if c.request == nil && c.requestErr == nil && c.served != nil && !c.streamsIn() {
 		req, err := c.served.decode()
 		if err != nil && c.served.stream != nil {
-			return nil, err // which its context may have caused; the stream remembers its own errors
+			return nil, err // perhaps of the context; the stream remembers its own errors
 		}
 		c.request, c.requestErr = req, err
 	}
 	return c.request, c.requestErr
 }
 
-// Response returns the response message: nil before next has returned, after
-// an error, and of a one-way call.
+// Response returns the response message. It is nil before next has returned, after an error, and
+// for a one-way call.
 func (c *Call) Response() proto.Message { return c.response }
 
-// SetResponse lets an interceptor answer in place of next, for instance from
-// a cache. The message must be of the method's response type, or the call ends with CodeInternal.
+// SetResponse lets an interceptor answer without calling next, for instance from a cache. The
+// message must be of the method's response type, or the call ends with CodeInternal.
 func (c *Call) SetResponse(m proto.Message) { c.response = m }
 
-// streamsIn tells whether this side of the call receives a stream.
+// streamsIn reports whether this side of the call receives a stream.
 func (c *Call) streamsIn() bool {
 	switch c.method.kind {
 	case KindBidi:
@@ -138,14 +137,16 @@ func (c *Call) streamsIn() bool {
 	return false
 }
 
-// OnSend makes f see each message of a stream before it is sent on this side; its error is that of
-// Send. A single request or response is none of them: see Request and Response. Call it before
-// next. Several are called in their order; nil is ignored.
+// OnSend makes f run for each message of a stream before this side sends it; an error of f becomes
+// the error of Send. f does not run for a single request or response: see Request and Response.
+// Call OnSend before next. Several functions run in the order in which they were set; a nil f is
+// ignored.
 func (c *Call) OnSend(f func(proto.Message) error) { c.hooked().onSend = both(c.hooked().onSend, f) }
 
-// OnReceive makes f see each message of a stream after it was received on this side, and the
-// response of a client's stream, which Response does not have; its error is that of Recv. Call it
-// before next. On a bidirectional stream f may run while that of OnSend does. A nil f is ignored.
+// OnReceive makes f run for each message of a stream after this side has received it, and for the
+// response to a client's stream, which Response does not return; an error of f becomes the error of
+// Recv. Call OnReceive before next. On a bidirectional stream f may run concurrently with the
+// function of OnSend. A nil f is ignored.
 func (c *Call) OnReceive(f func(proto.Message) error) {
 	c.hooked().onReceive = both(c.hooked().onReceive, f)
 }
@@ -165,18 +166,19 @@ func both(f, g func(proto.Message) error) func(proto.Message) error {
 	}
 }
 
-// OnEnd makes f run once when the call is over on this side, with its error, on whatever goroutine
-// ends it: f must not block, and not close the client or server. A panic in f is logged and goes
-// no further. It is there because a client's stream goes on after next has returned, which opens
-// it, until the end has been received, or the stream is closed, or ctx ends. For other calls next
-// returns at the same time. Call it before next. A nil f is ignored.
+// OnEnd makes f run once, with the call's error, when the call is over on this side. f runs on
+// whatever goroutine ends the call, so it must not block, and not close the client or server. A
+// panic in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
+//
+// OnEnd exists for a client's streams: there next only opens the stream, which goes on until its
+// end has been received, it is closed, or ctx ends. Any other call ends when next returns.
 func (c *Call) OnEnd(f func(error)) {
 	if f != nil {
 		c.hooked().onEnd = append(c.hooked().onEnd, f)
 	}
 }
 
-// ended runs what OnEnd has collected, each once. err is nil after a clean end.
+// ended runs each function of OnEnd once. err is nil after a clean end.
 func (c *Call) ended(err error) {
 	if c.hooks == nil {
 		return
@@ -188,7 +190,8 @@ func (c *Call) ended(err error) {
 	}
 }
 
-// runHook contains a panic: the goroutine may be one of nats.go's, or have a call to answer.
+// runHook runs f and stops a panic: the goroutine may be one of nats.go's, or have a call to
+// answer.
 func (c *Call) runHook(f func(error), err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -198,7 +201,7 @@ func (c *Call) runHook(f func(error), err error) {
 	f(err)
 }
 
-// log is the server's logger; a client has none of its own.
+// log returns the server's logger; a client has no logger of its own.
 func (c *Call) log() *slog.Logger {
 	if c.served != nil {
 		return c.served.endpoint.log()
@@ -206,10 +209,10 @@ func (c *Call) log() *slog.Logger {
 	return slog.Default().With("method", c.Method())
 }
 
-// Draining returns a channel that is closed when the server begins to shut
-// down. A streaming handler that would go on for long ends then, best with
-// CodeUnavailable, so that its caller moves to another instance; else it is cancelled
-// when the grace period is over. On a client it returns nil.
+// Draining returns a channel that is closed when the service begins to drain, because the server
+// shuts down or the service is unregistered. A streaming handler that would go on for long should
+// then return, best with CodeUnavailable, so that its caller moves to another instance. Otherwise
+// its context is canceled when the grace period is over. On a client Draining returns nil.
 func (c *Call) Draining() <-chan struct{} {
 	if c.served == nil {
 		return nil
@@ -221,17 +224,17 @@ func (c *Call) Draining() <-chan struct{} {
 // handler (on the server) or the wire (on the client).
 type Next func(ctx context.Context, call *Call) error
 
-// Interceptor runs around calls, on a client or on a server. It calls next, or
-// ends the call itself; what it returns is the call's error. Several are folded
-// once, when the client or server is made; the first is the outermost.
+// Interceptor runs around calls, on a client or on a server. It calls next, or ends the call
+// itself; what it returns is the call's error. Several interceptors are folded once, when the
+// client or server is made; the first is the outermost.
 //
-// The ctx that it gives to next bounds what follows: on a server the handler and
-// its stream's Send and Recv; on a client the attempts and, of a streaming call, all of the stream,
-// so that it must not be cancelled when next has returned.
+// The ctx that it passes to next bounds what follows. On a server that is the handler with its
+// stream's Send and Recv. On a client it is the attempts and, for a streaming call, the whole
+// stream: so it must not be canceled when next returns.
 //
-// It may call next again when that has returned, and not concurrently: on a client to make the
-// call once more, which closes the stream that was opened before; on a server to run a handler
-// again that does not stream (of one that does the second next fails with CodeInternal).
+// It may call next again after next has returned, but not concurrently. On a client this makes the
+// call once more, and closes a stream that was opened before. On a server it runs the handler
+// again, unless the method streams: then the second next fails with CodeInternal.
 type Interceptor func(ctx context.Context, call *Call, next Next) error
 
 // chain folds interceptors around last.
@@ -244,19 +247,19 @@ func chain(interceptors []Interceptor, last Next) Next {
 	return next
 }
 
-// checkSent refuses nil, which would be sent as an empty message.
+// checkSent refuses nil, which would otherwise be sent as an empty message.
 func (c *Call) checkSent(m proto.Message) error {
 	if m != nil && m != c.method.nilRequest && m != c.method.nilResponse {
 		return nil
 	}
 	code := CodeInvalidArgument
-	if c.onServer { // it is no fault of the caller's
+	if c.onServer { // the caller is not to blame
 		code = CodeInternal
 	}
 	return failf(code, MayHaveRun, "%s: Send(nil): there is nothing to send", c.Method())
 }
 
-// checkResponse refuses what cannot be sent as, or returned for, a response of m.
+// checkResponse refuses a message that is not a response of m.
 func (m *method) checkResponse(res proto.Message) error {
 	if reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
 		return nil

@@ -20,8 +20,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// openStream is where every call of a streaming method comes from. req is nil
-// where the client streams.
+// openStream makes every call of a streaming method. req is nil if the client streams.
 func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*stream, error) {
 	o, err := c.callOptions(opts)
 	if err != nil {
@@ -42,7 +41,7 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 		err = c.next(ctx, call)
 	}
 	switch {
-	case err != nil && call.stream != nil: // an interceptor does not want it
+	case err != nil && call.stream != nil: // an interceptor refuses the stream
 		failed := call.clientError(err)
 		call.stream.cancel(failed)
 		err = failed
@@ -113,7 +112,8 @@ func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
 	return s, nil
 }
 
-// attach makes a stream for the call, which is in the client's table and ends with ctx or at the deadline.
+// attach makes a stream for the call and adds it to the client's table. The stream ends with ctx or
+// at the deadline.
 func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	c := a.client
 	s := newStream(id, a.call, c.nc, &c.streams, c.options.maxMessageSize)
@@ -121,7 +121,7 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	s.request = a.subjects.request
 	a.call.streamed = true
 	cancel := context.CancelFunc(func() {})
-	if !a.byCtx { // which would end with a cause of its own
+	if !a.byCtx { // otherwise ctx ends at the deadline, with a cause of its own
 		s.caller = ctx
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 	}
@@ -136,20 +136,20 @@ func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
 	s.mu.Unlock()
 	if !added {
 		s.end(failf(CodeCanceled, NotRun, "the client was closed"))
-	} else if failed := c.refusal(); failed != nil { // which has not met the stream
+	} else if failed := c.refusal(); failed != nil { // it began before the stream was added
 		s.end(failed)
 	}
 	return s
 }
 
-// publishOpen publishes the open, with the first message if it fits there.
+// publishOpen publishes the open, with as much of the first message as fits into it.
 func (a *attempt) publishOpen(s *stream) *Error {
 	header, err := a.call.header.appendTo(nil, "")
 	if err != nil {
 		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
 	}
 	s.mu.Lock()
-	if s.over { // the client was closed, or ctx has ended: it is not sent
+	if s.over { // the client was closed or ctx has ended: nothing is sent
 		defer s.mu.Unlock()
 		failed := *s.err
 		failed.execution = NotRun
@@ -200,15 +200,15 @@ func (s *stream) deliver(m *nats.Msg) {
 	case reply.IsNoResponders(m):
 		s.end(failf(CodeUnavailable, MayHaveRun, "the instance has gone").because(nats.ErrNoResponders))
 	case opening, len(m.Data) > 0 && !wire.IsFrame(m.Data):
-		s.accept(m) // an error, or nothing of ours, such as the acknowledgement of a JetStream stream
+		s.accept(m) // perhaps an error, or foreign, such as JetStream's acknowledgement
 	case len(m.Data) > 0:
 		s.receive(m)
-	case len(m.Header) == 0: // what follows the end of the stream, which removes s
+	case len(m.Header) == 0: // it follows the end frame, which would have removed s
 		s.cancel(flowError(fmt.Errorf("%w: the end", flow.ErrLost)))
 	}
 }
 
-// accept takes the first answer. One that is not natscall's, or another call's, is ignored.
+// accept takes the first answer. It ignores a foreign one, and one to another call.
 func (s *stream) accept(m *nats.Msg) {
 	switch mine, err := wire.Answers(m.Data, s.id); {
 	case !mine:
@@ -224,14 +224,14 @@ func (s *stream) accept(m *nats.Msg) {
 	}
 }
 
-// sawForeign counts what came in place of the first answer.
+// sawForeign counts a message that came instead of the first answer.
 func (s *stream) sawForeign(m *nats.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.foreign.Count(m)
 }
 
-// refusedBy ends the stream with the error that came in place of an accept.
+// refusedBy ends the stream with the error that came instead of an accept.
 func (s *stream) refusedBy(envelope []byte) {
 	flags, body := wire.ResponseOf(envelope)
 	if flags&wire.FlagError == 0 {
@@ -252,7 +252,7 @@ func (s *stream) opened(instance string, credit uint64) {
 	wait.Signal(s.readable)
 }
 
-// recvOnly receives the one message of a stream that has just one.
+// recvOnly receives the message of a stream that has exactly one.
 func (s *stream) recvOnly(m proto.Message) error {
 	if err := s.recvMessage(m); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -269,7 +269,7 @@ func (s *stream) recvOnly(m proto.Message) error {
 	return nil
 }
 
-// largeRequest makes a unary call as a stream, as its request does not fit into a NATS message.
+// largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
 func (a *attempt) largeRequest(ctx context.Context) *Error {
 	if failed := a.openAttempt(ctx); failed != nil {
 		return failed

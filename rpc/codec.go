@@ -9,15 +9,14 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// Codec is the encoding of the messages of a call. A server answers in the
-// codec of the request.
+// Codec is the encoding of the messages of a call. A server answers in the codec of the request.
 type Codec uint8
 
 const (
 	// CodecProto is the Protobuf binary encoding, the default.
 	CodecProto = Codec(wire.CodecProto)
 	// CodecJSON is the Protobuf JSON mapping (protobuf.dev/programming-guides/json).
-	// WithStrictJSON says what becomes of unknown fields.
+	// WithStrictJSON decides what happens to unknown fields.
 	CodecJSON = Codec(wire.CodecJSON)
 )
 
@@ -58,14 +57,14 @@ func appendProto(b []byte, m proto.Message) ([]byte, error) {
 	}
 	out, err := proto.MarshalOptions{}.MarshalAppend(b, m)
 	if err != nil {
-		return b, err // out may be nil, and b is a buffer that others use again
+		return b, err // out may be nil, and b is a buffer to be reused
 	}
 	return out, nil
 }
 
-// vtMarshaler and vtUnmarshaler are what vtprotobuf (its features marshal, size
-// and unmarshal) generates beside a message. They do what package proto does without
-// reflection, but do not check whether strings are UTF-8.
+// vtMarshaler and vtUnmarshaler are the methods that vtprotobuf (its features marshal, size and
+// unmarshal) generates for a message. They do the work of package proto without reflection, but do
+// not check that strings are UTF-8.
 type (
 	vtMarshaler interface {
 		SizeVT() int
@@ -87,9 +86,9 @@ func appendVT(b []byte, m vtMarshaler) ([]byte, error) {
 	return out, nil
 }
 
-// unmarshal decodes data into m, which is empty. A large bytes field is not
-// copied but shares the memory of data, which nobody else may use again. whole is how
-// large that memory is: who keeps the field keeps all of it.
+// unmarshal decodes data into m, which is empty. A large bytes field is not copied: it shares the
+// memory of data, which therefore must not be reused. whole is the size of that memory, all of
+// which is retained as long as the field is.
 func (c coding) unmarshal(data []byte, m proto.Message, whole int) error {
 	if c.codec == CodecJSON {
 		return c.json.unmarshal(data, m)
@@ -97,7 +96,7 @@ func (c coding) unmarshal(data []byte, m proto.Message, whole int) error {
 	return decodeProto(data, m, max(minAlias, whole/maxKeep))
 }
 
-// decodeProto leaves a bytes field of at least minimum bytes where it is.
+// decodeProto decodes data into m, and does not copy a bytes field of at least minimum bytes.
 func decodeProto(data []byte, m proto.Message, minimum int) error {
 	if len(data) > minimum {
 		if f := findLargeField(data, minimum); f.value != nil {
@@ -107,7 +106,8 @@ func decodeProto(data []byte, m proto.Message, minimum int) error {
 	return unmarshalProto(data, m, wholeMessage)
 }
 
-// Messages are decoded into new ones, so that there is nothing to reset. A part of a message need not have its required fields.
+// Messages are decoded into new ones, so there is nothing to reset. A part of a message may lack
+// required fields.
 var (
 	wholeMessage  = proto.UnmarshalOptions{Merge: true}
 	partOfMessage = proto.UnmarshalOptions{Merge: true, AllowPartial: true}

@@ -12,9 +12,9 @@ import (
 type Compression uint8
 
 const (
-	// CompressionNone does not compress, the default.
+	// CompressionNone is no compression, the default.
 	CompressionNone = Compression(wire.CompressionNone)
-	// CompressionGzip is gzip (RFC 1952), which every language has.
+	// CompressionGzip is gzip (RFC 1952), which is available in every language.
 	CompressionGzip = Compression(wire.CompressionGzip)
 	// CompressionZstd is Zstandard (RFC 8878): faster, and smaller, than gzip.
 	CompressionZstd = Compression(wire.CompressionZstd)
@@ -25,9 +25,9 @@ func (c Compression) String() string {
 	return [...]string{"none", "gzip", "zstd", "unknown compression"}[min(c, CompressionZstd+1)]
 }
 
-// WithCompression compresses requests, and asks for compressed responses,
-// where it pays: from 1 KiB on, if at least an eighth is saved. It does
-// nothing for plain and one-way requests.
+// WithCompression compresses requests and asks for compressed responses. A message is compressed if
+// it has at least 1 KiB and this saves at least an eighth. Plain and one-way requests are never
+// compressed. The default is CompressionNone.
 func WithCompression(c Compression) interface {
 	ClientOption
 	CallOption
@@ -41,7 +41,7 @@ func WithCompression(c Compression) interface {
 	})
 }
 
-// decompress decompresses a message, up to limit bytes.
+// decompress decompresses a message; more than limit bytes are an error.
 func (c Compression) decompress(data []byte, limit int) ([]byte, *Error) {
 	out, err := buffer.Decompress(wire.Compression(c), data, limit)
 	switch {

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// clock counts the time since it was made: half the price of time.Now, which
-// reads two clocks. Each client and server has its own, since in a test under
-// testing/synctest time is not that of the program.
+// clock counts the time since it was made. It costs half of time.Now, which reads two clocks. Each
+// client and server has its own, since a test under testing/synctest has a time of its own.
 type clock struct{ epoch time.Time }
 
 func newClock() clock { return clock{time.Now()} }
@@ -20,15 +19,15 @@ func (c *clock) now() time.Duration { return time.Since(c.epoch) }
 // callKey is the key of the Call in a handler's context.
 type callKey struct{}
 
-// CallFromContext returns the call that ctx, the context of a handler or of a
-// server's interceptor, belongs to. It returns nil for any other context.
+// CallFromContext returns the call to which ctx belongs, where ctx is the context of a handler or
+// of a server's interceptor, or derived from one. It returns nil for any other context.
 func CallFromContext(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call
 }
 
-// callContext is the context of a handler. It costs a channel and a timer
-// only where Done is used, and outlives its call, whose memory is used again.
+// callContext is the context of a handler. It has a channel and a timer only if Done is used. A
+// handler may keep it for longer than its call.
 //
 // It ends once, in one of the ways below; context.Cause says in which.
 type callContext struct {
@@ -37,7 +36,7 @@ type callContext struct {
 	deadline time.Duration // of the server's clock; 0 is none
 
 	mu    sync.Mutex
-	waits *contextWaits // nil while nobody waits
+	waits *contextWaits // nil until Done or AfterFunc is used
 	end   atomic.Uint32 // one of the ways below; changed under mu
 }
 
@@ -47,11 +46,11 @@ const (
 	contextOver            // the handler has returned
 	contextExpired         // the deadline has passed
 	contextCanceled        // the caller has gone
-	contextLost            // a stream has broken
-	contextStopped         // the server does not wait any longer
+	contextLost            // the stream has broken
+	contextStopped         // the server no longer waits
 )
 
-// contextEnds says what Err returns, and where context.Cause finds more.
+// contextEnds has, for each end, what Err returns and the context that knows the cause.
 var contextEnds = [...]struct {
 	err   error
 	cause context.Context
@@ -64,8 +63,8 @@ var contextEnds = [...]struct {
 	contextStopped:  {context.Canceled, endedBy(failf(CodeUnavailable, MayHaveRun, "the server is being stopped"))},
 }
 
-// endedBy returns a context whose cause a callContext takes for its own:
-// context.Cause asks a context for a value, by a key that only package context has.
+// endedBy returns a context that has ended with a cause. A callContext passes context.Cause on to
+// it: context.Cause asks for a value by a key that only package context has.
 func endedBy(cause error) context.Context {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(cause)
@@ -75,22 +74,22 @@ func endedBy(cause error) context.Context {
 // clock is the server's.
 func (c *callContext) clock() *clock { return &c.endpoint.service.server.clock }
 
-// contextWaits is what waits for the end of a context.
+// contextWaits are those that wait for the end of a context.
 type contextWaits struct {
 	done  chan struct{}
 	timer *time.Timer
 	after []*func()                   // of AfterFunc, in order
-	owner atomic.Pointer[callContext] // nil after the end: Go keeps a stopped timer for a while
+	owner atomic.Pointer[callContext] // nil after the end: Go keeps a stopped timer a while
 }
 
-// expire is what the timer calls.
+// expire is called by the timer.
 func (w *contextWaits) expire() {
 	if c := w.owner.Load(); c != nil {
 		c.expire()
 	}
 }
 
-// Deadline implements context.Context. Every call has one, but for streams.
+// Deadline implements context.Context. Only streams may have no deadline.
 func (c *callContext) Deadline() (time.Time, bool) {
 	if c.deadline == 0 {
 		return time.Time{}, false
@@ -126,8 +125,8 @@ func (c *callContext) waitsLocked() *contextWaits {
 	return c.waits
 }
 
-// Err implements context.Context. It looks at the clock, so that a handler
-// which never uses Done sees its deadline too.
+// Err implements context.Context. It looks at the clock, so that a handler that never uses Done
+// sees its deadline too.
 func (c *callContext) Err() error {
 	if c.ended() == nil && c.expired(c.clock().now()) {
 		c.expire()
@@ -137,11 +136,11 @@ func (c *callContext) Err() error {
 	return c.ended()
 }
 
-// ended is Err without a look at the clock; Done may be about to be closed.
+// ended is Err without a look at the clock, and perhaps just before Done is closed.
 func (c *callContext) ended() error { return contextEnds[c.end.Load()].err }
 
-// AfterFunc is what package context looks for, to attach a child without a
-// goroutine for each.
+// AfterFunc is the method that package context looks for, so that a child context needs no
+// goroutine.
 func (c *callContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,12 +165,12 @@ func (c *callContext) detach(entry *func()) bool {
 	return false
 }
 
-// expired tells whether the deadline has come, at a time of clock.
+// expired reports whether the deadline has come at a time of the server's clock.
 func (c *callContext) expired(at time.Duration) bool { return c.deadline != 0 && c.deadline <= at }
 
 func (c *callContext) expire() { c.endWith(contextExpired) }
 
-// endWith ends the context in one of the ways above; the second time it does nothing.
+// endWith ends the context in one of the ways above. If it has ended already, nothing changes.
 func (c *callContext) endWith(end uint32) {
 	c.mu.Lock()
 	after := c.endLocked(end)
@@ -179,7 +178,7 @@ func (c *callContext) endWith(end uint32) {
 	runAll(after)
 }
 
-// endLocked returns what is to run when the lock is free.
+// endLocked returns the functions to run once the lock is released.
 func (c *callContext) endLocked(end uint32) (after []*func()) {
 	if c.end.Load() != contextGoesOn {
 		return nil

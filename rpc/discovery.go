@@ -15,11 +15,11 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// This is an ADR-32 responder in the place of micro.AddService: the same
-// subjects and replies, with numbers that are true for concurrent handlers.
+// This is an ADR-32 responder that replaces micro.AddService: the same subjects and replies, with
+// numbers that are right for concurrent handlers.
 
-// verbSubjects are what the service is asked on: `$SRV.<verb>`, also with its
-// name, and with its name and id.
+// verbSubjects are the subjects of discovery: `$SRV.<verb>`, also with the service's name, and with
+// its name and id.
 func (s *service) verbSubjects() []string {
 	all := micro.APIPrefix + ".*"
 	return []string{all, all + "." + s.identity.Name, all + "." + s.identity.Name + "." + s.identity.ID}
@@ -33,7 +33,7 @@ func (s *service) onVerb(m *nats.Msg) {
 	verb, _, _ := strings.Cut(strings.TrimPrefix(m.Subject, micro.APIPrefix+"."), ".")
 	answer := s.answerVerb(verb)
 	if answer == nil {
-		return // a verb of somebody else's, or of a newer ADR
+		return // a verb that is not ADR-32's, or newer
 	}
 	err := s.publishJSON(m.Reply, answer)
 	if stats, ok := answer.(micro.Stats); ok && errors.Is(err, nats.ErrMaxPayload) {
@@ -52,7 +52,7 @@ func (s *service) publishJSON(reply string, v any) error {
 	return s.server.nc.Publish(reply, data)
 }
 
-// bareStats leaves out what may be long.
+// bareStats leaves out the fields that may be long.
 func bareStats(stats micro.Stats) micro.Stats {
 	for _, e := range stats.Endpoints {
 		e.LastError, e.Data = "", nil
@@ -72,8 +72,7 @@ func (s *service) answerVerb(verb string) any {
 	return nil
 }
 
-// checkInfo refuses a service whose INFO would not fit into a message: it
-// would be missing in every listing.
+// checkInfo refuses a service whose INFO does not fit into a message: no listing would show it.
 func (s *service) checkInfo() error {
 	data, err := json.Marshal(s.info())
 	if limit := s.server.nc.MaxPayload(); err == nil && limit > 0 && int64(len(data)) > limit {
@@ -120,8 +119,8 @@ func (s *service) statistics() micro.Stats {
 	return stats
 }
 
-// schemaHash identifies the contents of a .proto file, so that tools see which
-// replicas run another version of it.
+// schemaHash identifies the contents of a .proto file, so that tools see which replicas run which
+// version of it.
 func schemaHash(f protoreflect.FileDescriptor) string {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(protodesc.ToFileDescriptorProto(f))
 	if err != nil {

@@ -12,10 +12,9 @@
 //	err := orderv1nats.RegisterOrderServiceServer(srv, &orders{})
 //	err = srv.Run(ctx)
 //
-// Methods of the implementation are called concurrently, up to
-// [WithMaxConcurrency]; a short queue behind that absorbs bursts, and what does
-// not fit is refused at once. When ctx ends, Run takes no more requests and
-// answers those that it has. Each service shows up in `nats micro ls`.
+// Methods of the implementation are called concurrently, up to [WithMaxConcurrency]. A short queue
+// absorbs bursts, and requests that do not fit into it are refused at once. When ctx ends, Run
+// takes no more requests and answers those that it has. Each service shows up in `nats micro ls`.
 //
 // # Calling
 //
@@ -26,8 +25,8 @@
 //	orders := orderv1nats.NewOrderServiceClient(client)
 //	res, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: "42"})
 //
-// A call takes the deadline of its context, or a default. The handler sees
-// it, and its context ends when the caller's does.
+// A call has the deadline of its context, or a default. The handler's context has the same
+// deadline, and ends when the caller's does.
 //
 // # Errors
 //
@@ -41,21 +40,20 @@
 //	case rpc.CodeUnavailable:
 //	}
 //
-// The text of an error crosses the wire, also that of one without a code, such as
-// a database's. Where callers must not see that, an interceptor of the server replaces it; the
-// example of [WithInterceptors] does.
+// The text of an error crosses the wire, even if the error has no code, such as one of a database.
+// If callers must not see it, let an interceptor of the server replace it, as in the example of
+// [WithInterceptors].
 //
-// [Error.Execution] says whether the handler of a failed call ran. The
-// runtime itself sends a call again only where no service was there, where an
-// instance refused it because it is about to stop, or where the .proto file
-// declares the method idempotent; a stream that an instance has taken never is.
-// CodeUnavailable from an interceptor of the server is final, unless it has a
-// google.rpc.RetryInfo among its details; from a handler it always is.
+// [Error.Execution] says whether the handler of a failed call ran. The runtime sends a call again
+// only if no service was there, if an instance refused it because it is about to stop, or if the
+// .proto file declares the method idempotent. It never reopens a stream that an instance has taken.
+// CodeUnavailable from an interceptor of the server is final unless its details include a
+// google.rpc.RetryInfo; from a handler it is always final.
 //
 // # Streams
 //
-// Where the .proto file says stream, a call returns a [Receiver], a
-// [ClientStream] or a [BidiStream] as soon as a server has taken it:
+// If the .proto file says stream, a call returns a [Receiver], a [ClientStream] or a [BidiStream]
+// as soon as a server has accepted it:
 //
 //	stream, err := inventory.WatchStock(ctx, &inventoryv1.WatchStockRequest{})
 //	defer stream.Close()
@@ -63,19 +61,19 @@
 //		...
 //	}
 //
-// Messages arrive once and in order, and after them how the handler ended;
-// whatever else happens is an error. Send waits for a reader that is slow. A
-// stream has no deadline unless it is given one, and never resumes by itself. docs/streams.md is the guide.
+// Messages arrive once and in order, followed by the handler's result; anything else is an error.
+// Send waits for a slow reader. A stream has no deadline unless it is given one, and never resumes
+// by itself. docs/streams.md is the guide.
 //
 // # Metadata and interceptors
 //
-// Options of a call add headers and fetch those of the response; a handler
-// finds its own with [CallFromContext]. An [Interceptor] runs around every
-// call of a client or server, in one shape for both.
+// Options of a call add request headers and fetch those of the response; a handler reads and sets
+// them through [CallFromContext]. An [Interceptor] runs around every call of a client or server,
+// and has the same shape on both.
 //
 // # Plain NATS
 //
-// Any NATS client can call a method, in JSON or Protobuf: the request's body
-// is the message. docs/protocol.md defines it. [WithPlainRequests] lets a
-// typed client call services that others wrote.
+// Any NATS client can call a method, in JSON or Protobuf: the body of the request is the message.
+// docs/protocol.md defines this. [WithPlainRequests] lets a typed client call services that are not
+// built with natscall.
 package rpc

@@ -13,11 +13,11 @@ import (
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 )
 
-// Execution says what is known about a failed call: whether its handler ran.
+// Execution says what is known about whether the handler of a failed call ran.
 type Execution uint8
 
 const (
-	// MayHaveRun means that nobody knows. Only idempotent work may be sent again.
+	// MayHaveRun means that it is not known. Only idempotent work may be sent again.
 	MayHaveRun Execution = iota
 	// NotRun means that the handler certainly did not run.
 	NotRun
@@ -30,24 +30,24 @@ func (x Execution) String() string {
 	return [...]string{"may have run", "not run", "did run"}[min(x, DidRun)]
 }
 
-// Error is the error of a call: a code, a message and details. Handlers make
-// one with [NewError] or [Errorf]; clients find it with errors.As, or read its
-// code with [CodeOf]. Every error that a generated client returns has one. It
-// does not change after it was made.
+// Error is the error of a call: a code, a message and details. Handlers make one with [NewError] or
+// [Errorf]; clients find it with errors.As, or read its code with [CodeOf]. Every error that a
+// generated client returns is an *Error, except io.EOF of a stream and the errors of functions that
+// interceptors set with OnSend and OnReceive. An Error is immutable.
 type Error struct {
 	code      Code
 	message   string
 	details   []*anypb.Any
 	remote    bool
-	refused   bool // not run, and another instance may take the call: it is sent again
+	refused   bool // not run, and another instance may take the call: the client sends it again
 	execution Execution
 	cause     error
 }
 
-// NewError returns an *Error. The message is for people and crosses the wire;
-// so do the details, any Protobuf messages. An *anypb.Any is a detail that is packed
-// already; nil is none; what does not encode is left out, and the message says so.
-// A code that is no error (CodeOK, or out of range) becomes CodeInternal.
+// NewError returns an *Error. The message is for people and crosses the wire, as do the details,
+// which may be any Protobuf messages. An *anypb.Any is taken as a detail that is packed already,
+// and nil is ignored. A detail that does not encode is left out, and the message says so. A code
+// that is not an error's (CodeOK, or out of range) becomes CodeInternal.
 func NewError(code Code, message string, details ...proto.Message) error {
 	e := newError(code, message)
 	for _, d := range details {
@@ -72,8 +72,9 @@ func pack(d proto.Message) (*anypb.Any, error) {
 	return anypb.New(d)
 }
 
-// Errorf returns an *Error with a formatted message. The operands of %w can be
-// found by errors.Is and errors.As on this side of the wire.
+// Errorf returns an *Error with a formatted message. Like [NewError] it replaces a code that is not
+// an error's by CodeInternal. errors.Is and errors.As find the operands of %w, on this side of the
+// wire only.
 func Errorf(code Code, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	e := newError(code, err.Error())
@@ -92,30 +93,30 @@ func newError(code Code, message string) *Error {
 	return &Error{code: code, message: message}
 }
 
-// failf makes an error of the runtime's own.
+// failf returns an error of the runtime itself.
 func failf(code Code, x Execution, format string, args ...any) *Error {
 	return &Error{code: code, execution: x, message: fmt.Sprintf(format, args...)}
 }
 
-// refusal makes the error of a call that did not run and that another instance may take.
+// refusal returns the error of a call that did not run and that another instance may take.
 func refusal(format string, args ...any) *Error {
 	e := failf(CodeUnavailable, NotRun, format, args...)
 	e.refused = true
 	return e
 }
 
-// overLimit is the error of a message that this side's option does not allow.
+// overLimit returns the error of a message that is larger than this side's option allows.
 func overLimit(what string, size, limit int, x Execution) *Error {
 	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", what, size, limit)
 }
 
-// overMaxPayload is the error of a message that NATS does not take and that cannot be sent as a
+// overMaxPayload returns the error of a message that is too large for NATS and cannot be sent as a
 // stream.
 func overMaxPayload(what string, size int, header nats.Header, x Execution) *Error {
 	return failf(CodeResourceExhausted, x, "the %s has %d bytes and %d of headers, more than the NATS server's max_payload", what, size, headerSize(header))
 }
 
-// noService is the error of a request that met no responders.
+// noService returns the error of a request to which NATS answered "no responders".
 func noService(nc *nats.Conn, subject string) *Error {
 	hint := ""
 	if nc.Opts.NoEcho {
@@ -124,7 +125,7 @@ func noService(nc *nats.Conn, subject string) *Error {
 	return refusal("no service answers on %q%s", subject, hint).because(nats.ErrNoResponders)
 }
 
-// because sets what errors.Is and errors.As find behind e.
+// because sets the error that e wraps.
 func (e *Error) because(err error) *Error {
 	e.cause = err
 	return e
@@ -141,8 +142,8 @@ func (e *Error) Error() string {
 	return e.Code().String() + ": " + e.message
 }
 
-// Code returns the code, never CodeOK: an Error that is nil or zero, which this
-// package does not make, has CodeUnknown.
+// Code returns the code, never CodeOK: a nil *Error and a zero Error, which this package never
+// returns, have CodeUnknown.
 func (e *Error) Code() Code {
 	if e == nil || e.code == CodeOK {
 		return CodeUnknown
@@ -150,7 +151,7 @@ func (e *Error) Code() Code {
 	return e.code
 }
 
-// orZero is e, or an Error without anything for nil: methods of a nil *Error do not panic.
+// orZero returns e, or a zero Error for nil, so that methods of a nil *Error do not panic.
 func (e *Error) orZero() *Error {
 	if e == nil {
 		return new(Error)
@@ -161,8 +162,8 @@ func (e *Error) orZero() *Error {
 // Message returns the message without the code.
 func (e *Error) Message() string { return e.orZero().message }
 
-// Details returns the details. One whose type is not linked into the program
-// is an *anypb.Any. The messages are new in each call.
+// Details returns the details. A detail whose type is not linked into the program is an *anypb.Any.
+// Each call of Details returns new messages.
 func (e *Error) Details() []proto.Message {
 	e = e.orZero()
 	out := make([]proto.Message, len(e.details))
@@ -176,11 +177,11 @@ func (e *Error) Details() []proto.Message {
 	return out
 }
 
-// Detail returns the first detail of type M, as in
+// Detail returns the first detail of type M of the first *Error in the chain of err, as in
 //
 //	order, ok := rpc.Detail[*orderv1.Order](err)
 //
-// of the first *Error in the chain of err.
+// ok is false if there is no such detail.
 func Detail[M proto.Message](err error) (m M, ok bool) {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -204,8 +205,8 @@ func (e *Error) Execution() Execution { return e.orZero().execution }
 // Unwrap returns the cause, or nil.
 func (e *Error) Unwrap() error { return e.orZero().cause }
 
-// Is lets errors.Is find context.Canceled behind CodeCanceled and
-// context.DeadlineExceeded behind CodeDeadlineExceeded, wherever they came from.
+// Is lets errors.Is match CodeCanceled with context.Canceled and CodeDeadlineExceeded with
+// context.DeadlineExceeded, on whichever side the error was made.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case context.Canceled:
@@ -216,8 +217,8 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// handlerError turns what a handler or an interceptor returned into what the
-// caller is told. The text of a wrapped *Error is that of the whole chain.
+// handlerError turns the error of a handler or an interceptor into the one that is sent to the
+// caller. If it wraps an *Error, the text is that of the whole chain.
 func handlerError(err error) *Error {
 	var e *Error
 	if !errors.As(err, &e) || e == nil || e.code == CodeOK {
@@ -226,13 +227,13 @@ func handlerError(err error) *Error {
 	out := *e
 	if err != error(e) {
 		out.message = strings.Replace(err.Error(), e.Error(), e.message, 1)
-		out.cause = err // which leads to e and to what else err wraps
+		out.cause = err // which leads to e and to anything else that err wraps
 	}
 	out.remote, out.refused, out.execution = false, false, DidRun
 	return &out
 }
 
-// asError returns an error of the runtime as what it is.
+// asError returns an *Error of the runtime as it is, and turns any other error into an *Error.
 func asError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) && e != nil && error(e) == err && e.code != CodeOK {
@@ -241,8 +242,8 @@ func asError(err error) *Error {
 	return handlerError(err)
 }
 
-// clientError returns what a client's interceptor returned as what a client
-// promises to return. What is known about the execution stays known.
+// clientError turns the error of a client's interceptor into the *Error that a client promises to
+// return, and keeps what is known about the execution.
 func (c *Call) clientError(err error) *Error {
 	out := asError(err)
 	var e *Error
@@ -259,7 +260,7 @@ func (c *Call) clientError(err error) *Error {
 	return out.because(err)
 }
 
-// asNil returns a nil *Error as a nil error.
+// asNil returns e as an error, which is nil if e is.
 func asNil(e *Error) error {
 	if e == nil {
 		return nil
@@ -267,8 +268,8 @@ func asNil(e *Error) error {
 	return e
 }
 
-// contextError is the error of a call whose ctx has ended. The cause of that,
-// if there is one, stands in the message and is found by errors.Is.
+// contextError returns the error of a call whose ctx has ended. If ctx has a cause, the message
+// names it and errors.Is finds it.
 func contextError(ctx context.Context, x Execution) *Error {
 	err := ctx.Err()
 	cause := context.Cause(ctx)
@@ -276,7 +277,7 @@ func contextError(ctx context.Context, x Execution) *Error {
 		return endError(err, x)
 	}
 	out := endError(err, x).because(cause)
-	if e, ok := cause.(*Error); ok { // its code would be a second one
+	if e, ok := cause.(*Error); ok { // without its code, which would be a second one
 		out.message += ": " + e.Message()
 	} else {
 		out.message += ": " + cause.Error()
@@ -284,7 +285,8 @@ func contextError(ctx context.Context, x Execution) *Error {
 	return out
 }
 
-// endError is the error of a call that ended with context.Canceled or context.DeadlineExceeded.
+// endError returns the error of a call that ended by err, which is context.Canceled or
+// context.DeadlineExceeded.
 func endError(err error, x Execution) *Error {
 	code, what := CodeCanceled, "the caller's context was cancelled"
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -293,8 +295,8 @@ func endError(err error, x Execution) *Error {
 	return failf(code, x, "%s (%v)", what, x).because(err)
 }
 
-// natsErrors says what an error of nats.go means for a call. Each of them
-// keeps a message from being sent; of any other that is not known.
+// natsErrors maps errors of nats.go to codes. Each of them means that the message was not sent; for
+// any other error that is not known.
 var natsErrors = []struct {
 	err  error
 	code Code
@@ -316,8 +318,9 @@ var natsErrors = []struct {
 	{nats.ErrInvalidConnection, CodeInvalidArgument},
 }
 
-// natsError maps an error of nats.go by the table above. x is what a message that
-// was not sent means. Any other error, such as one of the socket, may have come behind the message.
+// natsError maps an error of nats.go by the table above. x is what is known about the execution if
+// the message was not sent. After any other error, such as one of the socket, it may have been
+// sent.
 func natsError(err error, x Execution) *Error {
 	for _, row := range natsErrors {
 		if errors.Is(err, row.err) {
@@ -330,7 +333,7 @@ func natsError(err error, x Execution) *Error {
 	return failf(CodeUnavailable, x, "publish: %v", err).because(err)
 }
 
-// connectionError says why nothing can be sent now; it is nil where something can.
+// connectionError returns why nothing can be sent now, or nil.
 func connectionError(nc *nats.Conn) *Error {
 	if nc == nil {
 		return failf(CodeInvalidArgument, NotRun, "the NATS connection is nil")

@@ -10,16 +10,15 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// Header is the metadata of a call: of its request, its response, or its
-// trailer. As in NATS, keys are case-sensitive. A key is made of letters,
-// digits and !#$%&'*+-.^_`|~; "Nats-", "Natscall-", "Status", "Description" and
-// "Content-Type" are reserved. A value is UTF-8 text without control
-// characters and without blanks at either end; encode binary as base64. What
-// breaks these rules fails the call with CodeInvalidArgument (a server's
-// response: CodeInternal).
+// Header is the metadata of a call: of its request, its response, or its trailer. As in NATS, keys
+// are case-sensitive. A key consists of letters, digits and !#$%&'*+-.^_`|~; keys that begin with
+// "Nats-" or "Natscall-", and the keys "Status", "Description" and "Content-Type", are reserved. A
+// value is UTF-8 text without control characters and without blanks at either end; encode binary
+// values as base64. A key or value that breaks these rules fails the call with CodeInvalidArgument
+// (in a server's response with CodeInternal).
 //
-// Like the map that it is, a Header must not be used by one goroutine while
-// another changes it. Get and Values work on a nil Header.
+// A Header is a map: it must not be used by one goroutine while another changes it. Get and Values
+// work on a nil Header.
 type Header map[string][]string
 
 // Get returns the first value of key, or "".
@@ -30,10 +29,10 @@ func (h Header) Get(key string) string {
 	return ""
 }
 
-// Values returns all values of key. The slice is the header's own.
+// Values returns all values of key. The slice is the header's own, not a copy.
 func (h Header) Values(key string) []string { return h[key] }
 
-// Set replaces the values of key by value.
+// Set replaces the values of key with value.
 func (h Header) Set(key, value string) { h[key] = []string{value} }
 
 // Add appends a value to those of key.
@@ -42,10 +41,10 @@ func (h Header) Add(key, value string) { h[key] = append(h[key], value) }
 // Del removes key.
 func (h Header) Del(key string) { delete(h, key) }
 
-// appendTo adds h to the header of a NATS message, each key behind prefix.
+// appendTo adds h to the header of a NATS message, with prefix before each key.
 func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 	if len(h) == 0 {
-		return dst, nil // this much is inlined: most messages have none
+		return dst, nil // most messages have no header, and this much is inlined
 	}
 	return h.appendAllTo(dst, prefix)
 }
@@ -65,7 +64,7 @@ func (h Header) appendAllTo(dst nats.Header, prefix string) (nats.Header, error)
 	return dst, nil
 }
 
-// headerSize is what a header takes of max_payload, and a little more: the
+// headerSize returns how many bytes of max_payload a header takes, or a little more: it counts the
 // version line, and room for the prefix of a trailer in each line.
 func headerSize(h map[string][]string) int {
 	if len(h) == 0 {
@@ -80,7 +79,7 @@ func headerSize(h map[string][]string) int {
 	return size
 }
 
-// mergeHeader adds the keys of b, which a does not have, to a.
+// mergeHeader adds the keys of b to a, which has none of them.
 func mergeHeader(a, b nats.Header) nats.Header {
 	if a == nil {
 		return b
@@ -89,8 +88,8 @@ func mergeHeader(a, b nats.Header) nats.Header {
 	return a
 }
 
-// splitHeader separates the header of a response into metadata and trailer,
-// without what NATS and the protocol put there.
+// splitHeader splits the header of a response into metadata and trailer, and drops the keys of NATS
+// and of the protocol.
 func splitHeader(h nats.Header) (header, trailer Header) {
 	header, trailer = Header{}, Header{}
 	for key, values := range h {
@@ -103,8 +102,8 @@ func splitHeader(h nats.Header) (header, trailer Header) {
 	return header, trailer
 }
 
-// fillHeader copies src into the Header that dst points to, making it where
-// it is nil, and leaves no key of an earlier call there.
+// fillHeader replaces the contents of the Header that dst points to by src. It makes the map if
+// that is nil.
 func fillHeader(dst *Header, src Header) {
 	if dst == nil {
 		return

@@ -25,16 +25,16 @@ type jsonOptions struct {
 type strictness uint8
 
 const (
-	strictByForm strictness = iota // plain requests refuse them, all else ignores them
+	strictByForm strictness = iota // refused in plain requests, ignored in everything else
 	strictNever
 	strictAlways
 )
 
-// WithStrictJSON sets what happens to fields and enum names in JSON that the message
-// type does not have. With true they are refused with the names that there are; with false they are
-// ignored. Unless set, a server refuses them in plain requests, whose writers
-// have no compiler to tell them, and ignores them in envelopes and in one-way messages, since
-// peers may differ in age; clients ignore them in responses.
+// WithStrictJSON sets what happens to fields and enum names in JSON that the message type does not
+// have. With true they are refused, and the error lists the names that exist; with false they are
+// ignored. If it is not set, a server refuses them in plain requests, which people write without
+// the help of a compiler, and ignores them in envelopes and one-way messages, since one peer may be
+// newer than the other. Clients ignore them in responses.
 func WithStrictJSON(strict bool) interface {
 	ClientOption
 	CallOption
@@ -48,8 +48,8 @@ func WithStrictJSON(strict bool) interface {
 	})
 }
 
-// WithJSONUnpopulated sets whether JSON that this side writes has the fields that are
-// not set, with their zero values. The default is false.
+// WithJSONUnpopulated sets whether JSON that this side writes includes the fields that are not set,
+// with their zero values. The default is false.
 func WithJSONUnpopulated(emit bool) interface {
 	ClientOption
 	CallOption
@@ -58,9 +58,8 @@ func WithJSONUnpopulated(emit bool) interface {
 	return forJSON(func(o *jsonOptions) { o.unpopulated = emit })
 }
 
-// WithJSONProtoNames sets whether JSON that this side writes has the names of fields as
-// they stand in the .proto file, such as order_id, in place of orderId. Both are
-// read, always. The default is false.
+// WithJSONProtoNames sets whether JSON that this side writes uses the field names of the .proto
+// file, such as order_id instead of orderId. Both are always understood. The default is false.
 func WithJSONProtoNames(use bool) interface {
 	ClientOption
 	CallOption
@@ -78,7 +77,7 @@ func forJSON(set func(*jsonOptions)) option {
 	}
 }
 
-// append appends m. It takes the blanks out that protojson puts in at random.
+// append appends m, without the blanks that protojson adds at random.
 func (o jsonOptions) append(b []byte, m proto.Message) ([]byte, error) {
 	data, err := protojson.MarshalOptions{EmitUnpopulated: o.unpopulated, UseProtoNames: o.protoNames}.Marshal(m)
 	if err != nil {
@@ -91,7 +90,7 @@ func (o jsonOptions) append(b []byte, m proto.Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// unmarshal decodes data into m. Data without anything is an empty message.
+// unmarshal decodes data into m. Empty data is an empty message.
 func (o jsonOptions) unmarshal(data []byte, m proto.Message) error {
 	if data = trimJSON(data); len(data) == 0 {
 		return proto.CheckInitialized(m)
@@ -111,11 +110,11 @@ func trimJSON(data []byte) []byte {
 	return bytes.Trim(bytes.TrimPrefix(data, []byte("\uFEFF")), " \t\r\n")
 }
 
-// guessCodec returns the codec of a plain request that does not name it.
-// A body that begins with a brace is a JSON object, unless the type has a group-encoded
-// field 15, which begins with that byte. Any other JSON text, and one behind blanks, is taken for
-// JSON if it is no Protobuf message whose fields are known. So a number is not a
-// message with an unknown field, and a string of digits is still a string.
+// guessCodec returns the codec of a plain request that does not name it. A body that begins with a
+// brace is a JSON object, unless the type has a group-encoded field 15, which begins with that
+// byte. Any other JSON text, or one that begins with blanks, is taken for JSON unless it is also a
+// Protobuf message of which all fields are known. So a number is not mistaken for a message with an
+// unknown field, and a Protobuf string of digits still is a string.
 func (e *endpoint) guessCodec(body []byte) Codec {
 	switch text := trimJSON(body); {
 	case len(body) == 0:
@@ -130,14 +129,14 @@ func (e *endpoint) guessCodec(body []byte) Codec {
 	return CodecJSON
 }
 
-// isKnownProto reports whether data is a Protobuf message of m's type, which is empty,
-// without fields that the type does not have.
+// isKnownProto reports whether data is a Protobuf message of m's type without unknown fields. m is
+// empty and is overwritten.
 func isKnownProto(data []byte, m proto.Message) bool {
 	return proto.Unmarshal(data, m) == nil && len(m.ProtoReflect().GetUnknown()) == 0
 }
 
-// unknownName describes the first field or enum name in a JSON text that a message type does
-// not have, with those that it has; "" if there is none, or the text is no JSON.
+// unknownName describes the first field or enum name in a JSON text that a message type does not
+// have, and lists those that it has. It returns "" if all are known or the text is not JSON.
 func unknownName(data []byte, message protoreflect.MessageDescriptor) string {
 	var v any
 	if json.Unmarshal(data, &v) != nil {
@@ -146,7 +145,8 @@ func unknownName(data []byte, message protoreflect.MessageDescriptor) string {
 	return unknownIn(v, message, "")
 }
 
-// hasOwnJSON reports whether a message has a JSON form of its own, whose members are no fields.
+// hasOwnJSON reports whether a message has a JSON form of its own, whose members are not its
+// fields.
 func hasOwnJSON(message protoreflect.MessageDescriptor) bool {
 	if message.FullName().Parent() != "google.protobuf" {
 		return false
@@ -179,11 +179,11 @@ func unknownIn(v any, message protoreflect.MessageDescriptor, path string) strin
 	return ""
 }
 
-// maxPath is the length from which on a path is not made longer: it is copied at each level, of
-// which there may be ten thousand.
+// maxPath is the length from which a path no longer grows: it is copied at each level, and there
+// may be ten thousand levels.
 const maxPath = 256
 
-// below is the path of a step further down.
+// below returns the path of a step further down.
 func below(path, step string) string {
 	switch {
 	case len(path) <= maxPath:

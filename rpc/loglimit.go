@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// logLimit lets one record in a second through, for what may happen with every message.
+// logLimit lets one record a second through. It is for events that may come with every message.
 type logLimit struct {
 	mu       sync.Mutex
 	last     time.Time
 	unlogged int // records since then
 }
 
-// next reports whether a record may be logged, and how many before it were not.
+// next reports whether a record may be logged, and how many have been left out since the last one.
 func (l *logLimit) next() (unlogged int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

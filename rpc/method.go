@@ -13,8 +13,8 @@ import (
 	"github.com/natscall/natscall/internal/names"
 )
 
-// GeneratedCodeV1 is referred to by generated code, so that code which needs
-// another runtime than this one does not compile.
+// GeneratedCodeV1 is referred to by generated code, so that code that needs another version of the
+// runtime does not compile.
 const GeneratedCodeV1 = true
 
 // Kind is the shape of a method.
@@ -34,8 +34,8 @@ func (k Kind) String() string {
 	return [...]string{"unary", "one_way", "server_stream", "client_stream", "bidi_stream"}[min(k, KindBidi)]
 }
 
-// Idempotency is what a method's idempotency_level option promises: whether
-// a call that may have run may be sent again.
+// Idempotency is the promise of a method's idempotency_level option: whether a call that may have
+// run may be sent again.
 type Idempotency uint8
 
 // The levels of google.protobuf.MethodOptions.IdempotencyLevel.
@@ -50,23 +50,23 @@ func (i Idempotency) String() string {
 	return [...]string{"", "no_side_effects", "idempotent"}[min(i, Idempotent)]
 }
 
-// ServiceDesc describes a Protobuf service. Generated code fills it; natscall/v1/options.proto
-// has the options that its fields come from. It must not change once it is in use.
+// ServiceDesc describes a Protobuf service. Generated code fills it from the options of
+// natscall/v1/options.proto. It must not change once it is in use.
 type ServiceDesc struct {
-	Name          string                      // full name, as in "order.v1.OrderService"
-	MicroName     string                      // name in `nats micro ls`
-	Version       string                      // semantic version
-	Description   string                      // for discovery
-	SubjectPrefix string                      // before Name in the subjects; may be empty
-	QueueGroup    string                      // "" means "q"
-	NoQueueGroup  bool                        // every instance gets every request
-	Metadata      map[string]string           // for discovery
-	Timeout       time.Duration               // default of the methods that do not stream; 0 means none
-	File          protoreflect.FileDescriptor // where the service is defined
+	Name          string            // full name, as in "order.v1.OrderService"
+	MicroName     string            // name in `nats micro ls`
+	Version       string            // semantic version
+	Description   string            // for discovery
+	SubjectPrefix string            // before Name in the subjects; may be empty
+	QueueGroup    string            // "" means "q"
+	NoQueueGroup  bool              // every instance gets every request
+	Metadata      map[string]string // for discovery
+	// Timeout is the default of the methods that do not stream; 0 means none.
+	Timeout time.Duration
+	File    protoreflect.FileDescriptor // where the service is defined
 }
 
-// root is the subject under which everything of the service lives, without
-// the prefix of a client or server.
+// root is the subject above all of the service's, without the prefix of a client or server.
 func (d *ServiceDesc) root() string { return names.Join(d.SubjectPrefix, d.Name) }
 
 // MethodDesc describes a method of a service. Generated code fills it.
@@ -83,7 +83,7 @@ type method struct {
 	MethodDesc
 	service     *ServiceDesc
 	kind        Kind
-	subject     string // complete but for the prefix of a client or server
+	subject     string // without the prefix of a client or server
 	root        string // likewise
 	timeout     time.Duration
 	newRequest  func() proto.Message
@@ -100,7 +100,7 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 		nilRequest:  PReq(nil),
 		nilResponse: PRes(nil),
 	}
-	if m.timeout == 0 && kind <= KindOneWay { // a stream goes on for as long as it goes on
+	if m.timeout == 0 && kind <= KindOneWay { // a stream has no timeout unless its method sets one
 		m.timeout = s.Timeout
 	}
 	if m.subject = d.Subject; m.subject == "" {
@@ -115,10 +115,11 @@ type message[T any] interface {
 	proto.Message
 }
 
-// FullName returns the name that the logs, metadata and interceptors use, as in "/order.v1.OrderService/PlaceOrder".
+// FullName returns the name that logs, metadata and interceptors use, as in
+// "/order.v1.OrderService/PlaceOrder".
 func (m *method) FullName() string { return "/" + m.service.Name + "/" + m.Name }
 
-// Unimplemented returns the error of a method that a server leaves out.
+// Unimplemented returns the error of a method that a server does not implement.
 func (m *method) Unimplemented() error {
 	return failf(CodeUnimplemented, DidRun, "%s is not implemented", m.FullName())
 }
@@ -129,18 +130,18 @@ func (m *method) responseName() string { return messageName(m.newResponse()) }
 
 func messageName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
-// hasResponse tells whether a handler returns a response, rather than sending a stream.
+// hasResponse reports whether a handler returns a response rather than sending a stream.
 func (m *method) hasResponse() bool { return m.kind != KindServerStream && m.kind != KindBidi }
 
-// hasGroup15 tells whether a plain request of the method may begin with the
-// byte of a JSON object: the start of a group-encoded field 15.
+// hasGroup15 reports whether the request has a group-encoded field 15, which starts with the byte
+// of an opening brace. A plain request that begins with this byte is then not taken for JSON.
 func (m *method) hasGroup15() bool {
 	f := m.newRequest().ProtoReflect().Descriptor().Fields().ByNumber(15)
 	return f != nil && f.Kind() == protoreflect.GroupKind
 }
 
-// Handler is a method of a service together with what serves it, a method of
-// S. Generated code makes it with HandleUnary and its siblings.
+// Handler is a method of a service together with the method of S that serves it. Generated code
+// makes it with HandleUnary and its siblings.
 type Handler[S any] struct {
 	method *method
 	invoke func(impl S, ctx context.Context, call *Call) error
@@ -184,9 +185,9 @@ func NewOneWay[Req any, PReq message[Req]](s *ServiceDesc, d MethodDesc) *OneWay
 	return &OneWayMethod[PReq]{newMethod[Req, emptypb.Empty, PReq](s, d, KindOneWay)}
 }
 
-// Call publishes the message. It returns when the message is in the
-// connection's buffer (nats.Conn.Flush waits until the NATS server has it);
-// nobody tells whether a service took it. The error is an *Error.
+// Call publishes the message. It returns when the message is in the connection's buffer
+// (nats.Conn.Flush waits until the NATS server has it), and does not learn whether a service took
+// it. The error is an *Error.
 func (m *OneWayMethod[Req]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) error {
 	_, err := c.invoke(ctx, &m.method, req, opts)
 	return err
@@ -204,7 +205,7 @@ func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, cont
 	}}
 }
 
-// noResponse is what a one-way method answers to a request with a reply subject.
+// noResponse is the answer of a one-way method to a request with a reply subject.
 var noResponse = new(emptypb.Empty)
 
 // isResponse reports whether a plain JSON reply that has the form of JetStream's acknowledgement is

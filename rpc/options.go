@@ -13,30 +13,31 @@ import (
 )
 
 const (
-	// defaultTimeout bounds a call for which nobody named a time: long enough
-	// for slow work, short enough that nothing waits for ever.
+	// defaultTimeout bounds a call that has no timeout of its own: long enough for slow work, short
+	// enough that nothing waits forever.
 	defaultTimeout = 30 * time.Second
-	// defaultClientTimeout is shorter: it is also how long a call waits for a
-	// service that is not there.
+	// defaultClientTimeout is shorter, since it is also how long a call waits for a service that is
+	// not there.
 	defaultClientTimeout = 10 * time.Second
-	// defaultMaxMessageSize bounds what one message may take of memory.
+	// defaultMaxMessageSize bounds the memory of one message.
 	defaultMaxMessageSize = 16 << 20
-	// defaultConcurrency is the number of handlers of a service that run at once.
-	// A waiting handler costs a few KiB, so this is what a small machine carries easily.
+	// defaultConcurrency is the number of handlers of a service that run at once. A waiting handler
+	// takes a few KiB, so a small machine carries this many easily.
 	defaultConcurrency = 1024
-	// defaultQueue is how many requests wait for a handler: as many as run, so
-	// that a burst waits for one handler's time and not for more.
+	// defaultQueue is how many requests wait for a handler: as many as run, so that a request of a
+	// burst waits for the time of one handler at most.
 	defaultQueue = 1024
-	// defaultMaxStreams is how many streams of a service are open at once: an
-	// idle one costs some KiB, most of them its handler's stack.
+	// defaultMaxStreams is how many streams of a service are open at once. An idle one takes some
+	// KiB, most of them for its handler's stack.
 	defaultMaxStreams = 10_000
-	// defaultHeartbeat is far below the two minutes after which accounts
-	// forget a reply subject, and long enough to cost nothing.
+	// defaultHeartbeat is far below the two minutes after which accounts forget a reply subject,
+	// and long enough to cost nothing.
 	defaultHeartbeat = 10 * time.Second
 	// defaultPlainBytes and defaultPlainTime are enough to try a stream by hand.
 	defaultPlainBytes = 64 << 20
 	defaultPlainTime  = 30 * time.Second
-	// defaultGracePeriod is how long Run waits for running handlers; orchestrators give a process 30 s.
+	// defaultGracePeriod is how long Run waits for running handlers. Orchestrators give a process
+	// 30 s.
 	defaultGracePeriod = 25 * time.Second
 )
 
@@ -88,7 +89,7 @@ type serverOptions struct {
 	grace        time.Duration
 }
 
-// plainStreamLimits bound plain streams to callers whose going away cannot be noticed.
+// plainStreamLimits bound plain streams to callers whose departure cannot be noticed.
 type plainStreamLimits struct {
 	bytes int
 	time  time.Duration
@@ -106,8 +107,8 @@ type serviceOptions struct {
 	metadata     map[string]string
 }
 
-// option implements the option interfaces; which of them it is valid for is
-// said by the result type of the function that makes it.
+// option implements all option interfaces. The result type of the function that makes it says for
+// which of them it is valid.
 type option struct {
 	client  func(*clientOptions) error
 	call    func(*callOptions) error
@@ -140,12 +141,15 @@ func forPeers(set func(*peerOptions) error) option {
 
 // WithTimeout bounds calls.
 //
-// For a call: the call ends after d, or at ctx's deadline if that is earlier.
-// For a client: the default of calls for which neither ctx, nor the call, nor
-// the .proto file names a time; 10 s unless set. Of a streaming method it bounds only
-// how long the call waits for a server to be there.
-// For a server: the same for requests that name none, as plain NATS clients
-// may; 30 s unless set. Streams of natscall clients have none.
+// For a call: it ends after d, or at ctx's deadline if that is earlier.
+//
+// For a client: d is the default of calls for which neither ctx, nor the call, nor the .proto file
+// sets a time. The default is 10 s. For a streaming method it only bounds how long the call waits
+// for a server to be there.
+//
+// For a server: d is the default of requests that name no timeout, as those of plain NATS clients
+// may, unless the .proto file sets one. The default is 30 s. It does not apply to streams of
+// natscall clients.
 func WithTimeout(d time.Duration) interface {
 	ClientOption
 	CallOption
@@ -165,9 +169,9 @@ func WithTimeout(d time.Duration) interface {
 	}
 }
 
-// WithSubjectPrefix puts prefix and a dot before all subjects of a client or
-// server (not before those of discovery), so that several systems share one
-// NATS account. Both sides must agree. The default is "", none.
+// WithSubjectPrefix puts prefix and a dot before all subjects of a client or server, except those
+// of discovery, so that several systems can share one NATS account. Both sides must use the same
+// prefix. The default is "", no prefix.
 func WithSubjectPrefix(prefix string) interface {
 	ClientOption
 	ServerOption
@@ -181,7 +185,7 @@ func WithSubjectPrefix(prefix string) interface {
 	})
 }
 
-// WithInterceptors adds interceptors to those that are there; the first is the outermost.
+// WithInterceptors adds interceptors after those of earlier options; the first is the outermost.
 func WithInterceptors(interceptors ...Interceptor) interface {
 	ClientOption
 	ServerOption
@@ -197,10 +201,10 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 	})
 }
 
-// WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions; beyond it
-// a call ends with CodeResourceExhausted. The default is 16 MiB, the most 2 GiB less a byte, which
-// is Protobuf's own limit: larger values mean that. What exceeds the NATS server's max_payload
-// travels as a stream; only plain and one-way messages are bounded by it.
+// WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions. A call with
+// a larger one ends with CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a
+// byte, which is Protobuf's own limit; larger values mean that. A message that exceeds the NATS
+// server's max_payload is sent as a stream; only plain and one-way messages are bounded by it.
 func WithMaxMessageSize(bytes int) interface {
 	ClientOption
 	ServerOption
@@ -210,10 +214,10 @@ func WithMaxMessageSize(bytes int) interface {
 	})
 }
 
-// WithHeartbeat sets after which silence a side of a stream sends a
-// heartbeat; after three times as long without a sign of life a peer is taken
-// for dead. Client and server should agree; the default is 10 s, the least a millisecond,
-// the most a day: larger values mean that.
+// WithHeartbeat sets the interval in which each side of a stream sends a heartbeat. A peer from
+// which nothing has come for three intervals is taken for dead. Client and server should use the
+// same interval. The default is 10 s, the minimum a millisecond, the maximum a day; larger values
+// mean that.
 func WithHeartbeat(interval time.Duration) interface {
 	ClientOption
 	ServerOption
@@ -227,11 +231,11 @@ func WithHeartbeat(interval time.Duration) interface {
 	})
 }
 
-// maxCount is what options that count mean by larger values, such as math.MaxInt: far more
-// than there can be, and small enough that sums and products of a few stay numbers.
+// maxCount replaces larger values of options that count, such as math.MaxInt. It is more than there
+// can be of anything, and so small that sums and products of a few do not overflow.
 const maxCount = math.MaxInt32
 
-// setCount checks the value of an option before it is stored.
+// setCount checks the value of an option and stores it.
 func setCount(dst *int, name string, n, least int) error {
 	if n < least {
 		return fmt.Errorf("%s(%d): must be at least %d", name, n, least)
@@ -243,15 +247,15 @@ func setCount(dst *int, name string, n, least int) error {
 // maxHeartbeat is longer than any stream is silent.
 const maxHeartbeat = 24 * time.Hour
 
-// WithBatching lets unary calls of the same method that are made at the same
-// time share a NATS message of at most so many bytes, and their answers
-// another: 16 KiB is a good bound. No call waits for longer than without the option, and one that is alone, or larger,
-// travels as without it. It is off by default, and for many small calls at once.
+// WithBatching lets concurrent unary calls of the same method share a NATS message of at most
+// maxBytes bytes, and their answers another. It is meant for many small calls at once; 16 KiB is a
+// good bound. Batching never delays a call; a lone or larger call is sent on its own. It is off by
+// default.
 //
-// Its price: a batch goes to one instance, so load is spread by batches and not by
-// calls; a NATS message that is lost costs all its calls; and a batch has several
-// answers, where NATS permissions (allow_responses: true) and service imports of
-// accounts allow one: they have to be set to more (max: 256, response_type: stream), or answers are lost.
+// Its price: A batch goes to one instance, so load is spread by batches and not by calls. A lost
+// NATS message costs all of its calls. And a batch has several answers, where NATS permissions
+// (allow_responses: true) and service imports of accounts allow one: they must be set to more (max:
+// 256, response_type: stream), or answers are lost.
 func WithBatching(maxBytes int) ClientOption {
 	return option{client: func(o *clientOptions) error {
 		return setCount(&o.maxBatch, "WithBatching", maxBytes, 1)
@@ -272,10 +276,10 @@ func WithCodec(codec Codec) interface {
 	})
 }
 
-// WithPlainRequests sends plain NATS requests, as docs/protocol.md defines
-// them, instead of natscall's envelope: for services that somebody else wrote,
-// in any language, with NATS micro. Cancellation then does not reach the
-// handler, and a handler that has died is noticed at the deadline only.
+// WithPlainRequests sends plain NATS requests, as docs/protocol.md defines them, instead of
+// natscall's envelope. It is for services that are not built with natscall, such as those of NATS
+// micro in any language. Cancellation then does not reach the handler, and a handler that has died
+// is noticed only at the deadline.
 func WithPlainRequests() interface {
 	ClientOption
 	CallOption
@@ -283,8 +287,8 @@ func WithPlainRequests() interface {
 	return forCalls(func(o *callOptions) error { o.plain = true; return nil })
 }
 
-// WithoutRetry sends a request once. By default a call that certainly did not
-// run, because no service was there for a moment, is sent again until its deadline.
+// WithoutRetry sends a request once. By default a call is sent again until its deadline where that
+// is safe, for instance because no service was there for a moment: see [Error.Execution].
 func WithoutRetry() interface {
 	ClientOption
 	CallOption
@@ -292,8 +296,8 @@ func WithoutRetry() interface {
 	return forCalls(func(o *callOptions) error { o.once = true; return nil })
 }
 
-// WithHeader adds a header to the request, or to all requests of a client.
-// See [Header] for what is allowed.
+// WithHeader adds a value to the header of the request, or of all requests of a client. [Header]
+// says which keys and values are allowed.
 func WithHeader(key, value string) interface {
 	ClientOption
 	CallOption
@@ -310,18 +314,19 @@ func WithHeader(key, value string) interface {
 	})
 }
 
-// ResponseHeader stores the metadata of the response in *h, which is emptied first.
+// ResponseHeader stores the metadata of the response in *h, and removes what was there before.
 func ResponseHeader(h *Header) CallOption {
 	return option{call: func(o *callOptions) error { o.responseHeader = h; return nil }}
 }
 
-// ResponseTrailer stores the trailer of the response, or of the error, in *h, which is emptied first.
+// ResponseTrailer stores the trailer of the response, or of the error, in *h, and removes what was
+// there before.
 func ResponseTrailer(h *Header) CallOption {
 	return option{call: func(o *callOptions) error { o.responseTrailer = h; return nil }}
 }
 
-// WithLogger sets where a server reports what no caller can be told, such as
-// the stack of a panic. The default is slog.Default().
+// WithLogger sets the log of a server. The server logs what it cannot or must not tell a caller,
+// such as the stack of a panic. The default is slog.Default().
 func WithLogger(l *slog.Logger) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if l == nil {
@@ -332,8 +337,8 @@ func WithLogger(l *slog.Logger) ServerOption {
 	}}
 }
 
-// WithGracePeriod sets how long Run waits, when its context ends, for
-// handlers that are running. The default is 25 s.
+// WithGracePeriod sets how long Run waits for running handlers when its context has ended. The
+// default is 25 s.
 func WithGracePeriod(d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if d < 0 {
@@ -344,12 +349,12 @@ func WithGracePeriod(d time.Duration) ServerOption {
 	}}
 }
 
-// WithPlainStreamLimits bounds what a plain stream, as docs/protocol.md defines it, sends to a
-// caller in another account or, over a gateway, another cluster: NATS does not say from there that
-// nobody listens any more. Beyond so many bytes Send fails with CodeResourceExhausted; after d the
-// handler's context ends. The defaults are 64 MiB and 30 s; with a 0 such streams are refused.
-// Callers elsewhere are noticed when they go. The bytes also bound what the handler of a request
-// without a reply subject sends to nobody.
+// WithPlainStreamLimits bounds a plain stream, as docs/protocol.md defines it, to a caller in
+// another account or, over a gateway, another cluster. NATS does not report when such a caller
+// leaves; any other caller's leaving is noticed. Beyond so many bytes Send fails with
+// CodeResourceExhausted; after d the handler's context ends. The defaults are 64 MiB and 30 s; if
+// either is 0, such streams are refused. The bytes also bound the stream of a request without a
+// reply subject, which is sent to nobody.
 func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if d < 0 {
@@ -365,9 +370,9 @@ func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
 }
 
 // WithMaxConcurrency sets how many handlers of a service run at once. The default is 1024, the
-// most 2^31-1: larger values mean that. A handler that calls its own service needs room for that
-// call too: where all that may run wait for such calls, all of them wait until their deadlines.
-// Register what is called from within as a service of its own, or leave room.
+// maximum 2^31-1; larger values mean that. A handler that calls its own service needs room for that
+// call too: if all running handlers wait for such calls, they all wait until their deadlines.
+// Register the methods that such handlers call as a service of their own, or leave room.
 func WithMaxConcurrency(n int) interface {
 	ServerOption
 	ServiceOption
@@ -377,9 +382,8 @@ func WithMaxConcurrency(n int) interface {
 	})
 }
 
-// WithMaxStreams sets how many streams of a service are open at once; further
-// ones are refused with CodeResourceExhausted. They do not count for
-// WithMaxConcurrency. The default is 10,000.
+// WithMaxStreams sets how many streams of a service are open at once; further ones are refused with
+// CodeResourceExhausted. Streams do not count toward WithMaxConcurrency. The default is 10,000.
 func WithMaxStreams(n int) interface {
 	ServerOption
 	ServiceOption
@@ -389,9 +393,8 @@ func WithMaxStreams(n int) interface {
 	})
 }
 
-// WithMaxQueue sets how many requests of a service wait for a free handler;
-// further ones are refused at once with CodeResourceExhausted. The default is
-// 1024; 0 means none.
+// WithMaxQueue sets how many requests of a service wait for a free handler; further ones are
+// refused at once with CodeResourceExhausted. The default is 1024; 0 means that none waits.
 func WithMaxQueue(n int) interface {
 	ServerOption
 	ServiceOption
@@ -401,8 +404,8 @@ func WithMaxQueue(n int) interface {
 	})
 }
 
-// WithQueueGroup sets the queue group, in place of the one of the .proto
-// file or "q": each request goes to one instance of each group.
+// WithQueueGroup sets the queue group: each request goes to one instance of each group. The default
+// is the group of the .proto file, or "q".
 func WithQueueGroup(group string) interface {
 	ServerOption
 	ServiceOption
@@ -416,9 +419,9 @@ func WithQueueGroup(group string) interface {
 	})
 }
 
-// WithoutQueueGroup makes every instance get every request. The caller sees
-// the first answer; this is for one-way methods and for gathering. Streaming
-// methods, which need one instance, then fail with CodeUnimplemented.
+// WithoutQueueGroup makes every instance get every request. The caller sees the first answer. It is
+// for one-way methods and for gathering. Streaming methods, which need one instance, then fail with
+// CodeUnimplemented.
 func WithoutQueueGroup() interface {
 	ServerOption
 	ServiceOption
@@ -429,7 +432,8 @@ func WithoutQueueGroup() interface {
 	})
 }
 
-// WithMetadata adds metadata that discovery shows. Keys that begin with "natscall." are reserved.
+// WithMetadata adds metadata that discovery shows. It replaces the value of a key that is there
+// already. Keys that begin with "natscall." are reserved.
 func WithMetadata(metadata map[string]string) interface {
 	ServerOption
 	ServiceOption

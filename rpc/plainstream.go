@@ -16,37 +16,38 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// plainStream answers a plain NATS client, a message in a message. Its reader
-// grants no credit and sends no heartbeat, so it is asked for by NATS itself: now
-// and then a message carries a reply subject of this instance's, to which NATS
-// answers "no responders" where nobody listens to the stream any more.
+// plainStream answers a plain NATS client with one NATS message for each message. Its reader grants
+// no credit and sends no heartbeats, so NATS itself says whether it is still there: now and then a
+// message has a reply subject of this instance, to which NATS answers "no responders" if nobody
+// listens to the stream any more.
 type plainStream struct {
 	call     *serverCall
 	ctx      context.Context
-	remote   bool          // the reader's going away cannot be noticed
+	remote   bool          // NATS does not say when the reader leaves
 	sent     int           // bytes
-	probed   time.Duration // of the server's clock: when a message had a reply subject
+	probed   time.Duration // when a message last had a reply subject, by the server's clock
 	unprobed int           // messages since then
-	bytes    int           // of those
+	bytes    int           // of those messages
 }
 
 const (
-	// plainMessageHeader marks a message that is empty in Protobuf, as one without header
-	// and body is an end, and one that looks like an acknowledgement of JetStream.
+	// plainMessageHeader marks a message that could be mistaken for something else: an empty one
+	// for the end, which has neither header nor body, and one that looks like an acknowledgement of
+	// JetStream.
 	plainMessageHeader = "Natscall-Message"
 
-	// A message has a reply subject after so many messages, bytes, or so long: a
-	// stream to nobody ends within that and a round trip.
+	// After so many messages or bytes, or so long, a message has a reply subject: a stream to
+	// nobody ends within that and a round trip.
 	probeMessages = 64
 	probeBytes    = 256 << 10
 	probeInterval = time.Second
 )
 
-// remoteReplies begin the reply subjects of requests from other accounts and, over
-// gateways, other clusters. NATS does not say from there that nobody listens.
+// remoteReplies are the beginnings of reply subjects of requests from other accounts and, over
+// gateways, other clusters. NATS does not say when such a caller no longer listens.
 var remoteReplies = []string{"_R_.", "_GR_."}
 
-// isRemote reports whether the caller is where its going away cannot be noticed.
+// isRemote reports whether the caller is one whose departure NATS does not report.
 func (c *serverCall) isRemote() bool {
 	for _, prefix := range remoteReplies {
 		if strings.HasPrefix(c.reply, prefix) {
@@ -56,7 +57,7 @@ func (c *serverCall) isRemote() bool {
 	return false
 }
 
-// boundPlainStream refuses or bounds a plain stream to a remote caller. It refuses one to
+// boundPlainStream refuses or bounds a plain stream to a remote caller. It also refuses a stream to
 // the service itself, which would take each message for a request.
 func (c *serverCall) boundPlainStream(timeout time.Duration) (time.Duration, *Error) {
 	limits := &c.endpoint.service.server.options.plainStreams
@@ -131,7 +132,7 @@ func (p *plainStream) probe(size int) string {
 	return names.Join(s.root, wire.InstanceToken, s.identity.ID, p.call.id.String())
 }
 
-// endPlainStream publishes the end of a plain stream that is no error.
+// endPlainStream publishes the clean end of a plain stream.
 func (c *serverCall) endPlainStream() {
 	h, err := c.header()
 	if err != nil || h == nil {

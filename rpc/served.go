@@ -16,15 +16,24 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// serverCall is one request on its way through a server: received (parsed,
-// entered into the table), queued, run, answered. It is answered once: by the
-// goroutine that runs it, or before that by a shutdown that does not wait.
+// serverCall is one request on its way through a server.
+//
+//	          take            Run            answer           leave
+//	received ------> queued ------> running --------> answered ------> left
+//	   |                |              |
+//	   |     refuse     |    refuse    |  refuse
+//	   +------------> answered <-------+
+//
+// It is answered once: by the goroutine that runs it, by the subscription's goroutine if it is
+// refused on arrival (then it ends there), or by a shutdown that no longer waits. A call that a
+// shutdown has answered still runs until its handler returns. Each call is a new object: nothing of
+// it is reused.
 type serverCall struct {
 	ctx  callContext
 	call Call
 
 	endpoint   *endpoint
-	reply      string // subject, or "" where nobody wants an answer
+	reply      string // subject, or "" if no answer is wanted
 	id         wire.ID
 	plain      bool
 	codec      Codec
@@ -34,7 +43,7 @@ type serverCall struct {
 	tag        uint64      // of that item
 	body       []byte
 	whole      int     // size of the memory that body is part of
-	stream     *stream // where the messages travel, if not in body
+	stream     *stream // nil if the request is in body
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool
@@ -42,16 +51,16 @@ type serverCall struct {
 	counted  atomic.Bool // in the statistics, as a call that has ended
 }
 
-// Whether the handler of a call is called is decided once: by whoever calls
-// it, or by whoever tells the caller that it did not run.
+// It is decided once whether a call's handler is called: by the goroutine that is about to call it,
+// or by the one that tells the caller that it did not run.
 const (
 	callFresh int32 = iota
 	callHandled
 	callGivenUp
 )
 
-// enter is called right before the handler. An error means that the caller
-// has been told that it does not run.
+// enter is called right before the handler. It returns an error if the caller has been told that
+// the handler did not run.
 func (c *serverCall) enter() error {
 	if c.handling.CompareAndSwap(callFresh, callHandled) || c.handling.Load() == callHandled {
 		return nil
@@ -59,7 +68,7 @@ func (c *serverCall) enter() error {
 	return failf(CodeUnavailable, NotRun, "the call was given up")
 }
 
-// request is enter for a handler that gets the request decoded.
+// request decodes the request and then calls enter.
 func (c *serverCall) request() (proto.Message, error) {
 	req, err := c.call.Request()
 	if err == nil {
@@ -68,13 +77,13 @@ func (c *serverCall) request() (proto.Message, error) {
 	return req, err
 }
 
-// giveUp decides against the handler; it returns false where it has been called.
+// giveUp decides against the handler. It returns false if the handler has been called.
 func (c *serverCall) giveUp() bool {
 	return c.handling.CompareAndSwap(callFresh, callGivenUp) || c.handling.Load() == callGivenUp
 }
 
-// execution is what the caller may be told of e's call. Where every instance
-// gets the request, another one may have run it.
+// execution returns what the caller is told about the execution of the call that e ended. Without a
+// queue group another instance may have run the call.
 func (c *serverCall) execution(e *Error) wire.Execution {
 	x := e.execution
 	if x == MayHaveRun && c.handling.Load() == callHandled {
@@ -90,8 +99,8 @@ func (e *endpoint) newServerCall() *serverCall {
 	return c
 }
 
-// receive parses a request that came at a time of the server's clock. An error means that it is to
-// be refused with it.
+// receive parses a request that came at a time of the server's clock. If it returns an error, the
+// request is to be refused with that.
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.reply, c.body = m.Reply, m.Data
 	c.whole = max(c.whole, m.Size())
@@ -100,7 +109,7 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	if timeout == 0 {
 		timeout = c.endpoint.timeout
 	}
-	if timeout == 0 && c.plain { // nobody would notice that its reader has gone
+	if timeout == 0 && c.plain { // a plain caller that has gone might never be noticed
 		timeout = c.endpoint.service.server.options.timeout
 	}
 	if c.plain && c.call.method.kind == KindServerStream && err == nil {
@@ -124,7 +133,7 @@ func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
 	c.id, c.body, c.codec = e.ID, e.Body, Codec(e.Flags.Codec())
 	c.accepts, c.compressed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
 	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
-		c.reply = "" // they are never answered
+		c.reply = "" // these kinds are never answered
 	}
 	switch {
 	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrUnsupported):
@@ -164,11 +173,10 @@ func (c *serverCall) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	return min(timeout, maxPlainTimeout), nil
 }
 
-// maxPlainTimeout is how long a plain request runs at most: nobody notices that its caller has
-// gone.
+// maxPlainTimeout bounds the time of a plain request, since its caller's leaving is not noticed.
 const maxPlainTimeout = 24 * time.Hour
 
-// coding is how the call's messages are encoded.
+// coding returns how the call's messages are encoded.
 func (c *serverCall) coding() coding {
 	options := c.endpoint.service.server.options.json
 	if options.strict == strictByForm && c.plain && c.call.method.kind != KindOneWay {
@@ -205,9 +213,9 @@ func (c *serverCall) decode() (proto.Message, error) {
 
 var errBatchInBatch = errors.New("a batch within a batch")
 
-// Run serves the call on the current goroutine. Whatever the user's code does, the
-// call is answered and leaves the table: what handlers, interceptors and hooks may do
-// to the goroutine, by a panic or runtime.Goexit, they do before returned is set.
+// Run serves the call on the current goroutine. Whatever the user's code does, the call is answered
+// and leaves the table: handlers, interceptors and hooks can only panic or call runtime.Goexit
+// before returned is set.
 func (c *serverCall) Run() {
 	c.running.Store(true)
 	clock := c.ctx.clock()
@@ -228,10 +236,10 @@ func (c *serverCall) Run() {
 	c.answer(err, clock.now()-started)
 }
 
-// leave ends what belongs to a call that has been answered.
+// leave ends everything that belongs to a call that has been answered.
 func (c *serverCall) leave() {
 	c.ctx.endWith(contextOver)
-	if c.stream != nil { // it has ended, but where a forced shutdown met the accept
+	if c.stream != nil { // it has ended already, unless a forced shutdown met the accept
 		c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 	}
 	c.endpoint.service.calls.Remove(c.id)
@@ -255,7 +263,7 @@ func (c *serverCall) serve() *Error {
 	return c.verdict(err)
 }
 
-// verdict is the error that the caller is told, or nil.
+// verdict returns the error to send to the caller, or nil.
 func (c *serverCall) verdict(err error) *Error {
 	if err == nil {
 		return nil
@@ -267,8 +275,8 @@ func (c *serverCall) verdict(err error) *Error {
 	return e
 }
 
-// handle is what the innermost interceptor of a server calls. ctx, which an
-// interceptor may have made from the call's, bounds the stream too.
+// handle is the Next of a server's innermost interceptor. ctx, which an interceptor may have
+// derived from the call's, bounds the stream too.
 func handle(ctx context.Context, call *Call) error {
 	c := call.served
 	if call.method.kind > KindOneWay && c.handling.Load() != callFresh {
@@ -281,8 +289,8 @@ func handle(ctx context.Context, call *Call) error {
 	return c.endpoint.invoke(ctx, call)
 }
 
-// answerPanic answers a call whose handler did not return. recovered is nil after
-// runtime.Goexit, which nothing can stop.
+// answerPanic answers a call whose handler did not return. recovered is nil after runtime.Goexit,
+// which cannot be stopped.
 func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 	what := "the handler ended its goroutine"
 	if recovered != nil {
@@ -296,6 +304,7 @@ func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 		c.endpoint.log().Error("natscall: "+what+" (runtime.Goexit)", "unlogged", unlogged)
 	}
 	err := c.verdict(failf(CodeInternal, DidRun, "%s", what))
-	defer func() { c.answer(err, c.ctx.clock().now()-started) }() // also where a hook ends the goroutine
+	// Deferred, since a hook may end the goroutine too.
+	defer func() { c.answer(err, c.ctx.clock().now()-started) }()
 	c.call.ended(err)
 }

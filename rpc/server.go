@@ -17,12 +17,12 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
-// Server serves any number of services over a NATS connection, on which
-// other servers and clients may be too. Its methods may be called concurrently.
+// Server serves any number of services over a NATS connection, which it may share with other
+// servers and with clients. Its methods may be called concurrently.
 //
-// A server is made by NewServer, started and shut down, each once. Services may be
-// registered before and while it runs. Shut it down before the connection is closed or
-// drained: nats.Conn.Drain does not wait for handlers.
+// A server is made by NewServer, started once and shut down once. Services may be registered before
+// it is started and while it runs. Shut it down before you close or drain the connection:
+// nats.Conn.Drain does not wait for handlers.
 type Server struct {
 	nc      *nats.Conn
 	options serverOptions
@@ -33,24 +33,27 @@ type Server struct {
 	out     *publish.Publisher
 	streams streamTable
 
-	turn     chan struct{}   // holds a token while Start, Register or Shutdown works; not while they wait for handlers
-	stopping *wait.Joint     // the shutdown; its end is that of the server
-	serving  context.Context // ends when it begins: nothing waits for NATS any more in order to serve
-	quit     context.CancelCauseFunc
+	// turn holds a token while Start, Register, Unregister or Shutdown changes the server, but not
+	// while one of them waits for handlers.
+	turn     chan struct{}
+	stopping *wait.Joint // the shutdown; its end is that of the server
+	// serving ends when the shutdown begins. Then nothing waits for NATS in order to serve.
+	serving context.Context
+	quit    context.CancelCauseFunc
 
 	mu       sync.Mutex // not held while anything waits for NATS
 	state    serverState
-	services []*service       // also those that are about to be unregistered
+	services []*service       // including those that are being unregistered
 	closed   chan nats.Status // of the connection, while running
 
 	refused    connwatch.Refusals
 	violations logLimit
 }
 
-// errNoServer is the error of methods of a Server that NewServer has not made.
+// errNoServer is the error of a Server that was not made by NewServer.
 var errNoServer = errors.New("the server is nil or zero: rpc.NewServer makes one")
 
-// made reports whether NewServer has made s.
+// made reports whether s was made by NewServer.
 func (s *Server) made() bool { return s != nil && s.turn != nil }
 
 // serverState is the state of a server: new -> running -> stopping -> stopped,
@@ -67,12 +70,12 @@ const (
 // ErrServerStopped is returned, wrapped, by the methods of a server that has been shut down.
 var ErrServerStopped = errors.New("the server has been shut down")
 
-// maxAnswerBatch bounds the answers that share a NATS message, in bytes: about the read buffer of
-// nats.go.
+// maxAnswerBatch bounds the answers that share a NATS message, in bytes. It is about the size of
+// the read buffer of nats.go.
 const maxAnswerBatch = 32 << 10
 
-// NewServer returns a server for a connection. An invalid option is the
-// error of Register, Start and Run, with its name.
+// NewServer returns a server for a connection. If an option is invalid, Register, Start and Run
+// return an error that names it.
 func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s := &Server{nc: nc, clock: newClock(), turn: make(chan struct{}, 1)}
 	s.out = publish.New(nc, publish.Config{Now: s.clock.now, MaxBatch: maxAnswerBatch})
@@ -100,10 +103,10 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	return s
 }
 
-// Run starts the server, serves until ctx ends, and shuts down, for which running handlers have
-// the grace period. A connection that is not up yet (nats.RetryOnFailedConnect), or is down, is
-// waited for until ctx ends. Run returns nil after a clean end, and an error if the server could
-// not start, had to stop handlers, or lost its connection for good.
+// Run starts the server, serves until ctx ends, and then shuts down, giving running handlers the
+// grace period. If the connection is down, or not up yet (nats.RetryOnFailedConnect), Run waits for
+// it until ctx ends. Run returns nil after a clean end, and an error if the server could not start,
+// had to stop handlers, or lost its connection for good.
 func (s *Server) Run(ctx context.Context) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: run: %w", errNoServer)
@@ -130,13 +133,13 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Shutdown(grace)
 }
 
-// intercepts tells whether somebody sees the calls beside their handlers.
+// intercepts reports whether the server has interceptors.
 func (s *Server) intercepts() bool { return len(s.options.interceptors) > 0 }
 
-// Start subscribes for all services that are registered and returns when NATS
-// has confirmed it: the server is ready. Only ctx bounds the wait, also for a connection that
-// is not up yet, or is down. Where NATS refuses subscriptions Start fails, names them,
-// and nothing stays behind.
+// Start makes the subscriptions of all registered services and returns when NATS has confirmed
+// them: the server is ready. Only ctx bounds the wait, which includes the one for a connection that
+// is down or not up yet. If NATS refuses subscriptions, Start fails with an error that names them,
+// and leaves no subscription behind.
 func (s *Server) Start(ctx context.Context) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: start: %w", errNoServer)
@@ -170,7 +173,7 @@ func (s *Server) start(ctx context.Context, services []*service) error {
 	return nil
 }
 
-// take waits until nobody else changes the server's subscriptions.
+// take waits for the turn to change the server's subscriptions.
 func (s *Server) take(ctx context.Context) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -199,10 +202,10 @@ func (s *Server) setState(state serverState) {
 	s.state = state
 }
 
-// watchConnection ends the streams when the connection is lost, and the server
-// when it is closed. Shutdown, by closing the channel, ends it otherwise.
+// watchConnection ends the streams when the connection is lost, and the server when it is closed.
+// It ends then, or when Shutdown closes the channel.
 func (s *Server) watchConnection(status <-chan nats.Status) {
-	for !s.nc.IsClosed() { // it may have been closed before anybody listened
+	for !s.nc.IsClosed() { // it may have been closed before status was registered
 		if _, ok := <-status; !ok {
 			return // the server has been shut down
 		}
@@ -223,7 +226,7 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 	}
 }
 
-// subscribe starts services and makes sure that NATS has accepted it.
+// subscribe starts services and makes sure that NATS has accepted their subscriptions.
 func (s *Server) subscribe(ctx context.Context, services []*service) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -246,8 +249,9 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 			return err
 		}
 	}
-	for err = s.flush(ctx); err != nil; err = s.flush(ctx) { // a connection that breaks meanwhile subscribes again
-		if ctx.Err() != nil { // also where it ended just after the flush had failed
+	// A connection that breaks meanwhile subscribes again.
+	for err = s.flush(ctx); err != nil; err = s.flush(ctx) {
+		if ctx.Err() != nil { // even if it ended just after the flush had failed
 			return flushError(s.nc, wait.EndOf(ctx))
 		}
 		if err = connwatch.Await(ctx, s.nc); err != nil {
@@ -255,7 +259,8 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		}
 	}
 	// The NATS server reports a refused subscription before it answers the flush.
-	if last := s.nc.LastError(); last != nil && last != before { //nolint:errorlint // identity: is it a new one?
+	last := s.nc.LastError()
+	if last != nil && last != before { //nolint:errorlint // identity: is it a new one?
 		switch {
 		case errors.Is(last, nats.ErrPermissionViolation):
 			var subs []*nats.Subscription
@@ -270,12 +275,12 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 	return nil
 }
 
-// flushTimeout is how long one flush waits for NATS. nats.go wants a bound;
-// while the connection is up there is another flush after it.
+// flushTimeout is how long one flush waits for NATS. nats.go requires a bound; while the connection
+// is up, another flush follows.
 const flushTimeout = 10 * time.Second
 
-// flush returns when NATS has what was published and subscribed. It ends with ctx, or when
-// the connection is lost.
+// flush returns when NATS has everything that was published and subscribed. It fails when ctx ends
+// or the connection is lost.
 func (s *Server) flush(ctx context.Context) error {
 	for {
 		bounded, cancel := context.WithTimeout(ctx, flushTimeout)
@@ -297,7 +302,8 @@ func flushError(nc *nats.Conn, err error) error {
 	return fmt.Errorf("flush, while the NATS connection is %s: %w", strings.ToLower(nc.Status().String()), err)
 }
 
-// add makes a service part of the server, and ready if the server runs.
+// add adds a service to the server. If the server is running, the service is ready when add
+// returns.
 func (s *Server) add(svc *service) error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
@@ -323,7 +329,7 @@ func (s *Server) add(svc *service) error {
 	return nil
 }
 
-// conflict refuses a service that is there, and a subject that is taken.
+// conflict refuses a service that the server has already, and a subject that is taken.
 func (svc *service) conflict(services []*service) error {
 	taken := map[string]string{}
 	for _, other := range services {
@@ -343,9 +349,10 @@ func (svc *service) conflict(services []*service) error {
 	return nil
 }
 
-// Unregister takes a service, by its full name, off the server: it waits for its
-// running handlers; when ctx ends first they are cancelled, their callers answered, and ctx's
-// error is returned. The name is free when it returns.
+// Unregister removes a service, given its full name, from the server. It takes no new requests and
+// waits for the calls that it has. If ctx ends first, handlers that still run are canceled, their
+// callers get CodeUnavailable, and Unregister returns ctx's error. When it returns, the name is
+// free.
 func (s *Server) Unregister(ctx context.Context, name string) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: unregister %s: %w", name, errNoServer)
@@ -392,12 +399,12 @@ func (s *Server) remove(svc *service) {
 	s.services = slices.DeleteFunc(slices.Clone(s.services), func(other *service) bool { return other == svc })
 }
 
-// Shutdown ends the server without losing a call: it takes no new requests,
-// answers those it has, and returns when their answers are with NATS. When ctx
-// ends first the handlers that still run are cancelled, their callers are
-// answered with CodeUnavailable, and ctx's error is returned, with the methods that still ran.
-// Several Shutdowns wait for the same end, which comes when the first of their contexts ends,
-// so that a second one may have less patience. The connection stays open.
+// Shutdown ends the server without losing a call: it takes no new requests, answers those that it
+// has, and returns when NATS has the answers. If ctx ends first, handlers that still run are
+// canceled, their callers get CodeUnavailable, and Shutdown returns ctx's error with the names of
+// the methods that still ran. Concurrent Shutdowns share one end, which is forced when the first of
+// their contexts ends: a second Shutdown may have less patience than the first. The connection
+// stays open.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: shutdown: %w", errNoServer)
@@ -444,11 +451,11 @@ func (s *Server) shutdown(ctx context.Context) error {
 	return err
 }
 
-// lastFlushTimeout is what the last answers have where the context is over:
-// little, as who calls Shutdown has waited long enough.
+// lastFlushTimeout bounds the flush of the last answers when Shutdown's context has ended. It is
+// short, as the caller of Shutdown has waited long enough.
 const lastFlushTimeout = time.Second
 
-// lastFlush makes sure that the answers are with NATS.
+// lastFlush makes sure that NATS has the last answers.
 func (s *Server) lastFlush(ctx context.Context) error {
 	switch {
 	case s.nc.IsClosed():
@@ -463,7 +470,7 @@ func (s *Server) lastFlush(ctx context.Context) error {
 	return s.flush(ctx)
 }
 
-// asyncError notes what NATS does not let the server do: nobody else would notice.
+// asyncError notes what NATS does not let the server do, which nothing else reports.
 func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		s.refused.Add(err)

@@ -56,12 +56,12 @@ func (c *serverCall) newStream() *stream {
 	return s
 }
 
-// accept tells the client where to send its frames. to is where those of the
-// server go; "" until the client has sent a subject.
+// accept tells the client where to send its frames. to is the subject for the server's frames, or
+// "" if the client is yet to send it.
 func (c *serverCall) accept(to string) *Error {
 	s := c.stream
 	s.mu.Lock()
-	s.heardAt = time.Now() // the client has had nowhere to send anything while the call was queued
+	s.heardAt = time.Now() // while the call was queued, the client could not send anything
 	credit, _ := s.recv.Grant()
 	added := s.table.add(s)
 	s.mu.Unlock()
@@ -76,7 +76,7 @@ func (c *serverCall) accept(to string) *Error {
 		s.end(failed)
 		return failed
 	}
-	s.mu.Lock() // now, so that nothing overtakes the accept
+	s.mu.Lock() // only now, so that nothing overtakes the accept
 	if s.to == "" {
 		s.to = to
 	}
@@ -85,7 +85,7 @@ func (c *serverCall) accept(to string) *Error {
 	return nil
 }
 
-// sender is what a server-streaming handler sends to, under its context.
+// sender returns what a server-streaming handler sends to. ctx is the handler's context.
 func (c *serverCall) sender(ctx context.Context) messageSender {
 	if c.stream != nil {
 		return c.stream
@@ -93,8 +93,8 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 	return &plainStream{call: c, ctx: ctx, remote: c.isRemote(), probed: c.ctx.clock().now()}
 }
 
-// endStream sends the message of an answer, if it has one, and the status. It
-// returns when the end is on its way, or nobody is there to take it.
+// endStream sends the message of an answer, if it has one, and the status. It returns when the end
+// has been published, or the call's context has ended.
 func (c *serverCall) endStream(message *buffer.Buffer, err *Error) {
 	s := c.stream
 	if failed := s.begin(); failed != nil && err == nil {
@@ -113,7 +113,7 @@ func (c *serverCall) endStream(message *buffer.Buffer, err *Error) {
 	s.mu.Unlock()
 	select {
 	case <-s.ended:
-	case <-c.ctx.Done(): // nobody reads any more
+	case <-c.ctx.Done(): // nobody waits for the rest
 		stopped := failf(CodeUnavailable, DidRun, "the server was stopped before the response had been sent")
 		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
 			stopped = contextError(&c.ctx, DidRun)
@@ -122,7 +122,7 @@ func (c *serverCall) endStream(message *buffer.Buffer, err *Error) {
 	}
 }
 
-// trailer is the NATS header of the end frame, nil where it may not be sent.
+// trailer returns the NATS header of the end frame, or an error if it may not be sent.
 func (c *serverCall) trailer() (nats.Header, *Error) {
 	h, err := c.call.responseTrailer.appendTo(nil, wire.TrailerPrefix)
 	if err != nil {
@@ -134,8 +134,8 @@ func (c *serverCall) trailer() (nats.Header, *Error) {
 	return h, nil
 }
 
-// checkMetadata bounds the response header, and the trailer, to an eighth of
-// max_payload: together, with a status of half of it, they fit into an end frame.
+// checkMetadata bounds the response header, and also the trailer, to an eighth of max_payload each:
+// so both fit into an end frame together with a status of half of max_payload.
 func (s *stream) checkMetadata(h nats.Header) *Error {
 	if size, limit := headerSize(h), int(s.nc.MaxPayload()/8); size > limit {
 		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
@@ -143,14 +143,14 @@ func (s *stream) checkMetadata(h nats.Header) *Error {
 	return nil
 }
 
-// endNow sends the status without what is still queued, and waits until it is on its way.
+// endNow sends the status, drops what is still queued, and waits until the stream has ended.
 func (s *stream) endNow(err *Error) {
 	s.finishNow(err)
-	<-s.ended // the flusher needs no credit for it
+	<-s.ended // the flusher needs no credit for an end frame
 }
 
-// begin fixes the response header, from the goroutine of the handler. It
-// returns an error, which the first Send returns, where it cannot be sent.
+// begin fixes the response header; it runs on the handler's goroutine. If the header cannot be
+// sent, it returns an error, which the first Send returns.
 func (s *stream) begin() error {
 	if !s.call.onServer || s.begun.Load() {
 		return nil
@@ -172,17 +172,17 @@ func (s *stream) begin() error {
 	return nil
 }
 
-// endSent runs when a server's end frame has been published.
+// endSent ends a server's stream, whose end frame has been published.
 func (s *stream) endSent() {
 	s.mu.Lock()
 	to, final := s.to, s.final
 	s.mu.Unlock()
-	_ = s.nc.Publish(to, nil) // accounts free what they keep for the reply subject
+	_ = s.nc.Publish(to, nil) // tells accounts to free what they keep for the reply subject
 	s.end(final)
 }
 
-// largeResponse announces a response that does not fit into a NATS message,
-// and sends it as a stream when the client has granted credit.
+// largeResponse announces a response that does not fit into a NATS message, and sends it as a
+// stream once the client has granted credit.
 func (c *serverCall) largeResponse(message *buffer.Buffer) {
 	c.stream = c.newStream()
 	if err := c.accept(""); err != nil {
@@ -199,14 +199,14 @@ func (s *service) onFrame(m *nats.Msg) {
 		st.receive(m)
 		return
 	}
-	if reply.IsNoResponders(m) { // to a message of a plain stream: its reader has gone
+	if reply.IsNoResponders(m) { // the reader of a plain stream has gone
 		if c, ok := s.calls.Get(id); ok {
 			c.ctx.endWith(contextCanceled)
 		}
 		return
 	}
 	if m.Reply == "" {
-		return // a frame that met the end of its stream
+		return // a frame that crossed the end of its stream
 	}
 	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
 	end := wire.AppendFrame(nil, wire.KindEnd, 0)

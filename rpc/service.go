@@ -23,8 +23,16 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// service is a registered service on its way through a server: registered,
-// started (subscribed), draining (no new requests), stopped.
+// service is a service of a server.
+//
+//	            start            stop              drained, or forced
+//	registered ------> started ------> draining --------------------> stopped
+//	    ^                 |
+//	    +-----------------+
+//	      unsubscribeAll: NATS has refused
+//
+// A started service has its subscriptions. A draining one takes no new requests. drain makes the
+// last two changes, once, whatever number of callers stop waits for.
 type service struct {
 	server    *Server
 	desc      *ServiceDesc
@@ -53,13 +61,13 @@ type endpoint struct {
 	method     *method
 	subject    string
 	queueGroup string
-	timeout    time.Duration // of requests that name none
+	timeout    time.Duration // of requests without one
 	group15    bool
 	invoke     func(ctx context.Context, call *Call) error
 	stats      endpointStats
-	untold     logLimit // of errors of which nobody is told
-	doubled    logLimit // of requests that come twice
-	unsent     logLimit // of errors that cannot be sent
+	untold     logLimit // of errors without a caller to send them to
+	doubled    logLimit // of requests that came twice
+	unsent     logLimit // of errors that could not be sent
 	panicked   logLimit // of handlers that did not return
 }
 
@@ -72,13 +80,13 @@ func (e *endpoint) log() *slog.Logger {
 	return e.service.server.options.logger.With("method", e.method.FullName())
 }
 
-// Register adds a service to a server, for generated code. It may be called
-// before and after Start; after it the service is ready when Register returns.
+// Register adds a service to a server, for generated code. It may be called before and after Start.
+// On a server that has started, the service is ready when Register returns.
 //
-// It fails where s or impl is nil, an option is invalid, the description is one
-// that NATS would refuse, the service is there already, the server has
-// stopped, or, on a server that has started, NATS refuses a subscription or has not
-// confirmed all of them after 10 s.
+// Register fails if s or impl is nil, an option is invalid, NATS would refuse the description, the
+// server already has the service or one of its subjects, or the server has been shut down. On a
+// server that has started it also fails if NATS refuses a subscription, or does not confirm all of
+// them within 10 s.
 func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption, handlers ...Handler[S]) error {
 	switch {
 	case desc == nil:
@@ -139,7 +147,7 @@ func (d *ServiceDesc) check() error {
 	)
 }
 
-// named puts what is wrong before the predicate that package names returns.
+// named puts the name of a value before what package names says about it.
 func named(what string, err error) error {
 	if err == nil {
 		return nil
@@ -147,7 +155,7 @@ func named(what string, err error) error {
 	return fmt.Errorf("%s %w", what, err)
 }
 
-// checkEndpoints refuses methods that NATS would refuse, or that could not be served.
+// checkEndpoints refuses methods that NATS would refuse or that cannot be served.
 func (s *service) checkEndpoints() error {
 	var errs []error
 	for _, e := range s.endpoints {
@@ -180,7 +188,7 @@ func (s *service) metadata() map[string]string {
 
 func (s *service) addEndpoint(m *method, invoke func(context.Context, *Call) error) {
 	e := &endpoint{service: s, method: m, invoke: invoke, group15: m.hasGroup15(), timeout: m.timeout}
-	if e.timeout == 0 && m.kind <= KindOneWay { // a stream may go on for ever
+	if e.timeout == 0 && m.kind <= KindOneWay { // a stream may go on forever
 		e.timeout = s.server.options.timeout
 	}
 	e.subject = names.Join(s.server.options.prefix, m.subject)
@@ -202,8 +210,8 @@ func (s *service) queueGroup() string {
 	return micro.DefaultQueueGroup
 }
 
-// start subscribes; the caller flushes and checks. Discovery comes last, so that
-// who is listed is there.
+// start subscribes; the caller flushes and checks for refusals. Discovery comes last, so that a
+// listed instance is already serving.
 func (s *service) start() error {
 	s.started = time.Now().UTC()
 	if err := s.checkInfo(); err != nil {
@@ -247,8 +255,8 @@ func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Sub
 		sub, err = s.server.nc.QueueSubscribe(subject, group, f)
 	}
 	if err == nil {
-		// The callbacks never block, and what they refuse is answered: a limit
-		// here would drop requests without a word.
+		// The callbacks never block, and answer what they refuse. A limit here would drop requests
+		// silently.
 		err = sub.SetPendingLimits(-1, -1)
 	}
 	if err != nil {
@@ -257,8 +265,8 @@ func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Sub
 	return sub, nil
 }
 
-// receive is the callback of an endpoint's subscription. It never blocks:
-// the call goes to a goroutine or the queue, or is refused.
+// receive is the callback of an endpoint's subscription. It never blocks: the call goes to the pool
+// or is refused.
 func (e *endpoint) receive(m *nats.Msg) {
 	if wire.IsBatch(m.Data) {
 		e.receiveBatch(m)
@@ -272,7 +280,7 @@ func (e *endpoint) receiveBatch(m *nats.Msg) {
 	batch, err := wire.ParseBatch(m.Data)
 	now := e.service.server.clock.now()
 	if err != nil {
-		e.take(e.newServerCall(), m, now) // which refuses it
+		e.take(e.newServerCall(), m, now) // it refuses m
 		return
 	}
 	for tag, item := range batch.Items() {
@@ -308,7 +316,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	}
 }
 
-// overload is the error of a request that finds no room.
+// overload returns the error of a request that the pool does not take.
 func (e *endpoint) overload() *Error {
 	if e.service.draining.Load() {
 		return refusal("the server is draining")
@@ -321,11 +329,11 @@ func (e *endpoint) overload() *Error {
 	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
 }
 
-// onControl is the callback for what every instance is told.
+// onControl is the callback for messages to every instance: cancels and alive queries.
 func (s *service) onControl(m *nats.Msg) {
 	e, err := wire.Parse(m.Data)
 	if err != nil {
-		return // nobody waits for an answer to a bad one
+		return // a message that is not valid has no answer
 	}
 	switch e.Kind {
 	case wire.KindCancel:
@@ -352,9 +360,8 @@ func (s *service) answerAlive(query *wire.Envelope, reply string) {
 	}
 }
 
-// stop stops taking requests and waits until those that were taken are
-// answered. When ctx, or that of another caller, ends first, the rest is
-// cancelled and answered for.
+// stop takes no more requests and waits until those that were taken are answered. If ctx, or that
+// of another caller of stop, ends first, the other calls are canceled and answered with an error.
 func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.drain) }
 
 func (s *service) drain(ctx context.Context) error {
@@ -366,7 +373,7 @@ func (s *service) drain(ctx context.Context) error {
 		err = fmt.Errorf("%w; still running: %s", endErr, s.running())
 		s.abandon()
 	}
-	s.server.out.Flush() // answers that wait for a goroutine on its way
+	s.server.out.Flush() // answers that would wait for a goroutine that is waking
 	s.unsubscribe(s.control)
 	return err
 }
@@ -387,7 +394,7 @@ func (s *service) awaitCalls(ctx context.Context) error {
 	return nil
 }
 
-// running names the methods whose calls have not ended, and how many there are of each.
+// running describes the calls that have not ended: how many of which method.
 func (s *service) running() string {
 	counts := map[string]int{}
 	for _, c := range s.calls.All() {
@@ -403,13 +410,13 @@ func (s *service) running() string {
 	return strings.Join(parts, ", ")
 }
 
-// drainRequests lets the subscriptions of the methods deliver what they have.
+// drainRequests ends the subscriptions of the methods after they have delivered what they have.
 func (s *service) drainRequests(ctx context.Context) error {
 	var closed []<-chan nats.SubStatus
 	for _, sub := range s.requests {
 		ch := sub.StatusChanged(nats.SubscriptionClosed)
-		// A drain that meets a reconnect leaves interest behind on the NATS
-		// server, so where there is no connection it is Unsubscribe.
+		// A drain during a reconnect leaves interest behind on the NATS server, so without a
+		// connection it is Unsubscribe.
 		if !s.server.nc.IsConnected() || sub.Drain() != nil {
 			s.unsubscribe([]*nats.Subscription{sub})
 			continue
@@ -435,23 +442,23 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 	}
 }
 
-// abandon cancels the calls that are left and answers for them: their callers
-// need not wait for handlers that do not look at their context.
+// abandon cancels the calls that are left and answers them with an error, so that their callers do
+// not wait for handlers that ignore their context.
 func (s *service) abandon() {
 	for _, c := range s.calls.All() {
 		err := c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended"))
 		err.refused = err.execution == NotRun
 		c.refuse(err)
-		c.ctx.endWith(contextStopped) // after that, or the handler's own answer might come first
+		c.ctx.endWith(contextStopped) // after refuse, or the handler's own answer might come first
 	}
 }
 
-// subscriptions are all that the service has.
+// subscriptions returns all subscriptions of the service.
 func (s *service) subscriptions() []*nats.Subscription {
 	return slices.Concat(s.requests, s.verbs, s.control)
 }
 
-// unsubscribeAll takes back a start that failed.
+// unsubscribeAll undoes a start that failed.
 func (s *service) unsubscribeAll() {
 	s.unsubscribe(s.subscriptions())
 	s.requests, s.verbs, s.control = nil, nil, nil

@@ -12,13 +12,13 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// endpointStats counts the requests of an endpoint. Every request is counted
-// before its answer is sent, so who has the answers finds the calls in the numbers.
+// endpointStats counts the requests of an endpoint. A request is counted before its answer is sent,
+// so a caller that has its answer finds the call in the statistics.
 type endpointStats struct {
 	shed      atomic.Int64
-	time      atomic.Int64 // nanoseconds of handlers, in all
+	time      atomic.Int64 // of all handlers, in nanoseconds
 	lastError atomic.Pointer[string]
-	codes     [len(codeNames)]atomic.Int64 // their sum is all requests
+	codes     [len(codeNames)]atomic.Int64 // their sum is the number of requests
 	times     histogram
 }
 
@@ -29,21 +29,21 @@ func (s *endpointStats) count(err *Error, took time.Duration) {
 	s.countRefused(err)
 }
 
-// countRefused counts a request that is answered in place of its handler, whose
-// time there is none of.
+// countRefused counts a request that is answered without its handler's result. It has no handler
+// time.
 func (s *endpointStats) countRefused(err *Error) {
 	code := CodeOK
 	if err != nil {
 		code = err.code
-		// Shortened to one line, like the header that NATS tools read: several
-		// long texts would make STATS larger than max_payload.
+		// Shortened to one line, like the header that NATS tools read: several long texts would
+		// make STATS larger than max_payload.
 		text := strconv.Itoa(int(err.code)) + ":" + wire.ErrorText(err.code.String(), err.message)
 		s.lastError.Store(&text)
 	}
 	s.codes[code].Add(1)
 }
 
-// requests is how many have been counted, and how many of them were errors.
+// requests returns how many requests have been counted, and how many of them ended with an error.
 func (s *endpointStats) requests() (requests, errors int64) {
 	for code := range s.codes {
 		if code != int(CodeOK) {
@@ -53,7 +53,7 @@ func (s *endpointStats) requests() (requests, errors int64) {
 	return errors + s.codes[CodeOK].Load(), errors
 }
 
-// endpointData is what micro cannot say: the `data` of an endpoint in STATS.
+// endpointData is the `data` of an endpoint in STATS: the numbers for which micro has no field.
 type endpointData struct {
 	InFlight int64            `json:"in_flight"`
 	Queued   int64            `json:"queued"`
@@ -63,10 +63,10 @@ type endpointData struct {
 	Codes    map[string]int64 `json:"codes"`
 }
 
-// endpointLoad is how many calls of an endpoint there are now.
+// endpointLoad is how many calls of an endpoint have not ended.
 type endpointLoad struct{ inFlight, queued int64 }
 
-// load counts the calls that are not among those that have ended.
+// load counts the calls of each endpoint that have not been counted as ended.
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
 	for _, c := range s.calls.All() {
@@ -100,7 +100,7 @@ func (s *endpointStats) data(load endpointLoad) json.RawMessage {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// snapshot fills the numbers of micro's own structure.
+// snapshot fills in micro's own structure.
 func (s *endpointStats) snapshot(out *micro.EndpointStats, load endpointLoad) {
 	requests, errors := s.requests()
 	out.NumRequests = int(requests)
@@ -115,10 +115,11 @@ func (s *endpointStats) snapshot(out *micro.EndpointStats, load endpointLoad) {
 	out.Data = s.data(load)
 }
 
-// histogram counts durations from a microsecond to an hour in buckets that
-// are an eighth of their value wide, without locks.
+// histogram counts durations from a microsecond to an hour, without locks, in buckets that are an
+// eighth of their value wide.
 type histogram struct {
-	buckets atomic.Pointer[[histogramSize]atomic.Uint64] // made by the first duration: many endpoints are never called
+	// buckets are made by the first duration, since many endpoints are never called.
+	buckets atomic.Pointer[[histogramSize]atomic.Uint64]
 }
 
 const (
@@ -136,8 +137,8 @@ func (h *histogram) add(d time.Duration) {
 	b[bucketOf(d)].Add(1)
 }
 
-// bucketOf counts linearly below subBuckets microseconds, then by powers of
-// two, each in subBuckets parts.
+// bucketOf returns the bucket of a duration. Buckets are linear below subBuckets microseconds;
+// above, each power of two has subBuckets.
 func bucketOf(d time.Duration) int {
 	us := uint64(max(0, d.Microseconds()))
 	if us < subBuckets {
@@ -158,7 +159,7 @@ func bucketMiddle(i int) time.Duration {
 	return time.Duration(low+width/2) * time.Microsecond
 }
 
-// quantile returns the duration below which the part q of all durations lies.
+// quantile returns the duration below which the fraction q of all durations lies.
 func (h *histogram) quantile(q float64) time.Duration {
 	b := h.buckets.Load()
 	if b == nil {

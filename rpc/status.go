@@ -19,12 +19,12 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// status is the error as it crosses the wire.
+// status returns the error as it crosses the wire.
 func (e *Error) status() *natscallv1.Status {
 	return &natscallv1.Status{Code: int32(e.code), Message: strings.ToValidUTF8(e.message, "\uFFFD"), Details: e.details}
 }
 
-// header is what NATS tools read of an error.
+// header adds to h the headers by which NATS tools see an error.
 func (e *Error) header(h nats.Header) nats.Header {
 	if h == nil {
 		h = nats.Header{}
@@ -34,11 +34,11 @@ func (e *Error) header(h nats.Header) nats.Header {
 	return h
 }
 
-// shortenedMessage is how much is left of the message of an error that does not
-// fit into a NATS message: enough to find it in a log.
+// shortenedMessage is how many bytes remain of the message of an error that does not fit into a
+// NATS message: enough to find it in a log.
 const shortenedMessage = 512
 
-// shortened returns the error without what may make it too large to send.
+// shortened returns the error without details and with a short message.
 func (e *Error) shortened() *Error {
 	out := *e
 	out.message = wire.Truncate(e.message, shortenedMessage) + " (shortened, without details: the error exceeds the NATS server's max_payload)"
@@ -62,7 +62,7 @@ func remoteError(s *natscallv1.Status, x wire.Execution) *Error {
 	return e
 }
 
-// executionOf is what an error says that came over the wire.
+// executionOf returns what an error that came over the wire says about the execution.
 func executionOf(x wire.Execution) Execution {
 	switch x {
 	case wire.DidRun:
@@ -73,7 +73,8 @@ func executionOf(x wire.Execution) Execution {
 	return MayHaveRun
 }
 
-// onWire is what an instance may say of a call. alone says that no other instance got the request.
+// onWire returns what an instance may say about a call on the wire. alone says that no other
+// instance got the request.
 func (x Execution) onWire(refused, alone bool) wire.Execution {
 	switch {
 	case x == DidRun:
@@ -86,11 +87,11 @@ func (x Execution) onWire(refused, alone bool) wire.Execution {
 	return wire.NotRun
 }
 
-// retryInfo is the type of the detail by which a server lets a caller try again.
+// retryInfo is the type of the detail with which a server lets a caller try again.
 const retryInfo = "google.rpc.RetryInfo"
 
-// retryDelay returns the delay that a google.rpc.RetryInfo among the details
-// asks for; ok is false where there is none. Its field 1 is a Duration.
+// retryDelay returns the delay of a google.rpc.RetryInfo among the details, whose field 1 is a
+// Duration. ok is false if there is no such detail.
 func (e *Error) retryDelay() (delay time.Duration, ok bool) {
 	for _, d := range e.details {
 		if string(d.MessageName()) != retryInfo {
@@ -126,7 +127,7 @@ func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
 	if protojson.Unmarshal(body, s) == nil {
 		return true
 	}
-	proto.Reset(s) // a detail of a type that this program does not have: the others remain
+	proto.Reset(s) // a detail may have a type that this program lacks: keep the others
 	var parts struct {
 		Code    int32             `json:"code"`
 		Message string            `json:"message"`
@@ -143,8 +144,8 @@ func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
 	return err == nil
 }
 
-// strangersError is the error of a service that is not ours: a gRPC code if
-// it is one, else what an HTTP status of that number means, else UNKNOWN.
+// strangersError returns the error of a service that is not natscall's. Its number is taken for a
+// gRPC code if it is one, else for an HTTP status; any other is CodeUnknown.
 func strangersError(code, text string) *Error {
 	n, err := strconv.ParseUint(code, 10, 32)
 	c := Code(n)

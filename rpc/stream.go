@@ -18,33 +18,34 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// stream is one side of a stream: the untyped core behind Sender, Receiver,
-// ClientStream and BidiStream. docs/protocol.md, "Streams", is its source.
+// stream is one side of a stream: the untyped core behind Sender, Receiver, ClientStream and
+// BidiStream. docs/protocol.md, "Streams", specifies it.
 //
 //	           accept            last end, both ways
 //	opening ------------> open ------------------------> over
 //	   |                    |        fail
 //	   +--------------------+---------------------------> over
 //
-// A server's stream starts open. Only end changes to over; it does so once.
-// The two halves are state machines of package flow; they live under mu, as everything
-// that NATS callbacks, the user's goroutines and the flusher share.
+// Only end changes the state to over, and only once. A server's stream starts open, unless it
+// carries a large response: that waits for the client's credit, which names the subject to send to.
+// The two halves are state machines of package flow. mu protects them, like everything else that
+// NATS callbacks, the user's goroutines and the flusher share.
 type stream struct {
 	id      wire.ID
 	call    *Call
 	nc      *nats.Conn
 	table   *streamTable
-	caller  context.Context // client: that of the call, where ctx is made from it; else nil
+	caller  context.Context // client: the call's, if ctx is derived from it; else nil
 	request string          // client: the subject of the open
 	coding  coding
 	maxSize int
 
-	// ctx is what Send and Recv wait under: they have none of their own, like those of gRPC. On a
-	// server it changes when the handler returns, of which a goroutine may be waiting still.
+	// ctx is the context under which Send and Recv wait: like those of gRPC they have none of their
+	// own. On a server it changes when the handler returns, while another goroutine may still wait.
 	ctx atomic.Pointer[context.Context]
 
 	compression Compression
-	maxBody     int // of a frame; a stream does not outlive its connection, nor its max_payload
+	maxBody     int // of a frame; constant, as a stream does not outlive its connection
 
 	mu       sync.Mutex
 	send     flow.Sender
@@ -62,7 +63,7 @@ type stream struct {
 	heardAt  time.Time
 	renewals int // client: reply subjects so far
 
-	answering bool // the last message that came has been read, and nothing been sent since
+	answering bool // the last message received has been read, and nothing sent since
 
 	readable chan struct{} // holds one token when recv, over or to has changed
 	writable chan struct{} // likewise for room in send
@@ -71,15 +72,15 @@ type stream struct {
 	patience        reply.Patience // client, while the stream opens
 	foreign         reply.Foreign
 	recvErr         *Error // the first error of Recv; it stays
-	responseHeader  Header // client: as far as they have come
+	responseHeader  Header // client: nil until it has come
 	responseTrailer Header
 
-	onEnd    func(*Error) // what else has to end with the stream
-	whenOver func(error)  // under mu; the hooks of the interceptors
+	onEnd    func(*Error) // ends everything else that belongs to the stream
+	whenOver func(error)  // runs the hooks of the interceptors; under mu
 }
 
-// highWater is how many bytes a sender keeps before Send waits: enough to
-// fill the next frames while one is written.
+// highWater is how many bytes a sender queues before Send waits: enough to fill the next frames
+// while one is being written.
 const highWater = 2 * flow.MaxBody
 
 func newStream(id wire.ID, call *Call, nc *nats.Conn, table *streamTable, maxSize int) *stream {
@@ -91,17 +92,17 @@ func newStream(id wire.ID, call *Call, nc *nats.Conn, table *streamTable, maxSiz
 	}
 }
 
-// waitUnder makes Send and Recv wait under ctx; the result is what they have waited under.
+// waitUnder makes Send and Recv wait under ctx. It returns the context from before.
 func (s *stream) waitUnder(ctx context.Context) (before *context.Context) { return s.ctx.Swap(&ctx) }
 
-// accepted tells whether the stream has been open.
+// accepted reports whether the stream is, or has been, open.
 func (s *stream) accepted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.to != ""
 }
 
-// sendMessage queues a message; it waits while too much is queued.
+// sendMessage queues a message. It waits while too much is queued.
 func (s *stream) sendMessage(m proto.Message) error {
 	if err := s.call.checkSent(m); err != nil {
 		return err
@@ -121,7 +122,7 @@ func (s *stream) sendMessage(m proto.Message) error {
 	return s.sendBuffer(buf, flow.FrameRoom)
 }
 
-// sendBuffer sends the message that stands in the buffer from an offset on.
+// sendBuffer sends the message that starts in the buffer at an offset.
 func (s *stream) sendBuffer(buf *buffer.Buffer, from int) error {
 	if size := len(buf.B) - from; !buf.Compressed && size > s.maxSize {
 		return overLimit("message", size, s.maxSize, MayHaveRun)
@@ -150,17 +151,17 @@ func (s *stream) sendBuffer(buf *buffer.Buffer, from int) error {
 	}
 	s.mu.Unlock()
 	if alone && s.publishFrame(&o) {
-		s.flush() // what has come meanwhile
+		s.flush() // messages that have been queued meanwhile
 	}
 	return nil
 }
 
-// sendableLocked is why nothing can be sent, or nil.
+// sendableLocked returns why nothing can be sent, or nil.
 func (s *stream) sendableLocked() error {
 	switch {
 	case s.over:
 		return s.sendErrorLocked()
-	case s.sendClosedLocked() && s.final != nil: // a server's stream that fails while its handler runs
+	case s.sendClosedLocked() && s.final != nil: // a server's stream failed while its handler runs
 		return s.final
 	case s.sendClosedLocked():
 		return failf(CodeFailedPrecondition, MayHaveRun, "Send after the end of the sending half")
@@ -168,10 +169,10 @@ func (s *stream) sendableLocked() error {
 	return nil
 }
 
-// frameAloneLocked makes a frame of a message alone, for its sender to publish,
-// where nothing else could share it: of a message that is large, which saves copies, and of one
-// that answers the last message that came, which saves the way over the flusher's goroutine. The sender
-// is the flusher then.
+// frameAloneLocked makes a frame of a single message, for its sender to publish, if there is
+// nothing to share the frame with. It does so for a large message, to save copies, and for one that
+// answers the last message received, to save the detour through the flusher's goroutine. Meanwhile
+// the sender is the flusher.
 func (s *stream) frameAloneLocked(buf *buffer.Buffer, from int) (o outgoingFrame, ok bool) {
 	alone := s.answering || len(buf.B)-from >= minAlone
 	s.answering = false
@@ -190,14 +191,14 @@ func (s *stream) frameAloneLocked(buf *buffer.Buffer, from int) (o outgoingFrame
 	return o, true
 }
 
-// minAlone is the size of a message that gets a frame of its own: fewer of them
-// in a frame cost less than to copy them into it.
+// minAlone is the size from which a message gets a frame of its own: more frames then cost less
+// than copying the message.
 const minAlone = flow.MaxBody / 4
 
 func (s *stream) sendClosedLocked() bool { return s.send.Closing() }
 
-// sendErrorLocked is what Send returns on a stream that is over: io.EOF where the
-// peer has ended it, and Recv tells how, like gRPC.
+// sendErrorLocked returns the error of Send on a stream that is over. As in gRPC it is io.EOF if
+// the peer has ended the stream; Recv returns how.
 func (s *stream) sendErrorLocked() error {
 	if s.err == nil || s.err.remote {
 		return io.EOF
@@ -205,9 +206,9 @@ func (s *stream) sendErrorLocked() error {
 	return s.err
 }
 
-// contextEnded ends a client's stream whose context has ended: its cancel comes from another
-// goroutine, and neither a message nor the end may overtake it. On a server, where an interceptor
-// may have given the handler a shorter context, it is the error of Send and Recv alone.
+// contextEnded ends a client's stream whose context has ended: the cancel comes from another
+// goroutine, and neither a message nor the end may overtake it. On a server it only returns the
+// error of Send and Recv, since an interceptor may have given the handler a shorter context.
 func (s *stream) contextEnded() error {
 	ctx := *s.ctx.Load()
 	if c, ok := ctx.(*callContext); ok && s.call.onServer { // without a look at the clock
@@ -217,7 +218,7 @@ func (s *stream) contextEnded() error {
 	} else if ctx.Err() == nil && (s.caller == nil || s.caller.Err() == nil) {
 		return nil
 	}
-	if ctx.Err() == nil { // it is about to learn of it
+	if ctx.Err() == nil { // the caller's has ended, and ctx is about to
 		ctx = s.caller
 	}
 	failed := contextError(ctx, MayHaveRun)
@@ -226,13 +227,13 @@ func (s *stream) contextEnded() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over { // which says more
+	if s.over { // its own error says more
 		return nil
 	}
 	return failed
 }
 
-// closeSend ends the sending half of a client. Again it does nothing.
+// closeSend ends the sending half of a client. The second time it does nothing.
 func (s *stream) closeSend() {
 	if s.contextEnded() != nil {
 		return
@@ -254,15 +255,15 @@ func (s *stream) recvMessage(m proto.Message) error {
 	if err := s.coding.unmarshal(b, m, whole); err != nil {
 		return s.failRecv(s.peerError("the message is not a valid %s: %v", messageName(m), err))
 	}
-	// The request and the response of the shapes that have one are no messages of a
-	// stream, but there is no other way to see the response of a client's stream.
+	// A single request or response is not a message of a stream, but interceptors have no other way
+	// to see the response to a client's stream.
 	if s.call.streamsIn() || s.call.method.kind == KindClientStream {
 		return s.call.received(m)
 	}
 	return nil
 }
 
-// peerError is the error of a peer that sends what it may not.
+// peerError returns the error of a peer that has sent something invalid.
 func (s *stream) peerError(format string, args ...any) *Error {
 	if s.call.onServer {
 		return failf(CodeInvalidArgument, MayHaveRun, format, args...)
@@ -270,7 +271,8 @@ func (s *stream) peerError(format string, args ...any) *Error {
 	return failf(CodeInternal, DidRun, format, args...)
 }
 
-// recvBytes waits for the next message, which is part of so much memory.
+// recvBytes waits for the next message. It also returns the size of the memory that the message is
+// part of.
 func (s *stream) recvBytes() ([]byte, int, error) {
 	for {
 		if err := s.contextEnded(); err != nil {
@@ -285,7 +287,7 @@ func (s *stream) recvBytes() ([]byte, int, error) {
 		whole := s.recv.Largest()
 		ended, over, status := s.recv.Ended(), s.over, s.err
 		if over && status != nil && errors.Is(err, flow.ErrPartial) {
-			err = nil // the status says why
+			err = nil // the status says why the message is cut off
 		}
 		s.answering = ok && !s.recv.Unread()
 		credit, due := s.recv.Grant()
@@ -303,7 +305,7 @@ func (s *stream) recvBytes() ([]byte, int, error) {
 		case over && status != nil:
 			s.finished()
 			return nil, 0, status
-		case over, ended && s.call.onServer: // on a client the status is not there before over
+		case over, ended && s.call.onServer: // a client has to wait for the status
 			s.finished()
 			return nil, 0, io.EOF
 		}
@@ -313,8 +315,8 @@ func (s *stream) recvBytes() ([]byte, int, error) {
 	}
 }
 
-// await waits for a token, or the end of the stream, which the end of a
-// client's context brings about. That of a server's handler is an end of its own.
+// await waits for a token or the end of the stream. A client's stream ends with its context; on a
+// server the handler's context ends the wait alone.
 func (s *stream) await(token <-chan struct{}) error {
 	var done <-chan struct{}
 	if s.call.onServer {
@@ -329,7 +331,7 @@ func (s *stream) await(token <-chan struct{}) error {
 	return nil
 }
 
-// decompress decompresses a message that is compressed.
+// decompress decompresses a message if it is compressed.
 func (s *stream) decompress(b []byte, whole int, compressed bool) ([]byte, int, error) {
 	if !compressed {
 		return b, whole, nil
@@ -344,8 +346,8 @@ func (s *stream) decompress(b []byte, whole int, compressed bool) ([]byte, int, 
 	return nil, 0, s.failRecv(failed)
 }
 
-// failRecv makes e the error of this and all further Recv. A client cancels
-// the stream; a server's handler says it by its return.
+// failRecv makes e the error of this and every further Recv. On a client it cancels the stream; on
+// a server the handler ends the stream by returning.
 func (s *stream) failRecv(e *Error) error {
 	s.mu.Lock()
 	if s.recvErr == nil {
@@ -359,7 +361,7 @@ func (s *stream) failRecv(e *Error) error {
 	return e
 }
 
-// flowError says what an error of package flow means for the stream.
+// flowError turns an error of package flow into that of the stream.
 func flowError(err error) *Error {
 	code := CodeInternal
 	switch {
@@ -380,7 +382,7 @@ func (s *stream) end(err *Error) {
 	}
 	s.over, s.err = true, err
 	close(s.ended)
-	read := s.recv.Ended() // there may be messages to be read
+	read := s.recv.Ended() // there may still be messages to read
 	s.mu.Unlock()
 	s.table.remove(s)
 	s.onEnd(err)
@@ -389,8 +391,8 @@ func (s *stream) end(err *Error) {
 	}
 }
 
-// refused ends the stream if its messages go to a subject that the NATS user may not
-// publish to. x is what that says of a stream that opens.
+// refused ends the stream if it sends to subject, to which the NATS user may not publish. x is what
+// is known about the execution if the stream is still opening.
 func (s *stream) refused(subject string, x Execution, err error) {
 	s.mu.Lock()
 	opening := s.to == ""
@@ -404,8 +406,8 @@ func (s *stream) refused(subject string, x Execution, err error) {
 	}
 }
 
-// notify makes f run once when a client's stream is over for its reader too: when that has
-// read the end, or closed the stream, or ctx has ended.
+// notify makes f run once when a client's stream is over for its reader too: when the reader has
+// read the end or closed the stream, or ctx has ended.
 func (s *stream) notify(ctx context.Context, f func(error)) {
 	s.mu.Lock()
 	stop := context.AfterFunc(ctx, s.finished)
@@ -417,7 +419,7 @@ func (s *stream) notify(ctx context.Context, f func(error)) {
 	}
 }
 
-// finished runs what notify was given, if the stream is over.
+// finished runs the function of notify if the stream is over.
 func (s *stream) finished() {
 	s.mu.Lock()
 	f, err := s.whenOver, s.err
@@ -425,7 +427,7 @@ func (s *stream) finished() {
 		s.mu.Unlock()
 		return
 	}
-	if s.recvErr != nil { // the reader knows better than the sender
+	if s.recvErr != nil { // the reader's error is more precise
 		err = s.recvErr
 	}
 	s.whenOver = nil
@@ -434,9 +436,9 @@ func (s *stream) finished() {
 	f(asNil(err))
 }
 
-// cancel ends a stream because of this side, and tells the peer: a server by
-// its end frame, which the flusher sends, a client by a cancel, but at the
-// deadline, which the server knows.
+// cancel ends a stream for a reason of this side, and tells the peer: a server with its end frame,
+// which the flusher sends, and a client with a cancel. At the deadline a client sends none, as the
+// server has the deadline too.
 func (s *stream) cancel(err *Error) {
 	if s.call.onServer {
 		s.finishNow(err)
@@ -447,15 +449,15 @@ func (s *stream) cancel(err *Error) {
 	s.mu.Unlock()
 	s.end(err)
 	switch {
-	case tell && opening: // who may accept it is told like who may have a unary call
+	case tell && opening: // any instance may accept it: tell all, as for a unary call
 		_ = s.nc.Publish(names.Join(s.table.rootOf(s.call.method), wire.CancelToken), wire.AppendCancel(nil, s.id))
 	case tell:
 		s.publishControl(wire.KindStreamCancel, 0)
 	}
 }
 
-// finishNow sends a server's status without what is still queued, or ends the stream where
-// there is nowhere to send it.
+// finishNow sends a server's status and drops what is still queued. If there is no subject to send
+// to, it just ends the stream.
 func (s *stream) finishNow(err *Error) {
 	s.mu.Lock()
 	s.finishLocked(err, true)
@@ -466,8 +468,8 @@ func (s *stream) finishNow(err *Error) {
 	}
 }
 
-// finishLocked queues a server's end frame: behind what is queued, or now and
-// in its place. The first status counts.
+// finishLocked queues a server's end frame, behind the queued messages or, with now, instead of
+// them. The first status counts, unless now replaces one that has not been sent.
 func (s *stream) finishLocked(err *Error, now bool) {
 	if !s.send.Closing() {
 		s.final = err

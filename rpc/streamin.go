@@ -11,8 +11,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// receive takes a message of the peer. It is called by the goroutine of a
-// subscription and does not block.
+// receive takes a frame of the peer. It is called by the goroutine of a subscription and does not
+// block.
 func (s *stream) receive(m *nats.Msg) {
 	f, err := wire.ParseFrame(m.Data)
 	if err != nil {
@@ -45,7 +45,8 @@ func (s *stream) receive(m *nats.Msg) {
 	}
 }
 
-// takeLocked changes the halves; done says that the peer has ended the stream, with a status.
+// takeLocked applies a frame to the halves. done reports that the peer has ended the stream, with a
+// status that is nil after a clean end.
 func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Error, err error) {
 	switch f.Kind {
 	case wire.KindData:
@@ -66,11 +67,11 @@ func (s *stream) takeLocked(f *wire.Frame, m *nats.Msg) (done bool, status *Erro
 			return true, failf(CodeCanceled, MayHaveRun, "the caller has gone"), nil
 		}
 	}
-	return false, nil, nil // a second accept, and what only the other side may send
+	return false, nil, nil // a second accept, or a kind that only the other side may send
 }
 
-// ownBody is a body that may be kept. nats.go keeps the headers of a message
-// in the same memory as its data, and they cost the peer no credit.
+// ownBody returns a body that may be kept. nats.go has the headers of a message in the same memory
+// as its data, and headers cost the peer no credit, so then the body is copied.
 func ownBody(m *nats.Msg, body []byte) []byte {
 	if m.Size() > len(m.Subject)+len(m.Reply)+len(m.Data) {
 		return bytes.Clone(body)
@@ -78,7 +79,7 @@ func ownBody(m *nats.Msg, body []byte) []byte {
 	return body
 }
 
-// handlerDoneLocked tells whether nobody reads what the client still sends.
+// handlerDoneLocked reports whether this is a server's stream whose handler no longer reads.
 func (s *stream) handlerDoneLocked() bool { return s.call.onServer && s.send.Closing() }
 
 func (s *stream) takeHeartbeatLocked(f *wire.Frame) error {
@@ -101,15 +102,15 @@ func (s *stream) takeEndLocked(f *wire.Frame, m *nats.Msg) (done bool, status *E
 		status = parseStatus(f.Body, f.Flags.Execution())
 	}
 	s.takeHeaderLocked(m)
-	if f.Number == 0 && status != nil && status.code == CodeUnavailable { // whatever is expected
+	if f.Number == 0 && status != nil && status.code == CodeUnavailable { // at any time
 		return true, s.forgotten(status), nil
 	}
 	err = s.recv.End(f.Number)
 	return err == nil, status, err
 }
 
-// forgotten is the error of a stream that its instance does not know. At the deadline, which it has
-// too, it has forgotten the stream for that reason.
+// forgotten returns the error of a stream that its instance does not know. If the deadline has
+// passed, which the instance has too, that is why.
 func (s *stream) forgotten(status *Error) *Error {
 	deadline, ok := (*s.ctx.Load()).Deadline()
 	if ok && status.execution == MayHaveRun && !time.Now().Before(deadline) {

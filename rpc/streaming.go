@@ -16,8 +16,8 @@ func NewServerStream[Req, Res any, PReq message[Req], PRes message[Res]](s *Serv
 	return &ServerStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindServerStream)}
 }
 
-// Call sends the request and returns when a server has taken it. The stream
-// ends with ctx: cancel ctx, or close the Receiver, to stop early. The error is an *Error.
+// Call sends the request and returns when a server has accepted it. The stream ends with ctx:
+// cancel ctx, or close the Receiver, to stop early. The error is an *Error.
 func (m *ServerStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) (*Receiver[Res], error) {
 	s, err := c.openStream(ctx, &m.method, req, opts)
 	if err != nil {
@@ -45,8 +45,8 @@ func NewClientStream[Req, Res any, PReq message[Req], PRes message[Res]](s *Serv
 	return &ClientStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindClientStream)}
 }
 
-// Call opens the stream and returns when a server has taken it. The stream
-// ends with ctx. The error is an *Error.
+// Call opens the stream and returns when a server has accepted it. The stream ends with ctx. The
+// error is an *Error.
 func (m *ClientStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...CallOption) (*ClientStream[Req, Res], error) {
 	s, err := c.openStream(ctx, &m.method, nil, opts)
 	if err != nil {
@@ -74,8 +74,8 @@ func NewBidi[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc,
 	return &BidiMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindBidi)}
 }
 
-// Call opens the stream and returns when a server has taken it. The stream
-// ends with ctx. The error is an *Error.
+// Call opens the stream and returns when a server has accepted it. The stream ends with ctx. The
+// error is an *Error.
 func (m *BidiMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...CallOption) (*BidiStream[Req, Res], error) {
 	s, err := c.openStream(ctx, &m.method, nil, opts)
 	if err != nil {
@@ -94,23 +94,23 @@ func HandleBidi[S any, Req, Res proto.Message](m *BidiMethod[Req, Res], f func(S
 	}}
 }
 
-// Sender is the sending half of a stream of M: what a server-streaming
-// handler sends responses with. One goroutine at a time may send. It ends when the handler returns.
+// Sender is the sending half of a stream of M, with which a server-streaming handler sends
+// responses. One goroutine at a time may send. It ends when the handler returns.
 type Sender[M proto.Message] struct{ to messageSender }
 
-// messageSender is a stream, or the connection of a plain NATS client.
+// messageSender is a stream or a plainStream.
 type messageSender interface{ sendMessage(m proto.Message) error }
 
-// Send queues a message; the message may be used again when Send returns.
-// Messages that are sent in quick succession share a frame. Send waits while
-// the receiver is more than a window behind (1 to 4 MiB), until the handler's context ends. Like any publish of
-// nats.go it also waits where the connection's socket takes nothing, whatever the context says, for at most
-// the connection's write deadline (nats.FlusherTimeout, a minute).
+// Send queues a message; the message may be reused when Send returns. Messages that are sent in
+// quick succession share a frame. Send waits while the receiver is more than a window behind (1 to
+// 4 MiB), until the handler's context ends. Like any publish of nats.go it also waits while the
+// connection's socket takes nothing, even if the context has ended, for at most the connection's
+// write deadline (nats.FlusherTimeout, a minute).
 //
 // The error is an *Error: CodeInvalidArgument (on a server CodeInternal) for nil, which is not
-// sent, CodeCanceled after the caller has ended the stream, CodeDeadlineExceeded, CodeUnavailable
-// where the peer or the connection is gone, CodeResourceExhausted for a message over the limit,
-// which does not end the stream.
+// sent; CodeCanceled after the caller has ended the stream; CodeDeadlineExceeded; CodeUnavailable
+// if the peer or the connection is gone; CodeResourceExhausted for a message over the limit, which
+// does not end the stream.
 func (s *Sender[M]) Send(m M) error { return s.to.sendMessage(m) }
 
 // Receiver is the receiving half of a stream of M: responses on a client,
@@ -124,10 +124,10 @@ func newReceiver[M proto.Message](s *stream, newMessage func() proto.Message) *R
 	return &Receiver[M]{metadata{s}, newMessage}
 }
 
-// Recv waits for the next message. At the clean end, after the last message,
-// the error is io.EOF; otherwise it is an *Error: the server's status, after
-// all messages that it sent before, or CodeDataLoss, CodeUnavailable, CodeCanceled,
-// CodeDeadlineExceeded, at once. After an error every Recv returns one.
+// Recv waits for the next message. At the clean end, after the last message, the error is io.EOF.
+// Otherwise it is an *Error: either the server's status, after all messages that it sent before,
+// or, at once, CodeDataLoss, CodeUnavailable, CodeCanceled or CodeDeadlineExceeded. After an error
+// every Recv returns an error.
 func (r *Receiver[M]) Recv() (M, error) { return recv[M](r.stream, r.newMessage) }
 
 func recv[M proto.Message](s *stream, newMessage func() proto.Message) (M, error) {
@@ -139,8 +139,8 @@ func recv[M proto.Message](s *stream, newMessage func() proto.Message) (M, error
 	return m.(M), nil
 }
 
-// All iterates over the messages that are left. An error is the last element;
-// a clean end is none. Leaving the loop early leaves the stream open: Close it.
+// All iterates over the remaining messages. An error is the last element; a clean end is not an
+// element. Leaving the loop early leaves the stream open: Close it.
 func (r *Receiver[M]) All() iter.Seq2[M, error] {
 	return func(yield func(M, error) bool) {
 		for {
@@ -162,11 +162,13 @@ type BidiStream[S, R proto.Message] struct {
 	newMessage func() proto.Message
 }
 
-// Send is like [Sender.Send]. On a client io.EOF means that the server has ended the stream; Recv tells how.
+// Send is like [Sender.Send]. On a client io.EOF means that the server has ended the stream; Recv
+// returns how.
 func (b *BidiStream[S, R]) Send(m S) error { return b.stream.sendMessage(m) }
 
-// CloseSend says that no more is sent: the peer's Recv returns io.EOF after the last
-// message. On a server, where the end of the handler says that, and the second time it does nothing.
+// CloseSend ends the sending half: the peer's Recv returns io.EOF after the last message. The
+// second time it does nothing, nor does it on a server, where the end of the handler ends the
+// sending half.
 func (b *BidiStream[S, R]) CloseSend() {
 	if !b.stream.call.onServer {
 		b.stream.closeSend()
@@ -190,7 +192,8 @@ type ClientStream[S, R proto.Message] struct {
 	newMessage func() proto.Message
 }
 
-// Send is like [Sender.Send]. io.EOF means that the server has ended the stream; CloseAndRecv tells how.
+// Send is like [Sender.Send]. io.EOF means that the server has ended the stream; CloseAndRecv
+// returns how.
 func (c *ClientStream[S, R]) Send(m S) error { return c.stream.sendMessage(m) }
 
 // CloseAndRecv ends the sending half and waits for the response. The error is an *Error.
@@ -210,8 +213,8 @@ func (c *ClientStream[S, R]) Close() { c.abort() }
 // metadata is what all streams share.
 type metadata struct{ stream *stream }
 
-// Header returns the metadata that came from the peer: the response header, on a
-// client, which is there after the first Recv; the request's on a server.
+// Header returns the metadata of the peer: on a client the response header, which is there after
+// the first Recv, and on a server the request header.
 func (m metadata) Header() Header {
 	m.stream.mu.Lock()
 	defer m.stream.mu.Unlock()
@@ -221,8 +224,8 @@ func (m metadata) Header() Header {
 	return m.stream.responseHeader
 }
 
-// Trailer returns the server's trailer, which is there after the end of the
-// stream; on a server it is nil.
+// Trailer returns the server's trailer, which is there after the end of the stream. On a server it
+// is nil.
 func (m metadata) Trailer() Header {
 	m.stream.mu.Lock()
 	defer m.stream.mu.Unlock()

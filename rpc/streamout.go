@@ -14,8 +14,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// flushLocked starts the flusher if it has something to do. The flusher ends
-// when it has not: an idle stream has no goroutine.
+// flushLocked starts the flusher if there is something to send. The flusher ends when there is
+// nothing more, so an idle stream has no goroutine.
 func (s *stream) flushLocked() {
 	if s.flushing || s.to == "" || s.over || !s.send.CanSend(s.maxBody) && !s.beat {
 		return
@@ -24,9 +24,8 @@ func (s *stream) flushLocked() {
 	go s.flush()
 }
 
-// flush publishes frames until there are none, or no credit for them. It
-// takes all that is queued into a frame, up to the frame's size; while it
-// publishes one, messages gather for the next.
+// flush publishes frames until nothing is queued or the credit is used up. A frame takes all that
+// is queued, up to its size; while one is published, messages gather for the next.
 func (s *stream) flush() {
 	for {
 		o, more := s.nextFrame()
@@ -46,7 +45,7 @@ func (s *stream) flush() {
 	}
 }
 
-// publishFrame ends the stream where a frame cannot be published.
+// publishFrame publishes a frame. If that fails, it ends the stream and returns false.
 func (s *stream) publishFrame(o *outgoingFrame) bool {
 	if err := publish.Send(s.nc, &o.msg); err != nil {
 		s.end(natsError(err, MayHaveRun))
@@ -61,8 +60,8 @@ type outgoingFrame struct {
 	last bool // of a server's stream
 }
 
-// nextFrame takes the next frame. All that has a sequence goes through here,
-// so that it is published in order: a heartbeat too, as it names the next.
+// nextFrame returns the next frame. Everything with a sequence number goes through here, so that it
+// is published in order; a heartbeat too, as it names the next number.
 func (s *stream) nextFrame() (o outgoingFrame, more bool) {
 	buf := buffer.Take()
 	s.mu.Lock()
@@ -70,7 +69,7 @@ func (s *stream) nextFrame() (o outgoingFrame, more bool) {
 	kind, ok := wire.KindData, false
 	switch {
 	case s.over:
-	case s.beat: // also where there is more to send: it repeats the credit
+	case s.beat: // even if there is data to send, since it repeats the credit
 		buf.B, kind, ok = wire.AppendHeartbeat(buf.B, s.send.Next(), s.recv.Granted()), wire.KindHeartbeat, true
 	default:
 		buf.B, kind, ok = s.send.AppendFrame(buf.B, s.maxBody)
@@ -90,8 +89,8 @@ func (s *stream) nextFrame() (o outgoingFrame, more bool) {
 	return o, true
 }
 
-// decorateLocked adds what only servers send: the response header with the
-// first frame, the status with the last.
+// decorateLocked adds what only servers send: the response header to the first frame, and the
+// status and the trailer to the last.
 func (s *stream) decorateLocked(o *outgoingFrame, kind wire.Kind) {
 	if kind != wire.KindHeartbeat {
 		o.msg.Header, s.header = s.header, nil
@@ -119,8 +118,9 @@ func maxBodyOf(nc *nats.Conn) int {
 
 func (s *stream) publishCredit(credit uint64) { s.publishControl(wire.KindCredit, credit) }
 
-// publishControl publishes a credit or cancel, which have no place in the
-// sequence. A client's credit carries a fresh reply subject. What cannot be published is noticed by the next heartbeat, which repeats a credit.
+// publishControl publishes a credit or cancel, which have no sequence number. A client's credit has
+// a fresh reply subject. An error is ignored: the next heartbeat, which repeats the credit, meets
+// it too.
 func (s *stream) publishControl(kind wire.Kind, number uint64) {
 	s.mu.Lock()
 	m := nats.Msg{Subject: s.to, Data: wire.AppendFrame(nil, kind, number)}
@@ -142,7 +142,7 @@ func (s *stream) renewReplyLocked() string {
 // streamToken begins the last token of a stream's reply subjects.
 const streamToken = "s"
 
-// parseStreamToken reads the stream's id out of the token behind streamToken.
+// parseStreamToken reads the stream's id from what follows streamToken.
 func parseStreamToken(token string) (wire.ID, bool) {
 	text, _, _ := strings.Cut(token, "-")
 	return wire.ParseID(text)

@@ -498,3 +498,48 @@ func TestCustomInboxPrefix(t *testing.T) {
 		t.Errorf("the reply did not come through the custom inbox: %v", err)
 	}
 }
+
+// slowText is a message whose encoding takes long: longer than the timeout of other calls.
+type slowText struct{ wrapperspb.StringValue }
+
+func (*slowText) SizeVT() int {
+	<-time.After(100 * time.Millisecond)
+	return 0
+}
+
+func (*slowText) MarshalToSizedBufferVT([]byte) (int, error) { return 0, nil }
+
+// TestTimeoutOfLateCall: a call that begins before others have timed out, and waits with what they
+// have waited with, times out too.
+func TestTimeoutOfLateCall(t *testing.T) {
+	desc := testDesc
+	slow := rpc.NewUnary[slowText, text](&desc, rpc.MethodDesc{Name: "Do"})
+	goOn := make(chan struct{})
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { <-goOn; return "", nil }})
+	defer close(goOn)
+	c := dial(t, nc)
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() {
+			_, err := do(context.Background(), c, "", rpc.WithTimeout(30*time.Millisecond), rpc.WithoutRetry())
+			if code := rpc.CodeOf(err); code != rpc.CodeDeadlineExceeded {
+				t.Errorf("the call ended with %v", err)
+			}
+		})
+		all.Go(func() {
+			_, err := slow.Call(context.Background(), c, &slowText{}, rpc.WithTimeout(300*time.Millisecond), rpc.WithoutRetry())
+			if code := rpc.CodeOf(err); code != rpc.CodeDeadlineExceeded {
+				t.Errorf("the call ended with %v", err)
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() { all.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		calls, _ := c.CallsInFlight()
+		t.Errorf("%d calls have not timed out", calls)
+	}
+}

@@ -351,3 +351,22 @@ type ownerFunc func(error)
 
 func (f ownerFunc) Sent(_ *Message, err error) { f(err) }
 func (f ownerFunc) Leads([]*Message) bool      { return true }
+
+// TestLastCallerReturnsMeanwhile: the last expected caller returns just before the message that
+// waits for it can be seen. Whichever of the two notices the other, the message is published.
+func TestLastCallerReturnsMeanwhile(t *testing.T) {
+	c, o := &conn{}, &owner{}
+	var p *Publisher
+	meanwhile := func() {}
+	p = New(c, Config{Now: func() time.Duration { meanwhile(); return 0 }})
+	p.Skip() // a call whose caller has its answer
+	p.Answer()
+	meanwhile = func() {
+		meanwhile = func() {}
+		p.Return() // sees no message
+	}
+	p.Publish(message("a", "x", o))
+	if n := c.published(); n != 1 && len(p.wake) == 0 {
+		t.Errorf("nobody publishes the message")
+	}
+}

@@ -89,8 +89,10 @@ func (p *Publisher) Publish(m Message) {
 	if len(p.queue) == 0 {
 		p.inFlight = p.started - p.callers.ended()
 	}
-	l := load{expected: int(p.callers.expected()), inFlight: int(p.inFlight), waited: p.enqueueLocked(m)}
-	l.queued = len(p.queue)
+	waited := p.enqueueLocked(m)
+	// The message can be seen before the callers are counted. In Return it is the other way round.
+	// So the last caller that returns sees the message, or is not expected here.
+	l := load{queued: len(p.queue), expected: int(p.callers.expected()), inFlight: int(p.inFlight), waited: waited}
 	leads := l.due() && p.claimLocked()
 	p.mu.Unlock()
 	if !leads {

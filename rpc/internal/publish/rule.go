@@ -41,7 +41,7 @@ func (l load) due() bool {
 	case l.queued >= maxQueued, l.waited > maxWait, l.expected == 0:
 		return true
 	}
-	return l.queued >= max(minQueued, (l.inFlight+2)/3)
+	return l.queued >= minQueued && 3*l.queued >= l.inFlight
 }
 
 // yields reports whether the goroutine that publishes lets others run first: none is known to come,

@@ -38,7 +38,9 @@ func TestAlarm(t *testing.T) {
 					if woken := (<-wakes).Sub(start); woken != want {
 						t.Fatalf("woken after %v, want %v", woken, want)
 					}
-					a.reset(deadline, time.Until(deadline))
+					if expired := a.heard(deadline); expired != (want == test.left) {
+						t.Errorf("after %v the call has expired: %v", want, expired)
+					}
 				}
 			})
 		})
@@ -61,4 +63,59 @@ func TestAlarmRarelySet(t *testing.T) {
 			t.Errorf("1,000 calls within a second set the timer %d times", set)
 		}
 	})
+}
+
+// TestAlarmOfLateCall: a call has looked at the clock, and takes its time until it sets the alarm.
+// Meanwhile another call has waited with the alarm.
+func TestAlarmOfLateCall(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		earlier func(a *alarm) // between the look at the clock and at
+		timeout time.Duration
+	}{
+		{"it has gone off and was heard", func(a *alarm) {
+			deadline := time.Now().Add(5 * time.Millisecond)
+			<-a.at(deadline, 5*time.Millisecond)
+			if !a.heard(deadline) {
+				t.Error("it has gone off early")
+			}
+		}, time.Second},
+		{"it has gone off and was not heard", func(a *alarm) {
+			a.at(time.Now().Add(5*time.Millisecond), 5*time.Millisecond)
+			<-time.After(10 * time.Millisecond)
+		}, time.Second},
+		{"it was first set late", func(a *alarm) {
+			deadline := time.Now().Add(time.Second)
+			<-time.After(500 * time.Millisecond) // as for a connection that takes nothing
+			a.at(deadline, time.Second)
+		}, 1100 * time.Millisecond},
+		{"it was set again late", func(a *alarm) {
+			a.at(time.Now().Add(time.Hour), time.Hour)
+			deadline := time.Now().Add(time.Second)
+			<-time.After(500 * time.Millisecond)
+			a.at(deadline, time.Second)
+		}, 1100 * time.Millisecond},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var a alarm
+				deadline := time.Now().Add(test.timeout)
+				left := time.Until(deadline)
+				test.earlier(&a)
+				alarm := a.at(deadline, left)
+				giveUp := time.After(time.Hour)
+				for expired := false; !expired; {
+					select {
+					case <-alarm:
+						expired = a.heard(deadline)
+					case <-giveUp:
+						t.Fatal("it never goes off")
+					}
+				}
+				if late := time.Since(deadline); late > 0 {
+					t.Errorf("it goes off %v late", late)
+				}
+			})
+		})
+	}
 }

@@ -99,9 +99,7 @@ func (p *Pending) wait(ctx context.Context, r *Request) (Reply, error) {
 		case <-ctx.Done():
 			end = ErrContext
 		case <-alarm:
-			if left := time.Until(r.Deadline); left > 0 { // it was set for a call before
-				p.alarm.reset(r.Deadline, left)
-			} else {
+			if p.alarm.heard(r.Deadline) { // else it was set for a call before
 				end = ErrDeadline
 			}
 		}
