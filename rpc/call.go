@@ -2,10 +2,12 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"runtime/debug"
+	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -259,13 +261,85 @@ func (c *Call) checkSent(m proto.Message) error {
 	return failf(code, MayHaveRun, "%s: Send(nil): there is nothing to send", c.Method())
 }
 
-// checkResponse refuses a message that is not a response of m.
-func (m *method) checkResponse(res proto.Message) error {
-	if reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
-		return nil
+// deadline is the caller's, else that of the method, else that of the client.
+// byCtx says that ctx ends at the deadline, so that it needs no timer.
+func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
+	deadline, byCtx = ctx.Deadline()
+	timeout := c.options.timeout
+	if timeout == 0 && byCtx {
+		return deadline, true
 	}
-	if res == nil || !res.ProtoReflect().IsValid() {
-		return failf(CodeInternal, DidRun, "%s returned no response and no error", m.FullName())
+	if timeout == 0 {
+		timeout = c.method.timeout
 	}
-	return failf(CodeInternal, DidRun, "%s: response is a %T, not a %T", m.FullName(), res, m.nilResponse)
+	if timeout == 0 && c.method.kind > KindOneWay {
+		return time.Time{}, true // a stream may go on for ever
+	}
+	if timeout == 0 {
+		timeout = c.options.clientTimeout
+	}
+	own := time.Now().Add(timeout)
+	if byCtx && deadline.Before(own) {
+		return deadline, true
+	}
+	return own, false
+}
+
+// mayRetry is the rule of docs/protocol.md: only what certainly did not run,
+// or may run twice, and only what another try can change. A connection that
+// is down is not waited for. delay is the least that the server asks for.
+func (c *Call) mayRetry(err *Error) (delay time.Duration, again bool) {
+	if c.options.once || err.code != CodeUnavailable {
+		return 0, false
+	}
+	switch err.execution {
+	case NotRun:
+		if err.refused {
+			return 0, true
+		}
+		return err.retryDelay()
+	case MayHaveRun:
+		return 0, c.method.Idempotency != IdempotencyUnknown
+	}
+	return 0, false
+}
+
+// callPool has the Calls of clients without interceptors, which may keep a Call.
+var callPool = sync.Pool{New: func() any { return new(Call) }}
+
+// putBack makes the call available to others, unless a stream has it.
+func (c *Call) putBack() {
+	if !c.streamed {
+		*c = Call{}
+		callPool.Put(c)
+	}
+}
+
+// end gives the caller of a client's call what it asked for.
+func (c *Call) end(err error) (proto.Message, error) {
+	c.ended(err)
+	fillHeader(c.options.responseHeader, c.responseHeader)
+	fillHeader(c.options.responseTrailer, c.responseTrailer)
+	if err != nil {
+		return nil, err
+	}
+	return c.response, nil
+}
+
+// clientError turns the error of a client's interceptor into the *Error that a client promises to
+// return, and keeps what is known about the execution.
+func (c *Call) clientError(err error) *Error {
+	out := asError(err)
+	var e *Error
+	switch {
+	case error(out) == err:
+		return out
+	case errors.As(err, &e) && e != nil && e.code != CodeOK:
+		out.remote, out.refused, out.execution = e.remote, e.refused, e.execution
+	case c.sent:
+		out.execution = MayHaveRun
+	default:
+		out.execution = NotRun
+	}
+	return out.because(err)
 }

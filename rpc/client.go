@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
@@ -18,8 +20,9 @@ import (
 
 // Client makes calls over a NATS connection. Generated code wraps it in the
 // typed client of a service; one Client serves any number of services and
-// goroutines. NewClient makes it. It has one subscription, made by its first call, and three goroutines: that of
-// the subscription, one that watches the calls and one that publishes where many are made at once.
+// goroutines. NewClient makes it. It has one subscription, made by its first call, and three
+// goroutines: that of the subscription, one that watches the calls and one that publishes where
+// many are made at once.
 //
 // The connection stays the caller's. Close ends the client.
 type Client struct {
@@ -185,28 +188,6 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 	return call.end(c.intercepted(ctx, call))
 }
 
-// callPool has the Calls of clients without interceptors, which may keep a Call.
-var callPool = sync.Pool{New: func() any { return new(Call) }}
-
-// putBack makes the call available to others, unless a stream has it.
-func (c *Call) putBack() {
-	if !c.streamed {
-		*c = Call{}
-		callPool.Put(c)
-	}
-}
-
-// end gives the caller of a client's call what it asked for.
-func (c *Call) end(err error) (proto.Message, error) {
-	c.ended(err)
-	fillHeader(c.options.responseHeader, c.responseHeader)
-	fillHeader(c.options.responseTrailer, c.responseTrailer)
-	if err != nil {
-		return nil, err
-	}
-	return c.response, nil
-}
-
 // callOptions are the client's own where a call has none of its own. An invalid option
 // of either is the error of the call, before it is used for anything.
 func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
@@ -246,6 +227,107 @@ func (c *Client) intercepted(ctx context.Context, call *Call) error {
 		return call.clientError(err)
 	}
 	return nil
+}
+
+// openStream makes every call of a streaming method. req is nil if the client streams.
+func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*stream, error) {
+	o, err := c.callOptions(opts)
+	if err != nil {
+		return nil, err
+	}
+	call := &Call{method: m, header: o.header, request: req, options: o}
+	switch {
+	case o.responseHeader != nil || o.responseTrailer != nil:
+		return nil, failf(CodeInvalidArgument, NotRun, "%s streams: in place of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
+	case o.plain:
+		return nil, failf(CodeUnimplemented, NotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
+	case m.kind == KindServerStream && req == m.nilRequest:
+		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
+	case c.next == nil:
+		err = c.send(ctx, call)
+	default:
+		call.header = maps.Clone(o.header)
+		err = c.next(ctx, call)
+	}
+	switch {
+	case err != nil && call.stream != nil: // an interceptor refuses the stream
+		failed := call.clientError(err)
+		call.stream.cancel(failed)
+		err = failed
+	case err != nil:
+		err = call.clientError(err)
+	case call.stream == nil:
+		err = failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
+	default:
+		if call.hooks != nil && len(call.hooks.onEnd) > 0 {
+			call.stream.notify(ctx, call.ended)
+		}
+		return call.stream, nil
+	}
+	call.ended(err)
+	return nil, err
+}
+
+const (
+	// minBackoff is about a round trip within a data centre, maxBackoff what a
+	// rolling restart takes: a caller is at most that late.
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = 500 * time.Millisecond
+)
+
+// send makes a call and sends it again where that is safe, until its deadline.
+// It is the Next behind the last interceptor.
+func (c *Client) send(ctx context.Context, call *Call) error {
+	call.sent = true
+	deadline, byCtx := call.deadline(ctx)
+	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
+	until := deadline // of further attempts
+	if until.IsZero() {
+		until = time.Now().Add(call.options.clientTimeout)
+	}
+	var last *Error // of the attempt before; says more than the deadline that ends the attempts
+	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := a.run(ctx)
+		if err == nil {
+			return nil
+		}
+		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == NotRun {
+			return last
+		}
+		err = err.after(last).withCauseOf(ctx)
+		delay, again := call.mayRetry(err)
+		if !again {
+			return err
+		}
+		last = err
+		delay = max(delay, backoff/2+rand.N(backoff/2))
+		if end := pause(ctx, until, delay); errors.Is(end, context.DeadlineExceeded) {
+			return last
+		} else if end != nil {
+			return contextError(ctx, last.execution)
+		}
+	}
+}
+
+// pause waits for d; it returns an error when ctx or the deadline ends first.
+func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
+	if time.Until(deadline) <= d {
+		return context.DeadlineExceeded
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cancel tells the instances of a service that the caller of a call has gone.
+// It is an attempt: the caller waits for nothing any more.
+func (c *Client) cancel(root string, id wire.ID) {
+	_ = c.nc.Publish(names.Join(root, wire.CancelToken), wire.AppendCancel(nil, id))
 }
 
 // subjects are those of a method with the client's prefix.

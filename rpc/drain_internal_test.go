@@ -17,7 +17,7 @@ import (
 func TestLateRequestIsRefused(t *testing.T) {
 	nc := rpctest.Connect(t)
 	s := NewServer(nc)
-	svc, err := s.newService(&ServiceDesc{Name: "test.v1.Late", MicroName: "Late", Version: "1.0.0"}, nil)
+	svc, err := newService(s, &ServiceDesc{Name: "test.v1.Late", MicroName: "Late", Version: "1.0.0"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

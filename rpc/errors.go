@@ -4,31 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/natscall/natscall/rpc/internal/connwatch"
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
-
-// Execution says what is known about whether the handler of a failed call ran.
-type Execution uint8
-
-const (
-	// MayHaveRun means that it is not known. Only idempotent work may be sent again.
-	MayHaveRun Execution = iota
-	// NotRun means that the handler certainly did not run.
-	NotRun
-	// DidRun means that the handler ran.
-	DidRun
-)
-
-// String returns "may have run", "not run" or "did run".
-func (x Execution) String() string {
-	return [...]string{"may have run", "not run", "did run"}[min(x, DidRun)]
-}
 
 // Error is the error of a call: a code, a message and details. Handlers make one with [NewError] or
 // [Errorf]; clients find it with errors.As, or read its code with [CodeOf]. Every error that a
@@ -93,42 +82,31 @@ func newError(code Code, message string) *Error {
 	return &Error{code: code, message: message}
 }
 
-// failf returns an error of the runtime itself.
-func failf(code Code, x Execution, format string, args ...any) *Error {
-	return &Error{code: code, execution: x, message: fmt.Sprintf(format, args...)}
-}
-
-// refusal returns the error of a call that did not run and that another instance may take.
-func refusal(format string, args ...any) *Error {
-	e := failf(CodeUnavailable, NotRun, format, args...)
-	e.refused = true
-	return e
-}
-
-// overLimit returns the error of a message that is larger than this side's option allows.
-func overLimit(what string, size, limit int, x Execution) *Error {
-	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", what, size, limit)
-}
-
-// overMaxPayload returns the error of a message that is too large for NATS and cannot be sent as a
-// stream.
-func overMaxPayload(what string, size int, header nats.Header, x Execution) *Error {
-	return failf(CodeResourceExhausted, x, "the %s has %d bytes and %d of headers, more than the NATS server's max_payload", what, size, headerSize(header))
-}
-
-// noService returns the error of a request to which NATS answered "no responders".
-func noService(nc *nats.Conn, subject string) *Error {
-	hint := ""
-	if nc.Opts.NoEcho {
-		hint = "; a service on the same connection does not get it, as that has nats.NoEcho"
-	}
-	return refusal("no service answers on %q%s", subject, hint).because(nats.ErrNoResponders)
-}
-
 // because sets the error that e wraps.
 func (e *Error) because(err error) *Error {
 	e.cause = err
 	return e
+}
+
+// after returns e as the error of a call whose attempt before ended with
+// last: if that one may have run, so may the call.
+func (e *Error) after(last *Error) *Error {
+	if last == nil || last.execution == NotRun || e.execution != NotRun {
+		return e
+	}
+	out := *e
+	out.execution = MayHaveRun
+	return &out
+}
+
+// withCauseOf returns e with the cause of the end of ctx, where the server has said first what
+// ctx says too.
+func (e *Error) withCauseOf(ctx context.Context) *Error {
+	if end := ctx.Err(); end == nil || e.cause != nil || !e.Is(end) {
+		return e
+	}
+	out := *e
+	return out.because(context.Cause(ctx))
 }
 
 // Error returns the code's name and the message, as in "not_found: no order 42".
@@ -217,6 +195,53 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
+// status returns the error as it crosses the wire.
+func (e *Error) status() *natscallv1.Status {
+	return &natscallv1.Status{Code: int32(e.code), Message: strings.ToValidUTF8(e.message, "\uFFFD"), Details: e.details}
+}
+
+// header adds to h the headers by which NATS tools see an error.
+func (e *Error) header(h nats.Header) nats.Header {
+	if h == nil {
+		h = nats.Header{}
+	}
+	h[micro.ErrorCodeHeader] = []string{strconv.Itoa(int(e.code))}
+	h[micro.ErrorHeader] = []string{wire.ErrorText(e.code.String(), e.message)}
+	return h
+}
+
+// shortenedMessage is how many bytes remain of the message of an error that does not fit into a
+// NATS message: enough to find it in a log.
+const shortenedMessage = 512
+
+// shortened returns the error without details and with a short message.
+func (e *Error) shortened() *Error {
+	out := *e
+	out.message = wire.Truncate(e.message, shortenedMessage) + " (shortened, without details: the error exceeds the NATS server's max_payload)"
+	out.details = nil
+	return &out
+}
+
+// retryInfo is the type of the detail with which a server lets a caller try again.
+const retryInfo = "google.rpc.RetryInfo"
+
+// retryDelay returns the delay of a google.rpc.RetryInfo among the details, whose field 1 is a
+// Duration. ok is false if there is no such detail.
+func (e *Error) retryDelay() (delay time.Duration, ok bool) {
+	for _, d := range e.details {
+		if string(d.MessageName()) != retryInfo {
+			continue
+		}
+		var delay durationpb.Duration
+		if field, _, n := protowire.ConsumeTag(d.GetValue()); n > 0 && field == 1 {
+			value, _ := protowire.ConsumeBytes(d.GetValue()[n:])
+			_ = proto.Unmarshal(value, &delay) // a malformed one asks for no delay
+		}
+		return delay.AsDuration(), true
+	}
+	return 0, false
+}
+
 // handlerError turns the error of a handler or an interceptor into the one that is sent to the
 // caller. If it wraps an *Error, the text is that of the whole chain.
 func handlerError(err error) *Error {
@@ -242,109 +267,10 @@ func asError(err error) *Error {
 	return handlerError(err)
 }
 
-// clientError turns the error of a client's interceptor into the *Error that a client promises to
-// return, and keeps what is known about the execution.
-func (c *Call) clientError(err error) *Error {
-	out := asError(err)
-	var e *Error
-	switch {
-	case error(out) == err:
-		return out
-	case errors.As(err, &e) && e != nil && e.code != CodeOK:
-		out.remote, out.refused, out.execution = e.remote, e.refused, e.execution
-	case c.sent:
-		out.execution = MayHaveRun
-	default:
-		out.execution = NotRun
-	}
-	return out.because(err)
-}
-
 // asNil returns e as an error, which is nil if e is.
 func asNil(e *Error) error {
 	if e == nil {
 		return nil
 	}
 	return e
-}
-
-// contextError returns the error of a call whose ctx has ended. If ctx has a cause, the message
-// names it and errors.Is finds it.
-func contextError(ctx context.Context, x Execution) *Error {
-	err := ctx.Err()
-	cause := context.Cause(ctx)
-	if cause == err {
-		return endError(err, x)
-	}
-	out := endError(err, x).because(cause)
-	if e, ok := cause.(*Error); ok { // without its code, which would be a second one
-		out.message += ": " + e.Message()
-	} else {
-		out.message += ": " + cause.Error()
-	}
-	return out
-}
-
-// endError returns the error of a call that ended by err, which is context.Canceled or
-// context.DeadlineExceeded.
-func endError(err error, x Execution) *Error {
-	code, what := CodeCanceled, "the caller's context was cancelled"
-	if errors.Is(err, context.DeadlineExceeded) {
-		code, what = CodeDeadlineExceeded, "the deadline passed"
-	}
-	return failf(code, x, "%s (%v)", what, x).because(err)
-}
-
-// natsErrors maps errors of nats.go to codes. Each of them means that the message was not sent; for
-// any other error that is not known.
-var natsErrors = []struct {
-	err  error
-	code Code
-}{
-	{nats.ErrNoResponders, CodeUnavailable},
-	{nats.ErrConnectionClosed, CodeUnavailable},
-	{nats.ErrConnectionDraining, CodeUnavailable},
-	{nats.ErrConnectionReconnecting, CodeUnavailable},
-	{nats.ErrDisconnected, CodeUnavailable},
-	{nats.ErrReconnectBufExceeded, CodeUnavailable},
-	{nats.ErrTimeout, CodeUnavailable},
-	{nats.ErrMaxPayload, CodeResourceExhausted},
-	{nats.ErrPermissionViolation, CodePermissionDenied},
-	{nats.ErrAuthorization, CodeUnauthenticated},
-	{nats.ErrAuthExpired, CodeUnauthenticated},
-	{nats.ErrBadSubject, CodeInvalidArgument},
-	{nats.ErrHeadersNotSupported, CodeUnimplemented},
-	{nats.ErrBadHeaderMsg, CodeInvalidArgument},
-	{nats.ErrInvalidConnection, CodeInvalidArgument},
-}
-
-// natsError maps an error of nats.go by the table above. x is what is known about the execution if
-// the message was not sent. After any other error, such as one of the socket, it may have been
-// sent.
-func natsError(err error, x Execution) *Error {
-	for _, row := range natsErrors {
-		if errors.Is(err, row.err) {
-			return failf(row.code, x, "%v", err).because(err)
-		}
-	}
-	if x == NotRun {
-		x = MayHaveRun
-	}
-	return failf(CodeUnavailable, x, "publish: %v", err).because(err)
-}
-
-// connectionError returns why nothing can be sent now, or nil.
-func connectionError(nc *nats.Conn) *Error {
-	if nc == nil {
-		return failf(CodeInvalidArgument, NotRun, "the NATS connection is nil")
-	}
-	switch nc.Status() {
-	case nats.CONNECTED:
-		return nil
-	case nats.CLOSED:
-		err := connwatch.ClosedError(nc)
-		return failf(CodeUnavailable, NotRun, "%v", err).because(err)
-	default:
-		return failf(CodeUnavailable, NotRun, "%s", connwatch.Describe(nc))
-	}
 }

@@ -40,6 +40,7 @@ func WithStrictJSON(strict bool) interface {
 	CallOption
 	ServerOption
 } {
+
 	return forJSON(func(o *jsonOptions) {
 		o.strict = strictNever
 		if strict {
@@ -55,6 +56,7 @@ func WithJSONUnpopulated(emit bool) interface {
 	CallOption
 	ServerOption
 } {
+
 	return forJSON(func(o *jsonOptions) { o.unpopulated = emit })
 }
 
@@ -65,6 +67,7 @@ func WithJSONProtoNames(use bool) interface {
 	CallOption
 	ServerOption
 } {
+
 	return forJSON(func(o *jsonOptions) { o.protoNames = use })
 }
 
@@ -108,25 +111,6 @@ func (o jsonOptions) unmarshal(data []byte, m proto.Message) error {
 // trimJSON cuts off a byte order mark, which editors write, and blanks.
 func trimJSON(data []byte) []byte {
 	return bytes.Trim(bytes.TrimPrefix(data, []byte("\uFEFF")), " \t\r\n")
-}
-
-// guessCodec returns the codec of a plain request that does not name it. A body that begins with a
-// brace is a JSON object, unless the type has a group-encoded field 15, which begins with that
-// byte. Any other JSON text, or one that begins with blanks, is taken for JSON unless it is also a
-// Protobuf message of which all fields are known. So a number is not mistaken for a message with an
-// unknown field, and a Protobuf string of digits still is a string.
-func (e *endpoint) guessCodec(body []byte) Codec {
-	switch text := trimJSON(body); {
-	case len(body) == 0:
-		return CodecProto
-	case body[0] == '{' && e.group15:
-		return CodecProto
-	case body[0] == '{':
-		return CodecJSON
-	case len(text) > 0 && !json.Valid(text) || isKnownProto(body, e.method.newRequest()):
-		return CodecProto
-	}
-	return CodecJSON
 }
 
 // isKnownProto reports whether data is a Protobuf message of m's type without unknown fields. m is

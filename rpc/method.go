@@ -1,10 +1,14 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"reflect"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -125,7 +129,8 @@ func (m *method) Unimplemented() error {
 }
 
 // requestName and responseName are the full names of the message types.
-func (m *method) requestName() string  { return messageName(m.newRequest()) }
+func (m *method) requestName() string { return messageName(m.newRequest()) }
+
 func (m *method) responseName() string { return messageName(m.newResponse()) }
 
 func messageName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
@@ -213,4 +218,24 @@ var noResponse = new(emptypb.Empty)
 // response a header.
 func (m *method) isResponse(reply *nats.Msg) bool {
 	return protojson.Unmarshal(reply.Data, m.newResponse()) == nil
+}
+
+// checkResponse refuses a message that is not a response of m.
+func (m *method) checkResponse(res proto.Message) error {
+	if reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
+		return nil
+	}
+	if res == nil || !res.ProtoReflect().IsValid() {
+		return failf(CodeInternal, DidRun, "%s returned no response and no error", m.FullName())
+	}
+	return failf(CodeInternal, DidRun, "%s: response is a %T, not a %T", m.FullName(), res, m.nilResponse)
+}
+
+func (d *ServiceDesc) check() error {
+	return errors.Join(
+		named("micro name", names.CheckMicroName(d.MicroName)),
+		named("version", names.CheckVersion(d.Version)),
+		named("queue group", names.CheckQueueGroup(cmp.Or(d.QueueGroup, micro.DefaultQueueGroup))),
+		named("metadata", names.CheckMetadata(d.Metadata)),
+	)
 }

@@ -92,13 +92,6 @@ func (c *serverCall) execution(e *Error) wire.Execution {
 	return x.onWire(e.refused, c.endpoint.queueGroup != "")
 }
 
-func (e *endpoint) newServerCall() *serverCall {
-	c := &serverCall{endpoint: e}
-	c.call = Call{method: e.method, onServer: true, served: c}
-	c.ctx.endpoint, c.ctx.call = e, &c.call
-	return c
-}
-
 // receive parses a request that came at a time of the server's clock. If it returns an error, the
 // request is to be refused with that.
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {

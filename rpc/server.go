@@ -28,7 +28,6 @@ type Server struct {
 	options serverOptions
 	next    Next  // the folded interceptors and the handler
 	err     error // of an option
-	errors  connwatch.Listener
 	clock   clock
 	out     *publish.Publisher
 	streams streamTable
@@ -37,16 +36,27 @@ type Server struct {
 	// while one of them waits for handlers.
 	turn     chan struct{}
 	stopping *wait.Joint // the shutdown; its end is that of the server
-	// serving ends when the shutdown begins. Then nothing waits for NATS in order to serve.
-	serving context.Context
-	quit    context.CancelCauseFunc
+	serving  serving
 
 	mu       sync.Mutex // not held while anything waits for NATS
 	state    serverState
 	services []*service       // including those that are being unregistered
 	closed   chan nats.Status // of the connection, while running
 
-	refused    connwatch.Refusals
+	async asyncErrors
+}
+
+// serving is a context that ends when the shutdown begins. Then nothing waits for NATS in order to
+// serve.
+type serving struct {
+	ctx context.Context
+	end context.CancelCauseFunc
+}
+
+// asyncErrors is what a server does with the errors that its connection reports asynchronously.
+type asyncErrors struct {
+	listener   connwatch.Listener
+	refused    connwatch.Refusals // while services start
 	violations logLimit
 }
 
@@ -80,7 +90,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s := &Server{nc: nc, clock: newClock(), turn: make(chan struct{}, 1)}
 	s.out = publish.New(nc, publish.Config{Now: s.clock.now, MaxBatch: maxAnswerBatch})
 	s.stopping = wait.NewJoint()
-	s.serving, s.quit = context.WithCancelCause(context.Background())
+	s.serving.ctx, s.serving.end = context.WithCancelCause(context.Background())
 	s.options = serverOptions{
 		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
 		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize, heartbeat: defaultHeartbeat},
@@ -99,7 +109,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	}
 	s.streams.heartbeat = s.options.heartbeat
 	s.next = chain(s.options.interceptors, handle)
-	s.errors = s.asyncError
+	s.async.listener = s.asyncError
 	return s
 }
 
@@ -162,9 +172,9 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) start(ctx context.Context, services []*service) error {
-	connwatch.Listen(s.nc, &s.errors)
+	connwatch.Listen(s.nc, &s.async.listener)
 	if err := s.subscribe(ctx, services); err != nil {
-		connwatch.Unlisten(s.nc, &s.errors)
+		connwatch.Unlisten(s.nc, &s.async.listener)
 		return fmt.Errorf("rpc: start: %w", err)
 	}
 	s.closed = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
@@ -230,7 +240,7 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 func (s *Server) subscribe(ctx context.Context, services []*service) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.serving, func() { cancel(ErrServerStopped) })()
+	defer context.AfterFunc(s.serving.ctx, func() { cancel(ErrServerStopped) })()
 	if err := connwatch.Await(ctx, s.nc); err != nil {
 		return err
 	}
@@ -242,8 +252,8 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		}
 	}()
 	before := s.nc.LastError()
-	s.refused.Begin()
-	defer s.refused.End()
+	s.async.refused.Begin()
+	defer s.async.refused.End()
 	for _, svc := range services {
 		if err = svc.start(); err != nil {
 			return err
@@ -265,9 +275,9 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		case errors.Is(last, nats.ErrPermissionViolation):
 			var subs []*nats.Subscription
 			for _, svc := range services {
-				subs = append(subs, svc.subscriptions()...)
+				subs = append(subs, svc.subs.all()...)
 			}
-			return s.refused.Of(ctx, subs, last)
+			return s.async.refused.Of(ctx, subs, last)
 		case errors.Is(last, nats.ErrMaxSubscriptionsExceeded):
 			return last
 		}
@@ -326,26 +336,6 @@ func (s *Server) add(svc *service) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.services = append(s.services, svc)
-	return nil
-}
-
-// conflict refuses a service that the server has already, and a subject that is taken.
-func (svc *service) conflict(services []*service) error {
-	taken := map[string]string{}
-	for _, other := range services {
-		if other.desc.Name == svc.desc.Name {
-			return errors.New("the server has it already")
-		}
-		for _, e := range other.endpoints {
-			taken[e.subject] = e.method.FullName()
-		}
-	}
-	for _, e := range svc.endpoints {
-		if owner, ok := taken[e.subject]; ok {
-			return fmt.Errorf("%s and %s share the subject %q", owner, e.method.FullName(), e.subject)
-		}
-		taken[e.subject] = e.method.FullName()
-	}
 	return nil
 }
 
@@ -425,8 +415,8 @@ func shutdownError(err error) error {
 }
 
 func (s *Server) shutdown(ctx context.Context) error {
-	s.quit(ErrServerStopped)
-	s.turn <- struct{}{} // Start and Register give up when they see quit
+	s.serving.end(ErrServerStopped)
+	s.turn <- struct{}{} // Start and Register give up when serving ends
 	services, state := s.registered()
 	s.setState(serverStopping)
 	s.done()
@@ -445,7 +435,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if flushErr := s.lastFlush(ctx); err == nil {
 		err = flushErr
 	}
-	connwatch.Unlisten(s.nc, &s.errors)
+	connwatch.Unlisten(s.nc, &s.async.listener)
 	s.setState(serverStopped) // the connection may be closed from here on
 	s.nc.RemoveStatusListener(s.closed)
 	return err
@@ -473,7 +463,7 @@ func (s *Server) lastFlush(ctx context.Context) error {
 // asyncError notes what NATS does not let the server do, which nothing else reports.
 func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		s.refused.Add(err)
+		s.async.refused.Add(err)
 	}
 	subject, ok := connwatch.Violation(err, connwatch.Publish)
 	if !ok {
@@ -482,7 +472,7 @@ func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	for _, st := range s.streams.all() {
 		st.refused(subject, MayHaveRun, err)
 	}
-	if unlogged, ok := s.violations.next(); ok {
+	if unlogged, ok := s.async.violations.next(); ok {
 		s.options.logger.Error("natscall: the NATS user may not publish to a subject; for answers it needs allow_responses "+
 			"(for streams and batches with a max of more than 1, see docs/protocol.md, Permissions) or the permission to publish to the callers' inboxes",
 			"subject", subject, "unlogged", unlogged)

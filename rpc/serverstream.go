@@ -3,14 +3,12 @@ package rpc
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
-	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -190,32 +188,4 @@ func (c *serverCall) largeResponse(message *buffer.Buffer) {
 		return
 	}
 	c.endStream(message, nil)
-}
-
-// onFrame is the callback for the frames of clients to this instance.
-func (s *service) onFrame(m *nats.Msg) {
-	id, ok := wire.ParseID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
-	if st := s.server.streams.get(id); ok && st != nil {
-		st.receive(m)
-		return
-	}
-	if reply.IsNoResponders(m) { // the reader of a plain stream has gone
-		if c, ok := s.calls.Get(id); ok {
-			c.ctx.endWith(contextCanceled)
-		}
-		return
-	}
-	if m.Reply == "" {
-		return // a frame that crossed the end of its stream
-	}
-	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
-	end := wire.AppendFrame(nil, wire.KindEnd, 0)
-	end[wire.FlagsOffset] |= byte(wire.MayHaveRun.Flags())
-	body, err := appendProto(end, unknown.status())
-	if err == nil {
-		err = s.server.nc.Publish(m.Reply, body)
-	}
-	if err != nil {
-		s.server.options.logger.Error("natscall: the end of an unknown stream was not sent", "error", err)
-	}
 }

@@ -1,11 +1,9 @@
 package rpc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -19,6 +17,7 @@ import (
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/pool"
+	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -50,34 +49,23 @@ type service struct {
 	drainStarted chan struct{}
 	stopping     *wait.Joint // the drain
 
+	subs subscriptions
+}
+
+// subscriptions are those of a service that has started.
+type subscriptions struct {
 	requests []*nats.Subscription // of the methods
 	control  []*nats.Subscription // cancel and alive, frames of streams
 	verbs    []*nats.Subscription // discovery
 }
 
-// endpoint is a method of a service.
-type endpoint struct {
-	service    *service
-	method     *method
-	subject    string
-	queueGroup string
-	timeout    time.Duration // of requests without one
-	group15    bool
-	invoke     func(ctx context.Context, call *Call) error
-	stats      endpointStats
-	untold     logLimit // of errors without a caller to send them to
-	doubled    logLimit // of requests that came twice
-	unsent     logLimit // of errors that could not be sent
-	panicked   logLimit // of handlers that did not return
+func (s *subscriptions) all() []*nats.Subscription {
+	return slices.Concat(s.requests, s.verbs, s.control)
 }
 
 // listensTo reports whether subject is one of the service's own.
 func (s *service) listensTo(subject string) bool {
 	return strings.HasPrefix(subject, s.root+".") || slices.ContainsFunc(s.endpoints, func(e *endpoint) bool { return e.subject == subject })
-}
-
-func (e *endpoint) log() *slog.Logger {
-	return e.service.server.options.logger.With("method", e.method.FullName())
 }
 
 // Register adds a service to a server, for generated code. It may be called before and after Start.
@@ -96,7 +84,7 @@ func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption,
 	case any(impl) == nil:
 		return fmt.Errorf("rpc: register %s: the implementation is nil", desc.Name)
 	}
-	svc, err := s.newService(desc, opts)
+	svc, err := newService(s, desc, opts)
 	if err != nil {
 		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
 	}
@@ -114,7 +102,7 @@ func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption,
 	return nil
 }
 
-func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, error) {
+func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
@@ -138,15 +126,6 @@ func (s *Server) newService(desc *ServiceDesc, opts []ServiceOption) (*service, 
 	return svc, nil
 }
 
-func (d *ServiceDesc) check() error {
-	return errors.Join(
-		named("micro name", names.CheckMicroName(d.MicroName)),
-		named("version", names.CheckVersion(d.Version)),
-		named("queue group", names.CheckQueueGroup(cmp.Or(d.QueueGroup, micro.DefaultQueueGroup))),
-		named("metadata", names.CheckMetadata(d.Metadata)),
-	)
-}
-
 // named puts the name of a value before what package names says about it.
 func named(what string, err error) error {
 	if err == nil {
@@ -162,16 +141,6 @@ func (s *service) checkEndpoints() error {
 		errs = append(errs, named(e.method.FullName()+":", e.check()))
 	}
 	return errors.Join(errs...)
-}
-
-func (e *endpoint) check() error {
-	if e.service.desc.NoQueueGroup && e.method.kind > KindOneWay {
-		return errors.New("NoQueueGroup is not possible with streaming methods, since one instance has to take each stream")
-	}
-	return errors.Join(
-		named("subject", names.CheckSubject(e.subject)),
-		named("metadata", names.CheckMetadata(e.method.Metadata)),
-	)
 }
 
 func (s *service) metadata() map[string]string {
@@ -214,7 +183,7 @@ func (s *service) queueGroup() string {
 // listed instance is already serving.
 func (s *service) start() error {
 	s.started = time.Now().UTC()
-	if err := s.checkInfo(); err != nil {
+	if err := (responder{s}).checkInfo(); err != nil {
 		return err
 	}
 	s.pool.Open() // a start before this one may have failed
@@ -227,21 +196,21 @@ func (s *service) start() error {
 		if err != nil {
 			return err
 		}
-		s.control = append(s.control, sub)
+		s.subs.control = append(s.subs.control, sub)
 	}
 	for _, e := range s.endpoints {
 		sub, err := s.subscribe(e.subject, e.queueGroup, e.receive)
 		if err != nil {
 			return err
 		}
-		s.requests = append(s.requests, sub)
+		s.subs.requests = append(s.subs.requests, sub)
 	}
-	for _, subject := range s.verbSubjects() {
-		sub, err := s.subscribe(subject, "", s.onVerb)
+	for _, subject := range (responder{s}).verbSubjects() {
+		sub, err := s.subscribe(subject, "", responder{s}.onVerb)
 		if err != nil {
 			return err
 		}
-		s.verbs = append(s.verbs, sub)
+		s.subs.verbs = append(s.subs.verbs, sub)
 	}
 	return nil
 }
@@ -263,70 +232,6 @@ func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Sub
 		return nil, fmt.Errorf("subscribe to %q: %w", subject, err)
 	}
 	return sub, nil
-}
-
-// receive is the callback of an endpoint's subscription. It never blocks: the call goes to the pool
-// or is refused.
-func (e *endpoint) receive(m *nats.Msg) {
-	if wire.IsBatch(m.Data) {
-		e.receiveBatch(m)
-		return
-	}
-	e.take(e.newServerCall(), m, e.service.server.clock.now())
-}
-
-// receiveBatch takes requests that share a NATS message.
-func (e *endpoint) receiveBatch(m *nats.Msg) {
-	batch, err := wire.ParseBatch(m.Data)
-	now := e.service.server.clock.now()
-	if err != nil {
-		e.take(e.newServerCall(), m, now) // it refuses m
-		return
-	}
-	for tag, item := range batch.Items() {
-		c := e.newServerCall()
-		c.batched, c.tag, c.whole = true, tag, len(m.Data)
-		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
-	}
-}
-
-func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
-	err := c.receive(m, at)
-	if err != nil {
-		c.refuse(err)
-		return
-	}
-	switch e.service.calls.Add(c.id, c) {
-	case calls.Duplicate:
-		if unlogged, ok := e.doubled.next(); ok {
-			e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id, "unlogged", unlogged)
-		}
-		return
-	case calls.Canceled:
-		c.refuse(endError(context.Canceled, NotRun))
-		return
-	}
-	workers := e.service.pool
-	if e.method.kind > KindOneWay {
-		workers = e.service.streams
-	}
-	if !workers.Submit(c) {
-		e.service.calls.Remove(c.id)
-		c.refuse(e.overload())
-	}
-}
-
-// overload returns the error of a request that the pool does not take.
-func (e *endpoint) overload() *Error {
-	if e.service.draining.Load() {
-		return refusal("the server is draining")
-	}
-	e.stats.shed.Add(1)
-	o := &e.service.options
-	if e.method.kind > KindOneWay {
-		return failf(CodeResourceExhausted, NotRun, "the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
-	}
-	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
 }
 
 // onControl is the callback for messages to every instance: cancels and alive queries.
@@ -366,7 +271,7 @@ func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.
 
 func (s *service) drain(ctx context.Context) error {
 	close(s.drainStarted)
-	s.unsubscribe(s.verbs)
+	s.unsubscribe(s.subs.verbs)
 	err := s.drainRequests(ctx)
 	s.draining.Store(true)
 	if endErr := s.awaitCalls(ctx); endErr != nil {
@@ -374,7 +279,7 @@ func (s *service) drain(ctx context.Context) error {
 		s.abandon()
 	}
 	s.server.out.Flush() // answers that would wait for a goroutine that is waking
-	s.unsubscribe(s.control)
+	s.unsubscribe(s.subs.control)
 	return err
 }
 
@@ -413,7 +318,7 @@ func (s *service) running() string {
 // drainRequests ends the subscriptions of the methods after they have delivered what they have.
 func (s *service) drainRequests(ctx context.Context) error {
 	var closed []<-chan nats.SubStatus
-	for _, sub := range s.requests {
+	for _, sub := range s.subs.requests {
 		ch := sub.StatusChanged(nats.SubscriptionClosed)
 		// A drain during a reconnect leaves interest behind on the NATS server, so without a
 		// connection it is Unsubscribe.
@@ -427,7 +332,7 @@ func (s *service) drainRequests(ctx context.Context) error {
 		select {
 		case <-ch:
 		case <-ctx.Done():
-			s.unsubscribe(s.requests)
+			s.unsubscribe(s.subs.requests)
 			return context.Cause(ctx)
 		}
 	}
@@ -453,15 +358,75 @@ func (s *service) abandon() {
 	}
 }
 
-// subscriptions returns all subscriptions of the service.
-func (s *service) subscriptions() []*nats.Subscription {
-	return slices.Concat(s.requests, s.verbs, s.control)
-}
-
 // unsubscribeAll undoes a start that failed.
 func (s *service) unsubscribeAll() {
-	s.unsubscribe(s.subscriptions())
-	s.requests, s.verbs, s.control = nil, nil, nil
+	s.unsubscribe(s.subs.all())
+	s.subs = subscriptions{}
 	s.pool.Close() // calls may have come already
 	s.streams.Close()
+}
+
+// conflict refuses a service that the server has already, and a subject that is taken.
+func (svc *service) conflict(services []*service) error {
+	taken := map[string]string{}
+	for _, other := range services {
+		if other.desc.Name == svc.desc.Name {
+			return errors.New("the server has it already")
+		}
+		for _, e := range other.endpoints {
+			taken[e.subject] = e.method.FullName()
+		}
+	}
+	for _, e := range svc.endpoints {
+		if owner, ok := taken[e.subject]; ok {
+			return fmt.Errorf("%s and %s share the subject %q", owner, e.method.FullName(), e.subject)
+		}
+		taken[e.subject] = e.method.FullName()
+	}
+	return nil
+}
+
+// onFrame is the callback for the frames of clients to this instance.
+func (s *service) onFrame(m *nats.Msg) {
+	id, ok := wire.ParseID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+	if st := s.server.streams.get(id); ok && st != nil {
+		st.receive(m)
+		return
+	}
+	if reply.IsNoResponders(m) { // the reader of a plain stream has gone
+		if c, ok := s.calls.Get(id); ok {
+			c.ctx.endWith(contextCanceled)
+		}
+		return
+	}
+	if m.Reply == "" {
+		return // a frame that crossed the end of its stream
+	}
+	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
+	end := wire.AppendFrame(nil, wire.KindEnd, 0)
+	end[wire.FlagsOffset] |= byte(wire.MayHaveRun.Flags())
+	body, err := appendProto(end, unknown.status())
+	if err == nil {
+		err = s.server.nc.Publish(m.Reply, body)
+	}
+	if err != nil {
+		s.server.options.logger.Error("natscall: the end of an unknown stream was not sent", "error", err)
+	}
+}
+
+// load counts the calls of each endpoint that have not been counted as ended.
+func (s *service) load() map[*endpoint]endpointLoad {
+	all := map[*endpoint]endpointLoad{}
+	for _, c := range s.calls.All() {
+		if c.counted.Load() {
+			continue
+		}
+		l := all[c.endpoint]
+		l.inFlight++
+		if !c.running.Load() {
+			l.queued++
+		}
+		all[c.endpoint] = l
+	}
+	return all
 }

@@ -66,23 +66,6 @@ type endpointData struct {
 // endpointLoad is how many calls of an endpoint have not ended.
 type endpointLoad struct{ inFlight, queued int64 }
 
-// load counts the calls of each endpoint that have not been counted as ended.
-func (s *service) load() map[*endpoint]endpointLoad {
-	all := map[*endpoint]endpointLoad{}
-	for _, c := range s.calls.All() {
-		if c.counted.Load() {
-			continue
-		}
-		l := all[c.endpoint]
-		l.inFlight++
-		if !c.running.Load() {
-			l.queued++
-		}
-		all[c.endpoint] = l
-	}
-	return all
-}
-
 func (s *endpointStats) data(load endpointLoad) json.RawMessage {
 	d := endpointData{
 		InFlight: load.inFlight, Queued: load.queued, Shed: s.shed.Load(),

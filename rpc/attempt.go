@@ -4,137 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
-
-const (
-	// minBackoff is about a round trip within a data centre, maxBackoff what a
-	// rolling restart takes: a caller is at most that late.
-	minBackoff = 5 * time.Millisecond
-	maxBackoff = 500 * time.Millisecond
-)
-
-// send makes a call and sends it again where that is safe, until its deadline.
-// It is the Next behind the last interceptor.
-func (c *Client) send(ctx context.Context, call *Call) error {
-	call.sent = true
-	deadline, byCtx := call.deadline(ctx)
-	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
-	until := deadline // of further attempts
-	if until.IsZero() {
-		until = time.Now().Add(call.options.clientTimeout)
-	}
-	var last *Error // of the attempt before; says more than the deadline that ends the attempts
-	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		err := a.run(ctx)
-		if err == nil {
-			return nil
-		}
-		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == NotRun {
-			return last
-		}
-		err = err.after(last).withCauseOf(ctx)
-		delay, again := call.mayRetry(err)
-		if !again {
-			return err
-		}
-		last = err
-		delay = max(delay, backoff/2+rand.N(backoff/2))
-		if end := pause(ctx, until, delay); errors.Is(end, context.DeadlineExceeded) {
-			return last
-		} else if end != nil {
-			return contextError(ctx, last.execution)
-		}
-	}
-}
-
-// after returns e as the error of a call whose attempt before ended with
-// last: if that one may have run, so may the call.
-func (e *Error) after(last *Error) *Error {
-	if last == nil || last.execution == NotRun || e.execution != NotRun {
-		return e
-	}
-	out := *e
-	out.execution = MayHaveRun
-	return &out
-}
-
-// withCauseOf returns e with the cause of the end of ctx, where the server has said first what
-// ctx says too.
-func (e *Error) withCauseOf(ctx context.Context) *Error {
-	if end := ctx.Err(); end == nil || e.cause != nil || !e.Is(end) {
-		return e
-	}
-	out := *e
-	return out.because(context.Cause(ctx))
-}
-
-// deadline is the caller's, else that of the method, else that of the client.
-// byCtx says that ctx ends at the deadline, so that it needs no timer.
-func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
-	deadline, byCtx = ctx.Deadline()
-	timeout := c.options.timeout
-	if timeout == 0 && byCtx {
-		return deadline, true
-	}
-	if timeout == 0 {
-		timeout = c.method.timeout
-	}
-	if timeout == 0 && c.method.kind > KindOneWay {
-		return time.Time{}, true // a stream may go on for ever
-	}
-	if timeout == 0 {
-		timeout = c.options.clientTimeout
-	}
-	own := time.Now().Add(timeout)
-	if byCtx && deadline.Before(own) {
-		return deadline, true
-	}
-	return own, false
-}
-
-// mayRetry is the rule of docs/protocol.md: only what certainly did not run,
-// or may run twice, and only what another try can change. A connection that
-// is down is not waited for. delay is the least that the server asks for.
-func (c *Call) mayRetry(err *Error) (delay time.Duration, again bool) {
-	if c.options.once || err.code != CodeUnavailable {
-		return 0, false
-	}
-	switch err.execution {
-	case NotRun:
-		if err.refused {
-			return 0, true
-		}
-		return err.retryDelay()
-	case MayHaveRun:
-		return 0, c.method.Idempotency != IdempotencyUnknown
-	}
-	return 0, false
-}
-
-// pause waits for d; it returns an error when ctx or the deadline ends first.
-func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
-	if time.Until(deadline) <= d {
-		return context.DeadlineExceeded
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 // attempt is one sending of a call.
 type attempt struct {
@@ -219,11 +97,6 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 	return err.(*Error) // of the watch, or a refusal
 }
 
-// wrongAnswer is the error of a call whose answer cannot be read.
-func wrongAnswer(err error) *Error {
-	return failf(CodeInternal, MayHaveRun, "the server's answer is not valid: %v", err).because(err)
-}
-
 // isLarge reports whether a request has to travel as a stream.
 func (a *attempt) isLarge(h nats.Header, buf *buffer.Buffer) bool {
 	size := len(buf.B) + headerSize(h)
@@ -287,20 +160,6 @@ func (a *attempt) publishOneWay() *Error {
 	return unsentError(len(buf.B), h, err)
 }
 
-// unsentError is the error of a request that could not be published.
-func unsentError(size int, header nats.Header, err error) *Error {
-	if err == nil {
-		return nil
-	}
-	if e, ok := err.(*Error); ok {
-		return e
-	}
-	if errors.Is(err, nats.ErrMaxPayload) {
-		return overMaxPayload("request", size, header, NotRun).because(err)
-	}
-	return natsError(err, NotRun)
-}
-
 // header returns the NATS header of the request, nil if it needs none.
 func (a *attempt) header(plain bool) (nats.Header, error) {
 	h, err := a.call.header.appendTo(nil, "")
@@ -318,12 +177,6 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 		h[wire.TimeoutHeader] = []string{wire.FormatTimeout(a.left)}
 	}
 	return h, nil
-}
-
-// cancel tells the instances of a service that the caller of a call has gone.
-// It is an attempt: the caller waits for nothing any more.
-func (c *Client) cancel(root string, id wire.ID) {
-	_ = c.nc.Publish(names.Join(root, wire.CancelToken), wire.AppendCancel(nil, id))
 }
 
 // finish turns a reply into the response or error of the call.
@@ -357,15 +210,6 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 	return a.decode(body, whole)
 }
 
-// responseError is the error of a response that does not decompress. It is the server's fault.
-func responseError(err *Error) *Error {
-	code := err.code
-	if code == CodeInvalidArgument {
-		code = CodeInternal
-	}
-	return failf(code, DidRun, "response: %s", err.message)
-}
-
 // decode decodes the response, which is part of so much memory.
 func (a *attempt) decode(body []byte, whole int) *Error {
 	if limit := a.client.options.maxMessageSize; len(body) > limit {
@@ -374,6 +218,158 @@ func (a *attempt) decode(body []byte, whole int) *Error {
 	res := a.call.method.newResponse()
 	if err := a.call.options.coding().unmarshal(body, res, whole); err != nil {
 		return failf(CodeInternal, DidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
+	}
+	a.call.response = res
+	return nil
+}
+
+// openAttempt opens a stream and returns when a server has accepted it.
+func (a *attempt) openAttempt(ctx context.Context) *Error {
+	if failed := connectionError(a.client.nc); failed != nil {
+		return failed
+	}
+	s, failed := a.newStream(ctx)
+	if failed != nil {
+		return failed
+	}
+	if failed := a.publishOpen(s); failed != nil {
+		s.end(failed)
+		return failed
+	}
+	if failed := s.awaitOpen(); failed != nil {
+		if failed.remote {
+			a.subjects.hasAnswered()
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return a.blameForeign(failed, s.foreign)
+	}
+	a.subjects.hasAnswered()
+	if before := a.call.stream; before != nil { // an interceptor has called next again
+		before.cancel(failf(CodeCanceled, MayHaveRun, "an interceptor opened another stream"))
+	}
+	a.call.stream = s
+	return nil
+}
+
+// newStream makes the client's side of a stream. It ends with ctx.
+func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
+	s := a.attach(ctx, wire.NewID())
+	if a.call.request == nil {
+		return s, nil
+	}
+	buf := buffer.Take()
+	defer buf.PutBack()
+	var err error
+	if buf.B, err = s.coding.appendMessage(buf.B, a.call.request); err == nil {
+		err = s.sendBuffer(buf, 0)
+	} else {
+		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)
+	}
+	if err != nil {
+		e := *asError(err)
+		e.execution = NotRun
+		s.end(&e)
+		return nil, &e
+	}
+	s.closeSend()
+	return s, nil
+}
+
+// attach makes a stream for the call and adds it to the client's table. The stream ends with ctx or
+// at the deadline.
+func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
+	c := a.client
+	s := newStream(id, a.call, c.nc, &c.streams, c.options.maxMessageSize)
+	s.coding, s.compression = a.call.options.coding(), a.call.options.compression
+	s.request = a.subjects.request
+	a.call.streamed = true
+	cancel := context.CancelFunc(func() {})
+	if !a.byCtx { // otherwise ctx ends at the deadline, with a cause of its own
+		s.caller = ctx
+		ctx, cancel = context.WithDeadline(ctx, a.deadline)
+	}
+	s.mu.Lock() // ctx may have ended, and the stream with it
+	s.waitUnder(ctx)
+	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx, MayHaveRun)) })
+	s.onEnd = func(*Error) {
+		stop()
+		cancel()
+	}
+	added := c.streams.add(s)
+	s.mu.Unlock()
+	if !added {
+		s.end(failf(CodeCanceled, NotRun, "the client was closed"))
+	} else if failed := c.refusal(); failed != nil { // it began before the stream was added
+		s.end(failed)
+	}
+	return s
+}
+
+// publishOpen publishes the open, with as much of the first message as fits into it.
+func (a *attempt) publishOpen(s *stream) *Error {
+	header, err := a.call.header.appendTo(nil, "")
+	if err != nil {
+		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	}
+	s.mu.Lock()
+	if s.over { // the client was closed or ctx has ended: nothing is sent
+		defer s.mu.Unlock()
+		failed := *s.err
+		failed.execution = NotRun
+		return &failed
+	}
+	credit, _ := s.recv.Grant()
+	room := a.client.nc.MaxPayload() - int64(headerSize(header)+wire.HeaderSize+2*wire.MaxFrameHeader)
+	o := wire.Open{Credit: credit, Data: s.send.Opening(int(min(room, wire.MaxOpenData)))}
+	if o.Last = s.send.Closing() && s.send.Buffered() == 0; o.Last {
+		s.send.EndedInOpening()
+	}
+	m := nats.Msg{Subject: a.subjects.request, Reply: s.renewReplyLocked(), Header: header}
+	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.coding.codec), a.left, o)
+	m.Data[wire.FlagsOffset] |= byte(wire.Compression(s.compression).Flags())
+	s.mu.Unlock()
+	return unsentError(len(m.Data), m.Header, publish.Send(a.client.nc, &m))
+}
+
+// largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
+func (a *attempt) largeRequest(ctx context.Context) *Error {
+	if failed := a.openAttempt(ctx); failed != nil {
+		return failed
+	}
+	return a.only(a.call.stream)
+}
+
+// largeResponse receives the response that an accept has announced.
+func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) *Error {
+	f, err := wire.ParseFrame(accept)
+	if err != nil {
+		return failf(CodeInternal, MayHaveRun, "%v", err)
+	}
+	_, instance, err := wire.ParseAccept(&f)
+	if err != nil {
+		return failf(CodeInternal, MayHaveRun, "%v", err)
+	}
+	s := a.attach(ctx, id)
+	s.mu.Lock()
+	credit, _ := s.recv.Grant()
+	s.mu.Unlock()
+	s.opened(instance, f.Number)
+	s.publishCredit(credit)
+	return a.only(s)
+}
+
+// only receives the response of a unary call from a stream.
+func (a *attempt) only(s *stream) *Error {
+	res := a.call.method.newResponse()
+	err := s.recvOnly(res)
+	s.mu.Lock()
+	a.call.responseHeader, a.call.responseTrailer = s.responseHeader, s.responseTrailer
+	s.mu.Unlock()
+	if err != nil {
+		e := asError(err)
+		s.cancel(e)
+		return e
 	}
 	a.call.response = res
 	return nil

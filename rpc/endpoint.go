@@ -1,0 +1,150 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/calls"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// endpoint is a method of a service.
+type endpoint struct {
+	service    *service
+	method     *method
+	subject    string
+	queueGroup string
+	timeout    time.Duration // of requests without one
+	group15    bool
+	invoke     func(ctx context.Context, call *Call) error
+	stats      endpointStats
+	untold     logLimit // of errors without a caller to send them to
+	doubled    logLimit // of requests that came twice
+	unsent     logLimit // of errors that could not be sent
+	panicked   logLimit // of handlers that did not return
+}
+
+func (e *endpoint) check() error {
+	if e.service.desc.NoQueueGroup && e.method.kind > KindOneWay {
+		return errors.New("NoQueueGroup is not possible with streaming methods, since one instance has to take each stream")
+	}
+	return errors.Join(
+		named("subject", names.CheckSubject(e.subject)),
+		named("metadata", names.CheckMetadata(e.method.Metadata)),
+	)
+}
+
+func (e *endpoint) log() *slog.Logger {
+	return e.service.server.options.logger.With("method", e.method.FullName())
+}
+
+// receive is the callback of an endpoint's subscription. It never blocks: the call goes to the pool
+// or is refused.
+func (e *endpoint) receive(m *nats.Msg) {
+	if wire.IsBatch(m.Data) {
+		e.receiveBatch(m)
+		return
+	}
+	e.take(e.newServerCall(), m, e.service.server.clock.now())
+}
+
+// receiveBatch takes requests that share a NATS message.
+func (e *endpoint) receiveBatch(m *nats.Msg) {
+	batch, err := wire.ParseBatch(m.Data)
+	now := e.service.server.clock.now()
+	if err != nil {
+		e.take(e.newServerCall(), m, now) // it refuses m
+		return
+	}
+	for tag, item := range batch.Items() {
+		c := e.newServerCall()
+		c.batched, c.tag, c.whole = true, tag, len(m.Data)
+		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
+	}
+}
+
+func (e *endpoint) newServerCall() *serverCall {
+	c := &serverCall{endpoint: e}
+	c.call = Call{method: e.method, onServer: true, served: c}
+	c.ctx.endpoint, c.ctx.call = e, &c.call
+	return c
+}
+
+func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
+	err := c.receive(m, at)
+	if err != nil {
+		c.refuse(err)
+		return
+	}
+	switch e.service.calls.Add(c.id, c) {
+	case calls.Duplicate:
+		if unlogged, ok := e.doubled.next(); ok {
+			e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id, "unlogged", unlogged)
+		}
+		return
+	case calls.Canceled:
+		c.refuse(endError(context.Canceled, NotRun))
+		return
+	}
+	workers := e.service.pool
+	if e.method.kind > KindOneWay {
+		workers = e.service.streams
+	}
+	if !workers.Submit(c) {
+		e.service.calls.Remove(c.id)
+		c.refuse(e.overload())
+	}
+}
+
+// overload returns the error of a request that the pool does not take.
+func (e *endpoint) overload() *Error {
+	if e.service.draining.Load() {
+		return refusal("the server is draining")
+	}
+	e.stats.shed.Add(1)
+	o := &e.service.options
+	if e.method.kind > KindOneWay {
+		return failf(CodeResourceExhausted, NotRun, "the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
+	}
+	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
+}
+
+// guessCodec returns the codec of a plain request that does not name it. A body that begins with a
+// brace is a JSON object, unless the type has a group-encoded field 15, which begins with that
+// byte. Any other JSON text, or one that begins with blanks, is taken for JSON unless it is also a
+// Protobuf message of which all fields are known. So a number is not mistaken for a message with an
+// unknown field, and a Protobuf string of digits still is a string.
+func (e *endpoint) guessCodec(body []byte) Codec {
+	switch text := trimJSON(body); {
+	case len(body) == 0:
+		return CodecProto
+	case body[0] == '{' && e.group15:
+		return CodecProto
+	case body[0] == '{':
+		return CodecJSON
+	case len(text) > 0 && !json.Valid(text) || isKnownProto(body, e.method.newRequest()):
+		return CodecProto
+	}
+	return CodecJSON
+}
+
+func (e *endpoint) metadata() map[string]string {
+	m := map[string]string{}
+	for k, v := range e.method.Metadata {
+		m[k] = v
+	}
+	m["natscall.method"] = e.method.FullName()
+	m["natscall.kind"] = e.method.kind.String()
+	m["natscall.request"] = e.method.requestName()
+	m["natscall.response"] = e.method.responseName()
+	if e.method.Idempotency != IdempotencyUnknown {
+		m["natscall.idempotency"] = e.method.Idempotency.String()
+	}
+	return m
+}

@@ -1,0 +1,45 @@
+package rpc
+
+import "github.com/natscall/natscall/rpc/internal/wire"
+
+// Execution says what is known about whether the handler of a failed call ran.
+type Execution uint8
+
+const (
+	// MayHaveRun means that it is not known. Only idempotent work may be sent again.
+	MayHaveRun Execution = iota
+	// NotRun means that the handler certainly did not run.
+	NotRun
+	// DidRun means that the handler ran.
+	DidRun
+)
+
+// String returns "may have run", "not run" or "did run".
+func (x Execution) String() string {
+	return [...]string{"may have run", "not run", "did run"}[min(x, DidRun)]
+}
+
+// executionOf returns what an error that came over the wire says about the execution.
+func executionOf(x wire.Execution) Execution {
+	switch x {
+	case wire.DidRun:
+		return DidRun
+	case wire.NotRun, wire.Refused:
+		return NotRun
+	}
+	return MayHaveRun
+}
+
+// onWire returns what an instance may say about a call on the wire. alone says that no other
+// instance got the request.
+func (x Execution) onWire(refused, alone bool) wire.Execution {
+	switch {
+	case x == DidRun:
+		return wire.DidRun
+	case x == MayHaveRun || !alone:
+		return wire.MayHaveRun
+	case refused:
+		return wire.Refused
+	}
+	return wire.NotRun
+}

@@ -1,0 +1,152 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/connwatch"
+)
+
+// failf returns an error of the runtime itself.
+func failf(code Code, x Execution, format string, args ...any) *Error {
+	return &Error{code: code, execution: x, message: fmt.Sprintf(format, args...)}
+}
+
+// refusal returns the error of a call that did not run and that another instance may take.
+func refusal(format string, args ...any) *Error {
+	e := failf(CodeUnavailable, NotRun, format, args...)
+	e.refused = true
+	return e
+}
+
+// overLimit returns the error of a message that is larger than this side's option allows.
+func overLimit(what string, size, limit int, x Execution) *Error {
+	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", what, size, limit)
+}
+
+// overMaxPayload returns the error of a message that is too large for NATS and cannot be sent as a
+// stream.
+func overMaxPayload(what string, size int, header nats.Header, x Execution) *Error {
+	return failf(CodeResourceExhausted, x, "the %s has %d bytes and %d of headers, more than the NATS server's max_payload", what, size, headerSize(header))
+}
+
+// wrongAnswer is the error of a call whose answer cannot be read.
+func wrongAnswer(err error) *Error {
+	return failf(CodeInternal, MayHaveRun, "the server's answer is not valid: %v", err).because(err)
+}
+
+// unsentError is the error of a request that could not be published.
+func unsentError(size int, header nats.Header, err error) *Error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := err.(*Error); ok {
+		return e
+	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return overMaxPayload("request", size, header, NotRun).because(err)
+	}
+	return natsError(err, NotRun)
+}
+
+// responseError is the error of a response that does not decompress. It is the server's fault.
+func responseError(err *Error) *Error {
+	code := err.code
+	if code == CodeInvalidArgument {
+		code = CodeInternal
+	}
+	return failf(code, DidRun, "response: %s", err.message)
+}
+
+// noService returns the error of a request to which NATS answered "no responders".
+func noService(nc *nats.Conn, subject string) *Error {
+	hint := ""
+	if nc.Opts.NoEcho {
+		hint = "; a service on the same connection does not get it, as that has nats.NoEcho"
+	}
+	return refusal("no service answers on %q%s", subject, hint).because(nats.ErrNoResponders)
+}
+
+// contextError returns the error of a call whose ctx has ended. If ctx has a cause, the message
+// names it and errors.Is finds it.
+func contextError(ctx context.Context, x Execution) *Error {
+	err := ctx.Err()
+	cause := context.Cause(ctx)
+	if cause == err {
+		return endError(err, x)
+	}
+	out := endError(err, x).because(cause)
+	if e, ok := cause.(*Error); ok { // without its code, which would be a second one
+		out.message += ": " + e.Message()
+	} else {
+		out.message += ": " + cause.Error()
+	}
+	return out
+}
+
+// endError returns the error of a call that ended by err, which is context.Canceled or
+// context.DeadlineExceeded.
+func endError(err error, x Execution) *Error {
+	code, what := CodeCanceled, "the caller's context was cancelled"
+	if errors.Is(err, context.DeadlineExceeded) {
+		code, what = CodeDeadlineExceeded, "the deadline passed"
+	}
+	return failf(code, x, "%s (%v)", what, x).because(err)
+}
+
+// natsErrors maps errors of nats.go to codes. Each of them means that the message was not sent; for
+// any other error that is not known.
+var natsErrors = []struct {
+	err  error
+	code Code
+}{
+	{nats.ErrNoResponders, CodeUnavailable},
+	{nats.ErrConnectionClosed, CodeUnavailable},
+	{nats.ErrConnectionDraining, CodeUnavailable},
+	{nats.ErrConnectionReconnecting, CodeUnavailable},
+	{nats.ErrDisconnected, CodeUnavailable},
+	{nats.ErrReconnectBufExceeded, CodeUnavailable},
+	{nats.ErrTimeout, CodeUnavailable},
+	{nats.ErrMaxPayload, CodeResourceExhausted},
+	{nats.ErrPermissionViolation, CodePermissionDenied},
+	{nats.ErrAuthorization, CodeUnauthenticated},
+	{nats.ErrAuthExpired, CodeUnauthenticated},
+	{nats.ErrBadSubject, CodeInvalidArgument},
+	{nats.ErrHeadersNotSupported, CodeUnimplemented},
+	{nats.ErrBadHeaderMsg, CodeInvalidArgument},
+	{nats.ErrInvalidConnection, CodeInvalidArgument},
+}
+
+// natsError maps an error of nats.go by the table above. x is what is known about the execution if
+// the message was not sent. After any other error, such as one of the socket, it may have been
+// sent.
+func natsError(err error, x Execution) *Error {
+	for _, row := range natsErrors {
+		if errors.Is(err, row.err) {
+			return failf(row.code, x, "%v", err).because(err)
+		}
+	}
+	if x == NotRun {
+		x = MayHaveRun
+	}
+	return failf(CodeUnavailable, x, "publish: %v", err).because(err)
+}
+
+// connectionError returns why nothing can be sent now, or nil.
+func connectionError(nc *nats.Conn) *Error {
+	if nc == nil {
+		return failf(CodeInvalidArgument, NotRun, "the NATS connection is nil")
+	}
+	switch nc.Status() {
+	case nats.CONNECTED:
+		return nil
+	case nats.CLOSED:
+		err := connwatch.ClosedError(nc)
+		return failf(CodeUnavailable, NotRun, "%v", err).because(err)
+	default:
+		return failf(CodeUnavailable, NotRun, "%s", connwatch.Describe(nc))
+	}
+}
