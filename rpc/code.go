@@ -59,7 +59,7 @@ func (c Code) String() string {
 	return "code_" + strconv.FormatUint(uint64(c), 10)
 }
 
-// isError tells whether an error may have the code.
+// isError reports whether an error may have the code.
 func (c Code) isError() bool { return c != CodeOK && int(c) < len(codeNames) }
 
 // CodeOf returns the code of an error: CodeOK for nil, the code of the first
