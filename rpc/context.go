@@ -20,7 +20,8 @@ func (c *clock) now() time.Duration { return time.Since(c.epoch) }
 type callKey struct{}
 
 // CallFromContext returns the call to which ctx belongs, where ctx is the context of a handler or
-// of a server's interceptor, or derived from one. It returns nil for any other context.
+// of a server's interceptor, or derived from one. It returns nil for any other context. If first
+// called after the call has ended, it returns a Call that knows only its method.
 func CallFromContext(ctx context.Context) *Call {
 	call, _ := ctx.Value(callKey{}).(*Call)
 	return call
@@ -32,10 +33,11 @@ func CallFromContext(ctx context.Context) *Call {
 // It ends once, in one of the ways below; context.Cause says in which.
 type callContext struct {
 	endpoint *endpoint
-	call     *Call
 	deadline time.Duration // of the server's clock; 0 is none
 
 	mu    sync.Mutex
+	call  *Call         // nil when the call has ended and nobody has asked for it
+	asked bool          // somebody has asked for the call, and may keep it
 	waits *contextWaits // nil until Done or AfterFunc is used
 	end   atomic.Uint32 // one of the ways below; changed under mu
 }
@@ -102,7 +104,27 @@ func (c *callContext) Value(key any) any {
 	if key != (callKey{}) {
 		return contextEnds[c.end.Load()].cause.Value(key)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.call == nil {
+		return &Call{method: c.endpoint.method, onServer: true}
+	}
+	c.asked = true
 	return c.call
+}
+
+// finish ends the context because its call has ended. It reports whether somebody may have kept the
+// call: its caller, by keep, or whoever has asked the context for it. If not, the context lets go
+// of it.
+func (c *callContext) finish(keep bool) (kept bool) {
+	c.mu.Lock()
+	if kept = keep || c.asked; !kept {
+		c.call = nil
+	}
+	after := c.endLocked(contextOver)
+	c.mu.Unlock()
+	runAll(after)
+	return kept
 }
 
 // Done implements context.Context.

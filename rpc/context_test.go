@@ -28,7 +28,7 @@ func TestCallContextEnds(t *testing.T) {
 	}{
 		{"cancel", newCallContext(time.Hour), (*callContext).cancel, context.Canceled},
 		{"stopped", newCallContext(time.Hour), func(c *callContext) { c.endWith(contextStopped) }, context.Canceled},
-		{"over", newCallContext(time.Hour), func(c *callContext) { c.endWith(contextOver) }, context.Canceled},
+		{"over", newCallContext(time.Hour), func(c *callContext) { c.finish(true) }, context.Canceled},
 		{"deadline", newCallContext(time.Millisecond), func(c *callContext) {}, context.DeadlineExceeded},
 		{"past", newCallContext(-time.Hour), func(c *callContext) {}, context.DeadlineExceeded},
 	} {

@@ -231,12 +231,18 @@ func (c *serverCall) Run() {
 
 // leave ends everything that belongs to a call that has been answered.
 func (c *serverCall) leave() {
-	c.ctx.endWith(contextOver)
+	if kept := c.ctx.finish(c.mayBeKept()); !kept {
+		c.body, c.call.request, c.call.response = nil, nil, nil // whoever keeps the context keeps c
+	}
 	if c.stream != nil { // it has ended already, unless a forced shutdown met the accept
 		c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 	}
 	c.endpoint.service.calls.Remove(c.id)
-	c.body = nil // the context may outlive the call
+}
+
+// mayBeKept reports whether interceptors, or a handler with its stream, have got hold of the call.
+func (c *serverCall) mayBeKept() bool {
+	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.service.server.intercepts()
 }
 
 // serve runs the interceptors and the handler.
