@@ -32,6 +32,13 @@ func (c *Client) HoldRequests() (held func() int, release func(requests int)) {
 	}
 }
 
+// LoseCaller makes a client believe that a caller has its answer and is about to run, which never
+// comes.
+func (c *Client) LoseCaller() {
+	c.out.Skip()
+	c.out.Answer()
+}
+
 // CallsInFlight returns how many calls of a client have not ended, and how many of their callers
 // are about to run.
 func (c *Client) CallsInFlight() (calls, expected int) { return c.out.InFlight() }

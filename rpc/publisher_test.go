@@ -86,6 +86,16 @@ func TestPanicWithinACall(t *testing.T) {
 	must(t, echoes(t, c, "x"))
 }
 
+// TestLostCaller: a caller that never comes holds nobody up for long.
+func TestLostCaller(t *testing.T) {
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{})
+	c := dial(t, nc)
+	must(t, callOnce(t, c))
+	c.LoseCaller()
+	must(t, echoes(t, c, "x"))
+}
+
 var testPanicking = rpc.NewUnary[panicking, wrapperspb.StringValue](&testDesc, rpc.MethodDesc{Name: "Panic"})
 
 // panicking is a message that panics when it is encoded, as one may that is changed meanwhile.

@@ -46,6 +46,8 @@ var subjects = cases{
 	"orders.$id":                       "",
 	"orders/:id":                       "", // the colon does not begin a token
 	"a.100%":                           "",
+	"a.%sx":                            "",
+	"a.<x":                             "",
 	strings.Repeat("x", 255):           "",
 	strings.Repeat("x", 256):           `has 256 bytes, more than 255`,
 	"$SRV.PING":                        `"$SRV.PING" starts with "$", which belongs to NATS`,

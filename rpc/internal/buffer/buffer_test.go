@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -88,4 +90,73 @@ func FuzzDecompress(f *testing.F) {
 			t.Errorf("%d bytes", len(out))
 		}
 	})
+}
+
+// TestWhatPays: compression is tried from minSize on, and has to save a minSaving-th.
+func TestWhatPays(t *testing.T) {
+	noise := func(n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(rand.Uint32())
+		}
+		return string(b)
+	}
+	for _, c := range compressions {
+		for _, test := range []struct {
+			name, message string
+			pays          bool
+		}{
+			{"just large enough", strings.Repeat("x", minSize), true},
+			{"a bit too small", strings.Repeat("x", minSize-1), false},
+			{"a sixteenth is saved", noise(15<<10) + strings.Repeat("x", 1<<10), false},
+			{"a quarter is saved", noise(12<<10) + strings.Repeat("x", 4<<10), true},
+		} {
+			b := Take()
+			b.B = append(b.B, test.message...)
+			b.Compress(c, 0)
+			want := c.Flags()
+			if test.pays {
+				want |= wire.FlagCompressed
+			}
+			if b.Compressed != test.pays || b.Flags(c) != want {
+				t.Errorf("%v, %s: compressed is %v, flags are %#x", c, test.name, b.Compressed, b.Flags(c))
+			}
+			b.PutBack()
+		}
+	}
+}
+
+// TestDecompressRefuses: without an agreed compression, and with a window that takes too much
+// memory.
+func TestDecompressRefuses(t *testing.T) {
+	if _, err := Decompress(wire.CompressionNone, []byte("x"), 100); err == nil {
+		t.Error("a message is taken though no compression has been agreed on")
+	}
+	for _, window := range []int{zstdWindow, 2 * zstdWindow} {
+		var out bytes.Buffer
+		w, err := zstd.NewWriter(&out, zstd.WithWindowSize(window))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 * window >> 20 { // of an unknown size, so that the frame has a window
+			_, _ = w.Write(make([]byte, 1<<20))
+		}
+		_ = w.Close()
+		if _, err := Decompress(wire.CompressionZstd, out.Bytes(), 8*window); (err == nil) != (window == zstdWindow) {
+			t.Errorf("a window of %d bytes: %v", window, err)
+		}
+	}
+}
+
+// TestLargeBuffers: a buffer that has become large does not stay in the pool.
+func TestLargeBuffers(t *testing.T) {
+	for range 100 {
+		b := Take()
+		b.B = make([]byte, 0, maxPooled+1)
+		b.PutBack()
+		if b = Take(); cap(b.B) > maxPooled {
+			t.Fatal("a large buffer is in the pool")
+		}
+		b.PutBack()
+	}
 }

@@ -83,3 +83,37 @@ func TestConcurrent(t *testing.T) {
 		t.Errorf("%d calls are left", n)
 	}
 }
+
+// TestOneCancel: a single cancel that came before its request is remembered.
+func TestOneCancel(t *testing.T) {
+	for range 100 {
+		var table Table[int]
+		id := wire.NewID()
+		if _, ok := table.Cancel(id); ok {
+			t.Fatal("there is a call")
+		}
+		if got := table.Add(id, 1); got != Canceled {
+			t.Fatalf("Add returned %v", got)
+		}
+	}
+}
+
+// TestAll: All returns the calls of all shards.
+func TestAll(t *testing.T) {
+	var table Table[wire.ID]
+	want := map[wire.ID]bool{}
+	for range 1000 {
+		id := wire.NewID()
+		table.Add(id, id)
+		want[id] = true
+	}
+	for _, id := range table.All() {
+		if !want[id] {
+			t.Errorf("%v is there twice, or was not added", id)
+		}
+		delete(want, id)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d are not there", len(want))
+	}
+}

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/nats-io/nats.go"
 )
@@ -165,4 +169,97 @@ func TestAwaitEnds(t *testing.T) {
 	if err := Await(context.Background(), nc); !errors.Is(err, nats.ErrConnectionClosed) {
 		t.Errorf("the error of a closed connection is %v", err)
 	}
+}
+
+// TestListenBehindChain: a user's handler that calls the one before it, which is ours, does not
+// make listeners hear twice.
+func TestListenBehindChain(t *testing.T) {
+	nc := &nats.Conn{}
+	heard := 0
+	first, second := Listener(func(*nats.Subscription, error) { heard++ }), Listener(func(*nats.Subscription, error) {})
+	Listen(nc, &first)
+	before := nc.ErrorHandler()
+	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) { before(nc, sub, err) })
+	Listen(nc, &second)
+	if nc.ErrorHandler()(nc, nil, errors.New("x")); heard != 1 {
+		t.Errorf("it heard an error %d times", heard)
+	}
+	Unlisten(nc, &first)
+	Unlisten(nc, &second)
+}
+
+// TestRefusalsOfAnother: what came in one collection, or between two, is not in the next.
+func TestRefusalsOfAnother(t *testing.T) {
+	var r Refusals
+	r.Begin()
+	r.Add(refused(Subscription, "a"))
+	r.End()
+	if errs, came := r.soFar(); errs != nil || came != nil {
+		t.Error("it keeps errors while nothing is collected")
+	}
+	r.Add(refused(Subscription, "b"))
+	r.Begin()
+	defer r.End()
+	if errs, _ := r.soFar(); len(errs) > 0 {
+		t.Errorf("it begins with %v", errs)
+	}
+}
+
+// gate is a dialer that fails while it is closed.
+type gate struct{ open atomic.Bool }
+
+func (g *gate) Dial(network, address string) (net.Conn, error) {
+	if !g.open.Load() {
+		return nil, errors.New("the gate is closed")
+	}
+	return net.Dial(network, address)
+}
+
+// TestAwait: the wait ends when the connection comes up, and where it drains; the end of a context
+// says what it waited for.
+func TestAwait(t *testing.T) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer s.Shutdown()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server is not ready")
+	}
+	g := &gate{}
+	nc, err := nats.Connect(s.ClientURL(), nats.RetryOnFailedConnect(true), nats.SetCustomDialer(g),
+		nats.ReconnectWait(time.Millisecond), nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := Await(gone, nc); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the NATS connection is reconnecting") {
+		t.Errorf("while it is down: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	up := make(chan error)
+	go func() { up <- Await(ctx, nc) }()
+	g.open.Store(true)
+	if err := <-up; err != nil {
+		t.Errorf("when it is up: %v", err)
+	}
+	busy, goOn := make(chan struct{}), make(chan struct{})
+	if _, err := nc.Subscribe("a", func(*nats.Msg) { close(busy); <-goOn }); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Publish("a", nil); err != nil {
+		t.Fatal(err)
+	}
+	<-busy
+	if err := nc.Drain(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Await(ctx, nc); !errors.Is(err, nats.ErrConnectionDraining) {
+		t.Errorf("while it drains: %v", err)
+	}
+	close(goOn)
 }

@@ -169,6 +169,10 @@ func TestParking(t *testing.T) {
 			}
 			<-ended
 			synctest.Wait()
+			// A goroutine that has left the bubble may be counted for a moment.
+			for i := 0; runtime.NumGoroutine() > before && i < 1e6; i++ {
+				runtime.Gosched()
+			}
 			if n := runtime.NumGoroutine(); n > before {
 				t.Errorf("%d goroutines are left", n-before)
 			}
@@ -177,4 +181,98 @@ func TestParking(t *testing.T) {
 		}
 		<-p.Close()
 	})
+}
+
+// slowAnswers take their time to be published.
+type slowAnswers struct {
+	answers
+	goOn chan struct{}
+}
+
+func (a *slowAnswers) Flush() {
+	a.held.Store(0)
+	<-a.goOn
+	a.published.Add(1)
+}
+
+// TestFlushing: a goroutine that publishes answers is in nobody's way, takes no more tasks than may
+// run when it comes back, and the pool does not end before it.
+func TestFlushing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &slowAnswers{goOn: make(chan struct{})}
+		p := New(1, 10, a)
+		p.Submit(task(func() { a.held.Add(1) }))
+		synctest.Wait() // it publishes
+		goOn := make(chan struct{})
+		var running, most, ran atomic.Int64
+		for range 2 {
+			p.Submit(task(func() {
+				most.Store(max(most.Load(), running.Add(1)))
+				<-goOn
+				running.Add(-1)
+				ran.Add(1)
+			}))
+		}
+		if synctest.Wait(); running.Load() != 1 {
+			t.Errorf("%d tasks run beside it", running.Load())
+		}
+		a.goOn <- struct{}{}
+		if synctest.Wait(); most.Load() != 1 {
+			t.Errorf("%d tasks run at once", most.Load())
+		}
+		close(goOn)
+		synctest.Wait()
+		p.Submit(task(func() { a.held.Add(1) }))
+		synctest.Wait() // it publishes again
+		ended := p.Close()
+		synctest.Wait()
+		select {
+		case <-ended:
+			t.Error("it has ended before its answers were published")
+		default:
+		}
+		a.goOn <- struct{}{}
+		<-ended
+		if ran.Load() != 2 || a.published.Load() != 2 {
+			t.Errorf("%d have run, %d times answers were published", ran.Load(), a.published.Load())
+		}
+	})
+}
+
+// TestOverdue: a goroutine that took long to wake publishes the answers before it runs a task,
+// though another one is waking.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &answers{}
+		a.held.Store(1)
+		a.overdue.Store(true)
+		p := New(4, 4, a)
+		var before atomic.Int64
+		p.Submit(task(func() { before.Store(a.published.Load()) }))
+		p.Submit(task(func() {}))
+		<-p.Close()
+		if before.Load() != 1 {
+			t.Error("the task ran before the answers were published")
+		}
+	})
+}
+
+// TestQueueMemory: a queue that is never empty does not grow, and keeps no task that has been
+// taken.
+func TestQueueMemory(t *testing.T) {
+	p := New(1, 10, &answers{})
+	for i := range 10_000 {
+		p.enqueueLocked(task(func() {}))
+		if i >= 10 {
+			p.dequeueLocked()
+		}
+	}
+	if n := cap(p.queue); n > 64 {
+		t.Errorf("for 10 tasks the queue has room for %d", n)
+	}
+	for i, task := range p.queue[:cap(p.queue)] {
+		if (task != nil) != (i >= p.head && i < len(p.queue)) {
+			t.Errorf("element %d of %d to %d is %v", i, p.head, len(p.queue), task != nil)
+		}
+	}
 }

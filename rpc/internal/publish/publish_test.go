@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -368,5 +369,217 @@ func TestLastCallerReturnsMeanwhile(t *testing.T) {
 	p.Publish(message("a", "x", o))
 	if n := c.published(); n != 1 && len(p.wake) == 0 {
 		t.Errorf("nobody publishes the message")
+	}
+}
+
+// TestReturnOverdue: where callers return all the time, and more are expected, those that return
+// look at the clock now and then.
+func TestReturnOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, o := &conn{}, &owner{}
+		p := clocked(c, Config{})
+		done := make(chan struct{})
+		defer close(done)
+		go p.Run(done)
+		for range 3*minQueued + 2 {
+			p.Skip()
+			p.Answer()
+		}
+		p.Publish(message("a", "x", o))
+		for range minQueued + 2 { // past one look at the clock
+			p.Return()
+		}
+		if synctest.Wait(); c.published() != 0 {
+			t.Fatal("the request did not wait")
+		}
+		<-time.After(2 * maxWait)
+		for range minQueued {
+			p.Return()
+		}
+		if synctest.Wait(); c.published() != 1 {
+			t.Error("the request waits for long")
+		}
+	})
+}
+
+// TestThirdOfThen: a third is one of the calls that were in flight when the first request of the
+// queue came, though they end meanwhile.
+func TestThirdOfThen(t *testing.T) {
+	c, o := &conn{}, &owner{}
+	p := New(c, Config{Now: func() time.Duration { return 0 }})
+	for range 6 * minQueued {
+		p.Skip()
+	}
+	p.Answer()
+	p.Publish(message("a", "x", o))
+	for range 5 * minQueued {
+		p.GiveUp()
+	}
+	for range minQueued {
+		p.Publish(message("a", "x", o))
+	}
+	if n := c.published(); n != 0 {
+		t.Errorf("%d are published", n)
+	}
+}
+
+// TestYields: a goroutine that publishes while other calls are in flight lets those run first that
+// are about to call.
+func TestYields(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	c, o := &conn{}, &owner{}
+	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 1000})
+	p.Skip()
+	publish := func() {
+		m := message("a", "x", o)
+		m.Batch = BatchMay
+		p.Publish(m)
+	}
+	done := make(chan struct{})
+	go func() { publish(); close(done) }()
+	publish()
+	<-done
+	if n := c.published(); n != 1 {
+		t.Errorf("%d messages for two requests", n)
+	}
+}
+
+// TestNothingKept: the publisher keeps neither messages that it has published nor what belongs to
+// them, and uses its queues again.
+func TestNothingKept(t *testing.T) {
+	c, o := &conn{}, &owner{}
+	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 1000})
+	for range 3 {
+		for range 5 {
+			m := message("a", "x", o)
+			m.Batch = BatchMust
+			p.Add(m, 0)
+		}
+		p.Flush()
+	}
+	for _, queue := range [][]Message{p.queue, p.spare} {
+		if cap(queue) == 0 {
+			t.Error("a queue is not used again")
+		}
+		for i, m := range queue[:cap(queue)] {
+			if m.Owner != nil || m.Buffer != nil || m.Subject != "" {
+				t.Errorf("message %d is kept", i)
+			}
+		}
+	}
+	for i, m := range p.members[:cap(p.members)] {
+		if m != nil {
+			t.Errorf("member %d is kept", i)
+		}
+	}
+}
+
+// TestBatchMates: which requests share a message, and up to which size.
+func TestBatchMates(t *testing.T) {
+	const size, bytes = 50, wire.BatchOverhead + 50 // of a request, and of its item
+	header := nats.Header{"k": []string{"v"}}
+	for _, test := range []struct {
+		name     string
+		maxBatch int
+		payload  int64
+		second   Message // of three on one subject
+		want     []int   // items in each message, 0 for one that is no batch
+	}{
+		{"all fit", 3 * bytes, 0, Message{Batch: BatchMay}, []int{3}},
+		{"two fit", 3*bytes - 1, 0, Message{Batch: BatchMay}, []int{2, 0}},
+		{"one fits", 2*bytes - 1, 0, Message{Batch: BatchMay}, []int{0, 0, 0}},
+		{"two fit into max_payload", 10 * bytes, 3*bytes - 1, Message{Batch: BatchMay}, []int{2, 0}},
+		{"one has a header", 10 * bytes, 0, Message{Batch: BatchMay, Header: header}, []int{2, 0}},
+		{"one is for none", 10 * bytes, 0, Message{Batch: BatchNever}, []int{2, 0}},
+		{"an item with a header", 10 * bytes, 0, Message{Batch: BatchMust, Header: header}, []int{2, 1}},
+	} {
+		c, o := &conn{limit: test.payload}, &owner{}
+		p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: test.maxBatch})
+		_, release := p.Hold()
+		for i := range 3 {
+			m := message("a", string(make([]byte, size)), o)
+			m.Batch = BatchMay
+			if i == 1 {
+				m.Batch, m.Header = test.second.Batch, test.second.Header
+			}
+			p.Publish(m)
+		}
+		release()
+		var got []int
+		for _, m := range c.messages {
+			items := 0
+			if b, err := wire.ParseBatch(m.Data); err == nil {
+				for range b.Items() {
+					items++
+				}
+			}
+			got = append(got, items)
+			if items == 1 && m.Header.Get("k") != "v" {
+				t.Errorf("%s: the item has lost its header", test.name)
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: messages with %v items, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// TestBatchItems: a batch has no more items than a receiver takes.
+func TestBatchItems(t *testing.T) {
+	c, o := &conn{}, &owner{}
+	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 1 << 20})
+	_, release := p.Hold()
+	for range wire.MaxItems + 2 {
+		m := message("a", "x", o)
+		m.Batch = BatchMay
+		p.Publish(m)
+	}
+	if release(); c.published() != 2 {
+		t.Errorf("%d messages", c.published())
+	}
+}
+
+// TestOverdueBound: messages may wait for as long as maxWait.
+func TestOverdueBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := clocked(&conn{}, Config{})
+		p.Add(message("a", "x", &owner{}), 0)
+		if <-time.After(maxWait); p.Overdue() {
+			t.Error("it is overdue")
+		}
+		if <-time.After(1); !p.Overdue() {
+			t.Error("it is not overdue")
+		}
+	})
+}
+
+// TestAddLooksAtTheClock: answers of goroutines that were away for no time are due when the first
+// one has waited for long, which the sixteenth after it sees.
+func TestAddLooksAtTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := clocked(&conn{}, Config{})
+		for i := range minQueued + 1 {
+			if i == 1 {
+				<-time.After(2 * maxWait)
+			}
+			if due := p.Add(message("a", "x", &owner{}), 0); due != (i == minQueued) {
+				t.Errorf("with %d answers it is due: %v", i+1, due)
+			}
+		}
+	})
+}
+
+// TestUnsent: all whose messages share one that cannot be published are told, and why.
+func TestUnsent(t *testing.T) {
+	c, o := &conn{err: nats.ErrMaxPayload}, &owner{}
+	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 1000})
+	_, release := p.Hold()
+	for _, batch := range []Batching{BatchMay, BatchMay, BatchNever} {
+		m := message("a", "x", o)
+		m.Batch = batch
+		p.Publish(m)
+	}
+	if release(); o.failed.Load() != 3 {
+		t.Errorf("%d of 3 are told", o.failed.Load())
 	}
 }

@@ -79,3 +79,18 @@ func TestSignal(t *testing.T) {
 		t.Error("there is a second token")
 	}
 }
+
+// TestJointLetsGo: a context that ends after the work has nothing to do with it.
+func TestJointLetsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := NewJoint()
+		ctx, cancel := context.WithCancel(context.Background())
+		if err := j.Do(ctx, func(context.Context) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if synctest.Wait(); j.ctx.Err() != nil {
+			t.Error("the caller's context is watched after the work has ended")
+		}
+	})
+}
