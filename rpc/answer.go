@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -71,15 +70,6 @@ func (c *serverCall) refuse(err *Error) {
 	buf := buffer.Take()
 	defer buf.PutBack()
 	c.sendError(buf, err, nil)
-}
-
-// jetStreamAck begins the reply subject of a message that a JetStream consumer delivers. An
-// answer without a body acknowledges it; without one JetStream delivers it again.
-const jetStreamAck = "$JS.ACK."
-
-// isAsked reports whether a caller waits for an answer.
-func (c *serverCall) isAsked() bool {
-	return c.reply != "" && !strings.HasPrefix(c.reply, jetStreamAck)
 }
 
 // logUntold logs an error that cannot be sent to any caller.
@@ -242,11 +232,3 @@ func (c *serverCall) appendStatus(b []byte, e *Error) []byte {
 
 // Leads implements publish.Owner. It matters to clients only, since an answer has no reply subject.
 func (c *serverCall) Leads([]*publish.Message) bool { return true }
-
-// answerBody wraps data in a batch of one if the request was a batch item.
-func (c *serverCall) answerBody(data []byte) []byte {
-	if !c.batched {
-		return data
-	}
-	return wire.AppendItem(wire.AppendBatch(nil), c.tag, data)
-}

@@ -70,7 +70,7 @@ func (e *endpoint) receiveBatch(m *nats.Msg) {
 }
 
 func (e *endpoint) newServerCall() *serverCall {
-	c := &serverCall{endpoint: e}
+	c := &serverCall{received: received{endpoint: e}}
 	c.call = Call{method: e.method, onServer: true, served: c}
 	c.ctx.endpoint, c.ctx.call = e, &c.call
 	return c

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -42,37 +41,6 @@ const (
 	probeBytes    = 256 << 10
 	probeInterval = time.Second
 )
-
-// remoteReplies are the beginnings of reply subjects of requests from other accounts and, over
-// gateways, other clusters. NATS does not say when such a caller no longer listens.
-var remoteReplies = []string{"_R_.", "_GR_."}
-
-// isRemote reports whether the caller is one whose departure NATS does not report.
-func (c *serverCall) isRemote() bool {
-	for _, prefix := range remoteReplies {
-		if strings.HasPrefix(c.reply, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-// boundPlainStream refuses or bounds a plain stream to a remote caller. It also refuses a stream to
-// the service itself, which would take each message for a request.
-func (c *serverCall) boundPlainStream(timeout time.Duration) (time.Duration, *Error) {
-	limits := &c.endpoint.service.server.options.plainStreams
-	switch {
-	case c.endpoint.service.listensTo(c.reply):
-		reply := c.reply
-		c.reply = "" // an answer would be a request too
-		return 0, failf(CodeInvalidArgument, NotRun, "the reply subject %q of a plain stream is one of the service's own", reply)
-	case !c.isRemote():
-		return timeout, nil
-	case limits.bytes == 0 || limits.time == 0:
-		return 0, failf(CodeUnimplemented, NotRun, "%s streams, and this server sends no plain streams to other accounts and clusters (rpc.WithPlainStreamLimits): it takes a natscall client", c.call.Method())
-	}
-	return min(timeout, limits.time), nil
-}
 
 func (p *plainStream) sendMessage(m proto.Message) error {
 	c := p.call

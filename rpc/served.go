@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,18 +31,8 @@ type serverCall struct {
 	ctx  callContext
 	call Call
 
-	endpoint   *endpoint
-	reply      string // subject, or "" if no answer is wanted
-	id         wire.ID
-	plain      bool
-	codec      Codec
-	compressed bool        // body is compressed
-	accepts    Compression // of the caller
-	batched    bool        // the request was an item of a batch
-	tag        uint64      // of that item
-	body       []byte
-	whole      int     // size of the memory that body is part of
-	stream     *stream // nil if the request is in body
+	received
+	stream *stream // nil if the request is in the body
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool
@@ -92,21 +81,23 @@ func (c *serverCall) execution(e *Error) wire.Execution {
 	return x.onWire(e.refused, c.endpoint.queueGroup != "")
 }
 
-// receive parses a request that came at a time of the server's clock. If it returns an error, the
+// receive takes a request that came at a time of the server's clock. If it returns an error, the
 // request is to be refused with that.
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
-	c.reply, c.body = m.Reply, m.Data
-	c.whole = max(c.whole, m.Size())
 	c.call.header = Header(m.Header)
-	timeout, err := c.parse(m)
+	timeout, open, err := c.parse(m)
 	if timeout == 0 {
 		timeout = c.endpoint.timeout
 	}
 	if timeout == 0 && c.plain { // a plain caller that has gone might never be noticed
 		timeout = c.endpoint.service.server.options.timeout
 	}
-	if c.plain && c.call.method.kind == KindServerStream && err == nil {
+	switch {
+	case err != nil:
+	case c.plain && c.endpoint.method.kind == KindServerStream:
 		timeout, err = c.boundPlainStream(timeout)
+	case open.Kind == wire.KindOpen:
+		err = c.receiveOpen(&open)
 	}
 	if timeout > 0 {
 		c.ctx.deadline = at + min(timeout, math.MaxInt64-at)
@@ -114,68 +105,22 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	return err
 }
 
-func (c *serverCall) parse(m *nats.Msg) (time.Duration, *Error) {
-	if c.plain = !wire.IsEnvelope(m.Data) && !c.batched; c.plain {
-		return c.parsePlain(m)
+// receiveOpen makes the server's side of a stream.
+func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
+	open, err := wire.ParseOpen(e)
+	if err == nil && c.reply == "" {
+		err = errors.New("the open has no reply subject")
 	}
-	e, err := wire.Parse(m.Data)
-	if wire.IsBatch(m.Data) {
-		_, err = wire.ParseBatch(m.Data)
-		err = cmp.Or(err, errBatchInBatch)
-	}
-	c.id, c.body, c.codec = e.ID, e.Body, Codec(e.Flags.Codec())
-	c.accepts, c.compressed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
-	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
-		c.reply = "" // these kinds are never answered
-	}
-	switch {
-	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrUnsupported):
-		return 0, failf(CodeUnimplemented, NotRun, "%v", err)
-	case err != nil:
-		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
-	case e.Kind == wire.KindOpen && c.batched:
-		return 0, failf(CodeInvalidArgument, NotRun, "an open in a batch")
-	case e.Kind == wire.KindOpen:
-		return e.Timeout, c.receiveOpen(&e)
-	case e.Kind == wire.KindRequest && c.call.method.kind > KindOneWay:
-		return 0, failf(CodeUnimplemented, NotRun, "%s is a %v method here, and the caller takes it for a unary one: the .proto files of the two differ", c.call.method.FullName(), c.call.method.kind)
-	case e.Kind != wire.KindRequest || e.Flags&(wire.FlagError|wire.NotRun.Flags()) != 0:
-		return 0, failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
-	}
-	return e.Timeout, nil
-}
-
-func (c *serverCall) parsePlain(m *nats.Msg) (time.Duration, *Error) {
-	c.id = wire.NewID() // for the table; nobody else knows it
-	if kind := c.call.method.kind; kind == KindClientStream || kind == KindBidi {
-		return 0, failf(CodeUnimplemented, NotRun, "%s is a %v method: it takes a natscall client", c.call.method.FullName(), kind)
-	}
-	if contentType := m.Header.Get(wire.ContentTypeHeader); contentType == "" {
-		c.codec = c.endpoint.guessCodec(m.Data)
-	} else {
-		codec, err := wire.ParseContentType(contentType)
-		if err != nil {
-			return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
-		}
-		c.codec = Codec(codec)
-	}
-	timeout, err := wire.ParseTimeout(m.Header.Get(wire.TimeoutHeader))
 	if err != nil {
-		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+		return failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
-	return min(timeout, maxPlainTimeout), nil
-}
-
-// maxPlainTimeout bounds the time of a plain request, since its caller's leaving is not noticed.
-const maxPlainTimeout = 24 * time.Hour
-
-// coding returns how the call's messages are encoded.
-func (c *serverCall) coding() coding {
-	options := c.endpoint.service.server.options.json
-	if options.strict == strictByForm && c.plain && c.call.method.kind != KindOneWay {
-		options.strict = strictAlways
+	c.stream = c.newStream()
+	c.stream.send.Open(open.Credit)
+	c.stream.recv.Opening(open.Data)
+	if open.Last {
+		c.stream.recv.EndedInOpening()
 	}
-	return coding{c.codec, options}
+	return nil
 }
 
 // decode decodes the request.
@@ -187,24 +132,8 @@ func (c *serverCall) decode() (proto.Message, error) {
 		}
 		return req, nil
 	}
-	if limit := c.endpoint.service.server.options.maxMessageSize; len(c.body) > limit {
-		return nil, overLimit("request", len(c.body), limit, NotRun)
-	}
-	if c.compressed {
-		var failed *Error
-		if c.body, failed = c.accepts.decompress(c.body, c.endpoint.service.server.options.maxMessageSize); failed != nil {
-			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
-		}
-		c.whole = cap(c.body)
-	}
-	req := c.endpoint.method.newRequest()
-	if err := c.coding().unmarshal(c.body, req, c.whole); err != nil {
-		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v: %v", messageName(req), c.codec, err)
-	}
-	return req, nil
+	return c.received.decode()
 }
-
-var errBatchInBatch = errors.New("a batch within a batch")
 
 // Run serves the call on the current goroutine. Whatever the user's code does, the call is answered
 // and leaves the table: handlers, interceptors and hooks can only panic or call runtime.Goexit

@@ -12,30 +12,6 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// receiveOpen makes the server's side of a stream.
-func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
-	if c.call.method.kind == KindOneWay {
-		return failf(CodeUnimplemented, NotRun, "%s takes plain messages", c.call.method.FullName())
-	}
-	if c.endpoint.queueGroup == "" { // every instance would take it
-		return failf(CodeUnimplemented, NotRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", c.call.method.FullName())
-	}
-	open, err := wire.ParseOpen(e)
-	if err == nil && c.reply == "" {
-		err = errors.New("the open has no reply subject")
-	}
-	if err != nil {
-		return failf(CodeInvalidArgument, NotRun, "%v", err)
-	}
-	c.stream = c.newStream()
-	c.stream.send.Open(open.Credit)
-	c.stream.recv.Opening(open.Data)
-	if open.Last {
-		c.stream.recv.EndedInOpening()
-	}
-	return nil
-}
-
 // newStream makes a stream whose end ends the context of the call.
 func (c *serverCall) newStream() *stream {
 	server := c.endpoint.service.server

@@ -1,0 +1,185 @@
+package rpc
+
+import (
+	"cmp"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// received is a request as it came to an endpoint, in one of its forms: in an envelope, as an item
+// of a batch, or plain. It says how its call is answered.
+type received struct {
+	endpoint   *endpoint
+	reply      string // subject, or "" if no answer is wanted
+	id         wire.ID
+	plain      bool
+	codec      Codec
+	compressed bool        // body is compressed
+	accepts    Compression // of the caller
+	batched    bool        // the request was an item of a batch
+	tag        uint64      // of that item
+	body       []byte
+	whole      int // size of the memory that body is part of
+}
+
+// parse takes a message. If it returns an error, the request is to be refused with that. A timeout
+// of 0 is none. The envelope is that of an open, or zero.
+func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope, failed *Error) {
+	r.reply, r.body = m.Reply, m.Data
+	r.whole = max(r.whole, m.Size())
+	if r.plain = !wire.IsEnvelope(m.Data) && !r.batched; r.plain {
+		timeout, failed = r.parsePlain(m)
+		return timeout, open, failed
+	}
+	e, err := wire.Parse(m.Data)
+	if wire.IsBatch(m.Data) {
+		_, err = wire.ParseBatch(m.Data)
+		err = cmp.Or(err, errBatchInBatch)
+	}
+	r.id, r.body, r.codec = e.ID, e.Body, Codec(e.Flags.Codec())
+	r.accepts, r.compressed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
+	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
+		r.reply = "" // these kinds are never answered
+	}
+	if failed := r.check(&e, err); failed != nil {
+		return 0, open, failed
+	}
+	if e.Kind == wire.KindOpen {
+		open = e
+	}
+	return e.Timeout, open, nil
+}
+
+var errBatchInBatch = errors.New("a batch within a batch")
+
+// check returns why an envelope is no request of the endpoint's method, or nil. err is that of
+// parsing it.
+func (r *received) check(e *wire.Envelope, err error) *Error {
+	m := r.endpoint.method
+	switch {
+	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrUnsupported):
+		return failf(CodeUnimplemented, NotRun, "%v", err)
+	case err != nil:
+		return failf(CodeInvalidArgument, NotRun, "%v", err)
+	case e.Kind == wire.KindOpen && r.batched:
+		return failf(CodeInvalidArgument, NotRun, "an open in a batch")
+	case e.Kind == wire.KindOpen && m.kind == KindOneWay:
+		return failf(CodeUnimplemented, NotRun, "%s takes plain messages", m.FullName())
+	case e.Kind == wire.KindOpen && r.endpoint.queueGroup == "": // every instance would take it
+		return failf(CodeUnimplemented, NotRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", m.FullName())
+	case e.Kind == wire.KindOpen:
+		return nil
+	case e.Kind == wire.KindRequest && m.kind > KindOneWay:
+		return failf(CodeUnimplemented, NotRun, "%s is a %v method here, and the caller takes it for a unary one: the .proto files of the two differ", m.FullName(), m.kind)
+	case e.Kind != wire.KindRequest || e.Flags&(wire.FlagError|wire.NotRun.Flags()) != 0:
+		return failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
+	}
+	return nil
+}
+
+// maxPlainTimeout bounds the time of a plain request, since its caller's leaving is not noticed.
+const maxPlainTimeout = 24 * time.Hour
+
+func (r *received) parsePlain(m *nats.Msg) (time.Duration, *Error) {
+	r.id = wire.NewID() // for the table; nobody else knows it
+	if kind := r.endpoint.method.kind; kind == KindClientStream || kind == KindBidi {
+		return 0, failf(CodeUnimplemented, NotRun, "%s is a %v method: it takes a natscall client", r.endpoint.method.FullName(), kind)
+	}
+	if contentType := m.Header.Get(wire.ContentTypeHeader); contentType == "" {
+		r.codec = r.endpoint.guessCodec(m.Data)
+	} else {
+		codec, err := wire.ParseContentType(contentType)
+		if err != nil {
+			return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+		}
+		r.codec = Codec(codec)
+	}
+	timeout, err := wire.ParseTimeout(m.Header.Get(wire.TimeoutHeader))
+	if err != nil {
+		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+	}
+	return min(timeout, maxPlainTimeout), nil
+}
+
+// coding returns how the call's messages are encoded.
+func (r *received) coding() coding {
+	options := r.endpoint.service.server.options.json
+	if options.strict == strictByForm && r.plain && r.endpoint.method.kind != KindOneWay {
+		options.strict = strictAlways
+	}
+	return coding{r.codec, options}
+}
+
+// decode decodes the request.
+func (r *received) decode() (proto.Message, error) {
+	limit := r.endpoint.service.server.options.maxMessageSize
+	if len(r.body) > limit {
+		return nil, overLimit("request", len(r.body), limit, NotRun)
+	}
+	if r.compressed {
+		var failed *Error
+		if r.body, failed = r.accepts.decompress(r.body, limit); failed != nil {
+			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
+		}
+		r.whole = cap(r.body)
+	}
+	req := r.endpoint.method.newRequest()
+	if err := r.coding().unmarshal(r.body, req, r.whole); err != nil {
+		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v: %v", messageName(req), r.codec, err)
+	}
+	return req, nil
+}
+
+// remoteReplies are the beginnings of reply subjects of requests from other accounts and, over
+// gateways, other clusters. NATS does not say when such a caller no longer listens.
+var remoteReplies = []string{"_R_.", "_GR_."}
+
+// isRemote reports whether the caller is one whose departure NATS does not report.
+func (r *received) isRemote() bool {
+	for _, prefix := range remoteReplies {
+		if strings.HasPrefix(r.reply, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// boundPlainStream refuses or bounds a plain stream to a remote caller. It also refuses a stream to
+// the service itself, which would take each message for a request.
+func (r *received) boundPlainStream(timeout time.Duration) (time.Duration, *Error) {
+	limits := &r.endpoint.service.server.options.plainStreams
+	switch {
+	case r.endpoint.service.listensTo(r.reply):
+		reply := r.reply
+		r.reply = "" // an answer would be a request too
+		return 0, failf(CodeInvalidArgument, NotRun, "the reply subject %q of a plain stream is one of the service's own", reply)
+	case !r.isRemote():
+		return timeout, nil
+	case limits.bytes == 0 || limits.time == 0:
+		return 0, failf(CodeUnimplemented, NotRun, "%s streams, and this server sends no plain streams to other accounts and clusters (rpc.WithPlainStreamLimits): it takes a natscall client", r.endpoint.method.FullName())
+	}
+	return min(timeout, limits.time), nil
+}
+
+// jetStreamAck begins the reply subject of a message that a JetStream consumer delivers. An empty
+// answer acknowledges the message; without one JetStream delivers it again.
+const jetStreamAck = "$JS.ACK."
+
+// isAsked reports whether somebody waits for an answer.
+func (r *received) isAsked() bool {
+	return r.reply != "" && !strings.HasPrefix(r.reply, jetStreamAck)
+}
+
+// answerBody returns the body of an answer: an item where the request was one.
+func (r *received) answerBody(data []byte) []byte {
+	if !r.batched {
+		return data
+	}
+	return wire.AppendItem(wire.AppendBatch(nil), r.tag, data)
+}
