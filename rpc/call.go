@@ -273,7 +273,7 @@ func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
 		timeout = c.method.timeout
 	}
 	if timeout == 0 && c.method.kind > KindOneWay {
-		return time.Time{}, true // a stream may go on for ever
+		return time.Time{}, true // a stream may go on forever
 	}
 	if timeout == 0 {
 		timeout = c.options.clientTimeout

@@ -238,7 +238,7 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	call := &Call{method: m, header: o.header, request: req, options: o}
 	switch {
 	case o.responseHeader != nil || o.responseTrailer != nil:
-		return nil, failf(CodeInvalidArgument, NotRun, "%s streams: in place of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
+		return nil, failf(CodeInvalidArgument, NotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, NotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && req == m.nilRequest:

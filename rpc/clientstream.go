@@ -83,7 +83,7 @@ func (s *stream) sawForeign(m *nats.Msg) {
 func (s *stream) refusedBy(envelope []byte) {
 	flags, body := wire.ResponseOf(envelope)
 	if flags&wire.FlagError == 0 {
-		s.cancel(wrongAnswer(errors.New("a response in place of an accept")))
+		s.cancel(wrongAnswer(errors.New("a response instead of an accept")))
 		return
 	}
 	s.end(parseStatus(body, flags.Execution()))

@@ -114,7 +114,7 @@ func (c *callContext) Value(key any) any {
 }
 
 // finish ends the context because its call has ended. It reports whether somebody may have kept the
-// call: its caller, by keep, or whoever has asked the context for it. If not, the context lets go
+// call: its caller, by keep, or code that has asked the context for it. If not, the context lets go
 // of it.
 func (c *callContext) finish(keep bool) (kept bool) {
 	c.mu.Lock()

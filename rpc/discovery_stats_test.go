@@ -161,7 +161,7 @@ func watchStats(t testing.TB, nc *nats.Conn) (stop func()) {
 	return func() { cancel(); watcher.Wait() }
 }
 
-// sensible tells whether the data of an endpoint can be true.
+// sensible reports whether the data of an endpoint can be true.
 func sensible(e *micro.EndpointStats) bool {
 	var d endpointData
 	if json.Unmarshal(e.Data, &d) != nil {

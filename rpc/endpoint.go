@@ -31,7 +31,7 @@ type endpoint struct {
 }
 
 func (e *endpoint) check() error {
-	if e.service.desc.NoQueueGroup && e.method.kind > KindOneWay {
+	if e.service.desc.NoQueueGroup && e.queueGroup == "" && e.method.kind > KindOneWay {
 		return errors.New("NoQueueGroup is not possible with streaming methods, since one instance has to take each stream")
 	}
 	return errors.Join(

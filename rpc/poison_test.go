@@ -126,8 +126,8 @@ func patternServer(notes chan<- string) *funcs {
 // that get one of their own, and those that need several.
 var patternSizes = []int{40, 60, 8 << 10, 50, 12 << 10, 31 << 10, 40, 40 << 10, 100, 200 << 10, 60}
 
-// TestKeptContexts: the memory of a server's call is used again, but neither its context changes
-// after the end, nor a Call that somebody has asked for.
+// TestKeptContexts: neither the context of a server's call changes after the end, nor a Call that
+// somebody has asked for.
 func TestKeptContexts(t *testing.T) {
 	const calls, callers = 4000, 16
 	type kept struct {

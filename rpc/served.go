@@ -161,7 +161,7 @@ func (c *serverCall) Run() {
 // leave ends everything that belongs to a call that has been answered.
 func (c *serverCall) leave() {
 	if kept := c.ctx.finish(c.mayBeKept()); !kept {
-		c.body, c.call.request, c.call.response = nil, nil, nil // whoever keeps the context keeps c
+		c.body, c.call.request, c.call.response = nil, nil, nil // a kept context keeps c
 	}
 	if c.stream != nil { // it has ended already, unless a forced shutdown met the accept
 		c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))

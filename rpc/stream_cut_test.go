@@ -76,7 +76,7 @@ func TestConnectionCut(t *testing.T) {
 		if code := rpc.CodeOf(wantEnd(t, ended)); code != rpc.CodeUnavailable {
 			t.Errorf("%s: the handler gets %v", name, code)
 		}
-		for ctx := testContext(t); ; must(t, ctx.Err()) { // until it has been made anew
+		for ctx := testContext(t); ; must(t, ctx.Err()) { // until there is a new one
 			if callOnce(t, n.c) == nil {
 				break
 			}

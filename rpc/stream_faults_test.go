@@ -44,7 +44,7 @@ func newBadNetwork(t *testing.T, impl testServer) *badNetwork {
 	return n
 }
 
-// frameIs tells whether a message is a frame of a kind with a number.
+// frameIs reports whether a message is a frame of a kind with a number.
 func frameIs(m rpctest.Message, to rpctest.Direction, kind wire.Kind, number uint64) bool {
 	f, err := wire.ParseFrame(m.Data)
 	return err == nil && m.To == to && f.Kind == kind && f.Number == number
@@ -240,7 +240,7 @@ func TestLostCredits(t *testing.T) {
 	}
 }
 
-// TestLostOpening: a client does not wait for ever for an accept, and a
+// TestLostOpening: a client does not wait forever for an accept, and a
 // handler whose accept was lost is told.
 func TestLostOpening(t *testing.T) {
 	ended := make(chan error, 1)

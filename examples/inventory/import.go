@@ -48,7 +48,7 @@ func (i *imported) read(req *inventoryv1.ImportStockRequest) error {
 	return nil
 }
 
-// full tells whether the batch is to be added to the stock.
+// full reports whether the batch is to be added to the stock.
 func (i *imported) full() bool { return i.lines-i.stocked >= maxBatch }
 
 // stopped is the error of an import that err has ended.

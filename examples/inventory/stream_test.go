@@ -283,7 +283,7 @@ func checkDelivered(t *testing.T, stock inventoryv1nats.InventoryServiceClient, 
 }
 
 // Both replicas take in the same delivery at once, as when a caller has lost
-// its connection in the middle and begins anew: it counts once.
+// its connection in the middle and starts over: it counts once.
 func TestImportAtOnce(t *testing.T) {
 	stock := serve(t)
 	var lines []*inventoryv1.ImportStockRequest

@@ -39,7 +39,7 @@ const maxLines = 100
 //
 // The step that leaves PENDING decides: from then on an order goes one way
 // whoever works on it. What is done in a state can be done again, so a new
-// owner begins the state anew, and two who believe to be the owner do no harm:
+// owner starts the state over, and two who believe to be the owner do no harm:
 // the first to write is, and the other notices at its next write.
 //
 // Orders are kept until somebody removes them, and so is the promise that a
@@ -84,22 +84,22 @@ func (r record) with(change func(*record)) record {
 	return r
 }
 
-// same tells whether both are what one owner wrote at one step.
+// same reports whether both are what one owner wrote at one step.
 func (r record) same(other record) bool {
 	return r.Owner == other.Owner && r.Announced == other.Announced && r.state() == other.state()
 }
 
 func (r record) state() orderv1.OrderState { return r.Order.Msg.GetState() }
 
-// decided tells whether PlaceOrder has its answer.
+// decided reports whether PlaceOrder has its answer.
 func (r record) decided() bool { return r.state() == confirmed || r.state() == rejected }
 
-// finished tells whether nothing is left to do.
+// finished reports whether nothing is left to do.
 func (r record) finished() bool {
 	return r.state() == rejected || r.state() == confirmed && r.Announced
 }
 
-// asks tells whether the order is the one of the request.
+// asks reports whether the order is the one of the request.
 func (r record) asks(req *orderv1.PlaceOrderRequest) bool {
 	order := r.Order.Msg
 	return order.GetRequestId() == req.GetRequestId() &&

@@ -14,7 +14,7 @@ const (
 	// few, as it has calls of its own to serve.
 	takeOvers = 8
 
-	// rescan is after which time the bucket is read anew, should a change have
+	// rescan is after which time the bucket is read again, should a change have
 	// escaped the watch.
 	rescan = 5 * time.Minute
 )
@@ -50,7 +50,7 @@ func (s *Service) Recover(ctx context.Context) {
 	}
 }
 
-// watch sees all orders, and then each change, until it is time to begin anew.
+// watch sees all orders, and then each change, until it is time to start over.
 func (r *recovery) watch(ctx context.Context) error {
 	watched, cancel := context.WithTimeout(ctx, rescan)
 	defer cancel()

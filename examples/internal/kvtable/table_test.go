@@ -125,7 +125,7 @@ func TestDeletedEntry(t *testing.T) {
 		t.Errorf("%v, want ErrNotFound", err)
 	}
 	if value, err := table.Update(t.Context(), "k", increment); err != nil || value.N != 1 {
-		t.Errorf("%+v, %v, want to begin anew", value, err)
+		t.Errorf("%+v, %v, want to start over", value, err)
 	}
 }
 

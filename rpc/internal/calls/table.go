@@ -93,7 +93,7 @@ func (s *shard[C]) rememberLocked(id wire.ID) {
 	}
 	if s.canceled == nil {
 		s.canceled = map[wire.ID]struct{}{}
-		s.order = make([]wire.ID, maxCanceled) // 1 KiB that most services do without
+		s.order = make([]wire.ID, maxCanceled) // which most services never need
 	}
 	delete(s.canceled, s.order[s.next])
 	s.order[s.next] = id

@@ -27,7 +27,7 @@ type assignment struct {
 	Address string // of the system's server
 
 	Replicas  int    // a server: so many of them, each with a connection of its own; 0 is one
-	Holding   string // hold these, in the place of serving and calling for a system
+	Holding   string // hold these, instead of serving and calling for a system
 	Clustered bool   // a broker: be part of a cluster
 	Node      int    // its number in the cluster, from 0
 	Route     string // URL of the cluster's node 0

@@ -100,7 +100,7 @@ func (s *Sender) Grant(total uint64) {
 	}
 }
 
-// blocked tells whether something is buffered that there is no credit for.
+// blocked reports whether something is buffered that there is no credit for.
 func (s *Sender) blocked() bool {
 	if s.Buffered() == 0 {
 		return false
@@ -118,10 +118,10 @@ func (s *Sender) Discard() {
 	s.buffer, s.start, s.cut = nil, 0, 0
 }
 
-// Closing tells whether the half is closed to messages.
+// Closing reports whether the half is closed to messages.
 func (s *Sender) Closing() bool { return s.closing }
 
-// Ended tells whether the end frame has been taken.
+// Ended reports whether the end frame has been taken.
 func (s *Sender) Ended() bool { return s.ended }
 
 // Next is the sequence of the next data or end frame, for heartbeats.
@@ -192,7 +192,7 @@ func (s *Sender) Frame(b []byte, compressed bool, maxBody int) (frame []byte, ok
 // maxKept is the buffer that a sender keeps between messages: some frames.
 const maxKept = 4 * MaxBody
 
-// CanSend tells whether AppendFrame has a frame.
+// CanSend reports whether AppendFrame has a frame.
 func (s *Sender) CanSend(maxBody int) bool {
 	if s.Buffered() > 0 {
 		n, _ := s.body(maxBody)
@@ -320,7 +320,7 @@ func (r *Receiver) Heartbeat(next uint64) error {
 
 func (r *Receiver) advance(sequence uint64) error {
 	if sequence != r.next {
-		return fmt.Errorf("%w: frame %d came in the place of %d", ErrLost, sequence, r.next)
+		return fmt.Errorf("%w: frame %d came instead of %d", ErrLost, sequence, r.next)
 	}
 	if r.ended {
 		return ErrAfterEnd
@@ -329,7 +329,7 @@ func (r *Receiver) advance(sequence uint64) error {
 	return nil
 }
 
-// Ended tells whether the end frame has come; messages may be left to be read.
+// Ended reports whether the end frame has come; messages may be left to be read.
 func (r *Receiver) Ended() bool { return r.ended }
 
 // EndedInOpening says that the open has carried the half-close.
@@ -363,7 +363,7 @@ func (r *Receiver) Grant() (total uint64, due bool) {
 // Largest is what a message that has been read may be part of, in bytes.
 func (r *Receiver) Largest() int { return max(r.largest, MaxBody) }
 
-// Unread tells whether anything is left to be read.
+// Unread reports whether anything is left to be read.
 func (r *Receiver) Unread() bool { return len(r.frames) > 0 }
 
 // Granted is the credit that the sender has been told, for heartbeats.

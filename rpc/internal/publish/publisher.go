@@ -3,7 +3,6 @@
 package publish
 
 import (
-	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -120,7 +119,7 @@ func (p *Publisher) GiveUp() { p.callers.endUnanswered() }
 // Return notes that a caller runs with its answer. The last one has what waits published by a
 // goroutine that runs after it, as it may call again.
 func (p *Publisher) Return() {
-	l := load{queued: 1, expected: int(p.callers.endAnswered()), inFlight: math.MaxInt32}
+	l := load{queued: 1, expected: int(p.callers.endAnswered()), inFlight: manyCalls}
 	if !p.Holds() {
 		return
 	}
@@ -153,7 +152,7 @@ func (p *Publisher) Add(m Message, took time.Duration) (due bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	waited := p.enqueueLocked(m)
-	return load{queued: len(p.queue), waited: max(waited, took), expected: 1, inFlight: math.MaxInt32}.due()
+	return load{queued: len(p.queue), waited: max(waited, took), expected: 1, inFlight: manyCalls}.due()
 }
 
 // enqueueLocked returns how long the first message of the queue has waited, or 0 where it did not
@@ -200,8 +199,8 @@ func (p *Publisher) Flush() {
 	}
 }
 
-// Hold makes the publisher keep all messages until release; queued returns how many there are. It
-// is for tests that want messages to go together.
+// Hold makes an idle publisher keep all messages until release; queued returns how many there are.
+// It is for tests that want messages to go together.
 func (p *Publisher) Hold() (queued func() int, release func()) {
 	p.mu.Lock()
 	p.publishing = true

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"math"
 	"time"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -16,6 +17,9 @@ const (
 	// come.
 	maxWait = 500 * time.Microsecond
 )
+
+// manyCalls in flight have no third that is worth publishing.
+const manyCalls = math.MaxInt32
 
 // load is what decides when messages go.
 type load struct {

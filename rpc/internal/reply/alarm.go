@@ -4,7 +4,7 @@ import "time"
 
 // alarm is a timer for one call after another. Most calls have an answer long before their
 // deadline, so a call that ends leaves the timer running, and the next one sets it only where
-// it would go off too late. It may go off too early: whoever it wakes calls heard.
+// it would go off too late. It may go off too early: a call that it wakes calls heard.
 type alarm struct {
 	timer *time.Timer
 	due   time.Time // not before it goes off, or went off unheard; zero where it has been heard

@@ -1,4 +1,4 @@
-// Package wait has waits that several callers share.
+// Package wait has waits that several callers share, and tokens that wake a waiter.
 package wait
 
 import (

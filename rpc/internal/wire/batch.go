@@ -24,7 +24,7 @@ var ErrBatch = errors.New("invalid batch")
 // Batch is a parsed batch. It aliases the parsed bytes.
 type Batch []byte
 
-// IsBatch tells whether data is a batch rather than an envelope or a frame.
+// IsBatch reports whether data is a batch rather than an envelope or a frame.
 func IsBatch(data []byte) bool {
 	return len(data) >= batchHeader && data[0] == Mark && Kind(data[2]) == KindBatch
 }

@@ -156,7 +156,7 @@ var (
 	ErrIDs         = errors.New("list of call ids is cut off")
 )
 
-// IsEnvelope tells whether data is an envelope rather than a plain message.
+// IsEnvelope reports whether data is an envelope rather than a plain message.
 func IsEnvelope(data []byte) bool { return len(data) > 0 && data[0] == Mark }
 
 // Parse parses an envelope. The result is meaningful, as far as it goes, also

@@ -13,7 +13,7 @@ import (
 // KindOpen opens a stream. It is an envelope, with a call id.
 const KindOpen Kind = 6
 
-// The kinds of stream frames. They have a number in the place of a call id.
+// The kinds of stream frames. They have a number instead of a call id.
 const (
 	KindAccept Kind = iota + 16
 	KindData
@@ -58,7 +58,7 @@ type Frame struct {
 	Body   []byte
 }
 
-// IsFrame tells whether data is a stream frame rather than an envelope.
+// IsFrame reports whether data is a stream frame rather than an envelope.
 func IsFrame(data []byte) bool {
 	return len(data) >= 4 && data[0] == Mark && Kind(data[2]) >= KindAccept
 }

@@ -58,7 +58,7 @@ var (
 	reservedKeys     = []string{"status", "description", "content-type"}
 )
 
-// IsReservedKey tells whether a header belongs to NATS or to the protocol.
+// IsReservedKey reports whether a header belongs to NATS or to the protocol.
 func IsReservedKey(key string) bool {
 	lower := strings.ToLower(key)
 	for _, p := range reservedPrefixes {
