@@ -74,7 +74,7 @@ func (c *serverCall) refuse(err *Error) {
 
 // logUntold logs an error that cannot be sent to any caller.
 func (c *serverCall) logUntold(err *Error) {
-	if unlogged, ok := c.endpoint.untold.next(); ok {
+	if unlogged, ok := c.endpoint.untold.Next(); ok {
 		c.endpoint.log().Error("natscall: a message that nobody waits for an answer to has failed", "error", err, "unlogged", unlogged)
 	}
 }
@@ -196,7 +196,7 @@ func (c *serverCall) sendError(buf *buffer.Buffer, err *Error, metadata nats.Hea
 	if failed == nil {
 		return
 	}
-	if unlogged, ok := c.endpoint.unsent.next(); ok {
+	if unlogged, ok := c.endpoint.unsent.Next(); ok {
 		c.endpoint.log().Error("natscall: an error was not sent", "error", failed, "unsent", err, "unlogged", unlogged)
 	}
 }

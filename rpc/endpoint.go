@@ -11,6 +11,7 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/calls"
+	"github.com/natscall/natscall/rpc/internal/loglimit"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -24,10 +25,10 @@ type endpoint struct {
 	group15    bool
 	invoke     func(ctx context.Context, call *Call) error
 	stats      endpointStats
-	untold     logLimit // of errors without a caller to send them to
-	doubled    logLimit // of requests that came twice
-	unsent     logLimit // of errors that could not be sent
-	panicked   logLimit // of handlers that did not return
+	untold     loglimit.Limit // of errors without a caller to send them to
+	doubled    loglimit.Limit // of requests that came twice
+	unsent     loglimit.Limit // of errors that could not be sent
+	panicked   loglimit.Limit // of handlers that did not return
 }
 
 func (e *endpoint) check() error {
@@ -84,7 +85,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	}
 	switch e.service.calls.Add(c.id, c) {
 	case calls.Duplicate:
-		if unlogged, ok := e.doubled.next(); ok {
+		if unlogged, ok := e.doubled.Next(); ok {
 			e.log().Warn("natscall: a request came twice and runs once; do imports or mappings overlap?", "call", c.id, "unlogged", unlogged)
 		}
 		return

@@ -224,7 +224,7 @@ func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 	if recovered != nil {
 		what = "the handler panicked"
 	}
-	switch unlogged, ok := c.endpoint.panicked.next(); {
+	switch unlogged, ok := c.endpoint.panicked.Next(); {
 	case !ok:
 	case recovered != nil:
 		c.endpoint.log().Error("natscall: "+what, "panic", fmt.Sprint(recovered), "stack", string(debug.Stack()), "unlogged", unlogged)

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/loglimit"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wait"
 )
@@ -35,13 +36,13 @@ type Server struct {
 	// turn holds a token while Start, Register, Unregister or Shutdown changes the server, but not
 	// while one of them waits for handlers.
 	turn     chan struct{}
-	stopping *wait.Joint // the shutdown; its end is that of the server
+	closed   chan nats.Status // of the connection, while running; changed with the turn
+	stopping *wait.Joint      // the shutdown; its end is that of the server
 	serving  serving
 
 	mu       sync.Mutex // not held while anything waits for NATS
 	state    serverState
-	services []*service       // including those that are being unregistered
-	closed   chan nats.Status // of the connection, while running
+	services []*service // including those that are being unregistered
 
 	async asyncErrors
 }
@@ -57,7 +58,7 @@ type serving struct {
 type asyncErrors struct {
 	listener   connwatch.Listener
 	refused    connwatch.Refusals // while services start
-	violations logLimit
+	violations loglimit.Limit
 }
 
 // errNoServer is the error of a Server that was not made by NewServer.
@@ -472,7 +473,7 @@ func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	for _, st := range s.streams.all() {
 		st.refused(subject, MayHaveRun, err)
 	}
-	if unlogged, ok := s.async.violations.next(); ok {
+	if unlogged, ok := s.async.violations.Next(); ok {
 		s.options.logger.Error("natscall: the NATS user may not publish to a subject; for answers it needs allow_responses "+
 			"(for streams and batches with a max of more than 1, see docs/protocol.md, Permissions) or the permission to publish to the callers' inboxes",
 			"subject", subject, "unlogged", unlogged)
