@@ -189,6 +189,9 @@ func TestShort(t *testing.T) {
 	if f.has(twirpRPC, workload{unary, 4 << 10, 1}) || !f.has(twirpRPC, workload{unary, smallCall, 256}) || !f.has(grpcGo, workload{unary, 4 << 10, 1}) {
 		t.Error("it leaves out something else")
 	}
+	if w := (workload{fresh, smallCall, 16}); f.has(grpcGo, w) || !f.has(natscallRPC, w) || !f.has(rawNATS, w) {
+		t.Error("it has other fresh clients")
+	}
 	if f, err = parse([]string{"-short", "-systems", "raw,twirp"}); err != nil || !f.has(twirpRPC, workload{unary, 4 << 10, 1}) {
 		t.Errorf("it leaves out what was asked for, %v", err)
 	}

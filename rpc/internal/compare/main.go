@@ -130,7 +130,7 @@ func parse(args []string) (f flags, err error) {
 	}
 	set.IntVar(&f.rounds, "rounds", 0, "`number` of rounds (default 5; 3 with -short)")
 	set.DurationVar(&f.duration, "duration", 0, "`time` for which each cell is measured (default 1s; 250ms with -short)")
-	set.BoolVar(&f.short, "short", false, "take four minutes at most, unless the other flags say otherwise: without -systems, "+names(aside())+" have unary calls of 60 bytes only")
+	set.BoolVar(&f.short, "short", false, "take four minutes at most, unless the other flags say otherwise: without -systems, "+names(aside())+" have unary calls of 60 bytes only, and all but raw and natscall no fresh clients")
 	set.StringVar(&f.systems, "systems", "", "comma-separated `names` out of "+names(systems())+" (default all); without raw there are no ratios")
 	set.StringVar(&f.workloads, "workloads", "", "`regexp` of the workloads' names (default all)")
 	set.StringVar(&f.json, "json", "", "`file` for all measurements")

@@ -41,6 +41,9 @@ func (p plan) expected() time.Duration {
 
 // has says whether a system is measured with a workload.
 func (p plan) has(s system, w workload) bool {
+	if p.brief && w.Shape == fresh {
+		return s.name == baseline || s.name == natscallRPC.name
+	}
 	if p.brief && s.aside && (w.Shape != unary || w.Size > smallCall) {
 		return false
 	}
