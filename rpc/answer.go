@@ -131,7 +131,7 @@ func (c *serverCall) encode(buf *buffer.Buffer) (large bool, failed *Error) {
 const smallestMaxPayload = 4096
 
 // send hands the response to the publisher, which publishes it together with those of other calls.
-// A goroutine of the pool flushes them before its next task, unless another one is waking.
+// This goroutine flushes them if they are many or late, otherwise one of the pool does.
 func (c *serverCall) send(buf *buffer.Buffer, took time.Duration) {
 	h, err := c.header()
 	if err != nil {

@@ -285,9 +285,9 @@ func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
 	return own, false
 }
 
-// mayRetry is the rule of docs/protocol.md: only what certainly did not run,
-// or may run twice, and only what another try can change. A connection that
-// is down is not waited for. delay is the least that the server asks for.
+// mayRetry is the rule of docs/protocol.md: only what certainly did not run, or may run twice, and
+// only what another try can change. A connection that is down is not waited for, unless an earlier
+// attempt may have run and the call may run twice. delay is the least that the server asks for.
 func (c *Call) mayRetry(err *Error) (delay time.Duration, again bool) {
 	if c.options.once || err.code != CodeUnavailable {
 		return 0, false

@@ -159,7 +159,7 @@ func (c *Client) refusal() *Error {
 	return c.watch.forbidden.Load()
 }
 
-// connectionLost runs when the connection is down: frames may be lost.
+// connectionLost runs at each loss of the connection, and at its end: frames may be lost.
 func (c *Client) connectionLost() {
 	c.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 }

@@ -116,3 +116,10 @@ func (s *stream) recvOnly(m proto.Message) error {
 	}
 	return nil
 }
+
+// Alive notes that somebody works on the stream.
+func (s *stream) Alive(wire.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.patience.Found()
+}

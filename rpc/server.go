@@ -36,7 +36,7 @@ type Server struct {
 	// turn holds a token while Start, Register, Unregister or Shutdown changes the server, but not
 	// while one of them waits for handlers.
 	turn     chan struct{}
-	closed   chan nats.Status // of the connection, while running; changed with the turn
+	status   chan nats.Status // of the connection, while running; changed with the turn
 	stopping *wait.Joint      // the shutdown; its end is that of the server
 	serving  serving
 
@@ -178,9 +178,9 @@ func (s *Server) start(ctx context.Context, services []*service) error {
 		connwatch.Unlisten(s.nc, &s.async.listener)
 		return fmt.Errorf("rpc: start: %w", err)
 	}
-	s.closed = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
+	s.status = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
 	s.setState(serverRunning)
-	go s.watchConnection(s.closed)
+	go s.watchConnection(s.status)
 	return nil
 }
 
@@ -438,7 +438,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	connwatch.Unlisten(s.nc, &s.async.listener)
 	s.setState(serverStopped) // the connection may be closed from here on
-	s.nc.RemoveStatusListener(s.closed)
+	s.nc.RemoveStatusListener(s.status)
 	return err
 }
 

@@ -29,10 +29,9 @@ const (
 	aliveSuffix = "alive"
 )
 
-// watch finds the calls that nobody works on any more: those whose replica
-// was killed, or whose reply was lost. docs/protocol.md has the rule. It also
-// listens to the connection, so that calls end when it is closed and when it
-// may not publish.
+// watch finds the calls that nobody works on any more: those whose replica was killed, or whose
+// reply was lost. docs/protocol.md, "Alive query and answer", has the rule. It also listens to the
+// connection, so that calls end when it is closed and when it may not publish.
 type watch struct {
 	nc      *nats.Conn
 	inbox   *reply.Inbox
@@ -66,8 +65,8 @@ func newWatch(c *Client, b *reply.Inbox, prefix string) *watch {
 	return w
 }
 
-// start starts the watch's goroutine, which stop or the end of the connection
-// ends; onClosed runs in the latter case, and onLost whenever the connection is down.
+// start starts the watch's goroutine, which stop or the end of the connection ends. onLost runs at
+// each loss of the connection and at its end, onClosed at its end only.
 func (w *watch) start(onLost, onClosed func()) {
 	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
 	connwatch.Listen(w.nc, &w.errors)
@@ -134,8 +133,8 @@ func (w *watch) tick() {
 	w.look((*reply.Patience).Tick)
 }
 
-// look ends the calls that rule finds lost and asks about those that it wants to ask
-// about. It reports whether there are any of the latter.
+// look ends the calls that rule finds lost and, if the connection is up, asks about those that rule
+// wants to ask about. It reports whether it has asked.
 func (w *watch) look(rule reply.Rule) (asks bool) {
 	connected := w.nc.Status() == nats.CONNECTED
 	w.mu.Lock()
@@ -166,10 +165,7 @@ func (w *watch) look(rule reply.Rule) (asks bool) {
 	w.mu.Lock()
 	w.asked = asked
 	w.mu.Unlock()
-	if connected {
-		q.publish(w.nc, w.prefix+aliveSuffix)
-	}
-	return len(q.alone) > 0
+	return connected && q.publish(w.nc, w.prefix+aliveSuffix)
 }
 
 // lookAt does for a stream that opens what look does for a pending call. An open stream has
@@ -196,13 +192,6 @@ func (w *watch) lookAt(s *stream, rule reply.Rule, connected bool, muted map[str
 	case ask:
 		q.alone = append(q.alone, query{root, []wire.ID{s.id}})
 	}
-}
-
-// Alive notes that somebody works on the stream.
-func (s *stream) Alive(wire.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.patience.Found()
 }
 
 func lost(connected bool) *Error {
@@ -240,8 +229,9 @@ func (q *queries) add(p *reply.Pending) {
 	q.shared[p.Root()] = ids
 }
 
-// publish sends the queries. One that is not sent counts as not answered.
-func (q *queries) publish(nc *nats.Conn, reply string) {
+// publish sends the queries, and reports whether there are any. One that is not sent counts as not
+// answered.
+func (q *queries) publish(nc *nats.Conn, reply string) (any bool) {
 	for root, ids := range q.shared {
 		if len(ids) > 0 {
 			q.alone = append(q.alone, query{root, ids})
@@ -250,6 +240,7 @@ func (q *queries) publish(nc *nats.Conn, reply string) {
 	for _, one := range q.alone {
 		_ = nc.PublishRequest(names.Join(one.root, wire.AliveToken), reply, wire.AppendAlive(nil, wire.KindAliveQuery, one.ids...))
 	}
+	return len(q.alone) > 0
 }
 
 // aliveAnswer takes the answer of an instance: these calls are alive.

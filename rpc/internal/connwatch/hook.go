@@ -1,5 +1,6 @@
-// Package connwatch watches a NATS connection for the clients and servers on it: its state, its
-// asynchronous errors, and which subscriptions and publishes NATS refuses.
+// Package connwatch says what a NATS connection is up to: its state, its asynchronous errors, and
+// which subscriptions and publishes NATS refuses. What follows from a lost connection is decided in
+// package rpc: by a client's watch and by Server.watchConnection.
 package connwatch
 
 import (

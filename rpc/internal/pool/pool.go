@@ -30,9 +30,11 @@ type Answers interface {
 // and takes the next task itself. So tasks that come together cost few wake-ups and warm few
 // stacks.
 //
-// Answers wait for those of the tasks that are queued. A goroutine that finds none waking behind it
-// publishes them before it does anything else, so that no answer waits for another task to
-// return either. So does one that took long to wake, as where tasks take all of the CPUs.
+// Answers wait for those of the tasks that are queued. A goroutine that takes a task while answers
+// wait wakes another one, which publishes them if it finds nothing to do, or leaves them to the one
+// that it wakes in turn. A goroutine that finds none waking behind it publishes them before it does
+// anything else. So no answer waits for another task to return. A goroutine that took long to wake,
+// as where tasks take all of the CPUs, publishes them too.
 //
 // All methods may be called concurrently.
 type Pool struct {

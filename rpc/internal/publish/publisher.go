@@ -26,15 +26,17 @@ type Conn interface {
 type Config struct {
 	Now      func() time.Duration // a clock
 	MaxBatch int                  // bytes of messages that share one; 0 where none do
-	// Refuse returns why nothing may be published now, or nil; it may be nil itself. nats.go would
-	// keep the messages while the connection is down.
+	// Refuse returns why nothing may be published now, or nil; it may be nil itself. A client has
+	// one, since its caller can be told. A server's answers may wait in nats.go while the
+	// connection is down: their callers may still wait for them.
 	Refuse func() error
 }
 
 // Publisher hands messages to the connection: under few locks and with one write to the socket. A
 // lone message is published at once, by its own goroutine. Others wait for those that are about to
 // come: on a client for callers that have their answers and may call again, on a server for calls
-// that are queued. load.due decides how long.
+// that are queued. On a client load.due decides how long, on a server the pool, within the bounds
+// of load.due.
 //
 //	         Publish, Add          due, or Flush
 //	empty --------------> holding ---------------> publishing
@@ -119,6 +121,7 @@ func (p *Publisher) GiveUp() { p.callers.endUnanswered() }
 // Return notes that a caller runs with its answer. The last one has what waits published by a
 // goroutine that runs after it, as it may call again.
 func (p *Publisher) Return() {
+	// Here only the last caller and the time count, not how many messages wait.
 	l := load{queued: 1, expected: int(p.callers.endAnswered()), inFlight: manyCalls}
 	if !p.Holds() {
 		return
@@ -152,6 +155,7 @@ func (p *Publisher) Add(m Message, took time.Duration) (due bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	waited := p.enqueueLocked(m)
+	// Only the bounds count: the pool knows whether answers are expected.
 	return load{queued: len(p.queue), waited: max(waited, took), expected: 1, inFlight: manyCalls}.due()
 }
 

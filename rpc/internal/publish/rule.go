@@ -24,15 +24,18 @@ const manyCalls = math.MaxInt32
 // load is what decides when messages go.
 type load struct {
 	queued   int           // messages
-	inFlight int           // calls of a client that have not ended, the queued ones included
+	inFlight int           // calls of a client that had not ended when the first message came
 	expected int           // callers that are about to run, and may call
 	waited   time.Duration // of the first message in the queue; 0 where the clock was not looked at
 }
 
-// due reports whether the queue is published now. It waits for callers that are about to come,
-// since one write to the socket for many messages is the largest saving there is, but not for all
-// of them: a third of the calls in flight makes a message, so that one third is on its way and one
-// is served while the next is made.
+// due reports whether a client's queue is published now. On a server the pool decides, and only the
+// bounds count here.
+//
+// The queue waits for callers that are about to come, since one write to the socket for many
+// messages is the largest saving there is, but not for all of them: a third of the calls in flight,
+// if that is 16 or more, goes at once, so that one third is on its way and one is served while the
+// next is made.
 //
 // What the parts buy, in calls a second relative to raw NATS, at 16, 64 and 256 callers, batched at
 // 256 (interleaved rounds on two cores; docs/design.md says how): waiting for expected callers

@@ -9,12 +9,13 @@ const (
 )
 
 // Patience is how long a call has waited, and for how many alive queries in a row nobody has
-// answered. docs/protocol.md, "Liveness", has the rule.
+// answered. docs/protocol.md, "Alive query and answer", has the rule.
 type Patience struct {
 	Age    int // in ticks
-	misses int
-	// rechecks is how many queries nobody has answered since the connection was re-established
-	// while the call waited: its answer may be lost. 0 means that there is no such doubt.
+	misses int // queries in a row without an answer, the latest one included
+	// rechecks is how many queries, the latest one included, nobody has answered since the
+	// connection was re-established while the call waited: its answer may be lost. 0 means that
+	// there is no such doubt.
 	rechecks int
 }
 
@@ -51,7 +52,7 @@ func (p *Patience) Recheck() (ask, dead bool) {
 	return true, false
 }
 
-// Skip counts a tick in which the call may not be asked about.
+// Skip is for a look at a call that may not be asked about. It only makes the call older.
 func (p *Patience) Skip() { p.Age, p.misses = p.Age+1, 0 }
 
 // Found notes that somebody works on the call.
