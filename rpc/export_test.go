@@ -36,7 +36,7 @@ func (c *Client) HoldRequests() (held func() int, release func(requests int)) {
 // comes.
 func (c *Client) LoseCaller() {
 	c.out.Skip()
-	c.out.Answer()
+	c.out.Expect()
 }
 
 // CallsInFlight returns how many calls of a client have not ended, and how many of their callers

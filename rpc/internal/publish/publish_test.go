@@ -129,7 +129,7 @@ func TestPublishWaitsForCallers(t *testing.T) {
 		defer close(done)
 		go p.Run(done)
 		p.Skip() // a call whose caller has its answer
-		p.Answer()
+		p.Expect()
 		p.Publish(message("a", "1", o))
 		if synctest.Wait(); c.published() != 0 || !p.Holds() {
 			t.Fatal("the request did not wait")
@@ -153,7 +153,7 @@ func TestPublishBounds(t *testing.T) {
 		c, o := &conn{}, &owner{}
 		p := clocked(c, Config{})
 		p.Skip()
-		p.Answer()
+		p.Expect()
 		for i := range minQueued {
 			if c.published() != 0 {
 				t.Fatalf("%d requests did not wait", i)
@@ -250,7 +250,7 @@ func TestCallersWrap(t *testing.T) {
 	p.callers.counts.Store((math.MaxUint32 - 1) * oneEnded)
 	for i := range 5 {
 		p.Skip()
-		p.Answer()
+		p.Expect()
 		if calls, expected := p.InFlight(); calls != 1 || expected != 1 {
 			t.Errorf("call %d: %d are in flight, %d callers are expected", i, calls, expected)
 		}
@@ -327,7 +327,7 @@ func TestConcurrentCalls(t *testing.T) {
 			for range calls {
 				sent := make(chan error, 1)
 				m := message("a", "x", ownerFunc(func(err error) {
-					p.Answer()
+					p.Expect()
 					sent <- err
 				}))
 				m.Batch = BatchMay
@@ -361,7 +361,7 @@ func TestLastCallerReturnsMeanwhile(t *testing.T) {
 	meanwhile := func() {}
 	p = New(c, Config{Now: func() time.Duration { meanwhile(); return 0 }})
 	p.Skip() // a call whose caller has its answer
-	p.Answer()
+	p.Expect()
 	meanwhile = func() {
 		meanwhile = func() {}
 		p.Return() // sees no message
@@ -383,7 +383,7 @@ func TestReturnOverdue(t *testing.T) {
 		go p.Run(done)
 		for range 3*minQueued + 2 {
 			p.Skip()
-			p.Answer()
+			p.Expect()
 		}
 		p.Publish(message("a", "x", o))
 		for range minQueued + 2 { // past one look at the clock
@@ -410,7 +410,7 @@ func TestThirdOfThen(t *testing.T) {
 	for range 6 * minQueued {
 		p.Skip()
 	}
-	p.Answer()
+	p.Expect()
 	p.Publish(message("a", "x", o))
 	for range 5 * minQueued {
 		p.GiveUp()

@@ -48,7 +48,7 @@ type Config struct {
 // One goroutine at a time publishes: whichever has found the queue due. All methods may be called
 // concurrently.
 //
-// A client says for each of its calls first Publish or Skip, and later either GiveUp, or Answer
+// A client says for each of its calls first Publish or Skip, and later either GiveUp, or Expect
 // and then Return.
 type Publisher struct {
 	Config
@@ -112,8 +112,8 @@ func (p *Publisher) Skip() {
 	p.mu.Unlock()
 }
 
-// Answer notes that a call has its answer, so that its caller is about to run.
-func (p *Publisher) Answer() { p.callers.answer() }
+// Expect notes that a call has its answer: its caller is about to run, and may call again.
+func (p *Publisher) Expect() { p.callers.answer() }
 
 // GiveUp notes that a caller no longer waits for an answer.
 func (p *Publisher) GiveUp() { p.callers.endUnanswered() }

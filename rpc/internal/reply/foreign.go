@@ -49,9 +49,3 @@ func LooksLikePubAck(data []byte) bool {
 	d.DisallowUnknownFields()
 	return d.Decode(&ack) == nil && ack.Stream != "" && ack.Sequence != nil
 }
-
-// IsNoResponders reports whether m is NATS's word that nobody has subscribed to the request's
-// subject.
-func IsNoResponders(m *nats.Msg) bool {
-	return len(m.Data) == 0 && m.Header.Get("Status") == "503"
-}

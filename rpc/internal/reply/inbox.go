@@ -167,3 +167,9 @@ func (b *Inbox) Slots() (all, free int) {
 	}
 	return len(*b.slots.Load()), free
 }
+
+// IsNoResponders reports whether m is NATS's word that nobody has subscribed to the request's
+// subject.
+func IsNoResponders(m *nats.Msg) bool {
+	return len(m.Data) == 0 && m.Header.Get("Status") == "503"
+}

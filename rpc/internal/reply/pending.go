@@ -142,7 +142,7 @@ func (p *Pending) release() {
 // endLocked ends the waiting of a call that waits.
 func (p *Pending) endLocked(reply Reply, err error) {
 	p.waiting = false
-	p.inbox.out.Answer()
+	p.inbox.out.Expect()
 	p.reply, p.err = reply, err
 	p.ended <- struct{}{}
 }
