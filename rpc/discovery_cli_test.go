@@ -26,7 +26,7 @@ const toolsFile = "../.ci/tools"
 
 // TestNATSCLI runs the real natscli against our services, and holds their
 // answers against the JSON schemas that natscli has: what does not match it
-// drops without a word. It needs Go and a module proxy, or their caches.
+// drops silently. It needs Go and a module proxy, or their caches.
 func TestNATSCLI(t *testing.T) {
 	cli := installCLI(t)
 	t.Run("listing", cli.testListing)

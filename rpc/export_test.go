@@ -35,7 +35,7 @@ func (c *Client) HoldRequests() (held func() int, release func(requests int)) {
 // LoseCaller makes a client believe that a caller has its answer and is about to run, which never
 // comes.
 func (c *Client) LoseCaller() {
-	c.out.Skip()
+	c.out.Omit()
 	c.out.Expect()
 }
 

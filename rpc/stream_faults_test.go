@@ -263,7 +263,7 @@ func frameKind(m rpctest.Message) wire.Kind {
 	return f.Kind
 }
 
-// TestLostCancel: a handler whose caller has gone without a word is ended by the silence.
+// TestLostCancel: a handler whose caller has silently gone is ended by the silence.
 func TestLostCancel(t *testing.T) {
 	ended := make(chan error, 1)
 	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})

@@ -128,7 +128,7 @@ func TestPublishWaitsForCallers(t *testing.T) {
 		done := make(chan struct{})
 		defer close(done)
 		go p.Run(done)
-		p.Skip() // a call whose caller has its answer
+		p.Omit() // a call whose caller has its answer
 		p.Expect()
 		p.Publish(message("a", "1", o))
 		if synctest.Wait(); c.published() != 0 || !p.Holds() {
@@ -152,7 +152,7 @@ func TestPublishBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := &conn{}, &owner{}
 		p := clocked(c, Config{})
-		p.Skip()
+		p.Omit()
 		p.Expect()
 		for i := range minQueued {
 			if c.published() != 0 {
@@ -164,7 +164,7 @@ func TestPublishBounds(t *testing.T) {
 			t.Fatalf("%d are published", c.published())
 		}
 		for range 10 * minQueued {
-			p.Skip()
+			p.Omit()
 		}
 		for i := range minQueued + 1 {
 			if n := c.published() - minQueued; n != 0 {
@@ -249,7 +249,7 @@ func TestCallersWrap(t *testing.T) {
 	p.started = math.MaxUint32 - 1
 	p.callers.counts.Store((math.MaxUint32 - 1) * oneEnded)
 	for i := range 5 {
-		p.Skip()
+		p.Omit()
 		p.Expect()
 		if calls, expected := p.InFlight(); calls != 1 || expected != 1 {
 			t.Errorf("call %d: %d are in flight, %d callers are expected", i, calls, expected)
@@ -259,7 +259,7 @@ func TestCallersWrap(t *testing.T) {
 			continue
 		}
 		p.Return()
-		p.Skip()
+		p.Omit()
 		p.GiveUp()
 	}
 	if calls, expected := p.InFlight(); calls != 0 || expected != 0 {
@@ -360,7 +360,7 @@ func TestLastCallerReturnsMeanwhile(t *testing.T) {
 	var p *Publisher
 	meanwhile := func() {}
 	p = New(c, Config{Now: func() time.Duration { meanwhile(); return 0 }})
-	p.Skip() // a call whose caller has its answer
+	p.Omit() // a call whose caller has its answer
 	p.Expect()
 	meanwhile = func() {
 		meanwhile = func() {}
@@ -382,7 +382,7 @@ func TestReturnOverdue(t *testing.T) {
 		defer close(done)
 		go p.Run(done)
 		for range 3*minQueued + 2 {
-			p.Skip()
+			p.Omit()
 			p.Expect()
 		}
 		p.Publish(message("a", "x", o))
@@ -408,7 +408,7 @@ func TestThirdOfThen(t *testing.T) {
 	c, o := &conn{}, &owner{}
 	p := New(c, Config{Now: func() time.Duration { return 0 }})
 	for range 6 * minQueued {
-		p.Skip()
+		p.Omit()
 	}
 	p.Expect()
 	p.Publish(message("a", "x", o))
@@ -429,7 +429,7 @@ func TestYields(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	c, o := &conn{}, &owner{}
 	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 1000})
-	p.Skip()
+	p.Omit()
 	publish := func() {
 		m := message("a", "x", o)
 		m.Batch = BatchMay

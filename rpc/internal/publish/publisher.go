@@ -48,7 +48,7 @@ type Config struct {
 // One goroutine at a time publishes: whichever has found the queue due. All methods may be called
 // concurrently.
 //
-// A client says for each of its calls first Publish or Skip, and later either GiveUp, or Expect
+// A client says for each of its calls first Publish or Omit, and later either GiveUp, or Expect
 // and then Return.
 type Publisher struct {
 	Config
@@ -105,8 +105,8 @@ func (p *Publisher) Publish(m Message) {
 	p.lead()
 }
 
-// Skip counts a client's call as started that is to end without a request.
-func (p *Publisher) Skip() {
+// Omit counts a client's call as started that is to end without a request.
+func (p *Publisher) Omit() {
 	p.mu.Lock()
 	p.started++
 	p.mu.Unlock()

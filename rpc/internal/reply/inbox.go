@@ -64,7 +64,7 @@ func (b *Inbox) Do(ctx context.Context, r *Request) (reply Reply, foreign Foreig
 	m := publish.Message{Subject: r.Subject, Reply: p.start(r), Header: r.Header, Buffer: r.Buffer, Owner: p}
 	if err := b.refuse(); err != nil {
 		m.Buffer.PutBack()
-		b.out.Skip()
+		b.out.Omit()
 		p.stop()
 		p.release()
 		return Reply{}, Foreign{}, err
