@@ -63,18 +63,17 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		r.IsResponse = a.call.method.isResponse
 	}
 	got, foreign, err := a.client.inbox.Do(ctx, &r)
-	switch {
-	case err != nil:
+	if err != nil {
 		failed = a.replyError(ctx, err, r.Header)
 		if err == reply.ErrContext && failed.code == CodeCanceled && !r.Plain {
 			a.client.cancel(a.subjects.root, r.ID)
 		}
 		return a.blameForeign(failed, foreign)
-	case !r.Plain && wire.IsFrame(got.Data):
-		a.subjects.hasAnswered()
-		return a.largeResponse(ctx, r.ID, got.Data)
 	}
 	a.subjects.hasAnswered()
+	if !r.Plain && wire.IsFrame(got.Data) {
+		return a.largeResponse(ctx, r.ID, got.Data)
+	}
 	return a.finish(&got)
 }
 

@@ -119,15 +119,20 @@ func clocked(c *conn, config Config) *Publisher {
 	return New(c, config)
 }
 
+// run makes p publish for callers that return, until stop.
+func run(p *Publisher) (stop func()) {
+	done := make(chan struct{})
+	go p.Run(done)
+	return func() { close(done) }
+}
+
 // TestPublishWaitsForCallers: a request waits for a caller that is about to run, which Run notices,
 // and for no other.
 func TestPublishWaitsForCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := &conn{}, &owner{}
 		p := clocked(c, Config{})
-		done := make(chan struct{})
-		defer close(done)
-		go p.Run(done)
+		defer run(p)()
 		p.Omit() // a call whose caller has its answer
 		p.Expect()
 		p.Publish(message("a", "1", o))
@@ -320,8 +325,8 @@ func TestConcurrentCalls(t *testing.T) {
 	start := time.Now()
 	p := New(c, Config{Now: func() time.Duration { return time.Since(start) }, MaxBatch: 1000})
 	done := make(chan struct{})
-	var running, run sync.WaitGroup
-	run.Go(func() { p.Run(done) })
+	var running, publishing sync.WaitGroup
+	publishing.Go(func() { p.Run(done) })
 	for range callers {
 		running.Go(func() {
 			for range calls {
@@ -341,7 +346,7 @@ func TestConcurrentCalls(t *testing.T) {
 	}
 	running.Wait()
 	close(done)
-	run.Wait()
+	publishing.Wait()
 	if inFlight, expected := p.InFlight(); inFlight != 0 || expected != 0 || p.Holds() {
 		t.Errorf("%d calls are in flight, %d callers are expected", inFlight, expected)
 	}
@@ -378,9 +383,7 @@ func TestReturnOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := &conn{}, &owner{}
 		p := clocked(c, Config{})
-		done := make(chan struct{})
-		defer close(done)
-		go p.Run(done)
+		defer run(p)()
 		for range 3*minQueued + 2 {
 			p.Omit()
 			p.Expect()
