@@ -30,7 +30,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	c.endpoint.stats.count(err, took)
 	c.counted.Store(true)
 	switch {
-	case c.stream != nil && err != nil && !c.stream.accepted() && c.reply != "":
+	case c.stream != nil && err != nil && !c.stream.Accepted() && c.reply != "":
 		c.sendError(buf, err, c.metadata())
 	case c.stream != nil && err != nil:
 		c.endStream(nil, err)
@@ -59,8 +59,8 @@ func (c *serverCall) refuse(err *Error) {
 	}
 	c.endpoint.stats.countRefused(err)
 	c.counted.Store(true)
-	if c.stream != nil && c.stream.accepted() {
-		c.stream.endNow(err)
+	if c.stream != nil && c.stream.Accepted() {
+		c.stream.server.EndNow(err)
 		return
 	}
 	if !c.isAsked() {

@@ -11,6 +11,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -43,13 +44,16 @@ func (a *attempt) run(ctx context.Context) *Error {
 	case KindOneWay:
 		return a.publishOneWay()
 	}
-	return a.openAttempt(ctx)
+	return a.openStream(ctx)
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
 	r := reply.Request{
 		ID: wire.NewID(), Subject: a.subjects.request, Root: a.subjects.root, Plain: a.call.options.plain,
 		Timer: !a.byCtx, Deadline: a.deadline, Left: a.left,
+	}
+	if r.Plain { // its replies and alive answers carry no id
+		r.Root = ""
 	}
 	var failed *Error
 	if r.Header, r.Buffer, failed = a.encode(r.ID); failed != nil {
@@ -81,6 +85,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Error {
 	var unsent *reply.UnsentError
 	var invalid *reply.InvalidError
+	var unopened *stream.UnopenedError
 	switch {
 	case err == reply.ErrContext:
 		return contextError(ctx, MayHaveRun)
@@ -92,8 +97,12 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 		return unsentError(unsent.Size, h, unsent.Err)
 	case errors.As(err, &invalid):
 		return wrongAnswer(invalid.Err)
+	case errors.As(err, &unopened): // the client was closed or ctx has ended: nothing was sent
+		failed := *asError(streamError(unopened.Err))
+		failed.execution = NotRun
+		return &failed
 	}
-	return err.(*Error) // of the watch, or a refusal
+	return asError(streamError(err)) // or of the watch, or a refusal
 }
 
 // isLarge reports whether a request has to travel as a stream.
@@ -182,7 +191,7 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 func (a *attempt) finish(r *reply.Reply) *Error {
 	call := a.call
 	if len(r.Msg.Header) > 0 && (a.client.next != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
-		call.responseHeader, call.responseTrailer = splitHeader(r.Msg.Header)
+		call.responseHeader, call.responseTrailer = wire.SplitHeader(r.Msg.Header)
 	}
 	if call.options.plain {
 		if err := plainError(r.Msg, call.options.codec); err != nil {
@@ -222,118 +231,83 @@ func (a *attempt) decode(body []byte, whole int) *Error {
 	return nil
 }
 
-// openAttempt opens a stream and returns when a server has accepted it.
-func (a *attempt) openAttempt(ctx context.Context) *Error {
+// openStream opens a stream and returns when a server has accepted it.
+func (a *attempt) openStream(ctx context.Context) *Error {
 	if failed := connectionError(a.client.nc); failed != nil {
 		return failed
 	}
-	s, failed := a.newStream(ctx)
-	if failed != nil {
+	header, err := a.header(false)
+	if err != nil {
+		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+	}
+	s := a.newStream(ctx, wire.NewID())
+	if failed := a.sendRequest(s); failed != nil {
+		s.client.Break(failed)
 		return failed
 	}
-	if failed := a.publishOpen(s); failed != nil {
-		s.end(failed)
-		return failed
-	}
-	if failed := s.awaitOpen(); failed != nil {
+	err = s.client.Open(stream.Open{
+		Header: header, HeaderSize: headerSize(header), Timeout: a.left,
+		Codec: wire.Codec(s.coding.codec), Compression: wire.Compression(s.compression),
+	})
+	if err != nil {
+		failed := a.replyError(ctx, err, header)
 		if failed.remote {
 			a.subjects.hasAnswered()
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return a.blameForeign(failed, s.foreign)
+		return a.blameForeign(failed, s.client.Foreign())
 	}
 	a.subjects.hasAnswered()
 	if before := a.call.stream; before != nil { // an interceptor has called next again
-		before.cancel(failf(CodeCanceled, MayHaveRun, "an interceptor opened another stream"))
+		before.client.End(failf(CodeCanceled, MayHaveRun, "an interceptor opened another stream"))
 	}
 	a.call.stream = s
 	return nil
 }
 
-// newStream makes the client's side of a stream. It ends with ctx.
-func (a *attempt) newStream(ctx context.Context) (*stream, *Error) {
-	s := a.attach(ctx, wire.NewID())
+// newStream makes the client's side of a stream. It ends with ctx or at the deadline.
+func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
+	c := a.client
+	config := stream.ClientConfig{
+		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: c.options.maxMessageSize},
+		Statuses: statuses{a.deadline},
+		Subject:  a.subjects.request, Root: a.subjects.root, Inbox: c.watch.prefix,
+		Queued: a.call.method.kind == KindUnary,
+		Refuse: func() error { return asNil(c.refusal()) },
+	}
+	if !a.byCtx { // otherwise ctx ends at the deadline, with a cause of its own
+		config.Deadline = a.deadline
+	}
+	a.call.streamed = true
+	s := stream.NewClient(ctx, config)
+	return &messageStream{
+		Stream: &s.Stream, client: s, call: a.call, coding: a.call.options.coding(),
+		compression: a.call.options.compression, maxSize: c.options.maxMessageSize,
+	}
+}
+
+// sendRequest queues the request, if there is only one, for the open to take along.
+func (a *attempt) sendRequest(s *messageStream) *Error {
 	if a.call.request == nil {
-		return s, nil
+		return nil
 	}
 	buf := buffer.Take()
 	defer buf.PutBack()
 	var err error
-	if buf.B, err = s.coding.appendMessage(buf.B, a.call.request); err == nil {
-		err = s.sendBuffer(buf, 0)
-	} else {
-		err = failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err)
+	if buf.B, err = s.coding.appendMessage(buf.B, a.call.request); err != nil {
+		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
-	if err != nil {
-		e := *asError(err)
-		e.execution = NotRun
-		s.end(&e)
-		return nil, &e
-	}
-	s.closeSend()
-	return s, nil
-}
-
-// attach makes a stream for the call and adds it to the client's table. The stream ends with ctx or
-// at the deadline.
-func (a *attempt) attach(ctx context.Context, id wire.ID) *stream {
-	c := a.client
-	s := newStream(id, a.call, c.nc, &c.streams, c.options.maxMessageSize)
-	s.coding, s.compression = a.call.options.coding(), a.call.options.compression
-	s.request = a.subjects.request
-	a.call.streamed = true
-	cancel := context.CancelFunc(func() {})
-	if !a.byCtx { // otherwise ctx ends at the deadline, with a cause of its own
-		s.caller = ctx
-		ctx, cancel = context.WithDeadline(ctx, a.deadline)
-	}
-	s.mu.Lock() // ctx may have ended, and the stream with it
-	s.waitUnder(ctx)
-	stop := context.AfterFunc(ctx, func() { s.cancel(contextError(ctx, MayHaveRun)) })
-	s.onEnd = func(*Error) {
-		stop()
-		cancel()
-	}
-	added := c.streams.add(s)
-	s.mu.Unlock()
-	if !added {
-		s.end(failf(CodeCanceled, NotRun, "the client was closed"))
-	} else if failed := c.refusal(); failed != nil { // it began before the stream was added
-		s.end(failed)
-	}
-	return s
-}
-
-// publishOpen publishes the open, with as much of the first message as fits into it.
-func (a *attempt) publishOpen(s *stream) *Error {
-	header, err := a.call.header.appendTo(nil, "")
-	if err != nil {
-		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
-	}
-	s.mu.Lock()
-	if s.over { // the client was closed or ctx has ended: nothing is sent
-		defer s.mu.Unlock()
-		failed := *s.err
+	if err = s.sendBuffer(buf, 0); err != nil {
+		failed := *asError(err)
 		failed.execution = NotRun
 		return &failed
 	}
-	credit, _ := s.recv.Grant()
-	room := a.client.nc.MaxPayload() - int64(headerSize(header)+wire.HeaderSize+2*wire.MaxFrameHeader)
-	o := wire.Open{Credit: credit, Data: s.send.Opening(int(min(room, wire.MaxOpenData)))}
-	if o.Last = s.send.Closing() && s.send.Buffered() == 0; o.Last {
-		s.send.EndedInOpening()
-	}
-	m := nats.Msg{Subject: a.subjects.request, Reply: s.renewReplyLocked(), Header: header}
-	m.Data = wire.AppendOpen(nil, s.id, wire.Codec(s.coding.codec), a.left, o)
-	m.Data[wire.FlagsOffset] |= byte(wire.Compression(s.compression).Flags())
-	s.mu.Unlock()
-	return unsentError(len(m.Data), m.Header, publish.Send(a.client.nc, &m))
+	s.closeSend()
+	return nil
 }
 
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
 func (a *attempt) largeRequest(ctx context.Context) *Error {
-	if failed := a.openAttempt(ctx); failed != nil {
+	if failed := a.openStream(ctx); failed != nil {
 		return failed
 	}
 	return a.only(a.call.stream)
@@ -349,26 +323,20 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 	if err != nil {
 		return failf(CodeInternal, MayHaveRun, "%v", err)
 	}
-	s := a.attach(ctx, id)
-	s.mu.Lock()
-	credit, _ := s.recv.Grant()
-	s.mu.Unlock()
-	s.opened(instance, f.Number)
-	s.publishCredit(credit)
+	s := a.newStream(ctx, id)
+	s.client.Fetch(instance, f.Number)
 	return a.only(s)
 }
 
 // only receives the response of a unary call from a stream.
-func (a *attempt) only(s *stream) *Error {
+func (a *attempt) only(s *messageStream) *Error {
 	res := a.call.method.newResponse()
 	err := s.recvOnly(res)
-	s.mu.Lock()
-	a.call.responseHeader, a.call.responseTrailer = s.responseHeader, s.responseTrailer
-	s.mu.Unlock()
+	a.call.responseHeader, a.call.responseTrailer = s.metadata()
 	if err != nil {
-		e := asError(err)
-		s.cancel(e)
-		return e
+		failed := asError(err)
+		s.client.End(failed)
+		return failed
 	}
 	a.call.response = res
 	return nil

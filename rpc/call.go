@@ -17,10 +17,10 @@ import (
 // concurrently, and not after the call has ended.
 type Call struct {
 	method   *method
-	options  *callOptions // of a client's call
-	served   *serverCall  // of a server's call: where the request still has to be decoded
-	stream   *stream      // of a client's streaming call, once it is open
-	hooks    *callHooks   // nil if there are none
+	options  *callOptions   // of a client's call
+	served   *serverCall    // of a server's call: where the request still has to be decoded
+	stream   *messageStream // of a client's streaming call, once it is open
+	hooks    *callHooks     // nil if there are none
 	onServer bool
 	sent     bool // a client has sent it, or tried to
 	streamed bool // a client's stream holds it, possibly for longer than the call

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -33,7 +35,7 @@ type Client struct {
 	out      *publish.Publisher
 	inbox    *reply.Inbox
 	watch    *watch
-	streams  streamTable
+	streams  *stream.Table
 	clock    clock
 	subjects sync.Map // *method -> *subjects
 
@@ -59,8 +61,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 		c.err = errors.Join(c.err, opt.applyClient(&c.options))
 	}
 	c.out = publish.New(nc, publish.Config{Now: c.clock.now, MaxBatch: c.options.maxBatch, Refuse: c.offline})
-	c.streams.heartbeat = c.options.heartbeat
-	c.streams.rootOf = func(m *method) string { return c.subjectsOf(m).root }
+	c.streams = stream.NewTable(c.options.heartbeat)
 	if len(c.options.interceptors) > 0 {
 		c.next = chain(c.options.interceptors, c.send)
 	}
@@ -85,7 +86,7 @@ func (c *Client) Close() error {
 	}
 	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, MayHaveRun, "the client was closed"))
-	c.streams.close(failf(CodeCanceled, MayHaveRun, "the client was closed"))
+	c.streams.Close(failf(CodeCanceled, MayHaveRun, "the client was closed"))
 	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionDraining) || errors.Is(err, nats.ErrBadSubscription) {
 		return nil // the subscription has ended, or is about to
 	}
@@ -106,7 +107,6 @@ func (c *Client) open() *Error {
 		return c.refusal()
 	}
 	prefix := c.nc.NewInbox() + "."
-	c.streams.inbox = prefix
 	b := reply.New(prefix, c.out, func() error { return asNil(c.refusal()) })
 	w := newWatch(c, b, prefix)
 	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
@@ -129,8 +129,10 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch) (*nats.Subsc
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
 			w.aliveAnswer(m)
-		case token[0] == streamToken[0]:
-			c.streams.deliver(m, token[1:])
+		case strings.HasPrefix(token, stream.Token):
+			if id, ok := stream.ParseToken(token); ok {
+				c.streams.Deliver(id, m)
+			}
 		case wire.IsBatch(m.Data):
 			b.DeliverBatch(m)
 		default:
@@ -161,7 +163,7 @@ func (c *Client) refusal() *Error {
 
 // connectionLost runs at each loss of the connection, and at its end: frames may be lost.
 func (c *Client) connectionLost() {
-	c.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
+	c.streams.Break(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 }
 
 // closedByConn runs when the connection has been closed for good.
@@ -230,7 +232,7 @@ func (c *Client) intercepted(ctx context.Context, call *Call) error {
 }
 
 // openStream makes every call of a streaming method. req is nil if the client streams.
-func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*stream, error) {
+func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*messageStream, error) {
 	o, err := c.callOptions(opts)
 	if err != nil {
 		return nil, err
@@ -252,7 +254,7 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	switch {
 	case err != nil && call.stream != nil: // an interceptor refuses the stream
 		failed := call.clientError(err)
-		call.stream.cancel(failed)
+		call.stream.client.End(failed)
 		err = failed
 	case err != nil:
 		err = call.clientError(err)
@@ -260,7 +262,7 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 		err = failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
 	default:
 		if call.hooks != nil && len(call.hooks.onEnd) > 0 {
-			call.stream.notify(ctx, call.ended)
+			call.stream.notify(ctx)
 		}
 		return call.stream, nil
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // OpenStreams is how many streams a client has in its table.
-func (c *Client) OpenStreams() int { return len(c.streams.all()) }
+func (c *Client) OpenStreams() int { return len(c.streams.All()) }
 
 // Waiters is how many slots for pending calls a client has made, and how many of them are free.
 func (c *Client) Waiters() (all, free int) { return c.inbox.Slots() }
@@ -47,7 +47,7 @@ func (c *Client) CallsInFlight() (calls, expected int) { return c.out.InFlight()
 func (s *Server) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := len(s.streams.all())
+	n := len(s.streams.All())
 	for _, svc := range s.services {
 		n += len(svc.calls.All())
 	}

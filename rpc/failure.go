@@ -1,13 +1,17 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/stream"
 )
 
 // failf returns an error of the runtime itself.
@@ -149,4 +153,43 @@ func connectionError(nc *nats.Conn) *Error {
 	default:
 		return failf(CodeUnavailable, NotRun, "%s", connwatch.Describe(nc))
 	}
+}
+
+// streamErrors maps errors of package stream to codes.
+var streamErrors = []struct {
+	err     error
+	code    Code
+	message string
+}{
+	{stream.ErrClosed, CodeFailedPrecondition, "Send after the end of the sending half"},
+	{stream.ErrCanceled, CodeCanceled, "the caller has gone"},
+	{stream.ErrGone, CodeUnavailable, "the instance has gone"},
+	{flow.ErrLost, CodeDataLoss, ""},
+	{flow.ErrPartial, CodeDataLoss, ""},
+	{flow.ErrTooLarge, CodeResourceExhausted, ""},
+}
+
+// streamError turns an error of package stream into an *Error. io.EOF and an *Error, with which
+// this package has ended the stream, stay as they are.
+func streamError(err error) error {
+	if _, ok := err.(*Error); ok || err == nil || err == io.EOF {
+		return err
+	}
+	var ended *stream.ContextError
+	var unsent *stream.PublishError
+	var silent *stream.SilenceError
+	switch {
+	case errors.As(err, &ended):
+		return contextError(ended.Ctx, MayHaveRun)
+	case errors.As(err, &unsent):
+		return natsError(unsent.Err, MayHaveRun)
+	case errors.As(err, &silent):
+		return failf(CodeUnavailable, MayHaveRun, "nothing came from the peer for %v (rpc.WithHeartbeat)", silent.For)
+	}
+	for _, row := range streamErrors {
+		if errors.Is(err, row.err) {
+			return failf(row.code, MayHaveRun, "%s", cmp.Or(row.message, "stream: "+err.Error())).because(err)
+		}
+	}
+	return failf(CodeInternal, MayHaveRun, "stream: %v", err).because(err) // of a peer's frame
 }

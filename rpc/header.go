@@ -1,10 +1,6 @@
 package rpc
 
 import (
-	"maps"
-	"slices"
-	"strings"
-
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -77,29 +73,6 @@ func headerSize(h map[string][]string) int {
 		}
 	}
 	return size
-}
-
-// mergeHeader adds the keys of b to a, which has none of them.
-func mergeHeader(a, b nats.Header) nats.Header {
-	if a == nil {
-		return b
-	}
-	maps.Copy(a, b)
-	return a
-}
-
-// splitHeader splits the header of a response into metadata and trailer, and drops the keys of NATS
-// and of the protocol.
-func splitHeader(h nats.Header) (header, trailer Header) {
-	header, trailer = Header{}, Header{}
-	for key, values := range h {
-		if name, ok := strings.CutPrefix(key, wire.TrailerPrefix); ok {
-			trailer[name] = slices.Clone(values)
-		} else if !wire.IsReservedKey(key) {
-			header[key] = slices.Clone(values)
-		}
-	}
-	return header, trailer
 }
 
 // fillHeader replaces the contents of the Header that dst points to by src. It makes the map if

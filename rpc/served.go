@@ -32,7 +32,7 @@ type serverCall struct {
 	call Call
 
 	received
-	stream *stream // nil if the request is in the body
+	stream *messageStream // nil if the request is in the body
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool
@@ -114,12 +114,7 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 	if err != nil {
 		return failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
-	c.stream = c.newStream()
-	c.stream.send.Open(open.Credit)
-	c.stream.recv.Opening(open.Data)
-	if open.Last {
-		c.stream.recv.EndedInOpening()
-	}
+	c.stream = c.newStream(open)
 	return nil
 }
 
@@ -164,7 +159,7 @@ func (c *serverCall) leave() {
 		c.body, c.call.request, c.call.response = nil, nil, nil // a kept context keeps c
 	}
 	if c.stream != nil { // it has ended already, unless a forced shutdown met the accept
-		c.stream.endNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
+		c.stream.server.EndNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 	}
 	c.endpoint.service.calls.Remove(c.id)
 }
@@ -176,7 +171,7 @@ func (c *serverCall) mayBeKept() bool {
 
 // serve runs the interceptors and the handler.
 func (c *serverCall) serve() *Error {
-	if c.ctx.ended() != nil {
+	if c.ctx.Ended() != nil {
 		return contextError(&c.ctx, NotRun)
 	}
 	if c.stream != nil {
@@ -211,8 +206,8 @@ func handle(ctx context.Context, call *Call) error {
 		return failf(CodeInternal, DidRun, "an interceptor called next twice: %s streams, and its stream has been used", call.Method())
 	}
 	if c.stream != nil && ctx != context.Context(&c.ctx) {
-		before := c.stream.waitUnder(ctx)
-		defer c.stream.ctx.Store(before) // for the answer
+		before := c.stream.WaitUnder(ctx)
+		defer c.stream.WaitUnder(before) // for the answer
 	}
 	return c.endpoint.invoke(ctx, call)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/loglimit"
 	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
@@ -31,7 +32,7 @@ type Server struct {
 	err     error // of an option
 	clock   clock
 	out     *publish.Publisher
-	streams streamTable
+	streams *stream.Table
 
 	// turn holds a token while Start, Register, Unregister or Shutdown changes the server, but not
 	// while one of them waits for handlers.
@@ -108,7 +109,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	if nc == nil {
 		s.err = errors.Join(s.err, errors.New("the NATS connection is nil"))
 	}
-	s.streams.heartbeat = s.options.heartbeat
+	s.streams = stream.NewTable(s.options.heartbeat)
 	s.next = chain(s.options.interceptors, handle)
 	s.async.listener = s.asyncError
 	return s
@@ -224,7 +225,7 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 			s.options.logger.Warn("natscall: the NATS connection is draining; it does not wait for handlers, Server.Shutdown does")
 			continue
 		}
-		s.streams.endAll(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
+		s.streams.Break(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 	}
 	if _, state := s.registered(); state == serverStopped {
 		return
@@ -432,7 +433,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
-	s.streams.close(failf(CodeUnavailable, MayHaveRun, "the server has been shut down"))
+	s.streams.Close(failf(CodeUnavailable, MayHaveRun, "the server has been shut down"))
 	if flushErr := s.lastFlush(ctx); err == nil {
 		err = flushErr
 	}
@@ -470,8 +471,10 @@ func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	if !ok {
 		return
 	}
-	for _, st := range s.streams.all() {
-		st.refused(subject, MayHaveRun, err)
+	for _, st := range s.streams.All() {
+		if to, _ := st.To(); to == subject {
+			st.Break(failf(CodePermissionDenied, MayHaveRun, "the NATS user may not publish to %q", subject).because(err))
+		}
 	}
 	if unlogged, ok := s.async.violations.Next(); ok {
 		s.options.logger.Error("natscall: the NATS user may not publish to a subject; for answers it needs allow_responses "+

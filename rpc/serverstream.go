@@ -3,59 +3,64 @@ package rpc
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// newStream makes a stream whose end ends the context of the call.
-func (c *serverCall) newStream() *stream {
+// newStream makes the server's side of a stream.
+func (c *serverCall) newStream(open wire.Open) *messageStream {
 	server := c.endpoint.service.server
-	s := newStream(c.id, &c.call, server.nc, &server.streams, server.options.maxMessageSize)
-	s.coding, s.compression = c.coding(), c.accepts
-	s.waitUnder(&c.ctx)
-	s.onEnd = func(err *Error) {
-		switch {
-		case err == nil, c.answered.Load(): // the call has ended already, or is ended by a shutdown
-		case err.code == CodeCanceled:
-			c.ctx.endWith(contextCanceled)
-		default:
-			c.ctx.endWith(contextLost)
-		}
+	config := stream.Config{ID: c.id, Conn: server.nc, Table: server.streams, MaxMessage: server.options.maxMessageSize}
+	s := stream.NewServer(&c.ctx, config, c, open)
+	return &messageStream{
+		Stream: &s.Stream, server: s, call: &c.call, coding: c.coding(),
+		compression: c.accepts, maxSize: server.options.maxMessageSize,
 	}
-	return s
+}
+
+// Last implements stream.Owner.
+func (c *serverCall) Last(err error) stream.Last {
+	e := asError(streamError(err))
+	if int64(proto.Size(e.status())) > c.endpoint.service.server.nc.MaxPayload()/2 {
+		e = e.shortened()
+	}
+	body, _ := appendProto(nil, e.status())
+	return stream.Last{Header: e.header(nil), Body: body, Flags: c.execution(e).Flags()}
+}
+
+// StreamEnded implements stream.Owner. The end of the stream ends the context of the call.
+func (c *serverCall) StreamEnded(err error) {
+	switch {
+	case err == nil, c.answered.Load(): // the call has ended already, or is ended by a shutdown
+	case CodeOf(streamError(err)) == CodeCanceled:
+		c.ctx.endWith(contextCanceled)
+	default:
+		c.ctx.endWith(contextLost)
+	}
 }
 
 // accept tells the client where to send its frames. to is the subject for the server's frames, or
 // "" if the client is yet to send it.
 func (c *serverCall) accept(to string) *Error {
-	s := c.stream
-	s.mu.Lock()
-	s.heardAt = time.Now() // while the call was queued, the client could not send anything
-	credit, _ := s.recv.Grant()
-	added := s.table.add(s)
-	s.mu.Unlock()
-	if !added {
-		failed := refusal("the server is stopping, or has a stream with this id")
-		s.end(failed)
-		return failed
+	err := c.stream.server.Accept(to, func(credit uint64) error {
+		m := nats.Msg{Subject: c.reply, Data: c.answerBody(wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID))}
+		if err := publish.Send(c.endpoint.service.server.nc, &m); err != nil {
+			return natsError(err, NotRun)
+		}
+		return nil
+	})
+	switch {
+	case err == stream.ErrDuplicate:
+		return refusal("the server is stopping, or has a stream with this id")
+	case err != nil:
+		return err.(*Error)
 	}
-	m := nats.Msg{Subject: c.reply, Data: c.answerBody(wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID))}
-	if err := publish.Send(s.nc, &m); err != nil {
-		failed := natsError(err, NotRun)
-		s.end(failed)
-		return failed
-	}
-	s.mu.Lock() // only now, so that nothing overtakes the accept
-	if s.to == "" {
-		s.to = to
-	}
-	s.flushLocked()
-	s.mu.Unlock()
 	return nil
 }
 
@@ -81,18 +86,15 @@ func (c *serverCall) endStream(message *buffer.Buffer, err *Error) {
 	if failed != nil && err == nil {
 		err = failed
 	}
-	s.mu.Lock()
-	s.trailer = trailer
-	s.finishLocked(err, false)
-	s.mu.Unlock()
+	s.server.Finish(asNil(err), trailer)
 	select {
-	case <-s.ended:
+	case <-s.Ended():
 	case <-c.ctx.Done(): // nobody waits for the rest
 		stopped := failf(CodeUnavailable, DidRun, "the server was stopped before the response had been sent")
 		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
 			stopped = contextError(&c.ctx, DidRun)
 		}
-		s.endNow(stopped)
+		s.server.EndNow(stopped)
 	}
 }
 
@@ -108,57 +110,10 @@ func (c *serverCall) trailer() (nats.Header, *Error) {
 	return h, nil
 }
 
-// checkMetadata bounds the response header, and also the trailer, to an eighth of max_payload each:
-// so both fit into an end frame together with a status of half of max_payload.
-func (s *stream) checkMetadata(h nats.Header) *Error {
-	if size, limit := headerSize(h), int(s.nc.MaxPayload()/8); size > limit {
-		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
-	}
-	return nil
-}
-
-// endNow sends the status, drops what is still queued, and waits until the stream has ended.
-func (s *stream) endNow(err *Error) {
-	s.finishNow(err)
-	<-s.ended // the flusher needs no credit for an end frame
-}
-
-// begin fixes the response header; it runs on the handler's goroutine. If the header cannot be
-// sent, it returns an error, which the first Send returns.
-func (s *stream) begin() error {
-	if !s.call.onServer || s.begun.Load() {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.begun.Load() {
-		return nil
-	}
-	defer s.begun.Store(true) // with the header
-	h, err := s.call.responseHeader.appendTo(nil, "")
-	if err != nil {
-		return failf(CodeInternal, DidRun, "response: %v", err).because(err)
-	}
-	if failed := s.checkMetadata(h); failed != nil {
-		return failed
-	}
-	s.header = h
-	return nil
-}
-
-// endSent ends a server's stream, whose end frame has been published.
-func (s *stream) endSent() {
-	s.mu.Lock()
-	to, final := s.to, s.final
-	s.mu.Unlock()
-	_ = s.nc.Publish(to, nil) // tells accounts to free what they keep for the reply subject
-	s.end(final)
-}
-
 // largeResponse announces a response that does not fit into a NATS message, and sends it as a
 // stream once the client has granted credit.
 func (c *serverCall) largeResponse(message *buffer.Buffer) {
-	c.stream = c.newStream()
+	c.stream = c.newStream(wire.Open{})
 	if err := c.accept(""); err != nil {
 		c.endpoint.log().Error("natscall: a response was not announced", "error", err)
 		return

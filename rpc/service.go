@@ -389,8 +389,7 @@ func (svc *service) conflict(services []*service) error {
 // onFrame is the callback for the frames of clients to this instance.
 func (s *service) onFrame(m *nats.Msg) {
 	id, ok := wire.ParseID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
-	if st := s.server.streams.get(id); ok && st != nil {
-		st.receive(m)
+	if ok && s.server.streams.Deliver(id, m) {
 		return
 	}
 	if reply.IsNoResponders(m) { // the reader of a plain stream has gone

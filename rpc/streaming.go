@@ -98,7 +98,7 @@ func HandleBidi[S any, Req, Res proto.Message](m *BidiMethod[Req, Res], f func(S
 // responses. One goroutine at a time may send. It ends when the handler returns.
 type Sender[M proto.Message] struct{ to messageSender }
 
-// messageSender is a stream or a plainStream.
+// messageSender is a messageStream or a plainStream.
 type messageSender interface{ sendMessage(m proto.Message) error }
 
 // Send queues a message; the message may be reused when Send returns. Messages that are sent in
@@ -120,7 +120,7 @@ type Receiver[M proto.Message] struct {
 	newMessage func() proto.Message
 }
 
-func newReceiver[M proto.Message](s *stream, newMessage func() proto.Message) *Receiver[M] {
+func newReceiver[M proto.Message](s *messageStream, newMessage func() proto.Message) *Receiver[M] {
 	return &Receiver[M]{metadata{s}, newMessage}
 }
 
@@ -130,7 +130,7 @@ func newReceiver[M proto.Message](s *stream, newMessage func() proto.Message) *R
 // every Recv returns an error.
 func (r *Receiver[M]) Recv() (M, error) { return recv[M](r.stream, r.newMessage) }
 
-func recv[M proto.Message](s *stream, newMessage func() proto.Message) (M, error) {
+func recv[M proto.Message](s *messageStream, newMessage func() proto.Message) (M, error) {
 	m := newMessage()
 	if err := s.recvMessage(m); err != nil {
 		var none M
@@ -154,7 +154,7 @@ func (r *Receiver[M]) All() iter.Seq2[M, error] {
 
 // Close ends the stream early: on a client the handler's context ends. On a
 // server, and on a stream that has ended, it does nothing.
-func (r *Receiver[M]) Close() { r.abort() }
+func (r *Receiver[M]) Close() { r.stream.close() }
 
 // BidiStream sends S and receives R. One goroutine may send while another receives.
 type BidiStream[S, R proto.Message] struct {
@@ -170,9 +170,7 @@ func (b *BidiStream[S, R]) Send(m S) error { return b.stream.sendMessage(m) }
 // second time it does nothing, nor does it on a server, where the end of the handler ends the
 // sending half.
 func (b *BidiStream[S, R]) CloseSend() {
-	if !b.stream.call.onServer {
-		b.stream.closeSend()
-	}
+	b.stream.closeSend()
 }
 
 // Recv is like [Receiver.Recv].
@@ -184,7 +182,7 @@ func (b *BidiStream[S, R]) All() iter.Seq2[R, error] {
 }
 
 // Close ends the stream early, like [Receiver.Close].
-func (b *BidiStream[S, R]) Close() { b.abort() }
+func (b *BidiStream[S, R]) Close() { b.stream.close() }
 
 // ClientStream sends S and then receives one R, on a client.
 type ClientStream[S, R proto.Message] struct {
@@ -208,36 +206,27 @@ func (c *ClientStream[S, R]) CloseAndRecv() (R, error) {
 }
 
 // Close ends the stream early, like [Receiver.Close].
-func (c *ClientStream[S, R]) Close() { c.abort() }
+func (c *ClientStream[S, R]) Close() { c.stream.close() }
 
 // metadata is what all streams share.
-type metadata struct{ stream *stream }
+type metadata struct{ stream *messageStream }
 
 // Header returns the metadata of the peer: on a client the response header, which is there after
 // the first Recv, and on a server the request header.
 func (m metadata) Header() Header {
-	m.stream.mu.Lock()
-	defer m.stream.mu.Unlock()
-	if m.stream.call.onServer {
+	if m.stream.client == nil {
 		return m.stream.call.header
 	}
-	return m.stream.responseHeader
+	header, _ := m.stream.metadata()
+	return header
 }
 
 // Trailer returns the server's trailer, which is there after the end of the stream. On a server it
 // is nil.
 func (m metadata) Trailer() Header {
-	m.stream.mu.Lock()
-	defer m.stream.mu.Unlock()
-	if m.stream.call.onServer {
+	if m.stream.client == nil {
 		return nil
 	}
-	return m.stream.responseTrailer
-}
-
-func (m metadata) abort() {
-	if !m.stream.call.onServer {
-		m.stream.cancel(failf(CodeCanceled, MayHaveRun, "the stream was closed"))
-		m.stream.finished()
-	}
+	_, trailer := m.stream.metadata()
+	return trailer
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -36,7 +37,7 @@ type watch struct {
 	nc      *nats.Conn
 	inbox   *reply.Inbox
 	out     *publish.Publisher
-	streams *streamTable
+	streams *stream.Table
 	prefix  string // of the inbox's subjects; with aliveSuffix it is the one for the answers
 
 	answered func(request string) bool // somebody has answered on the subject
@@ -49,16 +50,21 @@ type watch struct {
 	status chan nats.Status
 
 	mu    sync.Mutex
-	asked map[wire.ID]caller // the calls that are asked about; not written to once it is here
-	muted map[string]bool    // roots whose alive subject the client may not publish to
+	asked map[wire.ID]waiting // the calls that are asked about; not written to once it is here
+	muted map[string]bool     // roots whose alive subject the client may not publish to
 }
 
-// caller is a call that is asked about: a pending one, or a stream that opens.
-type caller interface{ Alive(id wire.ID) }
+// waiting is a call that waits for its reply, or a stream that waits for its first answer.
+type waiting interface {
+	CallID() wire.ID
+	Root() string
+	Waited() *reply.Patience
+	Alive(id wire.ID)
+}
 
 func newWatch(c *Client, b *reply.Inbox, prefix string) *watch {
 	w := &watch{
-		nc: c.nc, inbox: b, out: c.out, streams: &c.streams, prefix: prefix, answered: c.answeredOn,
+		nc: c.nc, inbox: b, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
 		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{},
 	}
 	w.errors = w.asyncError
@@ -136,62 +142,45 @@ func (w *watch) tick() {
 // look ends the calls that rule finds lost and, if the connection is up, asks about those that rule
 // wants to ask about. It reports whether it has asked.
 func (w *watch) look(rule reply.Rule) (asks bool) {
-	connected := w.nc.Status() == nats.CONNECTED
 	w.mu.Lock()
 	muted := maps.Clone(w.muted)
 	w.mu.Unlock()
-	var q queries
-	asked := map[wire.ID]caller{} // all that an answer may be about, also a late one
-	w.inbox.Each(func(p *reply.Pending) error {
-		if connected && (p.Plain() || muted[p.Root()]) {
-			p.Skip()
-			return nil
-		}
-		ask, dead := rule(&p.Patience)
-		if p.Asked() {
-			asked[p.ID()] = p
-		}
-		switch {
-		case dead:
-			return lost(connected)
-		case ask:
-			q.add(p)
-		}
-		return nil
-	})
-	for _, s := range w.streams.all() {
-		w.lookAt(s, rule, connected, muted, &q, asked)
-	}
+	l := look{rule: rule, connected: w.nc.Status() == nats.CONNECTED, muted: muted, asked: map[wire.ID]waiting{}}
+	w.inbox.Each(func(p *reply.Pending) error { return l.at(p) })
+	w.streams.Opening(func(c *stream.Client) error { return l.at(c) }) // an open one has heartbeats
 	w.mu.Lock()
-	w.asked = asked
+	w.asked = l.asked
 	w.mu.Unlock()
-	return connected && q.publish(w.nc, w.prefix+aliveSuffix)
+	return l.connected && l.queries.publish(w.nc, w.prefix+aliveSuffix)
 }
 
-// lookAt does for a stream that opens what look does for a pending call. An open stream has
-// heartbeats.
-func (w *watch) lookAt(s *stream, rule reply.Rule, connected bool, muted map[string]bool, q *queries, asked map[wire.ID]caller) {
-	root := w.streams.rootOf(s.call.method)
-	s.mu.Lock()
-	opening := s.to == "" && !s.over
-	if !opening || connected && muted[root] {
-		if opening {
-			s.patience.Age++ // without a query it is still how long the call has waited
-		}
-		s.mu.Unlock()
-		return
+// look is one look at all calls.
+type look struct {
+	rule      reply.Rule
+	connected bool
+	muted     map[string]bool // roots that may not be asked
+	queries   queries
+	asked     map[wire.ID]waiting // all that an answer may be about, also a late one
+}
+
+// at looks at a call. It returns the error of one that is lost.
+func (l *look) at(call waiting) error {
+	p := call.Waited()
+	if root := call.Root(); l.connected && (root == "" || l.muted[root]) {
+		p.Skip()
+		return nil
 	}
-	ask, dead := rule(&s.patience)
-	if s.patience.Asked() {
-		asked[s.id] = s
+	ask, dead := l.rule(p)
+	if p.Asked() {
+		l.asked[call.CallID()] = call
 	}
-	s.mu.Unlock()
 	switch {
 	case dead:
-		s.cancel(lost(connected))
+		return lost(l.connected)
 	case ask:
-		q.alone = append(q.alone, query{root, []wire.ID{s.id}})
+		l.queries.add(call)
 	}
+	return nil
 }
 
 func lost(connected bool) *Error {
@@ -213,20 +202,21 @@ type query struct {
 	ids  []wire.ID
 }
 
-func (q *queries) add(p *reply.Pending) {
-	if p.AskedBefore() { // an import of the singleton kind lets one answer pass
-		q.alone = append(q.alone, query{p.Root(), []wire.ID{p.ID()}})
+func (q *queries) add(call waiting) {
+	root, id := call.Root(), call.CallID()
+	if call.Waited().AskedBefore() { // an import of the singleton kind lets one answer pass
+		q.alone = append(q.alone, query{root, []wire.ID{id}})
 		return
 	}
 	if q.shared == nil {
 		q.shared = map[string][]wire.ID{}
 	}
-	ids := append(q.shared[p.Root()], p.ID())
+	ids := append(q.shared[root], id)
 	if len(ids) == queryBatch {
-		q.alone = append(q.alone, query{p.Root(), ids})
+		q.alone = append(q.alone, query{root, ids})
 		ids = nil
 	}
-	q.shared[p.Root()] = ids
+	q.shared[root] = ids
 }
 
 // publish sends the queries, and reports whether there are any. One that is not sent counts as not
@@ -278,23 +268,23 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 	// Where somebody has answered the permission was there, and may have been taken away while
 	// calls were running: which of them was refused is not said.
 	mayHaveRun := w.answered(subject)
-	execution := func(p *reply.Patience) Execution {
-		if mayHaveRun || p.Age > 0 {
-			return MayHaveRun
+	refused := func(early bool) *Error {
+		x := NotRun
+		if mayHaveRun || !early {
+			x = MayHaveRun
 		}
-		return NotRun
+		return failf(CodePermissionDenied, x, "the NATS user may not publish to %q", subject).because(err)
 	}
 	w.inbox.Each(func(p *reply.Pending) error {
 		if p.To() != subject {
 			return nil
 		}
-		return failf(CodePermissionDenied, execution(&p.Patience), "the NATS user may not publish to %q", subject).because(err)
+		return refused(!p.Old())
 	})
-	for _, s := range w.streams.all() {
-		s.mu.Lock()
-		x := execution(&s.patience)
-		s.mu.Unlock()
-		s.refused(subject, x, err)
+	for _, s := range w.streams.All() {
+		if to, early := s.To(); to == subject {
+			s.Break(refused(early))
+		}
 	}
 }
 
@@ -305,5 +295,5 @@ func (w *watch) forbid(inbox string, err error) {
 	waiting := *forbidden
 	waiting.execution = MayHaveRun
 	w.inbox.End(&waiting)
-	w.streams.endAll(&waiting)
+	w.streams.Break(&waiting)
 }

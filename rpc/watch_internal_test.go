@@ -10,39 +10,34 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// TestAgeWithoutQueries: a stream that opens grows older also where its client may not ask about
-// it, as what it says of its execution depends on its age; an open one does not.
-func TestAgeWithoutQueries(t *testing.T) {
-	const root = "test.v1.Root"
-	w := &watch{streams: &streamTable{rootOf: func(*method) string { return root }}}
-	s := &stream{call: &Call{method: new(method)}}
-	look := func(muted bool) {
-		var q queries
-		w.lookAt(s, (*reply.Patience).Tick, true, map[string]bool{root: muted}, &q, map[wire.ID]caller{})
-		if len(q.alone) > 0 {
-			t.Errorf("it asks at age %d", s.patience.Age)
+// call is a call that waits.
+type call struct{ reply.Patience }
+
+func (*call) CallID() wire.ID           { return wire.ID{1} }
+func (*call) Root() string              { return "test.v1.Root" }
+func (c *call) Waited() *reply.Patience { return &c.Patience }
+func (*call) Alive(wire.ID)             {}
+
+// TestLookWithoutQueries: a call grows older also where its client may not ask about it, as what it
+// says of its execution depends on its age. It is never taken for lost then.
+func TestLookWithoutQueries(t *testing.T) {
+	for _, muted := range []bool{true, false} {
+		c := new(call)
+		l := look{
+			rule: (*reply.Patience).Tick, connected: true,
+			muted: map[string]bool{c.Root(): muted}, asked: map[wire.ID]waiting{},
+		}
+		lost := false
+		for range 20 {
+			if lost = l.at(c) != nil; lost {
+				break
+			}
+		}
+		if asked := len(l.queries.alone)+len(l.queries.shared) > 0; !c.Old() || asked == muted || lost == muted {
+			t.Errorf("muted %v: old is %v, asked is %v, lost is %v", muted, c.Old(), asked, lost)
 		}
 	}
-	look(true)
-	look(true)
-	if s.patience.Age != 2 {
-		t.Errorf("age %d", s.patience.Age)
-	}
-	look(false) // an odd tick has no query
-	if s.patience.Age != 3 {
-		t.Errorf("age %d", s.patience.Age)
-	}
-	s.to = root + "._i.A.B"
-	look(false)
-	if s.patience.Age != 3 {
-		t.Errorf("an open stream has age %d", s.patience.Age)
-	}
 }
-
-// lateTimer is a context whose deadline has passed, and which does not know that yet.
-type lateTimer struct{ context.Context }
-
-func (lateTimer) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
 
 // TestForgottenAtDeadline: an instance that has forgotten a stream at its deadline does not make
 // the call UNAVAILABLE because the client's own timer is late.
@@ -50,17 +45,17 @@ func TestForgottenAtDeadline(t *testing.T) {
 	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
 	handlers := failf(CodeUnavailable, DidRun, "not now")
 	for _, test := range []struct {
-		ctx    context.Context
-		status *Error
-		want   Code
+		deadline time.Time
+		status   *Error
+		want     Code
 	}{
-		{context.Background(), unknown, CodeUnavailable},
-		{lateTimer{context.Background()}, unknown, CodeDeadlineExceeded},
-		{lateTimer{context.Background()}, handlers, CodeUnavailable},
+		{time.Time{}, unknown, CodeUnavailable},
+		{time.Now().Add(time.Hour), unknown, CodeUnavailable},
+		{time.Now().Add(-time.Millisecond), unknown, CodeDeadlineExceeded},
+		{time.Now().Add(-time.Millisecond), handlers, CodeUnavailable},
 	} {
-		s := new(stream)
-		s.waitUnder(test.ctx)
-		if got := s.forgotten(test.status); got.code != test.want || got.execution != test.status.execution {
+		got := asError((statuses{test.deadline}).Unknown(test.status))
+		if got.code != test.want || got.execution != test.status.execution {
 			t.Errorf("%v becomes %v (%v), want %v", test.status, got, got.execution, test.want)
 		}
 	}

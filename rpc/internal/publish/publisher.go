@@ -317,14 +317,14 @@ func (p *Publisher) publish(subject, reply string, h nats.Header, data []byte) e
 	return p.conn.PublishRequest(subject, reply, data)
 }
 
-// Send publishes a message at once. It is nats.Conn.PublishMsg without the work for a header where
-// there is none. It takes a *nats.Conn, since an interface would make m escape to the heap.
-func Send(nc *nats.Conn, m *nats.Msg) error {
+// Send publishes a message at once. It is PublishMsg without the work for a header where there is
+// none. m does not escape to the heap: only one with a header is copied there.
+func Send(conn Conn, m *nats.Msg) error {
 	switch {
 	case len(m.Header) > 0:
-		return nc.PublishMsg(m)
+		return conn.PublishMsg(&nats.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Data})
 	case m.Reply == "":
-		return nc.Publish(m.Subject, m.Data)
+		return conn.Publish(m.Subject, m.Data)
 	}
-	return nc.PublishRequest(m.Subject, m.Reply, m.Data)
+	return conn.PublishRequest(m.Subject, m.Reply, m.Data)
 }

@@ -11,7 +11,7 @@ const (
 // Patience is how long a call has waited, and for how many alive queries in a row nobody has
 // answered. docs/protocol.md, "Alive query and answer", has the rule.
 type Patience struct {
-	Age    int // in ticks
+	age    int // in ticks
 	misses int // queries in a row without an answer, the latest one included
 	// rechecks is how many queries, the latest one included, nobody has answered since the
 	// connection was re-established while the call waited: its answer may be lost. 0 means that
@@ -24,7 +24,7 @@ type Rule func(p *Patience) (ask, dead bool)
 
 // Tick is the Rule for each tick of a clock.
 func (p *Patience) Tick() (ask, dead bool) {
-	if p.Age++; p.Age%askEvery != 0 {
+	if p.age++; p.age%askEvery != 0 {
 		return false, false
 	}
 	if p.misses == maxMisses {
@@ -53,13 +53,16 @@ func (p *Patience) Recheck() (ask, dead bool) {
 }
 
 // Skip is for a look at a call that may not be asked about. It only makes the call older.
-func (p *Patience) Skip() { p.Age, p.misses = p.Age+1, 0 }
+func (p *Patience) Skip() { p.age, p.misses = p.age+1, 0 }
 
 // Found notes that somebody works on the call.
 func (p *Patience) Found() { p.misses, p.rechecks = 0, 0 }
 
 // Asked reports whether an answer may be about the call.
-func (p *Patience) Asked() bool { return p.Age >= askEvery || p.rechecks > 0 }
+func (p *Patience) Asked() bool { return p.age >= askEvery || p.rechecks > 0 }
 
 // AskedBefore reports whether an earlier query about the call was not answered.
 func (p *Patience) AskedBefore() bool { return p.misses > 1 || p.rechecks > 1 }
+
+// Old reports whether the call has waited for a tick.
+func (p *Patience) Old() bool { return p.age > 0 }

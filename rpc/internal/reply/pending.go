@@ -50,17 +50,17 @@ type request struct {
 	Patience
 }
 
-// ID is that of the call.
-func (r *request) ID() wire.ID { return r.id }
+// CallID is the id of the call.
+func (r *request) CallID() wire.ID { return r.id }
 
 // To is the subject of the request.
 func (r *request) To() string { return r.to }
 
-// Root is where to ask whether the call is alive.
+// Root is where to ask whether the call is alive, or "" if nobody can be asked.
 func (r *request) Root() string { return r.root }
 
-// Plain reports whether the request was plain: nobody can be asked about it.
-func (r *request) Plain() bool { return r.plain }
+// Waited is how long the call has waited. Each's function may use it.
+func (r *request) Waited() *Patience { return &r.Patience }
 
 // start makes p wait for the reply to a request; the result is the reply subject.
 func (p *Pending) start(r *Request) string {

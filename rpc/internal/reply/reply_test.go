@@ -315,7 +315,7 @@ func TestEach(t *testing.T) {
 		result, _ := c.start(t.Context(), r)
 		look := func() (asked bool, dead bool) {
 			c.Each(func(p *Pending) error {
-				if p.ID() != r.ID || p.To() != r.Subject || p.Root() != r.Root || p.Plain() {
+				if p.CallID() != r.ID || p.To() != r.Subject || p.Root() != r.Root || p.Waited() != &p.Patience {
 					t.Error("it is another call")
 				}
 				asked, dead = p.Tick()

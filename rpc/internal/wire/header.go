@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -166,4 +167,18 @@ func Truncate(s string, n int) string {
 		n--
 	}
 	return s[:n]
+}
+
+// SplitHeader splits the header of a response into metadata and trailer, neither of them nil, and
+// drops the keys of NATS and of the protocol. The result shares no memory with h.
+func SplitHeader(h map[string][]string) (header, trailer map[string][]string) {
+	header, trailer = map[string][]string{}, map[string][]string{}
+	for key, values := range h {
+		if name, ok := strings.CutPrefix(key, TrailerPrefix); ok {
+			trailer[name] = slices.Clone(values)
+		} else if !IsReservedKey(key) {
+			header[key] = slices.Clone(values)
+		}
+	}
+	return header, trailer
 }

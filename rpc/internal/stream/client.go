@@ -1,0 +1,400 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/wait"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// ClientConfig is what a client's side is made with.
+type ClientConfig struct {
+	Config
+	Statuses Statuses
+	Subject  string // of the open
+	Root     string // of the service's own subjects
+	Inbox    string // beginning of the reply subjects
+	// Deadline ends the stream, if it is not zero, beside the context.
+	Deadline time.Time
+	// Queued says that the server may have the open wait in a queue: then only alive queries find
+	// out that nobody will accept it.
+	Queued bool
+	// Refuse returns why there can be no stream, or nil. It is called when Table.Break would find
+	// the stream.
+	Refuse func() error
+}
+
+// Statuses reads what servers say about the end of a stream. It is called under the stream's lock.
+type Statuses interface {
+	// Status returns the error that a server has sent.
+	Status(body []byte, x wire.Execution) error
+	// Unknown returns the error of a stream that its instance does not know, if that is what status
+	// says, else nil.
+	Unknown(status error) error
+}
+
+// Client is the client's side of a stream.
+type Client struct {
+	Stream
+	statuses Statuses
+	root     string
+	inbox    string
+	caller   context.Context // the one that ctx has been derived from, or nil
+	release  func()          // of ctx
+
+	// Under mu.
+	foreign  reply.Foreign
+	replies  int // reply subjects so far
+	header   map[string][]string
+	trailer  map[string][]string
+	closed   bool        // nothing more is read
+	whenDone func(error) // runs when the stream is over and nothing more is read
+}
+
+// NewClient returns the client's side of a stream. It ends with ctx.
+func NewClient(ctx context.Context, config ClientConfig) *Client {
+	c := &Client{statuses: config.Statuses, root: config.Root, inbox: config.Inbox}
+	cancel := context.CancelFunc(func() {})
+	if !config.Deadline.IsZero() {
+		c.caller = ctx
+		ctx, cancel = context.WithDeadline(ctx, config.Deadline)
+	}
+	c.init(ctx, config.Config, c)
+	c.to = config.Subject
+	if !config.Queued {
+		c.life.openTimeout = maxSilence * c.Table.heartbeat
+	}
+	c.mu.Lock() // until the stream is in the table: ctx may have ended, and is about to end it
+	stop := context.AfterFunc(ctx, func() { c.End(&ContextError{ctx}) })
+	c.release = func() {
+		stop()
+		cancel()
+	}
+	added := c.Table.add(&c.Stream)
+	c.mu.Unlock()
+	if err := config.Refuse(); err != nil {
+		c.Break(err)
+	} else if !added {
+		c.Break(ErrDuplicate)
+	}
+	return c
+}
+
+// Open is what the open of a stream says beside the first message.
+type Open struct {
+	Header      nats.Header
+	HeaderSize  int // in bytes
+	Codec       wire.Codec
+	Compression wire.Compression
+	Timeout     time.Duration // 0 is none
+}
+
+// Open publishes the open, with as much of the first message as fits into it, and waits until a
+// server has accepted the stream.
+//
+// The error is an *UnopenedError, a *reply.UnsentError, a *reply.InvalidError,
+// nats.ErrNoResponders, or why the stream has ended.
+func (c *Client) Open(o Open) error {
+	room := c.Conn.MaxPayload() - int64(o.HeaderSize+wire.HeaderSize+2*wire.MaxFrameHeader)
+	c.mu.Lock()
+	if c.over {
+		err := c.err
+		c.mu.Unlock()
+		return &UnopenedError{err}
+	}
+	m := c.openLocked(&o, int(min(room, wire.MaxOpenData)))
+	c.mu.Unlock()
+	if err := publish.Send(c.Conn, &m); err != nil {
+		err = &reply.UnsentError{Err: err, Size: len(m.Data)}
+		c.Break(err)
+		return err
+	}
+	return c.awaitOpen()
+}
+
+func (c *Client) openLocked(o *Open, room int) nats.Msg {
+	credit, _ := c.recv.Grant()
+	open := wire.Open{Credit: credit, Data: c.send.Opening(room)}
+	if open.Last = c.send.Closing() && c.send.Buffered() == 0; open.Last {
+		c.send.EndedInOpening()
+	}
+	data := wire.AppendOpen(nil, c.ID, o.Codec, o.Timeout, open)
+	data[wire.FlagsOffset] |= byte(o.Compression.Flags())
+	return nats.Msg{Subject: c.to, Reply: c.replyLocked(), Header: o.Header, Data: data}
+}
+
+// awaitOpen waits until the stream is open, or over.
+func (c *Client) awaitOpen() error {
+	for {
+		c.mu.Lock()
+		open, over, err := c.open, c.over, c.err
+		c.mu.Unlock()
+		switch {
+		case open:
+			return nil
+		case over:
+			return err
+		}
+		select {
+		case <-c.recv.changed:
+		case <-c.ended:
+		}
+	}
+}
+
+// Fetch opens the stream to an instance that has announced a large response, which fetches it.
+func (c *Client) Fetch(instance string, credit uint64) {
+	c.mu.Lock()
+	own, _ := c.recv.Grant()
+	c.openedLocked(instance, credit)
+	c.mu.Unlock()
+	c.publishControl(wire.KindCredit, own)
+}
+
+// openedLocked makes the stream send its frames to an instance.
+func (c *Client) openedLocked(instance string, credit uint64) {
+	c.to, c.open = names.Join(c.root, wire.InstanceToken, instance, c.ID.String()), true
+	c.life.heardAt = time.Now()
+	c.send.Grant(credit)
+	c.flushLocked()
+}
+
+// Foreign is what came while the stream opened and was no answer of natscall's.
+func (c *Client) Foreign() reply.Foreign {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.foreign
+}
+
+// Metadata returns the header of the first frame and the trailer of the last, nil until they have
+// come.
+func (c *Client) Metadata() (header, trailer map[string][]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.header, c.trailer
+}
+
+// CloseSend ends the sending half. The second time it does nothing.
+func (c *Client) CloseSend() {
+	_ = c.expired() // neither a message nor the end overtakes a cancel
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return
+	}
+	c.send.Close()
+	c.send.closed = ErrClosed
+	c.flushLocked()
+}
+
+// End ends the stream for a reason of this side, and tells the server. At the deadline it does not,
+// as the server has the deadline too.
+func (c *Client) End(err error) {
+	c.mu.Lock()
+	first, open := c.endLocked(err), c.open
+	c.mu.Unlock()
+	if !first {
+		return
+	}
+	c.leave()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+	case open:
+		c.publishControl(wire.KindStreamCancel, 0)
+	default: // any instance may accept it: tell all, as for a unary call
+		_ = c.Conn.Publish(names.Join(c.root, wire.CancelToken), wire.AppendCancel(nil, c.ID))
+	}
+}
+
+// Close says that nothing more is read. It ends the stream with err, unless that is nil.
+func (c *Client) Close(err error) {
+	if err != nil {
+		c.End(err)
+	}
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.done()
+}
+
+// Notify makes f run once, with the error of the stream, when it is over for its reader too: when
+// the reader has read the end or closed the stream, or ctx has ended.
+func (c *Client) Notify(ctx context.Context, f func(error)) {
+	stop := context.AfterFunc(ctx, func() { c.Close(nil) })
+	c.mu.Lock()
+	c.whenDone = func(err error) {
+		stop()
+		f(err)
+	}
+	c.mu.Unlock()
+	c.done()
+}
+
+// done runs the function of Notify if the stream is over and nothing more is read.
+func (c *Client) done() {
+	c.mu.Lock()
+	f, err := c.whenDone, c.err
+	if f == nil || !c.over || c.recv.Ended() && !c.closed {
+		c.mu.Unlock()
+		return
+	}
+	if c.recv.err != nil { // the reader's error is more precise
+		err = c.recv.err
+	}
+	c.whenDone = nil
+	c.mu.Unlock()
+	f(err)
+}
+
+// left is of side.
+func (c *Client) left() {
+	c.release()
+	c.done()
+}
+
+// expired is of side. A client's stream ends with its context. It does so here, since the goroutine
+// that would end it may be late, and neither a message nor the end may overtake the cancel.
+func (c *Client) expired() error {
+	ctx := *c.ctx.Load()
+	if ctx.Err() == nil {
+		if c.caller == nil || c.caller.Err() == nil {
+			return nil
+		}
+		ctx = c.caller // which has ended, so ctx is about to
+	}
+	c.End(&ContextError{ctx})
+	return nil
+}
+
+// deliver is of side. The message came on a reply subject of c.
+func (c *Client) deliver(m *nats.Msg) {
+	open := c.Accepted()
+	switch {
+	case reply.IsNoResponders(m) && !open:
+		c.Break(nats.ErrNoResponders)
+	case reply.IsNoResponders(m):
+		c.Break(ErrGone)
+	case !open, len(m.Data) > 0 && !wire.IsFrame(m.Data):
+		c.accept(m) // perhaps an error, or foreign, such as JetStream's acknowledgement
+	case len(m.Data) > 0:
+		c.receive(m)
+	case len(m.Header) == 0: // it follows the end frame, which would have removed c
+		c.End(fmt.Errorf("%w: the end", flow.ErrLost))
+	}
+}
+
+// accept takes the first answer. It ignores a foreign one, and one to another call.
+func (c *Client) accept(m *nats.Msg) {
+	switch mine, err := wire.Answers(m.Data, c.ID); {
+	case !mine:
+		c.mu.Lock()
+		c.foreign.Count(m)
+		c.mu.Unlock()
+	case err != nil:
+		c.End(&reply.InvalidError{Err: err})
+	case wire.IsFrame(m.Data):
+		f, _ := wire.ParseFrame(m.Data)
+		_, instance, _ := wire.ParseAccept(&f)
+		c.mu.Lock()
+		c.openedLocked(instance, f.Number)
+		c.mu.Unlock()
+		wait.Signal(c.recv.changed)
+	default:
+		c.refused(m.Data)
+	}
+}
+
+// refused ends the stream with the error that came instead of an accept.
+func (c *Client) refused(envelope []byte) {
+	flags, body := wire.ResponseOf(envelope)
+	if flags&wire.FlagError == 0 {
+		c.End(&reply.InvalidError{Err: errors.New("a response instead of an accept")})
+		return
+	}
+	c.Break(c.statuses.Status(body, flags.Execution()))
+}
+
+// takeLocked is of side: headers, and the status.
+func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
+	if f.Kind != wire.KindData && f.Kind != wire.KindEnd {
+		return nil
+	}
+	c.takeHeaderLocked(m.Header)
+	if f.Kind == wire.KindData {
+		return nil
+	}
+	var status error
+	if len(f.Body) > 0 {
+		status = c.statuses.Status(f.Body, f.Flags.Execution())
+		if unknown := c.statuses.Unknown(status); f.Number == 0 && unknown != nil { // at any time
+			c.byPeer = c.endLocked(unknown)
+			return nil
+		}
+	}
+	if err := c.recv.End(f.Number); err != nil {
+		return err
+	}
+	c.byPeer = c.endLocked(status)
+	return nil
+}
+
+// takeHeaderLocked takes the response header from the first frame and the trailer from the last.
+func (c *Client) takeHeaderLocked(h nats.Header) {
+	if len(h) == 0 {
+		return
+	}
+	header, trailer := wire.SplitHeader(h)
+	if c.header == nil {
+		c.header = header
+	}
+	c.trailer = trailer
+}
+
+// addLocked is of side. A credit and a heartbeat have a reply subject that nobody has used.
+func (c *Client) addLocked(o outgoing, kind wire.Kind) outgoing {
+	if kind == wire.KindCredit || kind == wire.KindHeartbeat {
+		o.msg.Reply = c.replyLocked()
+	}
+	return o
+}
+
+// replyLocked returns a reply subject that nobody has used.
+func (c *Client) replyLocked() string {
+	c.replies++
+	return fmt.Sprintf("%s%s%v-%d", c.inbox, Token, c.ID, c.replies)
+}
+
+// whileOpening runs f if the stream waits for its first answer.
+func (c *Client) whileOpening(f func(*Client) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open || c.over {
+		return nil
+	}
+	return f(c)
+}
+
+// CallID is the id of the call.
+func (c *Client) CallID() wire.ID { return c.ID }
+
+// Root is where to ask whether the call is alive.
+func (c *Client) Root() string { return c.root }
+
+// Waited is how long the call has waited. The function of Table.Opening may use it.
+func (c *Client) Waited() *reply.Patience { return &c.life.Patience }
+
+// Alive notes that somebody works on the call.
+func (c *Client) Alive(wire.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.life.Found()
+}

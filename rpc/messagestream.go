@@ -1,0 +1,198 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/stream"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// messageStream is one side of a stream of messages: the untyped core behind Sender, Receiver,
+// ClientStream and BidiStream. Package stream moves the bytes; messageStream encodes and decodes
+// them, runs the hooks of interceptors, and turns errors into *Error.
+type messageStream struct {
+	*stream.Stream
+	client *stream.Client // nil on a server
+	server *stream.Server // nil on a client
+
+	call        *Call
+	coding      coding
+	compression Compression
+	maxSize     int       // of a message, in bytes
+	begun       sync.Once // on a server: the response header has been set
+}
+
+// sendMessage queues a message. It waits while too much is queued.
+func (s *messageStream) sendMessage(m proto.Message) error {
+	if err := s.call.checkSent(m); err != nil {
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if err := s.call.sending(m); err != nil {
+		return err
+	}
+	buf := buffer.Take()
+	defer buf.PutBack()
+	var err error
+	if buf.B, err = s.coding.appendMessage(buf.B[:flow.FrameRoom], m); err != nil {
+		return failf(CodeInternal, MayHaveRun, "the message does not encode: %v", err).because(err)
+	}
+	return s.sendBuffer(buf, flow.FrameRoom)
+}
+
+// sendBuffer sends the message that starts in the buffer at an offset.
+func (s *messageStream) sendBuffer(buf *buffer.Buffer, from int) error {
+	if size := len(buf.B) - from; !buf.Compressed && size > s.maxSize {
+		return overLimit("message", size, s.maxSize, MayHaveRun)
+	}
+	buf.Compress(wire.Compression(s.compression), from)
+	return streamError(s.Send(buf, from))
+}
+
+// begin fixes the response header of a server's stream; it runs on the handler's goroutine. If the
+// header cannot be sent, it returns an error, once: the first Send returns that.
+func (s *messageStream) begin() (err error) {
+	if s.server != nil {
+		s.begun.Do(func() { err = s.setHeader() })
+	}
+	return err
+}
+
+func (s *messageStream) setHeader() error {
+	h, err := s.call.responseHeader.appendTo(nil, "")
+	if err != nil {
+		return failf(CodeInternal, DidRun, "response: %v", err).because(err)
+	}
+	if failed := s.checkMetadata(h); failed != nil {
+		return failed
+	}
+	s.server.SetHeader(h)
+	return nil
+}
+
+// checkMetadata bounds the response header, and also the trailer, to an eighth of max_payload each:
+// so both fit into an end frame together with a status of half of max_payload.
+func (s *messageStream) checkMetadata(h nats.Header) *Error {
+	if size, limit := headerSize(h), int(s.Conn.MaxPayload()/8); size > limit {
+		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
+	}
+	return nil
+}
+
+// recvMessage receives the next message into m; io.EOF is the clean end.
+func (s *messageStream) recvMessage(m proto.Message) error {
+	b, whole, err := s.recvBytes()
+	if err != nil {
+		return err
+	}
+	if err := s.coding.unmarshal(b, m, whole); err != nil {
+		return s.Reject(s.peerError("the message is not a valid %s: %v", messageName(m), err))
+	}
+	// A single request or response is not a message of a stream, but interceptors have no other way
+	// to see the response to a client's stream.
+	if s.call.streamsIn() || s.call.method.kind == KindClientStream {
+		return s.call.received(m)
+	}
+	return nil
+}
+
+// recvOnly receives the message of a stream that has exactly one.
+func (s *messageStream) recvOnly(m proto.Message) error {
+	if err := s.recvMessage(m); err != nil {
+		if errors.Is(err, io.EOF) {
+			return s.peerError("%s: the stream ended without a message", s.call.Method())
+		}
+		return err
+	}
+	switch b, _, err := s.recvBytes(); {
+	case err == nil:
+		return s.Reject(s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(b)))
+	case !errors.Is(err, io.EOF):
+		return err
+	}
+	return nil
+}
+
+// recvBytes receives the next message, decompressed. It also returns the size of the memory that
+// the message is part of.
+func (s *messageStream) recvBytes() (b []byte, whole int, err error) {
+	m, err := s.Recv()
+	if err != nil || !m.Compressed {
+		return m.Bytes, m.Whole, streamError(err)
+	}
+	b, failed := s.compression.decompress(m.Bytes, s.maxSize)
+	if failed == nil {
+		return b, cap(b), nil
+	}
+	if s.server == nil && failed.code == CodeInvalidArgument {
+		failed.code = CodeInternal // it is the server's message
+	}
+	return nil, 0, s.Reject(failed)
+}
+
+// peerError returns the error of a peer that has sent something invalid.
+func (s *messageStream) peerError(format string, args ...any) *Error {
+	if s.server != nil {
+		return failf(CodeInvalidArgument, MayHaveRun, format, args...)
+	}
+	return failf(CodeInternal, DidRun, format, args...)
+}
+
+// close ends a client's stream early. On a server it does nothing.
+func (s *messageStream) close() {
+	if s.client != nil {
+		s.client.Close(failf(CodeCanceled, MayHaveRun, "the stream was closed"))
+	}
+}
+
+// closeSend ends the sending half of a client's stream. On a server it does nothing.
+func (s *messageStream) closeSend() {
+	if s.client != nil {
+		s.client.CloseSend()
+	}
+}
+
+// notify makes the hooks of a client's call run when its stream is over for its reader too.
+func (s *messageStream) notify(ctx context.Context) {
+	s.client.Notify(ctx, func(err error) {
+		s.call.responseHeader, s.call.responseTrailer = s.metadata()
+		s.call.ended(streamError(err))
+	})
+}
+
+// metadata returns what a client has got of the response's metadata.
+func (s *messageStream) metadata() (header, trailer Header) {
+	h, t := s.client.Metadata()
+	return h, t
+}
+
+// statuses implements stream.Statuses for a call with a deadline, or zero.
+type statuses struct{ deadline time.Time }
+
+// Status implements stream.Statuses.
+func (statuses) Status(body []byte, x wire.Execution) error { return parseStatus(body, x) }
+
+// Unknown implements stream.Statuses. If the deadline has passed, which the instance has too, that
+// is why it does not know the stream.
+func (s statuses) Unknown(status error) error {
+	e := status.(*Error)
+	switch {
+	case e.code != CodeUnavailable:
+		return nil
+	case e.execution == MayHaveRun && !s.deadline.IsZero() && !time.Now().Before(s.deadline):
+		return endError(context.DeadlineExceeded, MayHaveRun)
+	}
+	return e
+}
