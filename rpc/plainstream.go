@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/internal/names"
@@ -98,16 +97,4 @@ func (p *plainStream) probe(size int) string {
 	p.unprobed, p.bytes, p.probed = 0, 0, now
 	s := p.call.endpoint.service
 	return names.Join(s.root, wire.InstanceToken, s.identity.ID, p.call.id.String())
-}
-
-// endPlainStream publishes the clean end of a plain stream.
-func (c *serverCall) endPlainStream() {
-	h, err := c.header()
-	if err != nil || h == nil {
-		h = nats.Header{}
-	}
-	h[micro.ErrorCodeHeader] = []string{"0"}
-	if err := publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h}); err != nil {
-		c.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
-	}
 }

@@ -171,10 +171,8 @@ func (r *received) boundPlainStream(timeout time.Duration) (time.Duration, *Erro
 // answer acknowledges the message; without one JetStream delivers it again.
 const jetStreamAck = "$JS.ACK."
 
-// isAsked reports whether somebody waits for an answer.
-func (r *received) isAsked() bool {
-	return r.reply != "" && !strings.HasPrefix(r.reply, jetStreamAck)
-}
+// acknowledges reports whether an answer acknowledges a message of JetStream.
+func (r *received) acknowledges() bool { return strings.HasPrefix(r.reply, jetStreamAck) }
 
 // answerBody returns the body of an answer: an item where the request was one.
 func (r *received) answerBody(data []byte) []byte {

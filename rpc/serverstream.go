@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
@@ -13,44 +14,47 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
+// streamAnswer answers a call whose request has opened a stream, or whose response needs one.
+type streamAnswer struct{ *serverCall }
+
 // newStream makes the server's side of a stream.
-func (c *serverCall) newStream(open wire.Open) *messageStream {
-	server := c.endpoint.service.server
-	config := stream.Config{ID: c.id, Conn: server.nc, Table: server.streams, MaxMessage: server.options.maxMessageSize}
-	s := stream.NewServer(&c.ctx, config, c, open)
+func (a streamAnswer) newStream(open wire.Open) *messageStream {
+	server := a.endpoint.service.server
+	config := stream.Config{ID: a.id, Conn: server.nc, Table: server.streams, MaxMessage: server.options.maxMessageSize}
+	s := stream.NewServer(&a.ctx, config, a, open)
 	return &messageStream{
-		Stream: &s.Stream, server: s, call: &c.call, coding: c.coding(),
-		compression: c.accepts, maxSize: server.options.maxMessageSize,
+		Stream: &s.Stream, server: s, call: &a.call, coding: a.coding(),
+		compression: a.accepts, maxSize: server.options.maxMessageSize,
 	}
 }
 
 // Last implements stream.Owner.
-func (c *serverCall) Last(err error) stream.Last {
+func (a streamAnswer) Last(err error) stream.Last {
 	e := asError(streamError(err))
-	if int64(proto.Size(e.status())) > c.endpoint.service.server.nc.MaxPayload()/2 {
+	if int64(proto.Size(e.status())) > a.endpoint.service.server.nc.MaxPayload()/2 {
 		e = e.shortened()
 	}
 	body, _ := appendProto(nil, e.status())
-	return stream.Last{Header: e.header(nil), Body: body, Flags: c.execution(e).Flags()}
+	return stream.Last{Header: e.header(nil), Body: body, Flags: a.execution(e).Flags()}
 }
 
 // StreamEnded implements stream.Owner. The end of the stream ends the context of the call.
-func (c *serverCall) StreamEnded(err error) {
+func (a streamAnswer) StreamEnded(err error) {
 	switch {
-	case err == nil, c.answered.Load(): // the call has ended already, or is ended by a shutdown
+	case err == nil, a.answered.Load(): // the call has ended already, or is ended by a shutdown
 	case CodeOf(streamError(err)) == CodeCanceled:
-		c.ctx.endWith(contextCanceled)
+		a.ctx.endWith(contextCanceled)
 	default:
-		c.ctx.endWith(contextLost)
+		a.ctx.endWith(contextLost)
 	}
 }
 
 // accept tells the client where to send its frames. to is the subject for the server's frames, or
 // "" if the client is yet to send it.
-func (c *serverCall) accept(to string) *Error {
-	err := c.stream.server.Accept(to, func(credit uint64) error {
-		m := nats.Msg{Subject: c.reply, Data: c.answerBody(wire.AppendAccept(nil, c.id, credit, c.endpoint.service.identity.ID))}
-		if err := publish.Send(c.endpoint.service.server.nc, &m); err != nil {
+func (a streamAnswer) accept(to string) *Error {
+	err := a.stream.server.Accept(to, func(credit uint64) error {
+		m := nats.Msg{Subject: a.reply, Data: a.answerBody(wire.AppendAccept(nil, a.id, credit, a.endpoint.service.identity.ID))}
+		if err := publish.Send(a.endpoint.service.server.nc, &m); err != nil {
 			return natsError(err, NotRun)
 		}
 		return nil
@@ -64,59 +68,75 @@ func (c *serverCall) accept(to string) *Error {
 	return nil
 }
 
-// sender returns what a server-streaming handler sends to. ctx is the handler's context.
-func (c *serverCall) sender(ctx context.Context) messageSender {
-	if c.stream != nil {
-		return c.stream
-	}
-	return &plainStream{call: c, ctx: ctx, remote: c.isRemote(), probed: c.ctx.clock().now()}
+func (a streamAnswer) encode(buf *buffer.Buffer) *Error { return a.encodeBody(buf) }
+
+func (a streamAnswer) respond(buf *buffer.Buffer, _ time.Duration) (kept bool) {
+	a.end(buf, 0, nil)
+	return false
 }
 
-// endStream sends the message of an answer, if it has one, and the status. It returns when the end
-// has been published, or the call's context has ended.
-func (c *serverCall) endStream(message *buffer.Buffer, err *Error) {
-	s := c.stream
+// fail sends an error in place of the accept, if the stream has not been accepted.
+func (a streamAnswer) fail(err *Error) {
+	if !a.stream.Accepted() {
+		envelopeAnswer(a).fail(err)
+		return
+	}
+	a.end(nil, 0, err)
+}
+
+func (a streamAnswer) refuse(err *Error) {
+	if !a.stream.Accepted() {
+		envelopeAnswer(a).refuse(err)
+		return
+	}
+	a.stream.server.EndNow(err)
+}
+
+// respondLarge announces a response that does not fit into a NATS message, and sends it as a stream
+// once the client has granted credit. buf has it in an envelope.
+func (a streamAnswer) respondLarge(buf *buffer.Buffer) {
+	a.stream = a.newStream(wire.Open{})
+	if err := a.accept(""); err != nil {
+		a.endpoint.log().Error("natscall: a response was not announced", "error", err)
+		return
+	}
+	a.end(buf, wire.HeaderSize, nil)
+}
+
+// end sends the response, if there is one, and the status. It returns when the end has been
+// published, or the call's context has ended. The response starts in buf at an offset.
+func (a streamAnswer) end(buf *buffer.Buffer, from int, err *Error) {
+	s := a.stream
 	if failed := s.begin(); failed != nil && err == nil {
-		err = c.verdict(failed)
+		err = a.verdict(failed)
 	}
-	if message != nil && err == nil {
-		err = c.verdict(s.sendBuffer(message, 0))
+	if err == nil && a.call.method.hasResponse() {
+		err = a.verdict(s.sendBuffer(buf, from))
 	}
-	trailer, failed := c.trailer()
+	trailer, failed := a.trailer()
 	if failed != nil && err == nil {
 		err = failed
 	}
 	s.server.Finish(asNil(err), trailer)
 	select {
 	case <-s.Ended():
-	case <-c.ctx.Done(): // nobody waits for the rest
+	case <-a.ctx.Done(): // nobody waits for the rest
 		stopped := failf(CodeUnavailable, DidRun, "the server was stopped before the response had been sent")
-		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
-			stopped = contextError(&c.ctx, DidRun)
+		if errors.Is(a.ctx.Err(), context.DeadlineExceeded) {
+			stopped = contextError(&a.ctx, DidRun)
 		}
 		s.server.EndNow(stopped)
 	}
 }
 
 // trailer returns the NATS header of the end frame, or an error if it may not be sent.
-func (c *serverCall) trailer() (nats.Header, *Error) {
-	h, err := c.call.responseTrailer.appendTo(nil, wire.TrailerPrefix)
+func (a streamAnswer) trailer() (nats.Header, *Error) {
+	h, err := a.call.responseTrailer.appendTo(nil, wire.TrailerPrefix)
 	if err != nil {
 		return nil, failf(CodeInternal, DidRun, "response: %v", err)
 	}
-	if failed := c.stream.checkMetadata(h); failed != nil {
+	if failed := a.stream.checkMetadata(h); failed != nil {
 		return nil, failed
 	}
 	return h, nil
-}
-
-// largeResponse announces a response that does not fit into a NATS message, and sends it as a
-// stream once the client has granted credit.
-func (c *serverCall) largeResponse(message *buffer.Buffer) {
-	c.stream = c.newStream(wire.Open{})
-	if err := c.accept(""); err != nil {
-		c.endpoint.log().Error("natscall: a response was not announced", "error", err)
-		return
-	}
-	c.endStream(message, nil)
 }

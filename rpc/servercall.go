@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -32,7 +34,8 @@ type serverCall struct {
 	call Call
 
 	received
-	stream *messageStream // nil if the request is in the body
+	transport transport      // of the answer
+	stream    *messageStream // nil if the request is in the body
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	running  atomic.Bool
@@ -92,17 +95,30 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	if timeout == 0 && c.plain { // a plain caller that has gone might never be noticed
 		timeout = c.endpoint.service.server.options.timeout
 	}
-	switch {
-	case err != nil:
-	case c.plain && c.endpoint.method.kind == KindServerStream:
+	if err == nil && c.plain && c.endpoint.method.kind == KindServerStream {
 		timeout, err = c.boundPlainStream(timeout)
-	case open.Kind == wire.KindOpen:
-		err = c.receiveOpen(&open)
 	}
 	if timeout > 0 {
 		c.ctx.deadline = at + min(timeout, math.MaxInt64-at)
 	}
+	c.transport = c.chooseTransport()
+	if err == nil && open.Kind == wire.KindOpen {
+		err = c.receiveOpen(&open)
+	}
 	return err
+}
+
+// chooseTransport decides how the call is answered, unless its request opens a stream.
+func (c *serverCall) chooseTransport() transport {
+	switch {
+	case c.reply == "":
+		return noAnswer{c}
+	case !c.plain:
+		return envelopeAnswer{c}
+	case c.endpoint.method.kind == KindServerStream:
+		return plainStreamAnswer{plainAnswer{c}}
+	}
+	return plainAnswer{c}
 }
 
 // receiveOpen makes the server's side of a stream.
@@ -114,7 +130,8 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 	if err != nil {
 		return failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
-	c.stream = c.newStream(open)
+	answer := streamAnswer{c}
+	c.transport, c.stream = answer, answer.newStream(open)
 	return nil
 }
 
@@ -175,7 +192,7 @@ func (c *serverCall) serve() *Error {
 		return contextError(&c.ctx, NotRun)
 	}
 	if c.stream != nil {
-		if err := c.accept(c.reply); err != nil {
+		if err := (streamAnswer{c}).accept(c.reply); err != nil {
 			return err
 		}
 	}
@@ -210,6 +227,148 @@ func handle(ctx context.Context, call *Call) error {
 		defer c.stream.WaitUnder(before) // for the answer
 	}
 	return c.endpoint.invoke(ctx, call)
+}
+
+// sender returns what a server-streaming handler sends to. ctx is the handler's context.
+func (c *serverCall) sender(ctx context.Context) messageSender {
+	if c.stream != nil {
+		return c.stream
+	}
+	return &plainStream{call: c, ctx: ctx, remote: c.isRemote(), probed: c.ctx.clock().now()}
+}
+
+// answer counts the call and sends its response, or its error. Only the first answer of a call
+// counts.
+func (c *serverCall) answer(err *Error, took time.Duration) {
+	if !c.answered.CompareAndSwap(false, true) {
+		return
+	}
+	buf := buffer.Take()
+	if err == nil && c.call.method.hasResponse() {
+		err = c.encode(buf)
+	}
+	c.endpoint.stats.count(err, took)
+	c.counted.Store(true)
+	if err != nil {
+		c.transport.fail(err)
+	} else if c.transport.respond(buf, took) {
+		return // the buffer is the publisher's
+	}
+	buf.PutBack()
+}
+
+// encode encodes the response into buf, as the transport sends it.
+func (c *serverCall) encode(buf *buffer.Buffer) (failed *Error) {
+	defer func() {
+		if r := recover(); r != nil { // the handler is still changing the message
+			failed = failf(CodeInternal, DidRun, "the response does not encode")
+			c.endpoint.log().Error("natscall: a response does not encode", "panic", fmt.Sprint(r))
+		}
+	}()
+	return c.transport.encode(buf)
+}
+
+// encodeBody appends the response itself, for a transport.
+func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
+	if c.call.method.kind == KindOneWay {
+		return nil // an empty answer acknowledges a message of JetStream
+	}
+	var err error
+	before := len(buf.B)
+	if buf.B, err = c.coding().appendMessage(buf.B, c.call.response); err != nil {
+		return failf(CodeInternal, DidRun, "the response does not encode: %v", err)
+	}
+	if size, limit := len(buf.B)-before, c.endpoint.service.server.options.maxMessageSize; size > limit {
+		return overLimit("response", size, limit, DidRun)
+	}
+	return nil
+}
+
+// refuse answers a call with an error, from outside the goroutine that runs it or would have.
+func (c *serverCall) refuse(err *Error) {
+	if !c.answered.CompareAndSwap(false, true) {
+		return
+	}
+	c.endpoint.stats.countRefused(err)
+	c.counted.Store(true)
+	c.transport.refuse(err)
+}
+
+// publish hands the response to the publisher, which publishes it together with those of other
+// calls. This goroutine flushes them if they are many or late, otherwise one of the pool does.
+func (c *serverCall) publish(m publish.Message, took time.Duration) {
+	if out := c.endpoint.service.server.out; out.Add(m, took) {
+		out.Flush()
+	}
+}
+
+// Sent implements publish.Owner. If the response was not published, it tries to send an error.
+func (c *serverCall) Sent(m *publish.Message, err error) {
+	if err == nil {
+		return
+	}
+	failed := natsError(err, DidRun)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		failed = overMaxPayload("response", len(m.Buffer.B), m.Header, DidRun)
+	}
+	c.transport.refuse(failed)
+}
+
+// Leads implements publish.Owner. It matters to clients only, since an answer has no reply subject.
+func (c *serverCall) Leads([]*publish.Message) bool { return true }
+
+// header returns the NATS header of the answer, or nil if the handler set no metadata.
+func (c *serverCall) header() (nats.Header, error) {
+	h, err := c.call.responseHeader.appendTo(nil, "")
+	if err != nil {
+		return nil, err
+	}
+	return c.call.responseTrailer.appendTo(h, wire.TrailerPrefix)
+}
+
+// metadata is header for an error. If the metadata is not valid, the error is sent without it.
+func (c *serverCall) metadata() nats.Header {
+	h, err := c.header()
+	if err != nil {
+		c.endpoint.log().Error("natscall: metadata of an error was left out", "error", err)
+		return nil
+	}
+	return h
+}
+
+// statusForm is the form in which a transport sends errors.
+type statusForm interface {
+	// appendStatus appends an error to b, and may add to the header.
+	appendStatus(b []byte, h nats.Header, e *Error) []byte
+}
+
+// sendError publishes an error, and shortens it if it does not fit into a NATS message.
+func (c *serverCall) sendError(form statusForm, err *Error, metadata nats.Header) {
+	failed := c.publishError(form, err, metadata)
+	if errors.Is(failed, nats.ErrMaxPayload) {
+		failed = c.publishError(form, err.shortened(), nil)
+	}
+	if failed == nil {
+		return
+	}
+	if unlogged, ok := c.endpoint.unsent.Next(); ok {
+		c.endpoint.log().Error("natscall: an error was not sent", "error", failed, "unsent", err, "unlogged", unlogged)
+	}
+}
+
+func (c *serverCall) publishError(form statusForm, err *Error, metadata nats.Header) error {
+	buf := buffer.Take()
+	defer buf.PutBack()
+	h := err.header(metadata)
+	buf.B = form.appendStatus(buf.B, h, err)
+	return publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
+}
+
+// logUntold logs an error that cannot be sent to any caller.
+func (c *serverCall) logUntold(err *Error) {
+	if unlogged, ok := c.endpoint.untold.Next(); ok {
+		c.endpoint.log().Error("natscall: a message that nobody waits for an answer to has failed", "error", err, "unlogged", unlogged)
+	}
 }
 
 // answerPanic answers a call whose handler did not return. recovered is nil after runtime.Goexit,

@@ -1,0 +1,92 @@
+package rpc
+
+import (
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/publish"
+	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// plainAnswer answers a plain request.
+type plainAnswer struct{ *serverCall }
+
+func (a plainAnswer) encode(buf *buffer.Buffer) *Error {
+	if err := a.encodeBody(buf); err != nil {
+		return err
+	}
+	size := len(buf.B) + headerSize(a.call.responseHeader) + headerSize(a.call.responseTrailer)
+	if size <= smallestMaxPayload {
+		return nil
+	}
+	if limit := a.endpoint.service.server.nc.MaxPayload(); int64(size) > limit {
+		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d, and only natscall clients take more", size, limit)
+	}
+	return nil
+}
+
+func (a plainAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bool) {
+	h, err := a.header()
+	if err != nil {
+		a.refuse(failf(CodeInternal, DidRun, "response: %v", err))
+		return false
+	}
+	if reply.LooksLikePubAck(buf.B) { // the header says that it is a response
+		if h == nil {
+			h = nats.Header{}
+		}
+		h[plainMessageHeader] = []string{"1"}
+	}
+	a.publish(publish.Message{Subject: a.reply, Header: h, Buffer: buf, Owner: a}, took)
+	return true
+}
+
+func (a plainAnswer) fail(err *Error)   { a.tell(err, a.metadata()) }
+func (a plainAnswer) refuse(err *Error) { a.tell(err, nil) }
+
+// tell sends an error, unless that would acknowledge a message of JetStream.
+func (a plainAnswer) tell(err *Error, metadata nats.Header) {
+	if a.acknowledges() {
+		a.logUntold(err)
+		return
+	}
+	a.sendError(a, err, metadata)
+}
+
+// appendStatus encodes an error in the codec of the request.
+func (a plainAnswer) appendStatus(b []byte, h nats.Header, e *Error) []byte {
+	wire.SetExecution(h, a.execution(e))
+	codec, s := a.coding(), e.status()
+	out, err := codec.appendMessage(b, s)
+	if err != nil { // in JSON, a detail whose type is not linked here: send the others
+		a.endpoint.log().Error("natscall: a detail of an error was left out", "error", err)
+		s.Details = slices.DeleteFunc(slices.Clone(s.Details), func(d *anypb.Any) bool {
+			_, err := codec.appendMessage(nil, d)
+			return err != nil
+		})
+		out, _ = codec.appendMessage(b, s)
+	}
+	return out
+}
+
+// plainStreamAnswer ends the stream of a plain request. Its messages are a plainStream's.
+type plainStreamAnswer struct{ plainAnswer }
+
+// respond publishes the clean end.
+func (a plainStreamAnswer) respond(*buffer.Buffer, time.Duration) (kept bool) {
+	h, err := a.header()
+	if err != nil || h == nil {
+		h = nats.Header{}
+	}
+	h[micro.ErrorCodeHeader] = []string{"0"}
+	if err := publish.Send(a.endpoint.service.server.nc, &nats.Msg{Subject: a.reply, Header: h}); err != nil {
+		a.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
+	}
+	return false
+}
