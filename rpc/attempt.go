@@ -18,7 +18,7 @@ import (
 // attempt is one sending of a call.
 type attempt struct {
 	client   *Client
-	call     *Call
+	call     *clientCall
 	subjects *subjects
 	deadline time.Time
 	byCtx    bool
@@ -280,7 +280,7 @@ func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
 	a.call.streamed = true
 	s := stream.NewClient(ctx, config)
 	return &messageStream{
-		Stream: &s.Stream, client: s, call: a.call, coding: a.call.options.coding(),
+		Stream: &s.Stream, client: s, call: &a.call.Call, coding: a.call.options.coding(),
 		compression: a.call.options.compression, maxSize: c.options.maxMessageSize,
 	}
 }

@@ -2,12 +2,9 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -16,21 +13,17 @@ import (
 // [CallFromContext]. It belongs to the goroutine that runs the call: its methods must not be called
 // concurrently, and not after the call has ended.
 type Call struct {
-	method   *method
-	options  *callOptions   // of a client's call
-	served   *serverCall    // of a server's call: where the request still has to be decoded
-	stream   *messageStream // of a client's streaming call, once it is open
-	hooks    *callHooks     // nil if there are none
-	onServer bool
-	sent     bool // a client has sent it, or tried to
-	streamed bool // a client's stream holds it, possibly for longer than the call
+	method *method
+	client *clientCall // which the Call is part of; nil on a server
+	served *serverCall // likewise; nil on a client, and if the call has ended before anybody asked
+	hooks  *callHooks  // nil if there are none
 
 	header          Header // of the request
 	responseHeader  Header
 	responseTrailer Header
 
 	request    proto.Message
-	requestErr error // of a server's call: why the request does not decode
+	requestErr *Error // of a server's call: why the request does not decode
 	response   proto.Message
 }
 
@@ -73,13 +66,13 @@ func (c *Call) Kind() Kind { return c.method.kind }
 func (c *Call) Idempotency() Idempotency { return c.method.Idempotency }
 
 // OnServer reports whether this is the server's side of the call.
-func (c *Call) OnServer() bool { return c.onServer }
+func (c *Call) OnServer() bool { return c.client == nil }
 
 // Header returns the metadata of the request. A client's interceptor may change it before it calls
 // next. On the server it is what was received, including the headers of NATS and of the protocol,
 // and must not be changed.
 func (c *Call) Header() Header {
-	if c.header == nil && !c.onServer {
+	if c.header == nil && !c.OnServer() {
 		c.header = Header{}
 	}
 	return c.header
@@ -115,7 +108,7 @@ func (c *Call) Request() (proto.Message, error) {
 		}
 		c.request, c.requestErr = req, err
 	}
-	return c.request, c.requestErr
+	return c.request, asNil(c.requestErr)
 }
 
 // Response returns the response message. It is nil before next has returned, after an error, and
@@ -132,9 +125,9 @@ func (c *Call) streamsIn() bool {
 	case KindBidi:
 		return true
 	case KindServerStream:
-		return !c.onServer
+		return !c.OnServer()
 	case KindClientStream:
-		return c.onServer
+		return c.OnServer()
 	}
 	return false
 }
@@ -255,91 +248,8 @@ func (c *Call) checkSent(m proto.Message) error {
 		return nil
 	}
 	code := CodeInvalidArgument
-	if c.onServer { // the caller is not to blame
+	if c.OnServer() { // the caller is not to blame
 		code = CodeInternal
 	}
 	return failf(code, MayHaveRun, "%s: Send(nil): there is nothing to send", c.Method())
-}
-
-// deadline is the caller's, else that of the method, else that of the client.
-// byCtx says that ctx ends at the deadline, so that it needs no timer.
-func (c *Call) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
-	deadline, byCtx = ctx.Deadline()
-	timeout := c.options.timeout
-	if timeout == 0 && byCtx {
-		return deadline, true
-	}
-	if timeout == 0 {
-		timeout = c.method.timeout
-	}
-	if timeout == 0 && c.method.kind > KindOneWay {
-		return time.Time{}, true // a stream may go on forever
-	}
-	if timeout == 0 {
-		timeout = c.options.clientTimeout
-	}
-	own := time.Now().Add(timeout)
-	if byCtx && deadline.Before(own) {
-		return deadline, true
-	}
-	return own, false
-}
-
-// mayRetry is the rule of docs/protocol.md: only what certainly did not run, or may run twice, and
-// only what another try can change. A connection that is down is not waited for, unless an earlier
-// attempt may have run and the call may run twice. delay is the least that the server asks for.
-func (c *Call) mayRetry(err *Error) (delay time.Duration, again bool) {
-	if c.options.once || err.code != CodeUnavailable {
-		return 0, false
-	}
-	switch err.execution {
-	case NotRun:
-		if err.refused {
-			return 0, true
-		}
-		return err.retryDelay()
-	case MayHaveRun:
-		return 0, c.method.Idempotency != IdempotencyUnknown
-	}
-	return 0, false
-}
-
-// callPool has the Calls of clients without interceptors, which may keep a Call.
-var callPool = sync.Pool{New: func() any { return new(Call) }}
-
-// putBack makes the call available to others, unless a stream has it.
-func (c *Call) putBack() {
-	if !c.streamed {
-		*c = Call{}
-		callPool.Put(c)
-	}
-}
-
-// end gives the caller of a client's call what it asked for.
-func (c *Call) end(err error) (proto.Message, error) {
-	c.ended(err)
-	fillHeader(c.options.responseHeader, c.responseHeader)
-	fillHeader(c.options.responseTrailer, c.responseTrailer)
-	if err != nil {
-		return nil, err
-	}
-	return c.response, nil
-}
-
-// clientError turns the error of a client's interceptor into the *Error that a client promises to
-// return, and keeps what is known about the execution.
-func (c *Call) clientError(err error) *Error {
-	out := asError(err)
-	var e *Error
-	switch {
-	case error(out) == err:
-		return out
-	case errors.As(err, &e) && e != nil && e.code != CodeOK:
-		out.remote, out.refused, out.execution = e.remote, e.refused, e.execution
-	case c.sent:
-		out.execution = MayHaveRun
-	default:
-		out.execution = NotRun
-	}
-	return out.because(err)
 }

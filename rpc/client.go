@@ -181,12 +181,13 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
 	}
 	if c.next == nil {
-		call := callPool.Get().(*Call) // nobody else sees it
+		call := callPool.Get().(*clientCall) // nobody else sees it
 		defer call.putBack()
-		*call = Call{method: m, header: o.header, request: req, options: o}
-		return call.end(c.send(ctx, call))
+		call.set(m, o.header, req, o)
+		return call.end(c.send(ctx, &call.Call))
 	}
-	call := &Call{method: m, header: maps.Clone(o.header), request: req, options: o}
+	call := new(clientCall)
+	call.set(m, maps.Clone(o.header), req, o)
 	return call.end(c.intercepted(ctx, call))
 }
 
@@ -217,8 +218,8 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 
 // intercepted runs a call through the interceptors and makes sure that what
 // they return is what a client promises: an *Error or a response.
-func (c *Client) intercepted(ctx context.Context, call *Call) error {
-	err := c.next(ctx, call)
+func (c *Client) intercepted(ctx context.Context, call *clientCall) error {
+	err := c.next(ctx, &call.Call)
 	if err == nil && call.method.kind == KindUnary {
 		err = call.method.checkResponse(call.response)
 		if err != nil && !call.sent {
@@ -237,7 +238,8 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	if err != nil {
 		return nil, err
 	}
-	call := &Call{method: m, header: o.header, request: req, options: o}
+	call := new(clientCall)
+	call.set(m, o.header, req, o)
 	switch {
 	case o.responseHeader != nil || o.responseTrailer != nil:
 		return nil, failf(CodeInvalidArgument, NotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
@@ -246,10 +248,10 @@ func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, o
 	case m.kind == KindServerStream && req == m.nilRequest:
 		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
 	case c.next == nil:
-		err = c.send(ctx, call)
+		err = c.send(ctx, &call.Call)
 	default:
 		call.header = maps.Clone(o.header)
-		err = c.next(ctx, call)
+		err = c.next(ctx, &call.Call)
 	}
 	switch {
 	case err != nil && call.stream != nil: // an interceptor refuses the stream
@@ -279,7 +281,8 @@ const (
 
 // send makes a call and sends it again where that is safe, until its deadline.
 // It is the Next behind the last interceptor.
-func (c *Client) send(ctx context.Context, call *Call) error {
+func (c *Client) send(ctx context.Context, next *Call) error {
+	call := next.client
 	call.sent = true
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}

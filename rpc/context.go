@@ -32,14 +32,14 @@ func CallFromContext(ctx context.Context) *Call {
 //
 // It ends once, in one of the ways below; context.Cause says in which.
 type callContext struct {
-	endpoint *endpoint
+	served   *serverCall   // which the context is part of
 	deadline time.Duration // of the server's clock; 0 is none
 
 	mu    sync.Mutex
-	call  *Call         // nil when the call has ended and nobody has asked for it
 	asked bool          // somebody has asked for the call, and may keep it
-	waits *contextWaits // nil until Done or AfterFunc is used
+	left  bool          // the call has ended, and nobody had asked for it
 	end   atomic.Uint32 // one of the ways below; changed under mu
+	waits *contextWaits // nil until Done or AfterFunc is used
 }
 
 // How the context of a handler ends.
@@ -74,7 +74,7 @@ func endedBy(cause error) context.Context {
 }
 
 // clock is the server's.
-func (c *callContext) clock() *clock { return &c.endpoint.service.server.clock }
+func (c *callContext) clock() *clock { return &c.served.endpoint.service.server.clock }
 
 // contextWaits are those that wait for the end of a context.
 type contextWaits struct {
@@ -106,21 +106,19 @@ func (c *callContext) Value(key any) any {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.call == nil {
-		return &Call{method: c.endpoint.method, onServer: true}
+	if c.left {
+		return &Call{method: c.served.endpoint.method}
 	}
 	c.asked = true
-	return c.call
+	return &c.served.call
 }
 
 // finish ends the context because its call has ended. It reports whether somebody may have kept the
-// call: its caller, by keep, or code that has asked the context for it. If not, the context lets go
-// of it.
+// call: its caller, by keep, or code that has asked the context for it. If not, nobody will get it.
 func (c *callContext) finish(keep bool) (kept bool) {
 	c.mu.Lock()
-	if kept = keep || c.asked; !kept {
-		c.call = nil
-	}
+	kept = keep || c.asked
+	c.left = !kept
 	after := c.endLocked(contextOver)
 	c.mu.Unlock()
 	runAll(after)

@@ -10,7 +10,9 @@ import (
 
 func newCallContext(d time.Duration) *callContext {
 	server := &Server{clock: newClock()}
-	c := &callContext{endpoint: &endpoint{service: &service{server: server}}, call: &Call{}}
+	served := &serverCall{received: received{endpoint: &endpoint{service: &service{server: server}}}}
+	c := &served.ctx
+	c.served = served
 	c.deadline = server.clock.now() + d
 	return c
 }
@@ -48,7 +50,7 @@ func TestCallContextEnds(t *testing.T) {
 			<-called
 			test.ctx.cancel() // does nothing
 			test.ctx.expire()
-			if CallFromContext(valued) != test.ctx.call || !errors.Is(test.ctx.Err(), test.want) {
+			if CallFromContext(valued) != &test.ctx.served.call || !errors.Is(test.ctx.Err(), test.want) {
 				t.Error("the context changed after its end")
 			}
 		})

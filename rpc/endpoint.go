@@ -72,8 +72,8 @@ func (e *endpoint) receiveBatch(m *nats.Msg) {
 
 func (e *endpoint) newServerCall() *serverCall {
 	c := &serverCall{received: received{endpoint: e}}
-	c.call = Call{method: e.method, onServer: true, served: c}
-	c.ctx.endpoint, c.ctx.call = e, &c.call
+	c.call = Call{method: e.method, served: c}
+	c.ctx.served = c
 	return c
 }
 

@@ -70,9 +70,9 @@ func PoisonPools(n int) bool {
 	for i := range taken {
 		taken[i] = buffer.Take()
 		poison(taken[i].B[:cap(taken[i].B)])
-		c := callPool.Get().(*Call)
+		c := callPool.Get().(*clientCall)
 		// An owner that still has the call meets one without a method.
-		*c = Call{sent: true, streamed: true}
+		*c = clientCall{sent: true, streamed: true}
 		callPool.Put(c)
 	}
 	runtime.Gosched() // to whoever would write

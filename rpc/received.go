@@ -117,7 +117,7 @@ func (r *received) coding() coding {
 }
 
 // decode decodes the request.
-func (r *received) decode() (proto.Message, error) {
+func (r *received) decode() (proto.Message, *Error) {
 	limit := r.endpoint.service.server.options.maxMessageSize
 	if len(r.body) > limit {
 		return nil, overLimit("request", len(r.body), limit, NotRun)

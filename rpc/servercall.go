@@ -38,10 +38,23 @@ type serverCall struct {
 	stream    *messageStream // nil if the request is in the body
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
-	running  atomic.Bool
-	answered atomic.Bool
-	counted  atomic.Bool // in the statistics, as a call that has ended
+	steps    steps
 }
+
+// steps are those that a call has taken, as a set of the bits below.
+type steps struct{ bits atomic.Uint32 }
+
+const (
+	callRunning  uint32 = 1 << iota
+	callAnswered        // or about to be
+	callCounted         // in the statistics, as a call that has ended
+)
+
+// take takes a step. It reports whether that is the first time.
+func (s *steps) take(step uint32) (first bool) { return s.bits.Or(step)&step == 0 }
+
+// taken reports whether the step has been taken.
+func (s *steps) taken(step uint32) bool { return s.bits.Load()&step != 0 }
 
 // It is decided once whether a call's handler is called: by the goroutine that is about to call it,
 // or by the one that tells the caller that it did not run.
@@ -136,11 +149,11 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 }
 
 // decode decodes the request.
-func (c *serverCall) decode() (proto.Message, error) {
+func (c *serverCall) decode() (proto.Message, *Error) {
 	if c.stream != nil {
 		req := c.endpoint.method.newRequest()
 		if err := c.stream.recvOnly(req); err != nil {
-			return nil, err
+			return nil, asError(err)
 		}
 		return req, nil
 	}
@@ -151,7 +164,7 @@ func (c *serverCall) decode() (proto.Message, error) {
 // and leaves the table: handlers, interceptors and hooks can only panic or call runtime.Goexit
 // before returned is set.
 func (c *serverCall) Run() {
-	c.running.Store(true)
+	c.steps.take(callRunning)
 	clock := c.ctx.clock()
 	started := clock.now()
 	returned := false
@@ -240,7 +253,7 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 // answer counts the call and sends its response, or its error. Only the first answer of a call
 // counts.
 func (c *serverCall) answer(err *Error, took time.Duration) {
-	if !c.answered.CompareAndSwap(false, true) {
+	if !c.steps.take(callAnswered) {
 		return
 	}
 	buf := buffer.Take()
@@ -248,7 +261,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 		err = c.encode(buf)
 	}
 	c.endpoint.stats.count(err, took)
-	c.counted.Store(true)
+	c.steps.take(callCounted)
 	if err != nil {
 		c.transport.fail(err)
 	} else if c.transport.respond(buf, took) {
@@ -286,11 +299,11 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 
 // refuse answers a call with an error, from outside the goroutine that runs it or would have.
 func (c *serverCall) refuse(err *Error) {
-	if !c.answered.CompareAndSwap(false, true) {
+	if !c.steps.take(callAnswered) {
 		return
 	}
 	c.endpoint.stats.countRefused(err)
-	c.counted.Store(true)
+	c.steps.take(callCounted)
 	c.transport.refuse(err)
 }
 

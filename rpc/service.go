@@ -417,12 +417,12 @@ func (s *service) onFrame(m *nats.Msg) {
 func (s *service) load() map[*endpoint]endpointLoad {
 	all := map[*endpoint]endpointLoad{}
 	for _, c := range s.calls.All() {
-		if c.counted.Load() {
+		if c.steps.taken(callCounted) {
 			continue
 		}
 		l := all[c.endpoint]
 		l.inFlight++
-		if !c.running.Load() {
+		if !c.steps.taken(callRunning) {
 			l.queued++
 		}
 		all[c.endpoint] = l

@@ -1,0 +1,107 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// clientCall is a call of a client.
+type clientCall struct {
+	Call
+	options  *callOptions
+	stream   *messageStream // of a streaming call, once it is open
+	sent     bool           // it has been sent, or tried to
+	streamed bool           // a stream holds it, possibly for longer than the call
+}
+
+// callPool has the calls of clients without interceptors, which may keep a Call.
+var callPool = sync.Pool{New: func() any { return new(clientCall) }}
+
+// set makes c the call of a method. header, which interceptors may change, belongs to the call.
+func (c *clientCall) set(m *method, header Header, request proto.Message, o *callOptions) {
+	*c = clientCall{Call: Call{method: m, client: c, header: header, request: request}, options: o}
+}
+
+// putBack makes the call available to others, unless a stream has it.
+func (c *clientCall) putBack() {
+	if !c.streamed {
+		*c = clientCall{}
+		callPool.Put(c)
+	}
+}
+
+// deadline is the caller's, else that of the method, else that of the client.
+// byCtx says that ctx ends at the deadline, so that it needs no timer.
+func (c *clientCall) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
+	deadline, byCtx = ctx.Deadline()
+	timeout := c.options.timeout
+	if timeout == 0 && byCtx {
+		return deadline, true
+	}
+	if timeout == 0 {
+		timeout = c.method.timeout
+	}
+	if timeout == 0 && c.method.kind > KindOneWay {
+		return time.Time{}, true // a stream may go on forever
+	}
+	if timeout == 0 {
+		timeout = c.options.clientTimeout
+	}
+	own := time.Now().Add(timeout)
+	if byCtx && deadline.Before(own) {
+		return deadline, true
+	}
+	return own, false
+}
+
+// mayRetry is the rule of docs/protocol.md: only what certainly did not run, or may run twice, and
+// only what another try can change. A connection that is down is not waited for, unless an earlier
+// attempt may have run and the call may run twice. delay is the least that the server asks for.
+func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
+	if c.options.once || err.code != CodeUnavailable {
+		return 0, false
+	}
+	switch err.execution {
+	case NotRun:
+		if err.refused {
+			return 0, true
+		}
+		return err.retryDelay()
+	case MayHaveRun:
+		return 0, c.method.Idempotency != IdempotencyUnknown
+	}
+	return 0, false
+}
+
+// end gives the caller of a client's call what it asked for.
+func (c *clientCall) end(err error) (proto.Message, error) {
+	c.ended(err)
+	fillHeader(c.options.responseHeader, c.responseHeader)
+	fillHeader(c.options.responseTrailer, c.responseTrailer)
+	if err != nil {
+		return nil, err
+	}
+	return c.response, nil
+}
+
+// clientError turns the error of a client's interceptor into the *Error that a client promises to
+// return, and keeps what is known about the execution.
+func (c *clientCall) clientError(err error) *Error {
+	out := asError(err)
+	var e *Error
+	switch {
+	case error(out) == err:
+		return out
+	case errors.As(err, &e) && e != nil && e.code != CodeOK:
+		out.remote, out.refused, out.execution = e.remote, e.refused, e.execution
+	case c.sent:
+		out.execution = MayHaveRun
+	default:
+		out.execution = NotRun
+	}
+	return out.because(err)
+}
