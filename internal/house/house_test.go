@@ -94,23 +94,14 @@ func TestWideComments(t *testing.T) {
 	}
 }
 
-func TestKnown(t *testing.T) {
-	k := parseKnown("a: fields: 20\nb: fields: 20\nc: fields: 20\nd: fields: 20\n")
-	found := []finding{
-		{"a: fields", 20, nil},
-		{"b: fields", 21, []string{"b.go:1", "b.go:2"}},
-		{"c: fields", 19, nil},
-		{"e: fields", 16, nil},
-	}
-	if diff := cmp.Diff([]string{"b: fields: 21 b.go:1 b.go:2", "e: fields: 16"}, k.offences(found)); diff != "" {
-		t.Errorf("offences (-want +got):\n%s", diff)
-	}
-	want := []string{
-		knownFile + `: "c: fields: 20" is no longer true, write 19`,
-		knownFile + `: "d: fields: 20" is no longer true, delete the line`,
-	}
-	if diff := cmp.Diff(want, k.stale(found)); diff != "" {
-		t.Errorf("stale (-want +got):\n%s", diff)
+func TestFinding(t *testing.T) {
+	for want, f := range map[string]finding{
+		"rpc.a: fields: 20":           {"rpc.a: fields", 20, nil},
+		"b.go: wide: 2 b.go:1 b.go:2": {"b.go: wide", 2, []string{"b.go:1", "b.go:2"}},
+	} {
+		if f.String() != want {
+			t.Errorf("got %q, want %q", f, want)
+		}
 	}
 }
 

@@ -2,11 +2,8 @@ package main
 
 import (
 	"fmt"
-	"log"
 	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -24,7 +21,7 @@ var maySplit = map[string]string{}
 
 // finding is a number that is over its limit.
 type finding struct {
-	what  string // as in known.txt
+	what  string
 	n     int
 	where []string
 }
@@ -70,53 +67,7 @@ func wideComments(root string) (found []finding) {
 	return found
 }
 
-// known are the findings that are accepted, by what they say.
-type known map[string]int
-
-var knownLine = regexp.MustCompile(`^(.+): ([1-9]\d*)\n$`)
-
-// parseKnown reads lines such as "rpc.stream: fields: 37".
-func parseKnown(text string) known {
-	k := known{}
-	for line := range strings.Lines(text) {
-		parts := knownLine.FindStringSubmatch(line)
-		if parts == nil {
-			log.Fatalf("%s: the line %q is not <what>: <number>", knownFile, line)
-		}
-		k[parts[1]] = must(strconv.Atoi(parts[2]))
-	}
-	return k
-}
-
-// offences returns the findings that are not known, or larger.
-func (k known) offences(found []finding) (offences []string) {
-	for _, f := range found {
-		if f.n > k[f.what] {
-			offence := fmt.Sprintf("%s: %d %s", f.what, f.n, strings.Join(f.where, " "))
-			offences = append(offences, strings.TrimSpace(offence))
-		}
-	}
-	return offences
-}
-
-// stale returns what is known and no longer true.
-func (k known) stale(found []finding) (offences []string) {
-	now := known{}
-	for _, f := range found {
-		now[f.what] = f.n
-	}
-	for _, what := range slices.Sorted(maps.Keys(k)) {
-		if n := now[what]; n < k[what] {
-			offences = append(offences, fmt.Sprintf("%s: \"%s: %d\" is no longer true, %s", knownFile, what, k[what], mend(n)))
-		}
-	}
-	return offences
-}
-
-// mend says what to do with a line of known.txt that n has replaced.
-func mend(n int) string {
-	if n == 0 {
-		return "delete the line"
-	}
-	return fmt.Sprint("write ", n)
+// String says what is over its limit, and where.
+func (f finding) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%s: %d %s", f.what, f.n, strings.Join(f.where, " ")))
 }

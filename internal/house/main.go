@@ -3,8 +3,8 @@
 //
 //	go run ./internal/house [folder ...]
 //
-// It prints a table with a row for each package, and exits with 1 and a line for
-// each offence. Today's offences stand in known.txt, which may only shrink.
+// It prints a table with a row for each package, by default of all rooms, and
+// exits with 1 and a line for each finding that is over a limit.
 package main
 
 import (
@@ -18,25 +18,18 @@ import (
 	"text/tabwriter"
 )
 
-// knownFile holds the findings that are accepted today.
-const knownFile = "internal/house/known.txt"
-
 func main() {
 	log.SetFlags(0)
-	if offences := run(os.Args[1:], os.Stdout); len(offences) > 0 {
-		log.Fatal("\n", strings.Join(offences, "\n"))
+	folders := os.Args[1:]
+	if len(folders) == 0 {
+		folders = rooms()
 	}
-}
-
-// run counts the packages in folders, by default all rooms. Only then does it
-// know what is no longer true in the file of known findings.
-func run(folders []string, out io.Writer) []string {
-	known := parseKnown(string(must(os.ReadFile(knownFile))))
-	if len(folders) > 0 {
-		return known.offences(check(folders, out))
+	if found := check(folders, os.Stdout); len(found) > 0 {
+		for _, f := range found {
+			log.Print(f)
+		}
+		os.Exit(1)
 	}
-	found := check(rooms(), out)
-	return append(known.offences(found), known.stale(found)...)
 }
 
 // must ends the program where there is nothing to count.

@@ -69,7 +69,8 @@ type side interface {
 	deliver(m *nats.Msg)
 	// takeLocked takes of a frame what only this side receives.
 	takeLocked(f wire.Frame, m *nats.Msg) error
-	// addLocked returns a frame with what only this side sends. (A pointer would escape to the heap.)
+	// addLocked returns a frame with what only this side sends. It takes no pointer, since that
+	// would make each frame escape to the heap.
 	addLocked(o outgoing, kind wire.Kind) outgoing
 	// expired returns the error of Send and Recv if their context has ended and that does not end
 	// the stream.
@@ -484,7 +485,7 @@ func (s *Stream) keep(now time.Time, heartbeat time.Duration) {
 		limit = maxSilence * heartbeat
 	}
 	dead := !s.over && limit > 0 && now.Sub(s.life.heardAt) > limit
-	due := s.open && !s.over && now.Sub(s.life.beatAt) >= heartbeat*3/4 // the next look would be late
+	due := s.open && !s.over && now.Sub(s.life.beatAt) >= heartbeat*3/4 // or it would be late
 	if due && !dead {
 		s.send.beat, s.life.beatAt = true, now
 		s.flushLocked()
