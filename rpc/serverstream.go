@@ -41,7 +41,7 @@ func (a streamAnswer) Last(err error) stream.Last {
 // StreamEnded implements stream.Owner. The end of the stream ends the context of the call.
 func (a streamAnswer) StreamEnded(err error) {
 	switch {
-	case err == nil, a.steps.taken(callAnswered): // the call has ended already, or is ended by a shutdown
+	case err == nil, a.steps.taken(callAnswered): // the call has ended, or a shutdown ends it
 	case CodeOf(streamError(err)) == CodeCanceled:
 		a.ctx.endWith(contextCanceled)
 	default:
