@@ -63,7 +63,7 @@ func (a streamAnswer) accept(to string) *Error {
 	case err == stream.ErrDuplicate:
 		return refusal("the server is stopping, or has a stream with this id")
 	case err != nil:
-		return err.(*Error)
+		return asError(streamError(err))
 	}
 	return nil
 }

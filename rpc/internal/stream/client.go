@@ -151,13 +151,19 @@ func (c *Client) awaitOpen() error {
 	}
 }
 
-// Fetch opens the stream to an instance that has announced a large response, which fetches it.
+// Fetch opens the stream to an instance that has announced a large response, and fetches it. If the
+// stream has ended meanwhile, it tells the instance.
 func (c *Client) Fetch(instance string, credit uint64) {
 	c.mu.Lock()
 	own, _ := c.recv.Grant()
 	c.openedLocked(instance, credit)
+	over := c.over
 	c.mu.Unlock()
-	c.publishControl(wire.KindCredit, own)
+	if over {
+		c.publishControl(wire.KindStreamCancel, 0)
+	} else {
+		c.publishControl(wire.KindCredit, own)
+	}
 }
 
 // openedLocked makes the stream send its frames to an instance.
@@ -193,6 +199,7 @@ func (c *Client) CloseSend() {
 	}
 	c.send.Close()
 	c.send.closed = ErrClosed
+	wait.Signal(c.send.changed)
 	c.flushLocked()
 }
 
@@ -305,7 +312,9 @@ func (c *Client) accept(m *nats.Msg) {
 		f, _ := wire.ParseFrame(m.Data)
 		_, instance, _ := wire.ParseAccept(&f)
 		c.mu.Lock()
-		c.openedLocked(instance, f.Number)
+		if !c.over {
+			c.openedLocked(instance, f.Number)
+		}
 		c.mu.Unlock()
 		wait.Signal(c.recv.changed)
 	default:
@@ -313,14 +322,20 @@ func (c *Client) accept(m *nats.Msg) {
 	}
 }
 
-// refused ends the stream with the error that came instead of an accept.
+// refused ends the stream with the error that came instead of an accept, or of another instance after
+// it: then the one that has accepted is told.
 func (c *Client) refused(envelope []byte) {
 	flags, body := wire.ResponseOf(envelope)
 	if flags&wire.FlagError == 0 {
 		c.End(&reply.InvalidError{Err: errors.New("a response instead of an accept")})
 		return
 	}
-	c.Break(c.statuses.Status(body, flags.Execution()))
+	status := c.statuses.Status(body, flags.Execution())
+	if c.Accepted() {
+		c.End(status)
+	} else {
+		c.Break(status)
+	}
 }
 
 // takeLocked is of side: headers, and the status.

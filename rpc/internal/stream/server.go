@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -56,7 +57,8 @@ func NewServer(ctx context.Context, config Config, owner Owner, open wire.Open) 
 }
 
 // Accept adds the stream to the table and opens it. announce publishes the accept, with the credit
-// for the client; its error ends the stream, as does ErrDuplicate. to is the subject for the
+// for the client; its error ends the stream, as does ErrDuplicate, and is returned, like the error of a
+// stream that has ended meanwhile. to is the subject for the
 // server's frames, or "" if the client is yet to send it.
 func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	s.mu.Lock()
@@ -73,19 +75,18 @@ func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 		return err
 	}
 	s.mu.Lock() // only now, so that nothing overtakes the accept
-	s.openLocked(to)
-	s.flushLocked()
-	s.mu.Unlock()
-	return nil
-}
-
-func (s *Server) openLocked(to string) {
+	defer s.mu.Unlock()
+	if s.over { // the table was closed meanwhile, or the connection was lost
+		return s.err
+	}
 	if to != "" && !s.open {
 		s.to, s.open = to, true
 	}
+	s.flushLocked()
+	return nil
 }
 
-// SetHeader sets the header of the next frame.
+// SetHeader sets the header of the next frame. The header is the stream's from then on.
 func (s *Server) SetHeader(h nats.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,6 +146,7 @@ func (s *Server) closeLocked(err error, last Last) {
 		s.send.closed = ErrClosed
 	}
 	s.recv.ignoring = true
+	wait.Signal(s.send.changed)
 }
 
 // Close is of side: the stream ends when the handler returns.

@@ -186,9 +186,9 @@ func (s *Stream) Send(buf *buffer.Buffer, from int) error {
 // sendErrorLocked returns why nothing can be sent, or nil.
 func (s *Stream) sendErrorLocked() error {
 	switch {
-	case s.over && (s.err == nil || s.byPeer):
+	case s.over && s.byPeer:
 		return io.EOF
-	case s.over:
+	case s.over && s.err != nil:
 		return s.err
 	case s.send.Closing():
 		return s.send.closed
@@ -203,7 +203,7 @@ func (s *Stream) sendErrorLocked() error {
 func (s *Stream) frameAloneLocked(buf *buffer.Buffer, from int) (o outgoing, ok bool) {
 	alone := s.recv.answering || len(buf.B)-from >= minAlone
 	s.recv.answering = false
-	if !alone || from != flow.FrameRoom || s.send.flushing || !s.open || s.send.beat {
+	if !alone || from != flow.FrameRoom || s.send.flushing || !s.open {
 		return o, false
 	}
 	frame, ok := s.send.Frame(buf.B, buf.Compressed, s.maxBody)

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -490,6 +491,9 @@ func TestFinishThenEnd(t *testing.T) {
 				t.Fatal("Send:", sending.err)
 			}
 			p.server.Finish(finish, nil)
+			if got := sending.state(); got != errText(cmp.Or(finish, ErrClosed)) {
+				t.Error("the waiting Send:", got)
+			}
 			p.server.Finish(errMine, nil)
 			if _, down := p.settle(); len(down) > 0 || isOver(&p.server.Stream) || p.owner.told() != "" {
 				t.Fatalf("without credit the server has published %q", down)
@@ -503,9 +507,6 @@ func TestFinishThenEnd(t *testing.T) {
 				t.Error("after End, Send:", got)
 			}
 			close(p.down.block)
-			if got := sending.state(); got != "theirs" {
-				t.Error("Send:", got)
-			}
 			if _, down := p.settle(); len(down) != 2 || !strings.HasSuffix(down[0], " theirs") {
 				t.Fatalf("the server has published %q", down)
 			}
@@ -1591,6 +1592,86 @@ func TestQuick(t *testing.T) {
 		}
 		if err := sendText(&p.server.Stream, "y"); errText(err) != "stream: context deadline exceeded" {
 			t.Error("Send:", err)
+		}
+	})
+}
+
+// TestFetchWhenOver: an instance that has announced a large response is told if nobody fetches it.
+func TestFetchWhenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, func(_ *pair, c *ClientConfig) { c.Refuse = func() error { return errMine } })
+		p.client.Fetch(instance, 1<<20)
+		if up := p.up.published(); up != "cancel" {
+			t.Errorf("the client has published %q", up)
+		}
+	})
+}
+
+// TestSendAfterCleanEnd: on a server Send says the same before and after the end frame is published.
+func TestSendAfterCleanEnd(t *testing.T) {
+	inPair(t, func(p *pair) {
+		p.down.block = make(chan struct{})
+		p.server.Finish(nil, nil)
+		before := sendText(&p.server.Stream, "x")
+		close(p.down.block)
+		synctest.Wait()
+		if after := sendText(&p.server.Stream, "x"); before != ErrClosed || after != ErrClosed {
+			t.Errorf("before it is %v, after it %v", before, after)
+		}
+	})
+}
+
+// TestWaitingSendIsClosed: a Send that waits for credit returns when its half is closed.
+func TestWaitingSendIsClosed(t *testing.T) {
+	inPair(t, func(p *pair) {
+		fromClient := begin(func() error { return fill(&p.client.Stream) })
+		fromServer := begin(func() error { return fill(&p.server.Stream) })
+		p.settle()
+		p.client.CloseSend()
+		p.server.Finish(nil, nil)
+		if a, b := fromClient.state(), fromServer.state(); a != errText(ErrClosed) || b != a {
+			t.Errorf("on the client it returns %s, on the server %s", a, b)
+		}
+	})
+}
+
+// TestRefusalAfterAccept: where a second instance refuses a stream, the one that has accepted it is
+// told.
+func TestRefusalAfterAccept(t *testing.T) {
+	inPair(t, func(p *pair) {
+		p.toClient(p.answer(append(wire.AppendResponse(nil, p.id, 0, wire.FlagError), "x"...)))
+		if up := p.up.published(); up != "cancel" || !isOver(&p.client.Stream) {
+			t.Errorf("the client has published %q", up)
+		}
+	})
+}
+
+// TestEndDuringAccept: Accept returns the error of a stream that ends while its accept is published.
+func TestEndDuringAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		m := p.start()
+		server := NewServer(p.handler, p.serverConfig(), &p.owner, wire.Open{Credit: 1 << 20})
+		err := server.Accept(m.Reply, func(uint64) error {
+			p.servers.Close(errTheirs)
+			return nil
+		})
+		if err != errTheirs || server.Accepted() {
+			t.Errorf("Accept: %v, open %v", err, server.Accepted())
+		}
+	})
+}
+
+// TestLateAccept: an accept does not open a stream that has ended.
+func TestLateAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		p.start()
+		p.client.Break(errMine)
+		p.client.accept(&nats.Msg{Data: wire.AppendAccept(nil, p.id, 1<<20, instance)})
+		synctest.Wait()
+		if err := <-p.opened; err != errMine || p.client.Accepted() {
+			t.Errorf("Open: %v, open %v", err, p.client.Accepted())
 		}
 	})
 }
