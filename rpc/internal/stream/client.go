@@ -322,8 +322,8 @@ func (c *Client) accept(m *nats.Msg) {
 	}
 }
 
-// refused ends the stream with the error that came instead of an accept, or of another instance after
-// it: then the one that has accepted is told.
+// refused ends the stream with the error that came instead of an accept. After an accept it is
+// another instance's, and the one that has accepted is told.
 func (c *Client) refused(envelope []byte) {
 	flags, body := wire.ResponseOf(envelope)
 	if flags&wire.FlagError == 0 {

@@ -57,9 +57,9 @@ func NewServer(ctx context.Context, config Config, owner Owner, open wire.Open) 
 }
 
 // Accept adds the stream to the table and opens it. announce publishes the accept, with the credit
-// for the client; its error ends the stream, as does ErrDuplicate, and is returned, like the error of a
-// stream that has ended meanwhile. to is the subject for the
-// server's frames, or "" if the client is yet to send it.
+// for the client; its error ends the stream, as does ErrDuplicate. If the stream ends meanwhile,
+// Accept returns why. to is the subject for the server's frames, or "" if the client is yet to send
+// it.
 func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	s.mu.Lock()
 	s.life.heardAt = time.Now() // while the call was queued, the client could not send anything

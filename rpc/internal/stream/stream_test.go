@@ -1607,7 +1607,8 @@ func TestFetchWhenOver(t *testing.T) {
 	})
 }
 
-// TestSendAfterCleanEnd: on a server Send says the same before and after the end frame is published.
+// TestSendAfterCleanEnd: on a server Send says the same before and after the end frame is
+// published.
 func TestSendAfterCleanEnd(t *testing.T) {
 	inPair(t, func(p *pair) {
 		p.down.block = make(chan struct{})
@@ -1646,7 +1647,8 @@ func TestRefusalAfterAccept(t *testing.T) {
 	})
 }
 
-// TestEndDuringAccept: Accept returns the error of a stream that ends while its accept is published.
+// TestEndDuringAccept: Accept returns the error of a stream that ends while its accept is
+// published.
 func TestEndDuringAccept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
