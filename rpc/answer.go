@@ -15,8 +15,9 @@ import (
 type transport interface {
 	// encode encodes the response into an empty buffer.
 	encode(buf *buffer.Buffer) *Error
-	// respond sends what encode has left in buf, nothing if the method has no response. It returns
-	// true if it keeps the buffer. The handler took so long.
+	// respond sends the response, which encode has left in buf; if the method has none, it sends
+	// the end of the stream. It returns true if it keeps the buffer. took is how long the handler
+	// ran.
 	respond(buf *buffer.Buffer, took time.Duration) (kept bool)
 	// fail sends an error, and the metadata that the handler has set.
 	fail(err *Error)
@@ -73,8 +74,8 @@ func (a envelopeAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bo
 // lower after all, the publish fails, and the caller gets that error.
 const smallestMaxPayload = 4096
 
-func (a envelopeAnswer) fail(err *Error)   { a.sendError(a, err, a.metadata()) }
-func (a envelopeAnswer) refuse(err *Error) { a.sendError(a, err, nil) }
+func (a envelopeAnswer) fail(err *Error)   { a.tell(a, err, a.metadata()) }
+func (a envelopeAnswer) refuse(err *Error) { a.tell(a, err, nil) }
 
 func (a envelopeAnswer) appendStatus(b []byte, _ nats.Header, e *Error) []byte {
 	b, _ = appendProto(wire.AppendResponse(b, a.id, 0, wire.FlagError|a.execution(e).Flags()), e.status())

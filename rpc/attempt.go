@@ -85,7 +85,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Error {
 	var unsent *reply.UnsentError
 	var invalid *reply.InvalidError
-	var unopened *stream.UnopenedError
+	var early *stream.UnopenedError
 	switch {
 	case err == reply.ErrContext:
 		return contextError(ctx, MayHaveRun)
@@ -97,10 +97,8 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 		return unsentError(unsent.Size, h, unsent.Err)
 	case errors.As(err, &invalid):
 		return wrongAnswer(invalid.Err)
-	case errors.As(err, &unopened): // the client was closed or ctx has ended: nothing was sent
-		failed := *asError(streamError(unopened.Err))
-		failed.execution = NotRun
-		return &failed
+	case errors.As(err, &early): // the client was closed or ctx has ended
+		return unopened(early.Err)
 	}
 	return asError(streamError(err)) // or of the watch, or a refusal
 }
@@ -296,13 +294,25 @@ func (a *attempt) sendRequest(s *messageStream) *Error {
 	if buf.B, err = s.coding.appendMessage(buf.B, a.call.request); err != nil {
 		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
-	if err = s.sendBuffer(buf, 0); err != nil {
-		failed := *asError(err)
-		failed.execution = NotRun
-		return &failed
+	if err = s.pack(buf, 0); err == nil {
+		err = s.Send(buf, 0)
+	}
+	if err != nil {
+		return unopened(err)
 	}
 	s.closeSend()
 	return nil
+}
+
+// unopened returns the error of a stream that has ended before its open was published.
+func unopened(err error) *Error {
+	var ended *stream.ContextError
+	if errors.As(err, &ended) {
+		return contextError(ended.Ctx, NotRun)
+	}
+	failed := *asError(streamError(err))
+	failed.execution = NotRun
+	return &failed
 }
 
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
@@ -325,7 +335,13 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 	}
 	s := a.newStream(ctx, id)
 	s.client.Fetch(instance, f.Number)
-	return a.only(s)
+	failed := a.only(s)
+	if failed != nil && failed.execution == NotRun { // the client was closed; the handler has run
+		out := *failed
+		out.execution = DidRun
+		return &out
+	}
+	return failed
 }
 
 // only receives the response of a unary call from a stream.

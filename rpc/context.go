@@ -148,17 +148,16 @@ func (c *callContext) waitsLocked() *contextWaits {
 // Err implements context.Context. It looks at the clock, so that a handler that never uses Done
 // sees its deadline too.
 func (c *callContext) Err() error {
-	if c.Ended() == nil && c.expired(c.clock().now()) {
+	if c.ended() == nil && c.expired(c.clock().now()) {
 		c.expire()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock() // under which Done is closed
-	return c.Ended()
+	return c.ended()
 }
 
-// Ended is Err without a look at the clock, and perhaps just before Done is closed. Package stream
-// looks for it.
-func (c *callContext) Ended() error { return contextEnds[c.end.Load()].err }
+// ended is Err without a look at the clock, and perhaps just before Done is closed.
+func (c *callContext) ended() error { return contextEnds[c.end.Load()].err }
 
 // AfterFunc is the method that package context looks for, so that a child context needs no
 // goroutine.

@@ -164,6 +164,7 @@ var streamErrors = []struct {
 	{stream.ErrClosed, CodeFailedPrecondition, "Send after the end of the sending half"},
 	{stream.ErrCanceled, CodeCanceled, "the caller has gone"},
 	{stream.ErrGone, CodeUnavailable, "the instance has gone"},
+	{stream.ErrDuplicate, CodeInternal, "a stream with this id is open"},
 	{flow.ErrLost, CodeDataLoss, ""},
 	{flow.ErrPartial, CodeDataLoss, ""},
 	{flow.ErrTooLarge, CodeResourceExhausted, ""},
@@ -184,7 +185,7 @@ func streamError(err error) error {
 	case errors.As(err, &unsent):
 		return natsError(unsent.Err, MayHaveRun)
 	case errors.As(err, &silent):
-		return failf(CodeUnavailable, MayHaveRun, "nothing came from the peer for %v (rpc.WithHeartbeat)", silent.For)
+		return failf(CodeUnavailable, MayHaveRun, "nothing came from the peer for %v, three heartbeats (rpc.WithHeartbeat)", silent.For)
 	}
 	for _, row := range streamErrors {
 		if errors.Is(err, row.err) {

@@ -54,11 +54,19 @@ func (s *messageStream) sendMessage(m proto.Message) error {
 
 // sendBuffer sends the message that starts in the buffer at an offset.
 func (s *messageStream) sendBuffer(buf *buffer.Buffer, from int) error {
+	if err := s.pack(buf, from); err != nil {
+		return err
+	}
+	return streamError(s.Send(buf, from))
+}
+
+// pack checks the size of such a message and compresses it.
+func (s *messageStream) pack(buf *buffer.Buffer, from int) error {
 	if size := len(buf.B) - from; !buf.Compressed && size > s.maxSize {
 		return overLimit("message", size, s.maxSize, MayHaveRun)
 	}
 	buf.Compress(wire.Compression(s.compression), from)
-	return streamError(s.Send(buf, from))
+	return nil
 }
 
 // begin fixes the response header of a server's stream; it runs on the handler's goroutine. If the

@@ -47,17 +47,8 @@ func (a plainAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bool)
 	return true
 }
 
-func (a plainAnswer) fail(err *Error)   { a.tell(err, a.metadata()) }
-func (a plainAnswer) refuse(err *Error) { a.tell(err, nil) }
-
-// tell sends an error, unless that would acknowledge a message of JetStream.
-func (a plainAnswer) tell(err *Error, metadata nats.Header) {
-	if a.acknowledges() {
-		a.logUntold(err)
-		return
-	}
-	a.sendError(a, err, metadata)
-}
+func (a plainAnswer) fail(err *Error)   { a.tell(a, err, a.metadata()) }
+func (a plainAnswer) refuse(err *Error) { a.tell(a, err, nil) }
 
 // appendStatus encodes an error in the codec of the request.
 func (a plainAnswer) appendStatus(b []byte, h nats.Header, e *Error) []byte {

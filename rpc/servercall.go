@@ -188,7 +188,7 @@ func (c *serverCall) leave() {
 	if kept := c.ctx.finish(c.mayBeKept()); !kept {
 		c.body, c.call.request, c.call.response = nil, nil, nil // a kept context keeps c
 	}
-	if c.stream != nil { // it has ended already, unless a forced shutdown met the accept
+	if c.stream != nil && !c.stream.Over() { // a forced shutdown has met the accept
 		c.stream.server.EndNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 	}
 	c.endpoint.service.calls.Remove(c.id)
@@ -201,7 +201,7 @@ func (c *serverCall) mayBeKept() bool {
 
 // serve runs the interceptors and the handler.
 func (c *serverCall) serve() *Error {
-	if c.ctx.Ended() != nil {
+	if c.ctx.ended() != nil {
 		return contextError(&c.ctx, NotRun)
 	}
 	if c.stream != nil {
@@ -353,6 +353,15 @@ func (c *serverCall) metadata() nats.Header {
 type statusForm interface {
 	// appendStatus appends an error to b, and may add to the header.
 	appendStatus(b []byte, h nats.Header, e *Error) []byte
+}
+
+// tell sends an error, unless that would acknowledge a message of JetStream.
+func (c *serverCall) tell(form statusForm, err *Error, metadata nats.Header) {
+	if c.acknowledges() {
+		c.logUntold(err)
+		return
+	}
+	c.sendError(form, err, metadata)
 }
 
 // sendError publishes an error, and shortens it if it does not fit into a NATS message.

@@ -49,6 +49,9 @@ func (a streamAnswer) StreamEnded(err error) {
 	}
 }
 
+// ContextEnded implements stream.Owner.
+func (a streamAnswer) ContextEnded() error { return a.ctx.ended() }
+
 // accept tells the client where to send its frames. to is the subject for the server's frames, or
 // "" if the client is yet to send it.
 func (a streamAnswer) accept(to string) *Error {
@@ -63,7 +66,9 @@ func (a streamAnswer) accept(to string) *Error {
 	case err == stream.ErrDuplicate:
 		return refusal("the server is stopping, or has a stream with this id")
 	case err != nil:
-		return asError(streamError(err))
+		failed := *asError(streamError(err))
+		failed.execution = NotRun // it waits for the accept
+		return &failed
 	}
 	return nil
 }

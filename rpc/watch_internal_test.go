@@ -11,21 +11,27 @@ import (
 )
 
 // call is a call that waits.
-type call struct{ reply.Patience }
+type call struct {
+	reply.Patience
+	root string
+}
 
 func (*call) CallID() wire.ID           { return wire.ID{1} }
-func (*call) Root() string              { return "test.v1.Root" }
+func (c *call) Root() string            { return c.root }
 func (c *call) Waited() *reply.Patience { return &c.Patience }
 func (*call) Alive(wire.ID)             {}
 
 // TestLookWithoutQueries: a call grows older also where its client may not ask about it, as what it
 // says of its execution depends on its age. It is never taken for lost then.
 func TestLookWithoutQueries(t *testing.T) {
-	for _, muted := range []bool{true, false} {
-		c := new(call)
+	for _, test := range []struct {
+		root string // "" is that of a plain request
+		asks bool
+	}{{"asked", true}, {"muted", false}, {"", false}} {
+		c := &call{root: test.root}
 		l := look{
 			rule: (*reply.Patience).Tick, connected: true,
-			muted: map[string]bool{c.Root(): muted}, asked: map[wire.ID]waiting{},
+			muted: map[string]bool{"muted": true}, asked: map[wire.ID]waiting{},
 		}
 		lost := false
 		for range 20 {
@@ -33,8 +39,8 @@ func TestLookWithoutQueries(t *testing.T) {
 				break
 			}
 		}
-		if asked := len(l.queries.alone)+len(l.queries.shared) > 0; !c.Old() || asked == muted || lost == muted {
-			t.Errorf("muted %v: old is %v, asked is %v, lost is %v", muted, c.Old(), asked, lost)
+		if asked := len(l.queries.alone)+len(l.queries.shared) > 0; !c.Old() || asked != test.asks || lost != test.asks {
+			t.Errorf("root %q: old is %v, asked is %v, lost is %v", test.root, c.Old(), asked, lost)
 		}
 	}
 }

@@ -213,8 +213,9 @@ func (c *Client) End(err error) {
 		return
 	}
 	c.leave()
+	ended, byContext := err.(*ContextError)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case byContext && ended.Ctx.Err() == context.DeadlineExceeded:
 	case open:
 		c.publishControl(wire.KindStreamCancel, 0)
 	default: // any instance may accept it: tell all, as for a unary call
@@ -331,10 +332,15 @@ func (c *Client) refused(envelope []byte) {
 		return
 	}
 	status := c.statuses.Status(body, flags.Execution())
-	if c.Accepted() {
-		c.End(status)
-	} else {
-		c.Break(status)
+	c.mu.Lock()
+	first, open := c.endLocked(status), c.open
+	c.byPeer = c.byPeer || first
+	c.mu.Unlock()
+	if first {
+		c.leave()
+	}
+	if first && open {
+		c.publishControl(wire.KindStreamCancel, 0)
 	}
 }
 

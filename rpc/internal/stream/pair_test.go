@@ -134,7 +134,11 @@ type owner struct {
 	mu    sync.Mutex
 	ends  []error // of StreamEnded
 	ended func()  // runs then, if not nil
+
+	contextEnded func() error
 }
+
+func (o *owner) ContextEnded() error { return o.contextEnded() }
 
 func (o *owner) Last(err error) Last {
 	return Last{Header: nats.Header{"Nats-Error": {err.Error()}}, Body: []byte(err.Error()), Flags: wire.NotRun.Flags()}
@@ -182,6 +186,7 @@ func newPair(t *testing.T, change func(p *pair, c *ClientConfig)) *pair {
 		t: t, id: wire.NewID(), up: newLink(), down: newLink(), clients: NewTable(heartbeat), servers: NewTable(heartbeat),
 		handler: context.Background(), opened: make(chan error, 1),
 	}
+	p.owner.contextEnded = func() error { return p.handler.Err() }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	t.Cleanup(p.finish)
 	c := p.clientConfig()

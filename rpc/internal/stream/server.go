@@ -17,6 +17,8 @@ type Owner interface {
 	Last(err error) Last
 	// StreamEnded runs once when the stream is over; err is nil after a clean end.
 	StreamEnded(err error)
+	// ContextEnded is Err of the context that was given to NewServer, without a look at the clock.
+	ContextEnded() error
 }
 
 // Last is what a server's end frame says about an error.
@@ -30,12 +32,17 @@ type Last struct {
 type Server struct {
 	Stream
 	owner Owner
+	own   context.Context // which the owner knows about
 
 	// Under mu.
 	header  nats.Header // for the next frame
 	trailer nats.Header // for the end frame, like last
 	last    Last
 	final   error // the status of the end frame
+
+	// accepting says that the accept is being published. An end waits for that, so that the client
+	// gets its frame.
+	accepting bool
 }
 
 // fetchTimeout is how long a large response waits for the credit of its caller, which a client
@@ -45,7 +52,7 @@ const fetchTimeout = 4 * time.Second
 // NewServer returns the server's side of a stream. Send and Recv wait under ctx. open is what the
 // client's open says; it is zero if the stream is for a large response.
 func NewServer(ctx context.Context, config Config, owner Owner, open wire.Open) *Server {
-	s := &Server{owner: owner}
+	s := &Server{owner: owner, own: ctx}
 	s.init(ctx, config, s)
 	s.life.openTimeout = fetchTimeout
 	s.send.Open(open.Credit)
@@ -63,6 +70,7 @@ func NewServer(ctx context.Context, config Config, owner Owner, open wire.Open) 
 func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	s.mu.Lock()
 	s.life.heardAt = time.Now() // while the call was queued, the client could not send anything
+	s.accepting = to != ""
 	credit, _ := s.recv.Grant()
 	added := s.Table.add(&s.Stream)
 	s.mu.Unlock()
@@ -76,7 +84,8 @@ func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	}
 	s.mu.Lock() // only now, so that nothing overtakes the accept
 	defer s.mu.Unlock()
-	if s.over { // the table was closed meanwhile, or the connection was lost
+	s.accepting = false
+	if s.over { // the connection was lost meanwhile
 		return s.err
 	}
 	if to != "" && !s.open {
@@ -115,9 +124,9 @@ func (s *Server) End(err error) {
 		s.send.Discard()
 	}
 	s.flushLocked()
-	open := s.open
+	nowhere := !s.open && !s.accepting
 	s.mu.Unlock()
-	if !open {
+	if nowhere {
 		s.Break(err)
 	}
 }
@@ -160,15 +169,12 @@ func (s *Server) left() {
 	s.owner.StreamEnded(err)
 }
 
-// quick is a context that knows whether it has ended without a look at the clock.
-type quick interface{ Ended() error }
-
 // expired is of side. The handler's context, which may be shorter than the call's, ends Send and
 // Recv, and not the stream.
 func (s *Server) expired() error {
 	ctx := *s.ctx.Load()
-	if q, ok := ctx.(quick); ok {
-		if q.Ended() == nil {
+	if ctx == s.own {
+		if s.owner.ContextEnded() == nil {
 			return nil
 		}
 	} else if ctx.Err() == nil {

@@ -135,6 +135,13 @@ func (s *Stream) WaitUnder(ctx context.Context) (before context.Context) {
 // Ended is closed when the stream is over.
 func (s *Stream) Ended() <-chan struct{} { return s.ended }
 
+// Over reports whether the stream is over.
+func (s *Stream) Over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over
+}
+
 // Accepted reports whether the stream is, or has been, open.
 func (s *Stream) Accepted() bool {
 	s.mu.Lock()
@@ -143,7 +150,7 @@ func (s *Stream) Accepted() bool {
 }
 
 // To returns the subject to which the stream publishes. early says that it has published its open
-// less than a tick of the client's clock ago, and nothing else.
+// less than a tick of the client's watch ago, and nothing else.
 func (s *Stream) To() (subject string, early bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

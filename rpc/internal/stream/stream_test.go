@@ -1562,27 +1562,28 @@ func TestWaitUnder(t *testing.T) {
 	})
 }
 
-// quickContext is a context that knows whether it has ended.
-type quickContext struct {
+// slowContext is the context of a call, whose owner knows whether it has ended.
+type slowContext struct {
 	context.Context
 	ended error
 }
 
-func (c *quickContext) Ended() error { return c.ended }
-
 // Err is not to be called while the context has not ended.
-func (c *quickContext) Err() error {
+func (c *slowContext) Err() error {
 	if c.ended == nil {
 		panic("Err is called")
 	}
 	return c.ended
 }
 
-// TestQuick: a context that knows whether it has ended is asked for that only.
-func TestQuick(t *testing.T) {
-	inPair(t, func(p *pair) {
-		ctx := &quickContext{Context: context.Background()}
-		p.server.WaitUnder(ctx)
+// TestContextEnded: the owner is asked about its own context.
+func TestContextEnded(t *testing.T) {
+	ctx := &slowContext{Context: context.Background()}
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, func(p *pair, _ *ClientConfig) {
+			p.handler, p.owner.contextEnded = ctx, func() error { return ctx.ended }
+		})
+		p.open()
 		p.toServer(p.frame(dataFrame(0, "a", "b")))
 		p.mustRecv(&p.server.Stream, "a")
 		p.mustSend(&p.server.Stream, "x")
@@ -1655,11 +1656,24 @@ func TestEndDuringAccept(t *testing.T) {
 		m := p.start()
 		server := NewServer(p.handler, p.serverConfig(), &p.owner, wire.Open{Credit: 1 << 20})
 		err := server.Accept(m.Reply, func(uint64) error {
-			p.servers.Close(errTheirs)
+			p.servers.Break(errTheirs)
 			return nil
 		})
 		if err != errTheirs || server.Accepted() {
 			t.Errorf("Accept: %v, open %v", err, server.Accepted())
+		}
+	})
+	// An end of this side has its frame behind the accept.
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		m := p.start()
+		server := NewServer(p.handler, p.serverConfig(), &p.owner, wire.Open{Credit: 1 << 20})
+		err := server.Accept(m.Reply, func(credit uint64) error {
+			server.End(errTheirs)
+			return p.down.Publish(m.Reply, wire.AppendAccept(nil, p.id, credit, instance))
+		})
+		if down := p.down.published(); err != nil || down != "accept, end 0 theirs, nothing" {
+			t.Errorf("Accept: %v, the server has published %q", err, down)
 		}
 	})
 }

@@ -77,7 +77,11 @@ func TestOpen(t *testing.T) {
 					if len(p.clients.All()) > 0 || p.notifications() != test.err || p.client.Accepted() {
 						t.Error("Notify:", p.notifications())
 					}
-					if got := states(&p.client.Stream); got != [2]string{test.err, test.err} {
+					send := test.err
+					if test.name == "a refusal" { // the peer has ended the stream
+						send = "EOF"
+					}
+					if got := states(&p.client.Stream); got != [2]string{send, test.err} {
 						t.Errorf("then: %q", got)
 					}
 					return
