@@ -96,6 +96,23 @@ func (c *Call) ResponseTrailer() Header {
 	return c.responseTrailer
 }
 
+// SendHeader sends the response header before the first message of a stream, so that the client's
+// Header returns. Afterwards ResponseHeader must not be changed. Where the header can only go with
+// the first message or the response, as on unary calls and for plain NATS clients, SendHeader does
+// nothing. It is for the handler and its interceptors.
+//
+// The error is an *Error: CodeFailedPrecondition if a header or a message has been sent before, or on
+// a client; CodeInternal or CodeResourceExhausted if the header is not valid or is too large.
+func (c *Call) SendHeader() error {
+	switch {
+	case c.client != nil:
+		return failf(CodeFailedPrecondition, MayHaveRun, "%s: SendHeader is for servers", c.Method())
+	case c.served == nil || c.served.stream == nil || c.Kind() <= KindOneWay:
+		return nil
+	}
+	return c.served.stream.sendHeader()
+}
+
 // Request returns the request message. On the server the first use decodes it, so an interceptor
 // that refuses a call without it, such as one that checks credentials, saves that work. The error
 // of a request that does not decode has CodeInvalidArgument. The request is nil if the client

@@ -28,7 +28,10 @@ type stock struct {
 
 func (stock) WatchStock(ctx context.Context, req *inventoryv1.WatchStockRequest, to *rpc.Sender[*inventoryv1.WatchStockResponse]) error {
 	call := rpc.CallFromContext(ctx)
-	call.ResponseHeader().Set("warehouse", "north") // before the first message
+	call.ResponseHeader().Set("warehouse", "north")
+	if err := call.SendHeader(); err != nil { // without it the header goes with the first message
+		return err
+	}
 	for _, id := range req.GetProductIds() {
 		res := &inventoryv1.WatchStockResponse{Stock: &inventoryv1.Stock{ProductId: id, Available: 3}}
 		if err := to.Send(res); err != nil {
@@ -108,19 +111,25 @@ func ExampleReceiver() {
 		log.Fatal(err)
 	}
 	defer stream.Close() // the handler's context ends
+	header, err := stream.Header(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("from the", header.Get("warehouse"))
 	seen := 0
 	for res, err := range stream.All() {
 		if err != nil {
 			log.Fatal(err) // how the server ended it, or what went wrong
 		}
-		fmt.Println(res.GetStock().GetProductId(), res.GetStock().GetAvailable(), stream.Header().Get("warehouse"))
+		fmt.Println(res.GetStock().GetProductId(), res.GetStock().GetAvailable())
 		if seen++; seen == 2 {
 			break // seen enough
 		}
 	}
 	// Output:
-	// apple 3 north
-	// pear 3 north
+	// from the north
+	// apple 3
+	// pear 3
 }
 
 func ExampleClientStream() {

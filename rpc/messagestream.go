@@ -73,12 +73,20 @@ func (s *messageStream) pack(buf *buffer.Buffer, from int) error {
 // header cannot be sent, it returns an error, once: the first Send returns that.
 func (s *messageStream) begin() (err error) {
 	if s.server != nil {
-		s.begun.Do(func() { err = s.setHeader() })
+		s.begun.Do(func() { err = s.setHeader(s.server.SetHeader) })
 	}
 	return err
 }
 
-func (s *messageStream) setHeader() error {
+// sendHeader is begin, and sends the header at once.
+func (s *messageStream) sendHeader() error {
+	err := error(failf(CodeFailedPrecondition, DidRun, "%s: the response header has been sent already", s.call.Method()))
+	s.begun.Do(func() { err = s.setHeader(s.server.SendHeader) })
+	return err
+}
+
+// setHeader gives the response header to set, if it is valid.
+func (s *messageStream) setHeader(set func(nats.Header)) error {
 	h, err := s.call.responseHeader.appendTo(nil, "")
 	if err != nil {
 		return failf(CodeInternal, DidRun, "response: %v", err).because(err)
@@ -86,7 +94,7 @@ func (s *messageStream) setHeader() error {
 	if failed := s.checkMetadata(h); failed != nil {
 		return failed
 	}
-	s.server.SetHeader(h)
+	set(h)
 	return nil
 }
 

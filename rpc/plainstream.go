@@ -22,6 +22,7 @@ type plainStream struct {
 	call     *serverCall
 	ctx      context.Context
 	remote   bool          // NATS does not say when the reader leaves
+	begun    bool          // the response header has been sent
 	sent     int           // bytes
 	probed   time.Duration // when a message last had a reply subject, by the server's clock
 	unprobed int           // messages since then
@@ -65,13 +66,33 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if limit := options.plainStreams.bytes; (p.remote || c.reply == "") && len(buf.B) > limit-p.sent {
 		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster, or to nobody, has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
 	}
-	return p.publish(buf.B)
+	h, err := p.header()
+	if err != nil {
+		return err
+	}
+	return p.publish(h, buf.B)
 }
 
-func (p *plainStream) publish(data []byte) error {
-	out := nats.Msg{Subject: p.call.reply, Data: data}
+// header returns the header of the next message: the response header for the first.
+func (p *plainStream) header() (nats.Header, error) {
+	if p.begun {
+		return nil, nil
+	}
+	p.begun = true
+	h, err := p.call.call.responseHeader.appendTo(nil, "")
+	if err != nil {
+		return nil, failf(CodeInternal, DidRun, "response: %v", err).because(err)
+	}
+	return h, nil
+}
+
+func (p *plainStream) publish(h nats.Header, data []byte) error {
+	out := nats.Msg{Subject: p.call.reply, Header: h, Data: data}
 	if len(data) == 0 {
-		out.Header = nats.Header{plainMessageHeader: {"1"}}
+		if h == nil {
+			out.Header = nats.Header{}
+		}
+		out.Header[plainMessageHeader] = []string{"1"}
 	}
 	p.sent += len(data)
 	if out.Subject == "" {

@@ -77,7 +77,7 @@ func (r *received) check(e *wire.Envelope, err error) *Error {
 		return nil
 	case e.Kind == wire.KindRequest && m.kind > KindOneWay:
 		return failf(CodeUnimplemented, NotRun, "%s is a %v method here, and the caller takes it for a unary one: the .proto files of the two differ", m.FullName(), m.kind)
-	case e.Kind != wire.KindRequest || e.Flags&(wire.FlagError|wire.NotRun.Flags()) != 0:
+	case e.Kind != wire.KindRequest:
 		return failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
 	}
 	return nil

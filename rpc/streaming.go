@@ -211,14 +211,16 @@ func (c *ClientStream[S, R]) Close() { c.stream.close() }
 // metadata is what all streams share.
 type metadata struct{ stream *messageStream }
 
-// Header returns the metadata of the peer: on a client the response header, which is there after
-// the first Recv, and on a server the request header.
-func (m metadata) Header() Header {
+// Header returns the metadata of the peer. On a client that is the response header: Header waits
+// until the server has sent it, early with [Call.SendHeader], or with its first message or the end.
+// The error is an *Error: ctx has ended (Recv goes on), or the stream has, without a header. On a
+// server Header returns the request header at once. The result must not be changed.
+func (m metadata) Header(ctx context.Context) (Header, error) {
 	if m.stream.client == nil {
-		return m.stream.call.header
+		return m.stream.call.Header(), nil
 	}
-	header, _ := m.stream.metadata()
-	return header
+	h, err := m.stream.client.Header(ctx)
+	return h, streamError(err)
 }
 
 // Trailer returns the server's trailer, which is there after the end of the stream. On a server it

@@ -56,8 +56,9 @@ type Client struct {
 	replies  int // reply subjects so far
 	header   map[string][]string
 	trailer  map[string][]string
-	closed   bool        // nothing more is read
-	whenDone func(error) // runs when the stream is over and nothing more is read
+	headed   chan struct{} // closed when header has come; nil until something waits for that
+	closed   bool          // nothing more is read
+	whenDone func(error)   // runs when the stream is over and nothing more is read
 }
 
 // NewClient returns the client's side of a stream. It ends with ctx.
@@ -187,6 +188,35 @@ func (c *Client) Metadata() (header, trailer map[string][]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.header, c.trailer
+}
+
+// Header waits for the response header. The error is a *ContextError, or why the stream is over if
+// no header came before.
+func (c *Client) Header(ctx context.Context) (map[string][]string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.header == nil && !c.over {
+		if c.headed == nil {
+			c.headed = make(chan struct{})
+		}
+		headed := c.headed
+		c.mu.Unlock()
+		var err error
+		select {
+		case <-headed:
+		case <-c.ended:
+		case <-ctx.Done():
+			err = &ContextError{ctx}
+		}
+		c.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if c.header == nil {
+		return nil, c.err
+	}
+	return c.header, nil
 }
 
 // CloseSend ends the sending half. The second time it does nothing.
@@ -346,11 +376,13 @@ func (c *Client) refused(envelope []byte) {
 
 // takeLocked is of side: headers, and the status.
 func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
-	if f.Kind != wire.KindData && f.Kind != wire.KindEnd {
+	switch f.Kind {
+	case wire.KindHeader, wire.KindData:
+		c.takeHeaderLocked(m.Header)
 		return nil
-	}
-	c.takeHeaderLocked(m.Header)
-	if f.Kind == wire.KindData {
+	case wire.KindEnd:
+		c.takeHeaderLocked(m.Header)
+	default:
 		return nil
 	}
 	var status error
@@ -368,14 +400,18 @@ func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
 	return nil
 }
 
-// takeHeaderLocked takes the response header from the first frame and the trailer from the last.
+// takeHeaderLocked takes the response header from the first of the frames that carry it, and the
+// trailer from the last.
 func (c *Client) takeHeaderLocked(h nats.Header) {
-	if len(h) == 0 {
+	if c.header != nil && len(h) == 0 {
 		return
 	}
 	header, trailer := wire.SplitHeader(h)
 	if c.header == nil {
 		c.header = header
+		if c.headed != nil {
+			close(c.headed)
+		}
 	}
 	c.trailer = trailer
 }

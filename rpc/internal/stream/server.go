@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -93,6 +94,15 @@ func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	}
 	s.flushLocked()
 	return nil
+}
+
+// SendHeader publishes the response header before the first message, and sets it for the next frame
+// too, in case that it does not arrive.
+func (s *Server) SendHeader(h nats.Header) {
+	s.SetHeader(h)
+	to, _ := s.To()
+	early := maps.Clone(h) // the end frame adds to h
+	_ = publish.Send(s.Conn, &nats.Msg{Subject: to, Header: early, Data: wire.AppendFrame(nil, wire.KindHeader, 0)})
 }
 
 // SetHeader sets the header of the next frame. The header is the stream's from then on.

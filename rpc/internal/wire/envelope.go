@@ -52,6 +52,9 @@ const (
 	compressionMask Flags = 0b11 << compressionShift
 
 	compressionShift = 2
+
+	// requestAdvice are flags of requests and opens that a receiver that does not know them ignores.
+	requestAdvice Flags = 0b11 << 4
 )
 
 // Execution is what an error says about the handler: whether it ran.
@@ -179,9 +182,12 @@ func Parse(data []byte) (Envelope, error) {
 // check refuses what this version does not define, and takes the timeout off
 // the body of a request.
 func (e *Envelope) check() error {
-	allowed := codecMask | compressionMask | FlagError | NotRun.Flags() | FlagCompressed
+	allowed := codecMask | compressionMask | FlagCompressed
 	switch {
+	case e.Kind == KindRequest:
+		e.Flags &^= requestAdvice
 	case e.Kind == KindOpen:
+		e.Flags &^= requestAdvice
 		allowed = codecMask | compressionMask | FlagHalfClose
 	case e.Kind == KindResponse && e.Flags&FlagError != 0:
 		allowed = codecMask | compressionMask | FlagError | executionMask

@@ -21,7 +21,20 @@ const (
 	KindCredit
 	KindHeartbeat
 	KindStreamCancel
+	KindHeader
 )
+
+// Frames of these kinds are for peers that understand them; others ignore them.
+const (
+	firstAdvice Kind = 24
+	lastAdvice  Kind = 31
+)
+
+// IsAdvice reports whether a receiver that does not know the kind ignores the frame.
+func (k Kind) IsAdvice() bool { return firstAdvice <= k && k <= lastAdvice }
+
+// frameAdvice are flags of frames that a receiver that does not know them ignores.
+const frameAdvice Flags = 0b1111
 
 const (
 	// FlagHalfClose says that the sender of an open sends no more messages.
@@ -53,7 +66,7 @@ var (
 // Frame is a parsed stream frame. Body aliases the parsed bytes.
 type Frame struct {
 	Kind   Kind
-	Flags  Flags  // an Execution on an end, FlagWaited on data, else none
+	Flags  Flags  // an Execution on an end, FlagWaited on data, else none that is known
 	Number uint64 // credit or sequence, as the kind says
 	Body   []byte
 }
@@ -69,18 +82,21 @@ func ParseFrame(data []byte) (Frame, error) {
 		return Frame{}, fmt.Errorf("%w: %d bytes", ErrFrame, len(data))
 	}
 	f := Frame{Kind: Kind(data[2]), Flags: Flags(data[3])}
+	f.Flags &^= frameAdvice
 	allowed, ok := Flags(0), false
-	switch f.Kind {
-	case KindEnd:
+	switch {
+	case f.Kind == KindEnd:
 		allowed = executionMask
-	case KindData:
+	case f.Kind == KindData:
 		allowed = FlagWaited
+	case f.Kind.IsAdvice() && data[1] == Version:
+		return Frame{Kind: f.Kind}, nil
 	}
 	f.Number, f.Body, ok = cutNumber(data[4:])
 	switch {
 	case data[1] != Version:
 		return f, fmt.Errorf("%w: %d; this side speaks %d", ErrVersion, data[1], Version)
-	case f.Kind > KindStreamCancel || f.Flags&^allowed != 0:
+	case f.Kind > KindHeader || f.Flags&^allowed != 0:
 		return f, fmt.Errorf("%w: kind %d, flags %#02x", ErrUnsupported, data[2], data[3])
 	case !ok:
 		return f, fmt.Errorf("%w: its number is cut off or too large", ErrFrame)

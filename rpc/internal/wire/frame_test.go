@@ -26,7 +26,9 @@ func TestParseFrameRefusals(t *testing.T) {
 		{"number of ten bytes", append([]byte{0, 1, 17, 0}, overlong(10)...), wire.ErrFrame},
 		{"number too large", wire.AppendFrame(nil, wire.KindData, math.MaxUint64), wire.ErrFrame},
 		{"version", []byte{0, 2, 17, 0, 0}, wire.ErrVersion},
-		{"kind", []byte{0, 1, 22, 0, 0}, wire.ErrUnsupported},
+		{"kind", []byte{0, 1, 23, 0, 0}, wire.ErrUnsupported},
+		{"kind of a batch", []byte{0, 1, 32, 0, 0}, wire.ErrUnsupported},
+		{"advice of another version", []byte{0, 2, 24, 0, 0}, wire.ErrVersion},
 		{"flags", []byte{0, 1, 17, byte(wire.NotRun.Flags()), 0}, wire.ErrUnsupported},
 	}
 	for _, test := range tests {

@@ -105,6 +105,40 @@ func examples(t *testing.T) map[string]example {
 		"credit":        {wire.AppendFrame(nil, wire.KindCredit, 1<<20), wire.Frame{Kind: wire.KindCredit, Number: 1 << 20, Body: []byte{}}},
 		"heartbeat":     {wire.AppendHeartbeat(nil, 2, 1<<20), wire.Frame{Kind: wire.KindHeartbeat, Number: 2, Body: []byte{0x80, 0x80, 0x40}}},
 		"stream-cancel": {wire.AppendFrame(nil, wire.KindStreamCancel, 0), wire.Frame{Kind: wire.KindStreamCancel, Body: []byte{}}},
+		"stream-header": {wire.AppendFrame(nil, wire.KindHeader, 0), wire.Frame{Kind: wire.KindHeader, Body: []byte{}}},
+	}
+}
+
+// TestWhatIsIgnored: of what the protocol sets aside, a receiver that does not know it sees nothing.
+func TestWhatIsIgnored(t *testing.T) {
+	for name, block := range hexBlocks(t) {
+		want, err := parse(block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		advice := byte(0)
+		switch got := want.(type) {
+		case wire.Frame:
+			advice = 0b1111
+		case wire.Envelope:
+			if got.Kind == wire.KindRequest || got.Kind == wire.KindOpen {
+				advice = 0b11 << 4
+			}
+		}
+		block[wire.FlagsOffset] |= advice
+		got, err := parse(block)
+		if err != nil {
+			t.Errorf("%s with the flags %#02x: %v", name, advice, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s with the flags %#02x (-want +got):\n%s", name, advice, diff)
+		}
+	}
+	for kind := range 256 {
+		f, err := wire.ParseFrame([]byte{0, 1, byte(kind), 0xff})
+		if ignored := kind >= 24 && kind <= 31; (err == nil) != ignored || f.Kind.IsAdvice() != ignored {
+			t.Errorf("kind %d: %v", kind, err)
+		}
 	}
 }
 
