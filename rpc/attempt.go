@@ -31,7 +31,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 		return contextError(ctx, NotRun)
 	}
 	if a.deadline.IsZero() {
-		a.left = 0
+		a.left = min(a.call.options.timeout, 0) // or wire.NoTimeout
 	} else if a.left = time.Until(a.deadline); a.left <= 0 {
 		return endError(context.DeadlineExceeded, NotRun)
 	}

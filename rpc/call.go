@@ -221,6 +221,34 @@ func (c *Call) log() *slog.Logger {
 	return slog.Default().With("method", c.Method())
 }
 
+// DeadlineBy says what has set the deadline of a call on a server.
+type DeadlineBy uint8
+
+const (
+	// DeadlineByNone means that the call has no deadline.
+	DeadlineByNone DeadlineBy = iota
+	// DeadlineByCaller means that the caller has named it.
+	DeadlineByCaller
+	// DeadlineByMethod means that the .proto file has, for a caller that named none.
+	DeadlineByMethod
+	// DeadlineByServer means that it is the server's default ([WithTimeout]) or one of its limits.
+	DeadlineByServer
+)
+
+// String returns "none", "caller", "method" or "server".
+func (d DeadlineBy) String() string {
+	return [...]string{"none", "caller", "method", "server"}[min(d, DeadlineByServer)]
+}
+
+// DeadlineBy says what has set the deadline of a handler's context. On a client it is
+// DeadlineByNone.
+func (c *Call) DeadlineBy() DeadlineBy {
+	if c.served == nil {
+		return DeadlineByNone
+	}
+	return c.served.deadlineBy
+}
+
 // Draining returns a channel that is closed when the service begins to drain, because the server
 // shuts down or the service is unregistered. A streaming handler that would go on for long should
 // then return, best with CodeUnavailable, so that its caller moves to another instance. Otherwise

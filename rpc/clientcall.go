@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // clientCall is a call of a client.
@@ -39,7 +41,7 @@ func (c *clientCall) putBack() {
 func (c *clientCall) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
 	deadline, byCtx = ctx.Deadline()
 	timeout := c.options.timeout
-	if timeout == 0 && byCtx {
+	if timeout == wire.NoTimeout || timeout == 0 && byCtx {
 		return deadline, true
 	}
 	if timeout == 0 {

@@ -21,7 +21,6 @@ type endpoint struct {
 	method     *method
 	subject    string
 	queueGroup string
-	timeout    time.Duration // of requests without one
 	group15    bool
 	invoke     func(ctx context.Context, call *Call) error
 	stats      endpointStats

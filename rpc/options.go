@@ -67,7 +67,7 @@ type peerOptions struct {
 }
 
 type callOptions struct {
-	timeout         time.Duration // of this call; 0 means unset
+	timeout         time.Duration // of this call; 0 means unset, wire.NoTimeout none
 	clientTimeout   time.Duration // the client's default
 	codec           Codec
 	json            jsonOptions
@@ -86,6 +86,7 @@ type serverOptions struct {
 	plainStreams plainStreamLimits
 	logger       *slog.Logger
 	timeout      time.Duration
+	maxTimeout   time.Duration // 0 is no limit
 	grace        time.Duration
 }
 
@@ -163,10 +164,41 @@ func WithTimeout(d time.Duration) interface {
 		return nil
 	}
 	return option{
-		client: func(o *clientOptions) error { return set(&o.clientTimeout) },
+		client: func(o *clientOptions) error {
+			o.timeout = 0 // WithoutTimeout
+			return set(&o.clientTimeout)
+		},
 		call:   func(o *callOptions) error { return set(&o.timeout) },
 		server: func(o *serverOptions) error { return set(&o.timeout) },
 	}
+}
+
+// WithoutTimeout makes calls without a timeout of their own: neither the client's, nor that of the
+// .proto file, nor the server's default applies, and a call ends at ctx's deadline or not at all. It
+// still ends when its replica dies, and the server may bound it ([WithMaxTimeout]). On a client it
+// is the default of its calls, which [WithTimeout] on a call replaces; of several options on the same
+// client or call the last one counts. One-way calls have no timeout anyway. A plain request without a
+// timeout is given 24 hours, as nobody notices that its caller has gone.
+func WithoutTimeout() interface {
+	ClientOption
+	CallOption
+} {
+	return forCalls(func(o *callOptions) error {
+		o.timeout = wire.NoTimeout
+		return nil
+	})
+}
+
+// WithMaxTimeout bounds the time of unary and one-way calls, whatever the caller and the .proto file
+// say; calls without any deadline too. It does not apply to streams. The default is no limit.
+func WithMaxTimeout(d time.Duration) ServerOption {
+	return option{server: func(o *serverOptions) error {
+		if d <= 0 {
+			return fmt.Errorf("WithMaxTimeout(%v): must be greater than 0", d)
+		}
+		o.maxTimeout = d
+		return nil
+	}}
 }
 
 // WithSubjectPrefix puts prefix and a dot before all subjects of a client or server, except those

@@ -23,13 +23,14 @@ type received struct {
 	compressed bool        // body is compressed
 	accepts    Compression // of the caller
 	batched    bool        // the request was an item of a batch
-	tag        uint64      // of that item
+	deadlineBy DeadlineBy
+	tag        uint64 // of that item
 	body       []byte
 	whole      int // size of the memory that body is part of
 }
 
-// parse takes a message. If it returns an error, the request is to be refused with that. A timeout
-// of 0 is none. The envelope is that of an open, or zero.
+// parse takes a message. If it returns an error, the request is to be refused with that. The timeout
+// is what the request says, 0 for nothing. The envelope is that of an open, or zero.
 func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope, failed *Error) {
 	r.reply, r.body = m.Reply, m.Data
 	r.whole = max(r.whole, m.Size())
@@ -104,7 +105,7 @@ func (r *received) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	if err != nil {
 		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
-	return min(timeout, maxPlainTimeout), nil
+	return timeout, nil
 }
 
 // coding returns how the call's messages are encoded.
@@ -150,21 +151,19 @@ func (r *received) isRemote() bool {
 	return false
 }
 
-// boundPlainStream refuses or bounds a plain stream to a remote caller. It also refuses a stream to
-// the service itself, which would take each message for a request.
-func (r *received) boundPlainStream(timeout time.Duration) (time.Duration, *Error) {
+// checkPlainStream refuses a plain stream to a remote caller if the server allows none. It also
+// refuses a stream to the service itself, which would take each message for a request.
+func (r *received) checkPlainStream() *Error {
 	limits := &r.endpoint.service.server.options.plainStreams
 	switch {
 	case r.endpoint.service.listensTo(r.reply):
 		reply := r.reply
 		r.reply = "" // an answer would be a request too
-		return 0, failf(CodeInvalidArgument, NotRun, "the reply subject %q of a plain stream is one of the service's own", reply)
-	case !r.isRemote():
-		return timeout, nil
-	case limits.bytes == 0 || limits.time == 0:
-		return 0, failf(CodeUnimplemented, NotRun, "%s streams, and this server sends no plain streams to other accounts and clusters (rpc.WithPlainStreamLimits): it takes a natscall client", r.endpoint.method.FullName())
+		return failf(CodeInvalidArgument, NotRun, "the reply subject %q of a plain stream is one of the service's own", reply)
+	case r.isRemote() && (limits.bytes == 0 || limits.time == 0):
+		return failf(CodeUnimplemented, NotRun, "%s streams, and this server sends no plain streams to other accounts and clusters (rpc.WithPlainStreamLimits): it takes a natscall client", r.endpoint.method.FullName())
 	}
-	return min(timeout, limits.time), nil
+	return nil
 }
 
 // jetStreamAck begins the reply subject of a message that a JetStream consumer delivers. An empty

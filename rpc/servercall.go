@@ -101,17 +101,12 @@ func (c *serverCall) execution(e *Error) wire.Execution {
 // request is to be refused with that.
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	c.call.header = Header(m.Header)
-	timeout, open, err := c.parse(m)
-	if timeout == 0 {
-		timeout = c.endpoint.timeout
-	}
-	if timeout == 0 && c.plain { // a plain caller that has gone might never be noticed
-		timeout = c.endpoint.service.server.options.timeout
-	}
+	asked, open, err := c.parse(m)
 	if err == nil && c.plain && c.endpoint.method.kind == KindServerStream {
-		timeout, err = c.boundPlainStream(timeout)
+		err = c.checkPlainStream()
 	}
-	if timeout > 0 {
+	var timeout time.Duration
+	if timeout, c.deadlineBy = c.timeout(asked); timeout > 0 {
 		c.ctx.deadline = at + min(timeout, math.MaxInt64-at)
 	}
 	c.transport = c.chooseTransport()
@@ -119,6 +114,36 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 		err = c.receiveOpen(&open)
 	}
 	return err
+}
+
+// timeout decides how long the call may take, 0 for any time, and by whom that is set. asked is what
+// the request says.
+func (c *serverCall) timeout(asked time.Duration) (timeout time.Duration, by DeadlineBy) {
+	options, method := &c.endpoint.service.server.options, c.endpoint.method
+	bound := func(limit time.Duration) {
+		if timeout == 0 || timeout > limit {
+			timeout, by = limit, DeadlineByServer
+		}
+	}
+	switch {
+	case asked > 0:
+		timeout, by = asked, DeadlineByCaller
+	case asked == wire.NoTimeout:
+	case method.timeout > 0:
+		timeout, by = method.timeout, DeadlineByMethod
+	case c.plain || method.kind <= KindOneWay: // other streams may go on forever
+		timeout, by = options.timeout, DeadlineByServer
+	}
+	if c.plain && asked != 0 {
+		bound(maxPlainTimeout)
+	}
+	if method.kind <= KindOneWay && options.maxTimeout > 0 {
+		bound(options.maxTimeout)
+	}
+	if method.kind == KindServerStream && c.plain && c.isRemote() {
+		bound(options.plainStreams.time)
+	}
+	return timeout, by
 }
 
 // chooseTransport decides how the call is answered, unless its request opens a stream.

@@ -156,10 +156,7 @@ func (s *service) metadata() map[string]string {
 }
 
 func (s *service) addEndpoint(m *method, invoke func(context.Context, *Call) error) {
-	e := &endpoint{service: s, method: m, invoke: invoke, group15: m.hasGroup15(), timeout: m.timeout}
-	if e.timeout == 0 && m.kind <= KindOneWay { // a stream may go on forever
-		e.timeout = s.server.options.timeout
-	}
+	e := &endpoint{service: s, method: m, invoke: invoke, group15: m.hasGroup15()}
 	e.subject = names.Join(s.server.options.prefix, m.subject)
 	e.queueGroup = s.queueGroup()
 	s.endpoints = append(s.endpoints, e)

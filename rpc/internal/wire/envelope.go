@@ -144,7 +144,7 @@ type Envelope struct {
 	Kind    Kind
 	Flags   Flags
 	ID      ID
-	Timeout time.Duration // of a request; 0 means none
+	Timeout time.Duration // of a request; 0 means that it names none, NoTimeout that it wants none
 	Body    []byte        // the message or status; for the alive kinds, further ids
 }
 
@@ -212,8 +212,18 @@ func (e *Envelope) check() error {
 	return fmt.Errorf("%w: kind %d", ErrUnsupported, uint8(e.Kind))
 }
 
+// NoTimeout is the timeout of a request whose caller wants none. On the wire it is noTimeout.
+const (
+	NoTimeout time.Duration = -1
+	noTimeout               = 1 << 62
+)
+
 func (e *Envelope) cutTimeout() error {
 	micros, n := binary.Uvarint(e.Body)
+	if n > 0 && micros == noTimeout {
+		e.Timeout, e.Body = NoTimeout, e.Body[n:]
+		return nil
+	}
 	if n <= 0 || n > maxTimeoutBytes || micros > math.MaxInt64/uint64(time.Microsecond) {
 		return ErrTimeout
 	}
@@ -243,6 +253,9 @@ func AppendRequest(b []byte, id ID, codec Codec, timeout time.Duration) []byte {
 }
 
 func appendTimeout(b []byte, timeout time.Duration) []byte {
+	if timeout == NoTimeout {
+		return binary.AppendUvarint(b, noTimeout)
+	}
 	return binary.AppendUvarint(b, roundUp(timeout, time.Microsecond))
 }
 

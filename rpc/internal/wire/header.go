@@ -17,6 +17,8 @@ const (
 	TimeoutHeader     = "Natscall-Timeout"
 	TrailerPrefix     = "Natscall-Trailer-"
 
+	noTimeoutText = "none" // of TimeoutHeader
+
 	// Of an error reply to a plain request, each with the value 1. See Execution.
 	NotRunHeader     = "Natscall-Not-Run"
 	MayHaveRunHeader = "Natscall-May-Have-Run"
@@ -123,19 +125,25 @@ const maxTimeoutMillis = uint64(1<<63-1) / uint64(time.Millisecond)
 // ParseTimeout reads the timeout of a plain request; an empty header is 0. A number
 // that a time.Duration cannot hold means the longest that it can.
 func ParseTimeout(header string) (time.Duration, error) {
-	if header == "" {
+	switch header {
+	case "":
 		return 0, nil
+	case noTimeoutText:
+		return NoTimeout, nil
 	}
 	millis, err := strconv.ParseUint(header, 10, 64)
 	tooLarge := errors.Is(err, strconv.ErrRange) && strings.Trim(header, "0123456789") == ""
 	if err != nil && !tooLarge || millis == 0 {
-		return 0, fmt.Errorf("header %s: %q is not a whole number of milliseconds above 0", TimeoutHeader, header)
+		return 0, fmt.Errorf("header %s: %q is neither a whole number of milliseconds above 0 nor none", TimeoutHeader, header)
 	}
 	return time.Duration(min(millis, maxTimeoutMillis)) * time.Millisecond, nil
 }
 
 // FormatTimeout is the inverse of ParseTimeout, rounded up to a millisecond.
 func FormatTimeout(d time.Duration) string {
+	if d == NoTimeout {
+		return noTimeoutText
+	}
 	return strconv.FormatUint(roundUp(d, time.Millisecond), 10)
 }
 

@@ -83,6 +83,8 @@ func examples(t *testing.T) map[string]example {
 	return map[string]example{
 		"request": {append(wire.AppendRequest(nil, id, wire.CodecProto, 2*time.Second), message...),
 			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: 2 * time.Second, Body: message}},
+		"request-without-timeout": {append(wire.AppendRequest(nil, id, wire.CodecProto, wire.NoTimeout), message...),
+			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: wire.NoTimeout, Body: message}},
 		"response": {append(wire.AppendResponse(nil, id, wire.CodecProto, 0), message...),
 			wire.Envelope{Kind: wire.KindResponse, ID: id, Body: message}},
 		"error": {append(wire.AppendResponse(nil, id, wire.CodecProto, wire.FlagError), notFound...),
