@@ -141,9 +141,9 @@ func (a *attempt) encode(id wire.ID) (nats.Header, *buffer.Buffer, *Error) {
 		buf.PutBack()
 		return nil, nil, failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
 	}
-	if size, limit := len(buf.B)-envelope, a.client.options.maxMessageSize; size > limit {
+	if size, limit := len(buf.B)-envelope, a.call.options.sizes.send; size > limit {
 		buf.PutBack()
-		return nil, nil, overLimit("request", size, limit, NotRun)
+		return nil, nil, overSendLimit("request", size, limit, NotRun)
 	}
 	if !plain {
 		buf.Compress(wire.Compression(a.call.options.compression), envelope)
@@ -208,7 +208,7 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 		return failf(CodeInternal, DidRun, "the response is compressed with %v, the request asked for %v", Compression(flags.Compression()), call.options.compression)
 	case flags&wire.FlagCompressed != 0:
 		var err *Error
-		if body, err = Compression(flags.Compression()).decompress(body, a.client.options.maxMessageSize); err != nil {
+		if body, err = Compression(flags.Compression()).decompress(body, a.call.options.sizes.receive); err != nil {
 			return responseError(err)
 		}
 		whole = cap(body)
@@ -218,8 +218,8 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 
 // decode decodes the response, which is part of so much memory.
 func (a *attempt) decode(body []byte, whole int) *Error {
-	if limit := a.client.options.maxMessageSize; len(body) > limit {
-		return overLimit("response", len(body), limit, DidRun)
+	if limit := a.call.options.sizes.receive; len(body) > limit {
+		return overReceiveLimit("response", len(body), limit, DidRun)
 	}
 	res := a.call.method.newResponse()
 	if err := a.call.options.coding().unmarshal(body, res, whole); err != nil {
@@ -266,7 +266,7 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
 	c := a.client
 	config := stream.ClientConfig{
-		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: c.options.maxMessageSize},
+		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
 		Subject:  a.subjects.request, Root: a.subjects.root, Inbox: c.watch.prefix,
 		Queued: a.call.method.kind == KindUnary,
@@ -279,7 +279,7 @@ func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
 	s := stream.NewClient(ctx, config)
 	return &messageStream{
 		Stream: &s.Stream, client: s, call: &a.call.Call, coding: a.call.options.coding(),
-		compression: a.call.options.compression, maxSize: c.options.maxMessageSize,
+		compression: a.call.options.compression, sizes: a.call.options.sizes,
 	}
 }
 

@@ -50,7 +50,7 @@ type Client struct {
 // call with CodeInvalidArgument and a message that names it.
 func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 	c := &Client{nc: nc, clock: newClock()}
-	c.options.maxMessageSize = defaultMaxMessageSize
+	c.options.sizes = sizeLimits{defaultMaxSize, defaultMaxSize}
 	c.options.clientTimeout = defaultClientTimeout
 	c.options.heartbeat = defaultHeartbeat
 	for _, opt := range opts {

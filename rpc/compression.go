@@ -46,7 +46,7 @@ func (c Compression) decompress(data []byte, limit int) ([]byte, *Error) {
 	out, err := buffer.Decompress(wire.Compression(c), data, limit)
 	switch {
 	case errors.Is(err, buffer.ErrTooLarge):
-		return nil, failf(CodeResourceExhausted, MayHaveRun, "the decompressed message has more than %d bytes, the limit (rpc.WithMaxMessageSize)", limit)
+		return nil, failf(CodeResourceExhausted, MayHaveRun, "the decompressed message has more than %d bytes, the limit (rpc.WithMaxMessageSize or WithMaxReceiveSize)", limit)
 	case err != nil:
 		return nil, failf(CodeInvalidArgument, MayHaveRun, "the message does not decompress (%v): %v", c, err)
 	}

@@ -26,9 +26,14 @@ func refusal(format string, args ...any) *Error {
 	return e
 }
 
-// overLimit returns the error of a message that is larger than this side's option allows.
-func overLimit(what string, size, limit int, x Execution) *Error {
-	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", what, size, limit)
+// overSendLimit returns the error of a message that is larger than this side may send.
+func overSendLimit(what string, size, limit int, x Execution) *Error {
+	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize or WithMaxSendSize)", what, size, limit)
+}
+
+// overReceiveLimit returns the error of a message that is larger than this side takes.
+func overReceiveLimit(what string, size, limit int, x Execution) *Error {
+	return failf(CodeResourceExhausted, x, "the %s has %d bytes, the limit is %d (rpc.WithMaxMessageSize or WithMaxReceiveSize)", what, size, limit)
 }
 
 // overMaxPayload returns the error of a message that is too large for NATS and cannot be sent as a

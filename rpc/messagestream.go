@@ -28,7 +28,7 @@ type messageStream struct {
 	call        *Call
 	coding      coding
 	compression Compression
-	maxSize     int       // of a message, in bytes
+	sizes       sizeLimits
 	begun       sync.Once // on a server: the response header has been set
 }
 
@@ -62,8 +62,8 @@ func (s *messageStream) sendBuffer(buf *buffer.Buffer, from int) error {
 
 // pack checks the size of such a message and compresses it.
 func (s *messageStream) pack(buf *buffer.Buffer, from int) error {
-	if size := len(buf.B) - from; !buf.Compressed && size > s.maxSize {
-		return overLimit("message", size, s.maxSize, MayHaveRun)
+	if size := len(buf.B) - from; !buf.Compressed && size > s.sizes.send {
+		return overSendLimit("message", size, s.sizes.send, MayHaveRun)
 	}
 	buf.Compress(wire.Compression(s.compression), from)
 	return nil
@@ -148,7 +148,7 @@ func (s *messageStream) recvBytes() (b []byte, whole int, err error) {
 	if err != nil || !m.Compressed {
 		return m.Bytes, m.Whole, streamError(err)
 	}
-	b, failed := s.compression.decompress(m.Bytes, s.maxSize)
+	b, failed := s.compression.decompress(m.Bytes, s.sizes.receive)
 	if failed == nil {
 		return b, cap(b), nil
 	}

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -19,8 +20,8 @@ const (
 	// defaultClientTimeout is shorter, since it is also how long a call waits for a service that is
 	// not there.
 	defaultClientTimeout = 10 * time.Second
-	// defaultMaxMessageSize bounds the memory of one message.
-	defaultMaxMessageSize = 16 << 20
+	// defaultMaxSize bounds the memory of one message.
+	defaultMaxSize = 16 << 20
 	// defaultConcurrency is the number of handlers of a service that run at once. A waiting handler
 	// takes a few KiB, so a small machine carries this many easily.
 	defaultConcurrency = 1024
@@ -60,13 +61,16 @@ type clientOptions struct {
 }
 
 type peerOptions struct {
-	heartbeat      time.Duration
-	prefix         string
-	maxMessageSize int
-	interceptors   []Interceptor
+	heartbeat    time.Duration
+	prefix       string
+	interceptors []Interceptor
 }
 
+// sizeLimits bound the encoded size of a message, in bytes.
+type sizeLimits struct{ send, receive int }
+
 type callOptions struct {
+	sizes           sizeLimits
 	timeout         time.Duration // of this call; 0 means unset, wire.NoTimeout none
 	clientTimeout   time.Duration // the client's default
 	codec           Codec
@@ -82,6 +86,7 @@ type callOptions struct {
 type serverOptions struct {
 	serviceOptions // the defaults of the services
 	peerOptions
+	sizes        sizeLimits
 	json         jsonOptions
 	plainStreams plainStreamLimits
 	logger       *slog.Logger
@@ -138,6 +143,13 @@ func forPeers(set func(*peerOptions) error) option {
 		client: func(o *clientOptions) error { return set(&o.peerOptions) },
 		server: func(o *serverOptions) error { return set(&o.peerOptions) },
 	}
+}
+
+// forSizes makes an option of clients, calls and servers.
+func forSizes(set func(*sizeLimits) error) option {
+	o := forCalls(func(o *callOptions) error { return set(&o.sizes) })
+	o.server = func(o *serverOptions) error { return set(&o.sizes) }
+	return o
 }
 
 // WithTimeout bounds calls.
@@ -233,17 +245,39 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 	})
 }
 
-// WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions. A call with
-// a larger one ends with CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a
-// byte, which is Protobuf's own limit; larger values mean that. A message that exceeds the NATS
-// server's max_payload is sent as a stream; only plain and one-way messages are bounded by it.
+// WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions:
+// [WithMaxSendSize] and [WithMaxReceiveSize] bound them apart. A call with a larger one ends with
+// CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a byte, which is Protobuf's
+// own limit; larger values mean that. A message that exceeds the NATS server's max_payload is sent as
+// a stream; only plain and one-way messages are bounded by it.
 func WithMaxMessageSize(bytes int) interface {
 	ClientOption
+	CallOption
 	ServerOption
 } {
-	return forPeers(func(o *peerOptions) error {
-		return setCount(&o.maxMessageSize, "WithMaxMessageSize", bytes, 1)
+	return forSizes(func(s *sizeLimits) error {
+		return cmp.Or(setCount(&s.send, "WithMaxMessageSize", bytes, 1), setCount(&s.receive, "WithMaxMessageSize", bytes, 1))
 	})
+}
+
+// WithMaxSendSize is WithMaxMessageSize for what this side sends: requests of a client, responses
+// of a server.
+func WithMaxSendSize(bytes int) interface {
+	ClientOption
+	CallOption
+	ServerOption
+} {
+	return forSizes(func(s *sizeLimits) error { return setCount(&s.send, "WithMaxSendSize", bytes, 1) })
+}
+
+// WithMaxReceiveSize is WithMaxMessageSize for what this side takes: responses of a client, requests
+// of a server. A compressed message counts as what it becomes.
+func WithMaxReceiveSize(bytes int) interface {
+	ClientOption
+	CallOption
+	ServerOption
+} {
+	return forSizes(func(s *sizeLimits) error { return setCount(&s.receive, "WithMaxReceiveSize", bytes, 1) })
 }
 
 // WithHeartbeat sets the interval in which each side of a stream sends a heartbeat. A peer from

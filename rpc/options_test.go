@@ -156,6 +156,8 @@ var badClientOptions = []struct {
 	{"WithInterceptors: number 1", rpc.WithInterceptors(passOn, nil), rpc.WithInterceptors(passOn)},
 	{"WithMaxMessageSize(0)", rpc.WithMaxMessageSize(0), rpc.WithMaxMessageSize(1000)},
 	{"WithMaxMessageSize(-", rpc.WithMaxMessageSize(math.MinInt), rpc.WithMaxMessageSize(1000)},
+	{"WithMaxSendSize(0)", rpc.WithMaxSendSize(0), rpc.WithMaxSendSize(1000)},
+	{"WithMaxReceiveSize(0)", rpc.WithMaxReceiveSize(0), rpc.WithMaxReceiveSize(1000)},
 	{"WithHeartbeat(0s)", rpc.WithHeartbeat(0), rpc.WithHeartbeat(time.Second)},
 	{"WithHeartbeat(-2562047h", rpc.WithHeartbeat(math.MinInt64), rpc.WithHeartbeat(time.Second)},
 	{"WithHeartbeat(999µs)", rpc.WithHeartbeat(999 * time.Microsecond), rpc.WithHeartbeat(time.Millisecond)},

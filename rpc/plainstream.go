@@ -60,8 +60,8 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 		return failf(CodeInternal, DidRun, "the message does not encode: %v", err)
 	}
 	options := &c.endpoint.service.server.options
-	if limit := options.maxMessageSize; len(buf.B) > limit {
-		return overLimit("message", len(buf.B), limit, DidRun)
+	if limit := options.sizes.send; len(buf.B) > limit {
+		return overSendLimit("message", len(buf.B), limit, DidRun)
 	}
 	if limit := options.plainStreams.bytes; (p.remote || c.reply == "") && len(buf.B) > limit-p.sent {
 		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster, or to nobody, has at most %d bytes (rpc.WithPlainStreamLimits)", limit)

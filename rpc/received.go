@@ -119,9 +119,9 @@ func (r *received) coding() coding {
 
 // decode decodes the request.
 func (r *received) decode() (proto.Message, *Error) {
-	limit := r.endpoint.service.server.options.maxMessageSize
+	limit := r.endpoint.service.server.options.sizes.receive
 	if len(r.body) > limit {
-		return nil, overLimit("request", len(r.body), limit, NotRun)
+		return nil, overReceiveLimit("request", len(r.body), limit, NotRun)
 	}
 	if r.compressed {
 		var failed *Error

@@ -95,7 +95,8 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s.serving.ctx, s.serving.end = context.WithCancelCause(context.Background())
 	s.options = serverOptions{
 		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
-		peerOptions:    peerOptions{maxMessageSize: defaultMaxMessageSize, heartbeat: defaultHeartbeat},
+		peerOptions:    peerOptions{heartbeat: defaultHeartbeat},
+		sizes:          sizeLimits{defaultMaxSize, defaultMaxSize},
 		plainStreams:   plainStreamLimits{defaultPlainBytes, defaultPlainTime},
 		logger:         slog.Default(), timeout: defaultTimeout, grace: defaultGracePeriod,
 	}

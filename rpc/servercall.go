@@ -316,8 +316,8 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	if buf.B, err = c.coding().appendMessage(buf.B, c.call.response); err != nil {
 		return failf(CodeInternal, DidRun, "the response does not encode: %v", err)
 	}
-	if size, limit := len(buf.B)-before, c.endpoint.service.server.options.maxMessageSize; size > limit {
-		return overLimit("response", size, limit, DidRun)
+	if size, limit := len(buf.B)-before, c.endpoint.service.server.options.sizes.send; size > limit {
+		return overSendLimit("response", size, limit, DidRun)
 	}
 	return nil
 }

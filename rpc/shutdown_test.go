@@ -218,8 +218,8 @@ func TestErrorsSayEnough(t *testing.T) {
 	serve(t, srv.Connect(), &funcs{}, rpc.WithMaxMessageSize(100))
 	c = dial(t, srv.Connect(), rpc.WithMaxMessageSize(200))
 	for n, want := range map[int]string{
-		150: "the request has 153 bytes, the limit is 100 (rpc.WithMaxMessageSize)",
-		300: "the request has 303 bytes, the limit is 200 (rpc.WithMaxMessageSize)",
+		150: "the request has 153 bytes, the limit is 100 (rpc.WithMaxMessageSize or WithMaxReceiveSize)",
+		300: "the request has 303 bytes, the limit is 200 (rpc.WithMaxMessageSize or WithMaxSendSize)",
 	} {
 		_, err = do(testContext(t), c, strings.Repeat("x", n))
 		wantText(t, err, want)

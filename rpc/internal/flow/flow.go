@@ -423,7 +423,7 @@ func (r *Receiver) readPrefix() error {
 		return fmt.Errorf("%w: %w", ErrPrefix, err)
 	}
 	if n < 0 || n > r.MaxMessage { // below 0 where an int has 32 bits
-		return fmt.Errorf("%w: it has %d bytes, the limit is %d (rpc.WithMaxMessageSize)", ErrTooLarge, uint32(n), r.MaxMessage)
+		return fmt.Errorf("%w: it has %d bytes, the limit is %d (rpc.WithMaxMessageSize or WithMaxReceiveSize)", ErrTooLarge, uint32(n), r.MaxMessage)
 	}
 	r.need, r.compressed = n, compressed
 	return nil
