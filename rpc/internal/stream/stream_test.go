@@ -633,7 +633,16 @@ func TestHeaders(t *testing.T) {
 			s.SetHeader(header())
 			s.End(errTheirs)
 		}, []string{"E Key"}, true, true, 0},
-		{"nothing", func(s *Server) { s.Finish(nil, nil) }, []string{""}, false, false, 0},
+		{"nothing", func(s *Server) { s.Finish(nil, nil) }, []string{""}, true, true, 0},
+		{"an early header", func(s *Server) {
+			s.SendHeader(header())
+			_ = sendText(&s.Stream, "a")
+			s.Finish(nil, trailer())
+		}, []string{"Key", "Key", "T"}, true, true, 1},
+		{"an early header without messages", func(s *Server) {
+			s.SendHeader(header())
+			s.Finish(nil, trailer())
+		}, []string{"Key", "Key T"}, true, true, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inPair(t, func(p *pair) {
@@ -713,7 +722,8 @@ func TestFaults(t *testing.T) {
 		{"more than the credit", [][]byte{append(dataFrame(0), big...)}, "", flow.ErrCredit, flow.ErrCredit},
 		{"another version", [][]byte{{0, 2, 17, 0, 0}}, "", wire.ErrVersion, wire.ErrVersion},
 		{"an unknown kind", [][]byte{{0, 1, 99, 0, 0}}, "", wire.ErrUnsupported, wire.ErrUnsupported},
-		{"an unknown flag", [][]byte{{0, 1, 17, 1, 0, 1}}, "", wire.ErrUnsupported, wire.ErrUnsupported},
+		{"an unknown flag", [][]byte{{0, 1, 17, 1 << 5, 0, 1}}, "", wire.ErrUnsupported, wire.ErrUnsupported},
+		{"what is ignored", [][]byte{{0, 1, 24, 0xff}, {0, 1, 31, 0, 1, 2, 3}, dataFrame(0, "a")}, "a", nil, nil},
 		{"no number", [][]byte{{0, 1, 17, 0}}, "", wire.ErrFrame, wire.ErrFrame},
 		{"a second accept", [][]byte{wire.AppendAccept(nil, wire.NewID(), 1<<30, "other"), dataFrame(0, "a")}, "a", nil, nil},
 	} {
@@ -1690,4 +1700,50 @@ func TestLateAccept(t *testing.T) {
 			t.Errorf("Open: %v, open %v", err, p.client.Accepted())
 		}
 	})
+}
+
+// TestHeaderWaits: Header returns when the first frame that carries the header has come, whichever
+// that is, when its ctx ends, and when the stream does.
+func TestHeaderWaits(t *testing.T) {
+	early := nats.Header{"Key": {"early"}}
+	wait := func(ctx context.Context, p *pair) *result {
+		return begin(func() error {
+			h, err := p.client.Header(ctx)
+			if err == nil && len(h["Key"]) == 1 {
+				err = errors.New(h["Key"][0])
+			}
+			return err
+		})
+	}
+	for _, test := range []struct {
+		name string
+		run  func(p *pair)
+		want string
+	}{
+		{"a header frame", func(p *pair) { p.server.SendHeader(early) }, "early"},
+		{"a header frame, twice", func(p *pair) { p.server.SendHeader(early); p.server.SendHeader(nats.Header{"Key": {"late"}}) }, "early"},
+		{"a message", func(p *pair) { p.server.SetHeader(early); p.mustSend(&p.server.Stream, "a") }, "early"},
+		{"the end", func(p *pair) { p.server.SetHeader(early); p.server.Finish(errTheirs, nil) }, "early"},
+		{"an empty header frame", func(p *pair) { p.server.SendHeader(nil) }, "nil"},
+		{"a message without a header", func(p *pair) { p.mustSend(&p.server.Stream, "a") }, "nil"},
+		{"a break", func(p *pair) { p.client.Break(errMine) }, "mine"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inPair(t, func(p *pair) {
+				ctx, cancel := context.WithCancel(context.Background())
+				gone, waiting := wait(ctx, p), []*result{wait(context.Background(), p), wait(context.Background(), p)}
+				cancel()
+				if got := gone.state(); got != errText(&ContextError{ctx}) {
+					t.Errorf("ctx has ended, and Header returns %s", got)
+				}
+				test.run(p)
+				p.settle()
+				for _, r := range append(waiting, wait(context.Background(), p)) {
+					if got := r.state(); got != test.want {
+						t.Errorf("Header returns %s", got)
+					}
+				}
+			})
+		})
+	}
 }
