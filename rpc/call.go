@@ -101,8 +101,8 @@ func (c *Call) ResponseTrailer() Header {
 // the first message or the response, as on unary calls and for plain NATS clients, SendHeader does
 // nothing. It is for the handler and its interceptors.
 //
-// The error is an *Error: CodeFailedPrecondition if a header or a message has been sent before, or on
-// a client; CodeInternal or CodeResourceExhausted if the header is not valid or is too large.
+// The error is an *Error: CodeFailedPrecondition if a header or a message has been sent before, or
+// on a client; CodeInternal or CodeResourceExhausted if the header is not valid or is too large.
 func (c *Call) SendHeader() error {
 	switch {
 	case c.client != nil:

@@ -186,11 +186,11 @@ func WithTimeout(d time.Duration) interface {
 }
 
 // WithoutTimeout makes calls without a timeout of their own: neither the client's, nor that of the
-// .proto file, nor the server's default applies, and a call ends at ctx's deadline or not at all. It
-// still ends when its replica dies, and the server may bound it ([WithMaxTimeout]). On a client it
-// is the default of its calls, which [WithTimeout] on a call replaces; of several options on the same
-// client or call the last one counts. One-way calls have no timeout anyway. A plain request without a
-// timeout is given 24 hours, as nobody notices that its caller has gone.
+// .proto file, nor the server's default applies, and a call ends at ctx's deadline or not at all.
+// It still ends when its replica dies, and the server may bound it ([WithMaxTimeout]). On a client
+// it is the default of its calls, which [WithTimeout] on a call replaces; of several options on the
+// same client or call the last one counts. One-way calls have no timeout anyway. A plain request
+// without a timeout is given 24 hours, as nobody notices that its caller has gone.
 func WithoutTimeout() interface {
 	ClientOption
 	CallOption
@@ -201,8 +201,8 @@ func WithoutTimeout() interface {
 	})
 }
 
-// WithMaxTimeout bounds the time of unary and one-way calls, whatever the caller and the .proto file
-// say; calls without any deadline too. It does not apply to streams. The default is no limit.
+// WithMaxTimeout bounds the time of unary and one-way calls, whatever the caller and the .proto
+// file say; calls without any deadline too. It does not apply to streams. The default is no limit.
 func WithMaxTimeout(d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if d <= 0 {
@@ -247,9 +247,9 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 
 // WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions:
 // [WithMaxSendSize] and [WithMaxReceiveSize] bound them apart. A call with a larger one ends with
-// CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a byte, which is Protobuf's
-// own limit; larger values mean that. A message that exceeds the NATS server's max_payload is sent as
-// a stream; only plain and one-way messages are bounded by it.
+// CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a byte, which is
+// Protobuf's own limit; larger values mean that. A message that exceeds the NATS server's
+// max_payload is sent as a stream; only plain and one-way messages are bounded by it.
 func WithMaxMessageSize(bytes int) interface {
 	ClientOption
 	CallOption
@@ -270,8 +270,8 @@ func WithMaxSendSize(bytes int) interface {
 	return forSizes(func(s *sizeLimits) error { return setCount(&s.send, "WithMaxSendSize", bytes, 1) })
 }
 
-// WithMaxReceiveSize is WithMaxMessageSize for what this side takes: responses of a client, requests
-// of a server. A compressed message counts as what it becomes.
+// WithMaxReceiveSize is WithMaxMessageSize for what this side takes: responses of a client,
+// requests of a server. A compressed message counts as what it becomes.
 func WithMaxReceiveSize(bytes int) interface {
 	ClientOption
 	CallOption

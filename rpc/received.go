@@ -29,8 +29,8 @@ type received struct {
 	whole      int // size of the memory that body is part of
 }
 
-// parse takes a message. If it returns an error, the request is to be refused with that. The timeout
-// is what the request says, 0 for nothing. The envelope is that of an open, or zero.
+// parse takes a message. If it returns an error, the request is to be refused with that. The
+// timeout is what the request says, 0 for nothing. The envelope is that of an open, or zero.
 func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope, failed *Error) {
 	r.reply, r.body = m.Reply, m.Data
 	r.whole = max(r.whole, m.Size())

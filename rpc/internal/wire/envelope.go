@@ -53,7 +53,8 @@ const (
 
 	compressionShift = 2
 
-	// requestAdvice are flags of requests and opens that a receiver that does not know them ignores.
+	// requestAdvice are flags of requests and opens that a receiver that does not know them
+	// ignores.
 	requestAdvice Flags = 0b11 << 4
 )
 

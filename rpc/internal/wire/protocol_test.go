@@ -111,7 +111,8 @@ func examples(t *testing.T) map[string]example {
 	}
 }
 
-// TestWhatIsIgnored: of what the protocol sets aside, a receiver that does not know it sees nothing.
+// TestWhatIsIgnored: of what the protocol sets aside, a receiver that does not know it sees
+// nothing.
 func TestWhatIsIgnored(t *testing.T) {
 	for name, block := range hexBlocks(t) {
 		want, err := parse(block)
