@@ -10,18 +10,19 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// transport is how the answer of a call gets to its caller. It is chosen once, where the request is
-// parsed: the answer has the form of the request.
-type transport interface {
+// answerForm is how the answer of a call gets to its caller. serverCall.receive chooses it by the
+// form of the request. An answer leaves that form twice: a large response goes as a stream, and an
+// error before the accept of a stream as an envelope.
+type answerForm interface {
 	// encode encodes the response into an empty buffer.
 	encode(buf *buffer.Buffer) *Error
-	// respond sends the response, which encode has left in buf; if the method has none, it sends
-	// the end of the stream. It returns true if it keeps the buffer. took is how long the handler
-	// ran.
+	// respond sends the response that encode has left in buf, or the end of the stream if the
+	// method has none. It reports whether it keeps the buffer. took is how long the handler ran.
 	respond(buf *buffer.Buffer, took time.Duration) (kept bool)
 	// fail sends an error, and the metadata that the handler has set.
 	fail(err *Error)
-	// refuse sends an error at once, and without metadata, as a handler may still be running.
+	// refuse sends an error at once, and without metadata, since a running handler may still change
+	// that.
 	refuse(err *Error)
 }
 
@@ -46,7 +47,7 @@ func (a envelopeAnswer) encode(buf *buffer.Buffer) *Error {
 	return nil
 }
 
-// respond sends a response that does not fit into a NATS message as a stream.
+// respond queues the response. One that does not fit into a NATS message goes as a stream.
 func (a envelopeAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bool) {
 	size := len(buf.B) + headerSize(a.call.responseHeader) + headerSize(a.call.responseTrailer)
 	if a.batched {
@@ -74,7 +75,7 @@ func (a envelopeAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bo
 // lower after all, the publish fails, and the caller gets that error.
 const smallestMaxPayload = 4096
 
-func (a envelopeAnswer) fail(err *Error)   { a.tell(a, err, a.metadata()) }
+func (a envelopeAnswer) fail(err *Error)   { a.tell(a, err, a.errorHeader()) }
 func (a envelopeAnswer) refuse(err *Error) { a.tell(a, err, nil) }
 
 func (a envelopeAnswer) appendStatus(b []byte, _ nats.Header, e *Error) []byte {

@@ -35,7 +35,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 	} else if a.left = time.Until(a.deadline); a.left <= 0 {
 		return endError(context.DeadlineExceeded, NotRun)
 	}
-	if err := a.client.open(); err != nil {
+	if err := a.client.subscribeOnce(); err != nil {
 		return err
 	}
 	switch a.call.method.kind {
@@ -268,7 +268,7 @@ func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
 	config := stream.ClientConfig{
 		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
-		Subject:  a.subjects.request, Root: a.subjects.root, Inbox: c.watch.prefix,
+		Subject:  a.subjects.request, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
 		Queued: a.call.method.kind == KindUnary,
 		Refuse: func() error { return asNil(c.refusal()) },
 	}
@@ -320,7 +320,7 @@ func (a *attempt) largeRequest(ctx context.Context) *Error {
 	if failed := a.openStream(ctx); failed != nil {
 		return failed
 	}
-	return a.only(a.call.stream)
+	return a.recvResponse(a.call.stream)
 }
 
 // largeResponse receives the response that an accept has announced.
@@ -335,7 +335,7 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 	}
 	s := a.newStream(ctx, id)
 	s.client.Fetch(instance, f.Number)
-	failed := a.only(s)
+	failed := a.recvResponse(s)
 	if failed != nil && failed.execution == NotRun { // the client was closed; the handler has run
 		out := *failed
 		out.execution = DidRun
@@ -344,8 +344,8 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 	return failed
 }
 
-// only receives the response of a unary call from a stream.
-func (a *attempt) only(s *messageStream) *Error {
+// recvResponse receives the response of a unary call from a stream.
+func (a *attempt) recvResponse(s *messageStream) *Error {
 	res := a.call.method.newResponse()
 	err := s.recvOnly(res)
 	a.call.responseHeader, a.call.responseTrailer = s.metadata()

@@ -274,7 +274,7 @@ func TestBadBatches(t *testing.T) {
 		"frame":     {wire.AppendFrame(nil, wire.KindData, 0), rpc.CodeInvalidArgument},
 		"plain":     {[]byte("{}"), rpc.CodeInvalidArgument},
 		"nothing":   {nil, rpc.CodeInvalidArgument},
-		"open":      {wire.AppendOpen(nil, wire.NewID(), 0, time.Minute, wire.Open{Credit: 1 << 20, Last: true}), rpc.CodeInvalidArgument},
+		"open":      {wire.AppendOpen(nil, wire.NewID(), 0, time.Minute, wire.Open{Credit: 1 << 20, HalfClose: true}), rpc.CodeInvalidArgument},
 	} {
 		b, err := wire.ParseBatch(ask(t, nc, doSubject, wire.AppendItem(wire.AppendBatch(nil), 700, test.item), nil).Data)
 		must(t, err)

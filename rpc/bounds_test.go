@@ -49,7 +49,7 @@ func TestAbsurdCredit(t *testing.T) {
 			ended := make(chan flood, 1)
 			serve(t, srv.Connect(), flooding(ended), rpc.WithHeartbeat(beat))
 			p := newPeer(t, srv.Connect())
-			p.openWith("Watch", wire.Open{Credit: 1 << 62, Data: message(t, "x"), Last: true})
+			p.openWith("Watch", wire.Open{Credit: 1 << 62, Data: message(t, "x"), HalfClose: true})
 			for range test.heartbeats {
 				p.publish(p.frames, wire.AppendHeartbeat(nil, 0, 1<<62))
 			}

@@ -39,7 +39,7 @@ type Client struct {
 	clock    clock
 	subjects sync.Map // *method -> *subjects
 
-	opened atomic.Bool // the fields above are set
+	opened atomic.Bool // inbox and watch are set
 	closed atomic.Bool
 
 	mu  sync.Mutex // for the first call and Close
@@ -93,8 +93,8 @@ func (c *Client) Close() error {
 	return err
 }
 
-// open returns why calls are not possible, or nil. The first one makes the subscription.
-func (c *Client) open() *Error {
+// subscribeOnce returns why calls are not possible, or nil. The first one makes the subscription.
+func (c *Client) subscribeOnce() *Error {
 	if c.opened.Load() {
 		return c.refusal()
 	}
@@ -129,7 +129,7 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch) (*nats.Subsc
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
 			w.aliveAnswer(m)
-		case strings.HasPrefix(token, stream.Token):
+		case strings.HasPrefix(token, stream.TokenPrefix):
 			if id, ok := stream.ParseToken(token); ok {
 				c.streams.Deliver(id, m)
 			}
@@ -232,8 +232,8 @@ func (c *Client) intercepted(ctx context.Context, call *clientCall) error {
 	return nil
 }
 
-// openStream makes every call of a streaming method. req is nil if the client streams.
-func (c *Client) openStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*messageStream, error) {
+// invokeStream makes every call of a streaming method. req is nil if the client streams.
+func (c *Client) invokeStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*messageStream, error) {
 	o, err := c.callOptions(opts)
 	if err != nil {
 		return nil, err
@@ -281,8 +281,8 @@ const (
 
 // send makes a call and sends it again where that is safe, until its deadline.
 // It is the Next behind the last interceptor.
-func (c *Client) send(ctx context.Context, next *Call) error {
-	call := next.client
+func (c *Client) send(ctx context.Context, seen *Call) error {
+	call := seen.client
 	call.sent = true
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}

@@ -16,11 +16,12 @@ type clientCall struct {
 	Call
 	options  *callOptions
 	stream   *messageStream // of a streaming call, once it is open
-	sent     bool           // it has been sent, or tried to
+	sent     bool           // an attempt was made
 	streamed bool           // a stream holds it, possibly for longer than the call
 }
 
-// callPool has the calls of clients without interceptors, which may keep a Call.
+// callPool has calls to be used again, of clients without interceptors. An interceptor may keep its
+// Call.
 var callPool = sync.Pool{New: func() any { return new(clientCall) }}
 
 // set makes c the call of a method. header, which interceptors may change, belongs to the call.
@@ -36,8 +37,9 @@ func (c *clientCall) putBack() {
 	}
 }
 
-// deadline is the caller's, else that of the method, else that of the client.
-// byCtx says that ctx ends at the deadline, so that it needs no timer.
+// deadline returns the earlier of ctx's deadline and the call's own timeout. If there is neither,
+// the method's timeout counts, then the client's default (not for streams). byCtx reports whether
+// ctx ends at the deadline, so that no timer is needed.
 func (c *clientCall) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
 	deadline, byCtx = ctx.Deadline()
 	timeout := c.options.timeout
@@ -60,9 +62,9 @@ func (c *clientCall) deadline(ctx context.Context) (deadline time.Time, byCtx bo
 	return own, false
 }
 
-// mayRetry is the rule of docs/protocol.md: only what certainly did not run, or may run twice, and
-// only what another try can change. A connection that is down is not waited for, unless an earlier
-// attempt may have run and the call may run twice. delay is the least that the server asks for.
+// mayRetry is the rule of docs/protocol.md. Only an UNAVAILABLE call is sent again: if it did not
+// run and another try may help, or if its method may run twice. So a connection that is down is not
+// waited for, unless an earlier attempt may have run. delay is the least that the server asks for.
 func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 	if c.options.once || err.code != CodeUnavailable {
 		return 0, false
@@ -79,7 +81,7 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 	return 0, false
 }
 
-// end gives the caller of a client's call what it asked for.
+// end runs the hooks of OnEnd, fills the headers that the caller asked for, and returns the result.
 func (c *clientCall) end(err error) (proto.Message, error) {
 	c.ended(err)
 	fillHeader(c.options.responseHeader, c.responseHeader)

@@ -45,7 +45,7 @@ func TestLateRequestIsRefused(t *testing.T) {
 	}{
 		"unary":  {0, wire.AppendRequest(nil, id, 0, 0)},
 		"plain":  {0, nil},
-		"stream": {1, wire.AppendOpen(nil, id, 0, 0, wire.Open{Credit: 1, Last: true})},
+		"stream": {1, wire.AppendOpen(nil, id, 0, 0, wire.Open{Credit: 1, HalfClose: true})},
 	} {
 		svc.endpoints[late.endpoint].receive(&nats.Msg{Subject: "x", Reply: "reply", Data: late.body})
 		m, err := replies.NextMsg(20 * time.Second)

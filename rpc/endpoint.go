@@ -94,7 +94,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	}
 	workers := e.service.pool
 	if e.method.kind > KindOneWay {
-		workers = e.service.streams
+		workers = e.service.streamPool
 	}
 	if !workers.Submit(c) {
 		e.service.calls.Remove(c.id)

@@ -2,7 +2,8 @@ package rpc
 
 import "github.com/natscall/natscall/rpc/internal/wire"
 
-// Execution says what is known about whether the handler of a failed call ran.
+// Execution says what is known about whether the handler of a failed call ran. Its values are not
+// those of the wire: executionOf and onWire translate.
 type Execution uint8
 
 const (

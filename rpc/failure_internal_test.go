@@ -75,7 +75,7 @@ func TestLargeResponseOfClosedClient(t *testing.T) {
 	desc := &ServiceDesc{Name: "test.v1.Service"}
 	m := newMethod[wrapperspb.StringValue, wrapperspb.StringValue, *wrapperspb.StringValue, *wrapperspb.StringValue](desc, MethodDesc{Name: "Do"}, KindUnary)
 	c := NewClient(rpctest.Connect(t))
-	if err := c.open(); err != nil {
+	if err := c.subscribeOnce(); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Close(); err != nil {

@@ -142,7 +142,7 @@ func inStream(t *testing.T, nc *nats.Conn, method, body string) error {
 	sub, err := nc.SubscribeSync(nc.NewInbox())
 	must(t, err)
 	defer func() { must(t, sub.Unsubscribe()) }()
-	open := wire.Open{Credit: 1 << 20, Data: append(wire.AppendMessagePrefix(nil, len(body)), body...), Last: true}
+	open := wire.Open{Credit: 1 << 20, Data: append(wire.AppendMessagePrefix(nil, len(body)), body...), HalfClose: true}
 	must(t, nc.PublishRequest("test.v1.Echo."+method, sub.Subject, wire.AppendOpen(nil, wire.NewID(), wire.CodecJSON, 0, open)))
 	for {
 		m, err := sub.NextMsgWithContext(testContext(t))

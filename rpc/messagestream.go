@@ -37,7 +37,7 @@ func (s *messageStream) sendMessage(m proto.Message) error {
 	if err := s.call.checkSent(m); err != nil {
 		return err
 	}
-	if err := s.begin(); err != nil {
+	if err := s.fixHeader(); err != nil {
 		return err
 	}
 	if err := s.call.sending(m); err != nil {
@@ -60,7 +60,7 @@ func (s *messageStream) sendBuffer(buf *buffer.Buffer, from int) error {
 	return streamError(s.Send(buf, from))
 }
 
-// pack checks the size of such a message and compresses it.
+// pack checks the size of the message that starts in buf at an offset, and compresses it.
 func (s *messageStream) pack(buf *buffer.Buffer, from int) error {
 	if size := len(buf.B) - from; !buf.Compressed && size > s.sizes.send {
 		return overSendLimit("message", size, s.sizes.send, MayHaveRun)
@@ -69,16 +69,16 @@ func (s *messageStream) pack(buf *buffer.Buffer, from int) error {
 	return nil
 }
 
-// begin fixes the response header of a server's stream; it runs on the handler's goroutine. If the
-// header cannot be sent, it returns an error, once: the first Send returns that.
-func (s *messageStream) begin() (err error) {
+// fixHeader fixes the response header of a server's stream; it runs on the handler's goroutine. If
+// the header cannot be sent, it returns an error, once: the first Send returns that.
+func (s *messageStream) fixHeader() (err error) {
 	if s.server != nil {
 		s.begun.Do(func() { err = s.setHeader(s.server.SetHeader) })
 	}
 	return err
 }
 
-// sendHeader is begin, and sends the header at once.
+// sendHeader is fixHeader, and sends the header at once.
 func (s *messageStream) sendHeader() error {
 	err := error(failf(CodeFailedPrecondition, DidRun, "%s: the response header has been sent already", s.call.Method()))
 	s.begun.Do(func() { err = s.setHeader(s.server.SendHeader) })
@@ -98,8 +98,8 @@ func (s *messageStream) setHeader(set func(nats.Header)) error {
 	return nil
 }
 
-// checkMetadata bounds the response header, and also the trailer, to an eighth of max_payload each:
-// so both fit into an end frame together with a status of half of max_payload.
+// checkMetadata checks the size of a response header or trailer. Each may take an eighth of
+// max_payload, and a status half: so all of them fit into one end frame.
 func (s *messageStream) checkMetadata(h nats.Header) *Error {
 	if size, limit := headerSize(h), int(s.Conn.MaxPayload()/8); size > limit {
 		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
@@ -180,7 +180,8 @@ func (s *messageStream) closeSend() {
 	}
 }
 
-// notify makes the hooks of a client's call run when its stream is over for its reader too.
+// notify makes the hooks of OnEnd run once a client's stream is over and its reader has seen the
+// end.
 func (s *messageStream) notify(ctx context.Context) {
 	s.client.Notify(ctx, func(err error) {
 		s.call.responseHeader, s.call.responseTrailer = s.metadata()
@@ -188,20 +189,20 @@ func (s *messageStream) notify(ctx context.Context) {
 	})
 }
 
-// metadata returns what a client has got of the response's metadata.
+// metadata returns what has come of the response's metadata.
 func (s *messageStream) metadata() (header, trailer Header) {
 	h, t := s.client.Metadata()
 	return h, t
 }
 
-// statuses implements stream.Statuses for a call with a deadline, or zero.
+// statuses implements stream.Statuses. deadline is zero if the call has none.
 type statuses struct{ deadline time.Time }
 
 // Status implements stream.Statuses.
 func (statuses) Status(body []byte, x wire.Execution) error { return parseStatus(body, x) }
 
-// Unknown implements stream.Statuses. If the deadline has passed, which the instance has too, that
-// is why it does not know the stream.
+// Unknown implements stream.Statuses. The instance has the same deadline: if that has passed, it is
+// why the instance has ended the stream.
 func (s statuses) Unknown(status error) error {
 	e := status.(*Error)
 	switch {

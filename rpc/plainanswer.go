@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
@@ -47,7 +46,7 @@ func (a plainAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bool)
 	return true
 }
 
-func (a plainAnswer) fail(err *Error)   { a.tell(a, err, a.metadata()) }
+func (a plainAnswer) fail(err *Error)   { a.tell(a, err, a.errorHeader()) }
 func (a plainAnswer) refuse(err *Error) { a.tell(a, err, nil) }
 
 // appendStatus encodes an error in the codec of the request.
@@ -64,20 +63,4 @@ func (a plainAnswer) appendStatus(b []byte, h nats.Header, e *Error) []byte {
 		out, _ = codec.appendMessage(b, s)
 	}
 	return out
-}
-
-// plainStreamAnswer ends the stream of a plain request. Its messages are a plainStream's.
-type plainStreamAnswer struct{ plainAnswer }
-
-// respond publishes the clean end.
-func (a plainStreamAnswer) respond(*buffer.Buffer, time.Duration) (kept bool) {
-	h, err := a.header()
-	if err != nil || h == nil {
-		h = nats.Header{}
-	}
-	h[micro.ErrorCodeHeader] = []string{"0"}
-	if err := publish.Send(a.endpoint.service.server.nc, &nats.Msg{Subject: a.reply, Header: h}); err != nil {
-		a.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
-	}
-	return false
 }

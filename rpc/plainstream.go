@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/internal/names"
@@ -118,4 +119,21 @@ func (p *plainStream) probe(size int) string {
 	p.unprobed, p.bytes, p.probed = 0, 0, now
 	s := p.call.endpoint.service
 	return names.Join(s.root, wire.InstanceToken, s.identity.ID, p.call.id.String())
+}
+
+// plainStreamAnswer ends the stream of a plain request. The messages before the end are sent by a
+// plainStream.
+type plainStreamAnswer struct{ plainAnswer }
+
+// respond publishes the clean end.
+func (a plainStreamAnswer) respond(*buffer.Buffer, time.Duration) (kept bool) {
+	h, err := a.header()
+	if err != nil || h == nil {
+		h = nats.Header{}
+	}
+	h[micro.ErrorCodeHeader] = []string{"0"}
+	if err := publish.Send(a.endpoint.service.server.nc, &nats.Msg{Subject: a.reply, Header: h}); err != nil {
+		a.endpoint.log().Error("natscall: the end of a stream was not sent", "error", err)
+	}
+	return false
 }

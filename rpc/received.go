@@ -117,8 +117,8 @@ func (r *received) coding() coding {
 	return coding{r.codec, options}
 }
 
-// decode decodes the request.
-func (r *received) decode() (proto.Message, *Error) {
+// decodeBody decodes the request in the body.
+func (r *received) decodeBody() (proto.Message, *Error) {
 	limit := r.endpoint.service.server.options.sizes.receive
 	if len(r.body) > limit {
 		return nil, overReceiveLimit("request", len(r.body), limit, NotRun)

@@ -160,10 +160,10 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.err != nil {
 		return fmt.Errorf("rpc: server: %w", s.err)
 	}
-	if err := s.take(ctx); err != nil {
+	if err := s.takeTurn(ctx); err != nil {
 		return fmt.Errorf("rpc: start: %w", err)
 	}
-	defer s.done()
+	defer s.giveTurn()
 	switch services, state := s.registered(); {
 	case state == serverRunning:
 		return errors.New("rpc: start: the server runs already")
@@ -186,8 +186,8 @@ func (s *Server) start(ctx context.Context, services []*service) error {
 	return nil
 }
 
-// take waits for the turn to change the server's subscriptions.
-func (s *Server) take(ctx context.Context) error {
+// takeTurn waits for the turn to change the server's subscriptions.
+func (s *Server) takeTurn(ctx context.Context) error {
 	select {
 	case s.turn <- struct{}{}:
 		return nil
@@ -201,7 +201,7 @@ func (s *Server) take(ctx context.Context) error {
 	}
 }
 
-func (s *Server) done() { <-s.turn }
+func (s *Server) giveTurn() { <-s.turn }
 
 func (s *Server) registered() ([]*service, serverState) {
 	s.mu.Lock()
@@ -320,10 +320,10 @@ func flushError(nc *nats.Conn, err error) error {
 func (s *Server) add(svc *service) error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
-	if err := s.take(ctx); err != nil {
+	if err := s.takeTurn(ctx); err != nil {
 		return err
 	}
-	defer s.done()
+	defer s.giveTurn()
 	services, state := s.registered()
 	if state > serverRunning {
 		return ErrServerStopped
@@ -350,14 +350,14 @@ func (s *Server) Unregister(ctx context.Context, name string) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: unregister %s: %w", name, errNoServer)
 	}
-	if err := s.take(ctx); err != nil { // Start may be working with the services
+	if err := s.takeTurn(ctx); err != nil { // Start may be working with the services
 		return fmt.Errorf("rpc: unregister %s: %w", name, err)
 	}
 	svc, state := s.find(name)
 	if svc != nil && state == serverNew {
 		s.remove(svc)
 	}
-	s.done()
+	s.giveTurn()
 	switch {
 	case svc == nil:
 		return fmt.Errorf("rpc: unregister: the server has no service %q", name)
@@ -422,7 +422,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	s.turn <- struct{}{} // Start and Register give up when serving ends
 	services, state := s.registered()
 	s.setState(serverStopping)
-	s.done()
+	s.giveTurn()
 	defer s.setState(serverStopped)
 	if state != serverRunning {
 		return nil

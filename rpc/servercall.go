@@ -34,14 +34,14 @@ type serverCall struct {
 	call Call
 
 	received
-	transport transport      // of the answer
-	stream    *messageStream // nil if the request is in the body
+	answerForm answerForm
+	stream     *messageStream // of the request or of a large response, or nil
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	steps    steps
 }
 
-// steps are those that a call has taken, as a set of the bits below.
+// steps is the set of steps that a call has taken.
 type steps struct{ bits atomic.Uint32 }
 
 const (
@@ -56,8 +56,8 @@ func (s *steps) take(step uint32) (first bool) { return s.bits.Or(step)&step == 
 // taken reports whether the step has been taken.
 func (s *steps) taken(step uint32) bool { return s.bits.Load()&step != 0 }
 
-// It is decided once whether a call's handler is called: by the goroutine that is about to call it,
-// or by the one that tells the caller that it did not run.
+// Whether the handler is called is decided once: by the goroutine that is about to call it, or by
+// the one that is about to report that it did not run.
 const (
 	callFresh int32 = iota
 	callHandled
@@ -82,13 +82,14 @@ func (c *serverCall) request() (proto.Message, error) {
 	return req, err
 }
 
-// giveUp decides against the handler. It returns false if the handler has been called.
+// giveUp decides against the handler. It reports whether the handler was not called; then it never
+// will be.
 func (c *serverCall) giveUp() bool {
 	return c.handling.CompareAndSwap(callFresh, callGivenUp) || c.handling.Load() == callGivenUp
 }
 
 // execution returns what the caller is told about the execution of the call that e ended. Without a
-// queue group another instance may have run the call.
+// queue group that is never "not run": another instance may have run the call.
 func (c *serverCall) execution(e *Error) wire.Execution {
 	x := e.execution
 	if x == MayHaveRun && c.handling.Load() == callHandled {
@@ -109,7 +110,7 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	if timeout, c.deadlineBy = c.timeout(asked); timeout > 0 {
 		c.ctx.deadline = at + min(timeout, math.MaxInt64-at)
 	}
-	c.transport = c.chooseTransport()
+	c.answerForm = c.chooseForm()
 	if err == nil && open.Kind == wire.KindOpen {
 		err = c.receiveOpen(&open)
 	}
@@ -146,8 +147,8 @@ func (c *serverCall) timeout(asked time.Duration) (timeout time.Duration, by Dea
 	return timeout, by
 }
 
-// chooseTransport decides how the call is answered, unless its request opens a stream.
-func (c *serverCall) chooseTransport() transport {
+// chooseForm decides how the call is answered, unless its request opens a stream.
+func (c *serverCall) chooseForm() answerForm {
 	switch {
 	case c.reply == "":
 		return noAnswer{c}
@@ -169,7 +170,7 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 		return failf(CodeInvalidArgument, NotRun, "%v", err)
 	}
 	answer := streamAnswer{c}
-	c.transport, c.stream = answer, answer.newStream(open)
+	c.answerForm, c.stream = answer, answer.newStream(open)
 	return nil
 }
 
@@ -182,12 +183,12 @@ func (c *serverCall) decode() (proto.Message, *Error) {
 		}
 		return req, nil
 	}
-	return c.received.decode()
+	return c.decodeBody()
 }
 
 // Run serves the call on the current goroutine. Whatever the user's code does, the call is answered
-// and leaves the table: handlers, interceptors and hooks can only panic or call runtime.Goexit
-// before returned is set.
+// and leaves the table. If a handler, interceptor or hook panics or calls runtime.Goexit, it does
+// so before returned is true.
 func (c *serverCall) Run() {
 	c.steps.take(callRunning)
 	clock := c.ctx.clock()
@@ -210,11 +211,11 @@ func (c *serverCall) Run() {
 
 // leave ends everything that belongs to a call that has been answered.
 func (c *serverCall) leave() {
-	if kept := c.ctx.finish(c.mayBeKept()); !kept {
-		c.body, c.call.request, c.call.response = nil, nil, nil // a kept context keeps c
+	if kept := c.ctx.finish(c.mayBeKept()); !kept { // a context that somebody keeps keeps c
+		c.body, c.call.request, c.call.response = nil, nil, nil
 	}
-	if c.stream != nil && !c.stream.Over() { // a forced shutdown has met the accept
-		c.stream.server.EndNow(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
+	if c.stream != nil && !c.stream.Over() { // a forced shutdown met the accept
+		c.stream.server.EndAndWait(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
 	}
 	c.endpoint.service.calls.Remove(c.id)
 }
@@ -241,7 +242,8 @@ func (c *serverCall) serve() *Error {
 	return c.verdict(err)
 }
 
-// verdict returns the error to send to the caller, or nil.
+// verdict returns the error to send to the caller, or nil. If the handler has not been called, it
+// never will be.
 func (c *serverCall) verdict(err error) *Error {
 	if err == nil {
 		return nil
@@ -275,8 +277,8 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 	return &plainStream{call: c, ctx: ctx, remote: c.isRemote(), probed: c.ctx.clock().now()}
 }
 
-// answer counts the call and sends its response, or its error. Only the first answer of a call
-// counts.
+// answer adds the call to the statistics and sends its response or error. A second answer does
+// nothing.
 func (c *serverCall) answer(err *Error, took time.Duration) {
 	if !c.steps.take(callAnswered) {
 		return
@@ -288,8 +290,8 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	c.endpoint.stats.count(err, took)
 	c.steps.take(callCounted)
 	if err != nil {
-		c.transport.fail(err)
-	} else if c.transport.respond(buf, took) {
+		c.answerForm.fail(err)
+	} else if c.answerForm.respond(buf, took) {
 		return // the buffer is the publisher's
 	}
 	buf.PutBack()
@@ -303,10 +305,10 @@ func (c *serverCall) encode(buf *buffer.Buffer) (failed *Error) {
 			c.endpoint.log().Error("natscall: a response does not encode", "panic", fmt.Sprint(r))
 		}
 	}()
-	return c.transport.encode(buf)
+	return c.answerForm.encode(buf)
 }
 
-// encodeBody appends the response itself, for a transport.
+// encodeBody appends the response itself, for an answerForm.
 func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	if c.call.method.kind == KindOneWay {
 		return nil // an empty answer acknowledges a message of JetStream
@@ -322,14 +324,15 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	return nil
 }
 
-// refuse answers a call with an error, from outside the goroutine that runs it or would have.
+// refuse answers a call with an error. It is for a call that another goroutine runs, or that none
+// will run.
 func (c *serverCall) refuse(err *Error) {
 	if !c.steps.take(callAnswered) {
 		return
 	}
 	c.endpoint.stats.countRefused(err)
 	c.steps.take(callCounted)
-	c.transport.refuse(err)
+	c.answerForm.refuse(err)
 }
 
 // publish hands the response to the publisher, which publishes it together with those of other
@@ -349,7 +352,7 @@ func (c *serverCall) Sent(m *publish.Message, err error) {
 	if errors.Is(err, nats.ErrMaxPayload) {
 		failed = overMaxPayload("response", len(m.Buffer.B), m.Header, DidRun)
 	}
-	c.transport.refuse(failed)
+	c.answerForm.refuse(failed)
 }
 
 // Leads implements publish.Owner. It matters to clients only, since an answer has no reply subject.
@@ -364,8 +367,8 @@ func (c *serverCall) header() (nats.Header, error) {
 	return c.call.responseTrailer.appendTo(h, wire.TrailerPrefix)
 }
 
-// metadata is header for an error. If the metadata is not valid, the error is sent without it.
-func (c *serverCall) metadata() nats.Header {
+// errorHeader is header for an error. If the metadata is not valid, the error is sent without it.
+func (c *serverCall) errorHeader() nats.Header {
 	h, err := c.header()
 	if err != nil {
 		c.endpoint.log().Error("natscall: metadata of an error was left out", "error", err)

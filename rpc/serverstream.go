@@ -28,17 +28,17 @@ func (a streamAnswer) newStream(open wire.Open) *messageStream {
 	}
 }
 
-// Last implements stream.Owner.
-func (a streamAnswer) Last(err error) stream.Last {
+// EndStatus implements stream.ServerCall.
+func (a streamAnswer) EndStatus(err error) stream.EndStatus {
 	e := asError(streamError(err))
 	if int64(proto.Size(e.status())) > a.endpoint.service.server.nc.MaxPayload()/2 {
 		e = e.shortened()
 	}
 	body, _ := appendProto(nil, e.status())
-	return stream.Last{Header: e.header(nil), Body: body, Flags: a.execution(e).Flags()}
+	return stream.EndStatus{Header: e.header(nil), Body: body, Flags: a.execution(e).Flags()}
 }
 
-// StreamEnded implements stream.Owner. The end of the stream ends the context of the call.
+// StreamEnded implements stream.ServerCall. The end of the stream ends the context of the call.
 func (a streamAnswer) StreamEnded(err error) {
 	switch {
 	case err == nil, a.steps.taken(callAnswered): // the call has ended, or a shutdown ends it
@@ -49,7 +49,7 @@ func (a streamAnswer) StreamEnded(err error) {
 	}
 }
 
-// ContextEnded implements stream.Owner.
+// ContextEnded implements stream.ServerCall.
 func (a streamAnswer) ContextEnded() error { return a.ctx.ended() }
 
 // accept tells the client where to send its frames. to is the subject for the server's frames, or
@@ -67,7 +67,7 @@ func (a streamAnswer) accept(to string) *Error {
 		return refusal("the server is stopping, or has a stream with this id")
 	case err != nil:
 		failed := *asError(streamError(err))
-		failed.execution = NotRun // it waits for the accept
+		failed.execution = NotRun // the handler would have waited for the accept
 		return &failed
 	}
 	return nil
@@ -94,7 +94,7 @@ func (a streamAnswer) refuse(err *Error) {
 		envelopeAnswer(a).refuse(err)
 		return
 	}
-	a.stream.server.EndNow(err)
+	a.stream.server.EndAndWait(err)
 }
 
 // respondLarge announces a response that does not fit into a NATS message, and sends it as a stream
@@ -112,7 +112,7 @@ func (a streamAnswer) respondLarge(buf *buffer.Buffer) {
 // published, or the call's context has ended. The response starts in buf at an offset.
 func (a streamAnswer) end(buf *buffer.Buffer, from int, err *Error) {
 	s := a.stream
-	if failed := s.begin(); failed != nil && err == nil {
+	if failed := s.fixHeader(); failed != nil && err == nil {
 		err = a.verdict(failed)
 	}
 	if err == nil && a.call.method.hasResponse() {
@@ -130,7 +130,7 @@ func (a streamAnswer) end(buf *buffer.Buffer, from int, err *Error) {
 		if errors.Is(a.ctx.Err(), context.DeadlineExceeded) {
 			stopped = contextError(&a.ctx, DidRun)
 		}
-		s.server.EndNow(stopped)
+		s.server.EndAndWait(stopped)
 	}
 }
 

@@ -40,11 +40,11 @@ type service struct {
 	endpoints []*endpoint
 	identity  micro.ServiceIdentity
 
-	pool     *pool.Pool // of unary and one-way calls
-	streams  *pool.Pool // of streams, which run for long
-	calls    calls.Table[*serverCall]
-	started  time.Time
-	draining atomic.Bool
+	pool       *pool.Pool // of unary and one-way calls
+	streamPool *pool.Pool // of streams, which run for long
+	calls      calls.Table[*serverCall]
+	started    time.Time
+	draining   atomic.Bool
 
 	drainStarted chan struct{}
 	stopping     *wait.Joint // the drain
@@ -119,7 +119,7 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 		return nil, err
 	}
 	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, s.out)
-	svc.streams = pool.New(svc.options.streams, 0, s.out)
+	svc.streamPool = pool.New(svc.options.streams, 0, s.out)
 	svc.drainStarted = make(chan struct{})
 	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
@@ -184,7 +184,7 @@ func (s *service) start() error {
 		return err
 	}
 	s.pool.Open() // a start before this one may have failed
-	s.streams.Open()
+	s.streamPool.Open()
 	for subject, f := range map[string]nats.MsgHandler{
 		names.Join(s.root, wire.AllWildcard):                       s.onControl,
 		names.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onFrame,
@@ -281,7 +281,7 @@ func (s *service) drain(ctx context.Context) error {
 }
 
 func (s *service) awaitCalls(ctx context.Context) error {
-	for _, ended := range []<-chan struct{}{s.pool.Close(), s.streams.Close()} {
+	for _, ended := range []<-chan struct{}{s.pool.Close(), s.streamPool.Close()} {
 		select {
 		case <-ended:
 			continue
@@ -360,7 +360,7 @@ func (s *service) unsubscribeAll() {
 	s.unsubscribe(s.subs.all())
 	s.subs = subscriptions{}
 	s.pool.Close() // calls may have come already
-	s.streams.Close()
+	s.streamPool.Close()
 }
 
 // conflict refuses a service that the server has already, and a subject that is taken.

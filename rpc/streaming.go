@@ -19,7 +19,7 @@ func NewServerStream[Req, Res any, PReq message[Req], PRes message[Res]](s *Serv
 // Call sends the request and returns when a server has accepted it. The stream ends with ctx:
 // cancel ctx, or close the Receiver, to stop early. The error is an *Error.
 func (m *ServerStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) (*Receiver[Res], error) {
-	s, err := c.openStream(ctx, &m.method, req, opts)
+	s, err := c.invokeStream(ctx, &m.method, req, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func NewClientStream[Req, Res any, PReq message[Req], PRes message[Res]](s *Serv
 // Call opens the stream and returns when a server has accepted it. The stream ends with ctx. The
 // error is an *Error.
 func (m *ClientStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...CallOption) (*ClientStream[Req, Res], error) {
-	s, err := c.openStream(ctx, &m.method, nil, opts)
+	s, err := c.invokeStream(ctx, &m.method, nil, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func NewBidi[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc,
 // Call opens the stream and returns when a server has accepted it. The stream ends with ctx. The
 // error is an *Error.
 func (m *BidiMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...CallOption) (*BidiStream[Req, Res], error) {
-	s, err := c.openStream(ctx, &m.method, nil, opts)
+	s, err := c.invokeStream(ctx, &m.method, nil, opts)
 	if err != nil {
 		return nil, err
 	}

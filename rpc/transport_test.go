@@ -241,7 +241,7 @@ func TestStreamWithoutCreditEnds(t *testing.T) {
 		return strings.Repeat("x", 2<<20), nil
 	}})
 	p := newPeer(t, srv.Connect())
-	p.publish(testRoot+".Gather", wire.AppendOpen(nil, p.id, 0, 100*time.Millisecond, wire.Open{Last: true}))
+	p.publish(testRoot+".Gather", wire.AppendOpen(nil, p.id, 0, 100*time.Millisecond, wire.Open{HalfClose: true}))
 	f, err := wire.ParseFrame(p.next().Data)
 	if err != nil || f.Kind != wire.KindAccept {
 		t.Fatalf("no accept: %v, %v", f.Kind, err)

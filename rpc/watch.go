@@ -18,21 +18,21 @@ import (
 )
 
 const (
-	// watchInterval is how often a client looks at its waiting calls, and half of the time between
-	// two alive queries about a call.
+	// watchInterval is the time between two looks at the waiting calls. Every second look asks
+	// about a call.
 	watchInterval = 500 * time.Millisecond
-	// recheckInterval is how long a query about a call may go unanswered when the connection has
-	// been re-established: after three of them, three quarters of a second, its answer was lost.
+	// recheckInterval is the time between alive queries after a reconnect. If three of them find
+	// nobody, in three quarters of a second, the call is lost.
 	recheckInterval = 250 * time.Millisecond
-	// queryBatch is how many calls share a first query: 1 KiB.
-	queryBatch = 64
+	// maxShared is how many calls share a first query: 1 KiB.
+	maxShared = 64
 	// aliveSuffix is the last token of the reply subject of alive queries.
 	aliveSuffix = "alive"
 )
 
 // watch finds the calls that nobody works on any more: those whose replica was killed, or whose
 // reply was lost. docs/protocol.md, "Alive query and answer", has the rule. It also listens to the
-// connection, so that calls end when it is closed and when it may not publish.
+// connection, so that calls end when it is closed, or when NATS refuses a publish.
 type watch struct {
 	nc      *nats.Conn
 	inbox   *reply.Inbox
@@ -44,13 +44,13 @@ type watch struct {
 
 	forbidden atomic.Pointer[Error] // why no reply can come, if so
 
-	quit   chan struct{}
-	done   chan struct{}
-	errors connwatch.Listener
-	status chan nats.Status
+	quit     chan struct{}
+	done     chan struct{}
+	listener connwatch.Listener
+	status   chan nats.Status
 
 	mu    sync.Mutex
-	asked map[wire.ID]waiting // the calls that are asked about; not written to once it is here
+	asked map[wire.ID]waiting // the calls that are asked about; never changed
 	muted map[string]bool     // roots whose alive subject the client may not publish to
 }
 
@@ -67,7 +67,7 @@ func newWatch(c *Client, b *reply.Inbox, prefix string) *watch {
 		nc: c.nc, inbox: b, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
 		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{},
 	}
-	w.errors = w.asyncError
+	w.listener = w.asyncError
 	return w
 }
 
@@ -75,10 +75,10 @@ func newWatch(c *Client, b *reply.Inbox, prefix string) *watch {
 // each loss of the connection and at its end, onClosed at its end only.
 func (w *watch) start(onLost, onClosed func()) {
 	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
-	connwatch.Listen(w.nc, &w.errors)
+	connwatch.Listen(w.nc, &w.listener)
 	go func() {
 		defer close(w.done)
-		defer connwatch.Unlisten(w.nc, &w.errors)
+		defer connwatch.Unlisten(w.nc, &w.listener)
 		if w.run(onLost) {
 			onLost()
 			onClosed()
@@ -87,7 +87,7 @@ func (w *watch) start(onLost, onClosed func()) {
 	}()
 }
 
-// run ticks until it is stopped; it returns true when the connection has been closed.
+// run ticks until it is stopped. It reports whether the connection was closed.
 func (w *watch) run(onLost func()) (closed bool) {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -130,8 +130,8 @@ func (w *watch) stop(err *Error) {
 	w.inbox.End(err)
 }
 
-// tick has requests published that wait for a caller that has died, by a panic within a call, and
-// looks at the calls.
+// tick looks at the calls. First it publishes requests that wait for a caller that never comes, as
+// it has panicked within a call.
 func (w *watch) tick() {
 	if out := w.out; out.Holds() && out.Overdue() {
 		out.Flush()
@@ -139,15 +139,16 @@ func (w *watch) tick() {
 	w.look((*reply.Patience).Tick)
 }
 
-// look ends the calls that rule finds lost and, if the connection is up, asks about those that rule
-// wants to ask about. It reports whether it has asked.
+// look applies rule to every waiting call. It ends those that are lost and, if the connection is
+// up, asks about those that rule names. It reports whether it has asked.
 func (w *watch) look(rule reply.Rule) (asks bool) {
 	w.mu.Lock()
 	muted := maps.Clone(w.muted)
 	w.mu.Unlock()
 	l := look{rule: rule, connected: w.nc.Status() == nats.CONNECTED, muted: muted, asked: map[wire.ID]waiting{}}
 	w.inbox.Each(func(p *reply.Pending) error { return l.at(p) })
-	w.streams.Opening(func(c *stream.Client) error { return l.at(c) }) // an open one has heartbeats
+	// Open streams have heartbeats.
+	w.streams.EachOpening(func(c *stream.Client) error { return l.at(c) })
 	w.mu.Lock()
 	w.asked = l.asked
 	w.mu.Unlock()
@@ -176,21 +177,21 @@ func (l *look) at(call waiting) error {
 	}
 	switch {
 	case dead:
-		return lost(l.connected)
+		return nobodyWorks(l.connected)
 	case ask:
 		l.queries.add(call)
 	}
 	return nil
 }
 
-func lost(connected bool) *Error {
+func nobodyWorks(connected bool) *Error {
 	if !connected {
 		return failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost while the call waited (%v)", MayHaveRun)
 	}
 	return failf(CodeUnavailable, MayHaveRun, "no replica works on the call any more (%v)", MayHaveRun)
 }
 
-// queries are the alive queries of one tick: for each service the calls that
+// queries are the alive queries of one look: for each service the calls that
 // are asked about for the first time, together, and the others one by one.
 type queries struct {
 	shared map[string][]wire.ID
@@ -204,7 +205,7 @@ type query struct {
 
 func (q *queries) add(call waiting) {
 	root, id := call.Root(), call.CallID()
-	if call.Waited().AskedBefore() { // an import of the singleton kind lets one answer pass
+	if call.Waited().AskedBefore() { // a singleton account import lets only one answer pass
 		q.alone = append(q.alone, query{root, []wire.ID{id}})
 		return
 	}
@@ -212,7 +213,7 @@ func (q *queries) add(call waiting) {
 		q.shared = map[string][]wire.ID{}
 	}
 	ids := append(q.shared[root], id)
-	if len(ids) == queryBatch {
+	if len(ids) == maxShared {
 		q.alone = append(q.alone, query{root, ids})
 		ids = nil
 	}
@@ -237,7 +238,7 @@ func (q *queries) publish(nc *nats.Conn, reply string) (any bool) {
 func (w *watch) aliveAnswer(m *nats.Msg) {
 	e, err := wire.Parse(m.Data)
 	if err != nil || e.Kind != wire.KindAliveAnswer {
-		return // a 503: nobody has any of the calls
+		return // such as a 503: no instance listens
 	}
 	w.mu.Lock()
 	asked := w.asked
@@ -249,7 +250,8 @@ func (w *watch) aliveAnswer(m *nats.Msg) {
 	}
 }
 
-// asyncError ends the calls whose request the NATS server refused.
+// asyncError acts on what NATS refuses: to subscribe to the inbox, which ends all calls; to publish
+// alive queries, of which it takes note; to publish requests, which ends their calls and streams.
 func (w *watch) asyncError(_ *nats.Subscription, err error) {
 	if inbox, ok := connwatch.Violation(err, connwatch.Subscription); ok && inbox == w.prefix+"*" {
 		w.forbid(inbox, err)
@@ -265,8 +267,8 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 		w.mu.Unlock()
 		return
 	}
-	// Where somebody has answered the permission was there, and may have been taken away while
-	// calls were running: which of them was refused is not said.
+	// If somebody has answered on the subject, the permission was there and was taken away later.
+	// The error does not say which call it refused.
 	mayHaveRun := w.answered(subject)
 	refused := func(early bool) *Error {
 		x := NotRun

@@ -142,7 +142,7 @@ func (s *service) Watch(ctx context.Context, req *chaosv1.WatchRequest, to *rpc.
 }
 
 func (s *service) Import(ctx context.Context, from *rpc.Receiver[*chaosv1.Item]) (res *chaosv1.ImportResponse, err error) {
-	in := items{call: from.Header().Get(callHeader)}
+	in := items{call: rpc.CallFromContext(ctx).Header().Get(callHeader)}
 	name := s.begin(in.call, methodImport)
 	clean := false
 	defer func() {
@@ -165,7 +165,7 @@ func (s *service) Import(ctx context.Context, from *rpc.Receiver[*chaosv1.Item])
 }
 
 func (s *service) Talk(ctx context.Context, with *rpc.BidiStream[*chaosv1.Item, *chaosv1.Item]) (err error) {
-	in := items{call: with.Header().Get(callHeader)}
+	in := items{call: rpc.CallFromContext(ctx).Header().Get(callHeader)}
 	name := s.begin(in.call, methodTalk)
 	sent, clean := 0, false
 	defer func() {

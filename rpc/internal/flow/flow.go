@@ -75,9 +75,9 @@ func (s *Sender) Push(b []byte, compressed bool) {
 // Buffered is how many bytes wait to be framed.
 func (s *Sender) Buffered() int { return len(s.buffer) - s.start }
 
-// Open takes the credit of an open. No more than a Window of it counts before the client
+// GrantInOpen takes the credit of an open. No more than a Window of it counts before the client
 // is heard: the sender of an open may not listen at all.
-func (s *Sender) Open(total uint64) {
+func (s *Sender) GrantInOpen(total uint64) {
 	s.opening = total
 	s.credit = min(total, Window)
 }

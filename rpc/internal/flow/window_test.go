@@ -141,7 +141,7 @@ func TestCreditIsBounded(t *testing.T) {
 		}
 	}
 	var s Sender
-	s.Open(absurd)
+	s.GrantInOpen(absurd)
 	within(sendAll(&s), Window)
 	s.Heard()
 	within(sendAll(&s), MaxAhead)
@@ -157,7 +157,7 @@ func TestCreditIsBounded(t *testing.T) {
 	}
 
 	var modest Sender
-	modest.Open(5000)
+	modest.GrantInOpen(5000)
 	modest.Heard()
 	modest.Grant(5000)
 	if sent := sendAll(&modest); sent > 5000 {

@@ -273,7 +273,7 @@ func TestCallersWrap(t *testing.T) {
 }
 
 // TestBatches: messages share one where subject, header and size allow, and the first of those that
-// can leads it.
+// can claim it.
 func TestBatches(t *testing.T) {
 	c := &conn{}
 	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 200})

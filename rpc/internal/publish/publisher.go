@@ -94,15 +94,15 @@ func (p *Publisher) Publish(m Message) {
 	// The message can be seen before the callers are counted. In Return it is the other way round.
 	// So the last caller that returns sees the message, or is not expected here.
 	l := load{queued: len(p.queue), expected: int(p.callers.expected()), inFlight: int(p.inFlight), waited: waited}
-	leads := l.due() && p.claimLocked()
+	claimed := l.due() && p.claimLocked()
 	p.mu.Unlock()
-	if !leads {
+	if !claimed {
 		return
 	}
 	if l.yields() {
 		runtime.Gosched()
 	}
-	p.lead()
+	p.publishQueue()
 }
 
 // Omit counts a client's call as started that is to end without a request.
@@ -196,10 +196,10 @@ func (p *Publisher) Overdue() bool { return p.waited() > maxWait }
 // Flush publishes what waits, or leaves it to the goroutine that is publishing.
 func (p *Publisher) Flush() {
 	p.mu.Lock()
-	leads := p.claimLocked()
+	claimed := p.claimLocked()
 	p.mu.Unlock()
-	if leads {
-		p.lead()
+	if claimed {
+		p.publishQueue()
 	}
 }
 
@@ -213,7 +213,7 @@ func (p *Publisher) Hold() (queued func() int, release func()) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return len(p.queue)
-	}, p.lead
+	}, p.publishQueue
 }
 
 // InFlight returns how many calls have not ended, and how many of their callers are expected. It is
@@ -224,8 +224,8 @@ func (p *Publisher) InFlight() (calls, expected int) {
 	return int(p.started - p.callers.ended()), int(p.callers.expected())
 }
 
-// lead publishes what is queued, and then what others have left to it meanwhile.
-func (p *Publisher) lead() {
+// publishQueue publishes what is queued, and then what others have left to it meanwhile.
+func (p *Publisher) publishQueue() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.again = true; p.again; {
@@ -279,7 +279,7 @@ func (p *Publisher) sendBatch(queue []Message) {
 		buf.B = wire.AppendItem(buf.B, m.Tag, m.Buffer.B)
 	}
 	first = leader(p.members)
-	err := p.publish(first.Subject, first.Reply, first.Header, buf.B)
+	err := Send(p.conn, &nats.Msg{Subject: first.Subject, Reply: first.Reply, Header: first.Header, Data: buf.B})
 	for _, m := range p.members {
 		m.done(err)
 	}
@@ -303,18 +303,7 @@ func (p *Publisher) batchLimit() int { return int(min(int64(p.MaxBatch), p.conn.
 
 // send publishes a message as it is.
 func (p *Publisher) send(m *Message) {
-	m.done(p.publish(m.Subject, m.Reply, m.Header, m.Buffer.B))
-}
-
-// publish gives nats.Msg no work where there is no header; reply may be "".
-func (p *Publisher) publish(subject, reply string, h nats.Header, data []byte) error {
-	switch {
-	case len(h) > 0:
-		return p.conn.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: h, Data: data})
-	case reply == "":
-		return p.conn.Publish(subject, data)
-	}
-	return p.conn.PublishRequest(subject, reply, data)
+	m.done(Send(p.conn, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Buffer.B}))
 }
 
 // Send publishes a message at once. It is PublishMsg without the work for a header where there is

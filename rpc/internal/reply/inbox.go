@@ -14,8 +14,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// Inbox is a client's one subscription for all replies and the table of the calls that wait for
-// one. A pending call has a slot of the table and a reply subject that ends with the slot's number.
+// Inbox has the calls of a client that wait for a reply. The client's one subscription delivers to
+// it. A pending call has a slot of the table and a reply subject that ends with the slot's number.
 // Both are used again and again: the broker caches the subject, and no call allocates or locks what
 // another one uses.
 //

@@ -30,8 +30,8 @@ type Pending struct {
 
 	mu         sync.Mutex
 	waiting    bool
-	reply      Reply // like err not under mu but the caller's from when ended says that it is there
-	err        error
+	reply      Reply  // set before ended is filled; then the caller's, and not under mu
+	err        error  // likewise
 	subject    string // of the reply
 	generation uint64 // changes with subject
 	request

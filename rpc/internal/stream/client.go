@@ -19,17 +19,17 @@ import (
 // ClientConfig is what a client's side is made with.
 type ClientConfig struct {
 	Config
-	Statuses Statuses
-	Subject  string // of the open
-	Root     string // of the service's own subjects
-	Inbox    string // beginning of the reply subjects
+	Statuses    Statuses
+	Subject     string // of the open
+	Root        string // of the service's own subjects
+	ReplyPrefix string // beginning of the reply subjects
 	// Deadline ends the stream, if it is not zero, beside the context.
 	Deadline time.Time
 	// Queued says that the server may have the open wait in a queue: then only alive queries find
 	// out that nobody will accept it.
 	Queued bool
-	// Refuse returns why there can be no stream, or nil. It is called when Table.Break would find
-	// the stream.
+	// Refuse returns why there can be no stream, or nil. It is called once the stream is in the
+	// table, where Table.Break finds it.
 	Refuse func() error
 }
 
@@ -63,7 +63,7 @@ type Client struct {
 
 // NewClient returns the client's side of a stream. It ends with ctx.
 func NewClient(ctx context.Context, config ClientConfig) *Client {
-	c := &Client{statuses: config.Statuses, root: config.Root, inbox: config.Inbox}
+	c := &Client{statuses: config.Statuses, root: config.Root, inbox: config.ReplyPrefix}
 	cancel := context.CancelFunc(func() {})
 	if !config.Deadline.IsZero() {
 		c.caller = ctx
@@ -125,7 +125,7 @@ func (c *Client) Open(o Open) error {
 func (c *Client) openLocked(o *Open, room int) nats.Msg {
 	credit, _ := c.recv.Grant()
 	open := wire.Open{Credit: credit, Data: c.send.Opening(room)}
-	if open.Last = c.send.Closing() && c.send.Buffered() == 0; open.Last {
+	if open.HalfClose = c.send.Closing() && c.send.Buffered() == 0; open.HalfClose {
 		c.send.EndedInOpening()
 	}
 	data := wire.AppendOpen(nil, c.ID, o.Codec, o.Timeout, open)
@@ -221,7 +221,7 @@ func (c *Client) Header(ctx context.Context) (map[string][]string, error) {
 
 // CloseSend ends the sending half. The second time it does nothing.
 func (c *Client) CloseSend() {
-	_ = c.expired() // neither a message nor the end overtakes a cancel
+	_ = c.checkContext() // neither a message nor the end overtakes a cancel
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over {
@@ -253,6 +253,9 @@ func (c *Client) End(err error) {
 	}
 }
 
+// doneReading implements side.
+func (c *Client) doneReading(err error) { c.Close(err) }
+
 // Close says that nothing more is read. It ends the stream with err, unless that is nil.
 func (c *Client) Close(err error) {
 	if err != nil {
@@ -261,11 +264,11 @@ func (c *Client) Close(err error) {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	c.done()
+	c.runNotify()
 }
 
-// Notify makes f run once, with the error of the stream, when it is over for its reader too: when
-// the reader has read the end or closed the stream, or ctx has ended.
+// Notify makes f run once, with the stream's error. It runs when the stream is over and its reader
+// has read the end or closed it, or ctx has ended.
 func (c *Client) Notify(ctx context.Context, f func(error)) {
 	stop := context.AfterFunc(ctx, func() { c.Close(nil) })
 	c.mu.Lock()
@@ -274,11 +277,11 @@ func (c *Client) Notify(ctx context.Context, f func(error)) {
 		f(err)
 	}
 	c.mu.Unlock()
-	c.done()
+	c.runNotify()
 }
 
-// done runs the function of Notify if the stream is over and nothing more is read.
-func (c *Client) done() {
+// runNotify runs the function of Notify if the stream is over and nothing more is read.
+func (c *Client) runNotify() {
 	c.mu.Lock()
 	f, err := c.whenDone, c.err
 	if f == nil || !c.over || c.recv.Ended() && !c.closed {
@@ -293,15 +296,16 @@ func (c *Client) done() {
 	f(err)
 }
 
-// left is of side.
-func (c *Client) left() {
+// onOver implements side.
+func (c *Client) onOver() {
 	c.release()
-	c.done()
+	c.runNotify()
 }
 
-// expired is of side. A client's stream ends with its context. It does so here, since the goroutine
-// that would end it may be late, and neither a message nor the end may overtake the cancel.
-func (c *Client) expired() error {
+// checkContext implements side. A client's stream ends with its context. It does so here, since the
+// goroutine that would end it may be late, and neither a message nor the end may overtake the
+// cancel.
+func (c *Client) checkContext() error {
 	ctx := *c.ctx.Load()
 	if ctx.Err() == nil {
 		if c.caller == nil || c.caller.Err() == nil {
@@ -313,7 +317,7 @@ func (c *Client) expired() error {
 	return nil
 }
 
-// deliver is of side. The message came on a reply subject of c.
+// deliver implements side. The message came on a reply subject of c.
 func (c *Client) deliver(m *nats.Msg) {
 	open := c.Accepted()
 	switch {
@@ -322,7 +326,7 @@ func (c *Client) deliver(m *nats.Msg) {
 	case reply.IsNoResponders(m):
 		c.Break(ErrGone)
 	case !open, len(m.Data) > 0 && !wire.IsFrame(m.Data):
-		c.accept(m) // perhaps an error, or foreign, such as JetStream's acknowledgement
+		c.takeAnswer(m) // perhaps an error, or foreign, such as JetStream's acknowledgement
 	case len(m.Data) > 0:
 		c.receive(m)
 	case len(m.Header) == 0: // it follows the end frame, which would have removed c
@@ -330,8 +334,9 @@ func (c *Client) deliver(m *nats.Msg) {
 	}
 }
 
-// accept takes the first answer. It ignores a foreign one, and one to another call.
-func (c *Client) accept(m *nats.Msg) {
+// takeAnswer takes an accept, or an envelope, which may also come after the accept of another
+// instance. It counts a foreign message.
+func (c *Client) takeAnswer(m *nats.Msg) {
 	switch mine, err := wire.Answers(m.Data, c.ID); {
 	case !mine:
 		c.mu.Lock()
@@ -388,7 +393,8 @@ func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
 	var status error
 	if len(f.Body) > 0 {
 		status = c.statuses.Status(f.Body, f.Flags.Execution())
-		if unknown := c.statuses.Unknown(status); f.Number == 0 && unknown != nil { // at any time
+		// Such an end has number 0, whatever number is expected.
+		if unknown := c.statuses.Unknown(status); f.Number == 0 && unknown != nil {
 			c.byPeer = c.endLocked(unknown)
 			return nil
 		}
@@ -416,7 +422,7 @@ func (c *Client) takeHeaderLocked(h nats.Header) {
 	c.trailer = trailer
 }
 
-// addLocked is of side. A credit and a heartbeat have a reply subject that nobody has used.
+// addLocked implements side. A credit and a heartbeat have a reply subject that nobody has used.
 func (c *Client) addLocked(o outgoing, kind wire.Kind) outgoing {
 	if kind == wire.KindCredit || kind == wire.KindHeartbeat {
 		o.msg.Reply = c.replyLocked()
@@ -427,7 +433,7 @@ func (c *Client) addLocked(o outgoing, kind wire.Kind) outgoing {
 // replyLocked returns a reply subject that nobody has used.
 func (c *Client) replyLocked() string {
 	c.replies++
-	return fmt.Sprintf("%s%s%v-%d", c.inbox, Token, c.ID, c.replies)
+	return fmt.Sprintf("%s%s%v-%d", c.inbox, TokenPrefix, c.ID, c.replies)
 }
 
 // whileOpening runs f if the stream waits for its first answer.
@@ -446,7 +452,7 @@ func (c *Client) CallID() wire.ID { return c.ID }
 // Root is where to ask whether the call is alive.
 func (c *Client) Root() string { return c.root }
 
-// Waited is how long the call has waited. The function of Table.Opening may use it.
+// Waited is how long the call has waited. The function of Table.EachOpening may use it.
 func (c *Client) Waited() *reply.Patience { return &c.life.Patience }
 
 // Alive notes that somebody works on the call.

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The errors of a stream, beside those of package flow, those that its owner has ended it with, and
-// the types below.
+// Errors of a stream. Others are those of package flow, those that its owner ends it with, and the
+// types below.
 var (
 	ErrClosed    = errors.New("stream: the sending half has ended")
 	ErrCanceled  = errors.New("stream: the client has ended it")

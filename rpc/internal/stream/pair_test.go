@@ -140,8 +140,8 @@ type owner struct {
 
 func (o *owner) ContextEnded() error { return o.contextEnded() }
 
-func (o *owner) Last(err error) Last {
-	return Last{Header: nats.Header{"Nats-Error": {err.Error()}}, Body: []byte(err.Error()), Flags: wire.NotRun.Flags()}
+func (o *owner) EndStatus(err error) EndStatus {
+	return EndStatus{Header: nats.Header{"Nats-Error": {err.Error()}}, Body: []byte(err.Error()), Flags: wire.NotRun.Flags()}
 }
 
 func (o *owner) StreamEnded(err error) {
@@ -215,7 +215,7 @@ func (p *pair) notifications() string {
 func (p *pair) clientConfig() ClientConfig {
 	return ClientConfig{
 		Config:   Config{ID: p.id, Conn: p.up, Table: p.clients, MaxMessage: maxMessage},
-		Statuses: statuses{}, Subject: subject, Root: root, Inbox: inbox,
+		Statuses: statuses{}, Subject: subject, Root: root, ReplyPrefix: inbox,
 		Refuse: func() error { return nil },
 	}
 }
@@ -452,7 +452,7 @@ func sendState(s *Stream) string {
 	s.mu.Lock()
 	err := s.sendErrorLocked()
 	s.mu.Unlock()
-	if err == nil && s.side.expired() == nil {
+	if err == nil && s.side.checkContext() == nil {
 		return goes
 	}
 	return errText(sendText(s, "x"))
@@ -586,7 +586,7 @@ var disturbances = []func(p *pair){
 	func(p *pair) { p.clients.Close(errMine) },
 	func(p *pair) { p.clients.Break(errMine) },
 	func(p *pair) { p.server.End(errOther) },
-	func(p *pair) { p.server.EndNow(errOther) },
+	func(p *pair) { p.server.EndAndWait(errOther) },
 	func(p *pair) { p.server.Finish(errOther, nil) },
 	func(p *pair) { p.server.Break(errOther) },
 	func(p *pair) { p.servers.Close(errOther) },

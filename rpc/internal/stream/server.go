@@ -12,18 +12,18 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// Owner is the call that a server's stream belongs to.
-type Owner interface {
-	// Last returns how the client is told about an error.
-	Last(err error) Last
+// ServerCall is the call that a server's stream belongs to.
+type ServerCall interface {
+	// EndStatus returns how the client is told about an error.
+	EndStatus(err error) EndStatus
 	// StreamEnded runs once when the stream is over; err is nil after a clean end.
 	StreamEnded(err error)
 	// ContextEnded is Err of the context that was given to NewServer, without a look at the clock.
 	ContextEnded() error
 }
 
-// Last is what a server's end frame says about an error.
-type Last struct {
+// EndStatus is what a server's end frame says about an error.
+type EndStatus struct {
 	Header nats.Header
 	Body   []byte // the status
 	Flags  wire.Flags
@@ -32,17 +32,17 @@ type Last struct {
 // Server is the server's side of a stream.
 type Server struct {
 	Stream
-	owner Owner
-	own   context.Context // which the owner knows about
+	owner ServerCall
+	own   context.Context // the call's context; ServerCall.ContextEnded is its Err
 
 	// Under mu.
 	header  nats.Header // for the next frame
 	trailer nats.Header // for the end frame, like last
-	last    Last
+	last    EndStatus
 	final   error // the status of the end frame
 
-	// accepting says that the accept is being published. An end waits for that, so that the client
-	// gets its frame.
+	// accepting says that the accept is being published. An end that comes meanwhile is sent behind
+	// it.
 	accepting bool
 }
 
@@ -52,22 +52,22 @@ const fetchTimeout = 4 * time.Second
 
 // NewServer returns the server's side of a stream. Send and Recv wait under ctx. open is what the
 // client's open says; it is zero if the stream is for a large response.
-func NewServer(ctx context.Context, config Config, owner Owner, open wire.Open) *Server {
+func NewServer(ctx context.Context, config Config, owner ServerCall, open wire.Open) *Server {
 	s := &Server{owner: owner, own: ctx}
 	s.init(ctx, config, s)
 	s.life.openTimeout = fetchTimeout
-	s.send.Open(open.Credit)
+	s.send.GrantInOpen(open.Credit)
 	s.recv.Opening(open.Data)
-	if open.Last {
+	if open.HalfClose {
 		s.recv.EndedInOpening()
 	}
 	return s
 }
 
 // Accept adds the stream to the table and opens it. announce publishes the accept, with the credit
-// for the client; its error ends the stream, as does ErrDuplicate. If the stream ends meanwhile,
-// Accept returns why. to is the subject for the server's frames, or "" if the client is yet to send
-// it.
+// for the client. An error of announce ends the stream, and so does ErrDuplicate. If the connection
+// is lost meanwhile, Accept returns why. to is the subject for the server's frames, or "" if the
+// client is yet to send it.
 func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	s.mu.Lock()
 	s.life.heardAt = time.Now() // while the call was queued, the client could not send anything
@@ -141,21 +141,21 @@ func (s *Server) End(err error) {
 	}
 }
 
-// EndNow is End, and waits until the stream is over.
-func (s *Server) EndNow(err error) {
+// EndAndWait is End, and waits until the stream is over.
+func (s *Server) EndAndWait(err error) {
 	s.End(err)
 	<-s.ended // the flusher needs no credit for an end frame
 }
 
-func (s *Server) lastOf(err error) Last {
+func (s *Server) lastOf(err error) EndStatus {
 	if err == nil {
-		return Last{}
+		return EndStatus{}
 	}
-	return s.owner.Last(err)
+	return s.owner.EndStatus(err)
 }
 
 // closeLocked closes the sending half; what the client sends is ignored from now on.
-func (s *Server) closeLocked(err error, last Last) {
+func (s *Server) closeLocked(err error, last EndStatus) {
 	if s.send.Closing() {
 		return
 	}
@@ -168,20 +168,20 @@ func (s *Server) closeLocked(err error, last Last) {
 	wait.Signal(s.send.changed)
 }
 
-// Close is of side: the stream ends when the handler returns.
-func (s *Server) Close(error) {}
+// doneReading implements side: the stream ends when the handler returns.
+func (s *Server) doneReading(error) {}
 
-// left is of side.
-func (s *Server) left() {
+// onOver implements side.
+func (s *Server) onOver() {
 	s.mu.Lock()
 	err := s.err
 	s.mu.Unlock()
 	s.owner.StreamEnded(err)
 }
 
-// expired is of side. The handler's context, which may be shorter than the call's, ends Send and
-// Recv, and not the stream.
-func (s *Server) expired() error {
+// checkContext implements side. The handler's context, which may be shorter than the call's, ends
+// Send and Recv, and not the stream.
+func (s *Server) checkContext() error {
 	ctx := *s.ctx.Load()
 	if ctx == s.own {
 		if s.owner.ContextEnded() == nil {
@@ -198,10 +198,10 @@ func (s *Server) expired() error {
 	return &ContextError{ctx}
 }
 
-// deliver is of side.
+// deliver implements side.
 func (s *Server) deliver(m *nats.Msg) { s.receive(m) }
 
-// takeLocked is of side: the subject for answers, the half-close, and the cancel.
+// takeLocked implements side: the subject for answers, the half-close, and the cancel.
 func (s *Server) takeLocked(f wire.Frame, m *nats.Msg) error {
 	s.send.Heard()
 	if m.Reply != "" {
@@ -216,8 +216,8 @@ func (s *Server) takeLocked(f wire.Frame, m *nats.Msg) error {
 	return nil
 }
 
-// addLocked is of side: the response header in the first frame, the trailer and the status in the
-// last.
+// addLocked implements side: the response header in the first frame, the trailer and the status in
+// the last.
 func (s *Server) addLocked(o outgoing, kind wire.Kind) outgoing {
 	if kind != wire.KindData && kind != wire.KindEnd {
 		return o

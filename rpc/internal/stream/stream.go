@@ -32,9 +32,9 @@ type Config struct {
 
 // Stream is what the two sides of a stream have in common. It is part of a [Client] or a [Server].
 //
-//	           accept            last end, both ways
+//	           accept            server's end
 //	opening ------------> open ------------------------> over
-//	   |                    |        fail
+//	   |                    |        Break, End
 //	   +--------------------+---------------------------> over
 //
 // Only endLocked changes the state to over, and only once. A server's stream is open when its
@@ -49,7 +49,8 @@ type Stream struct {
 	ended   chan struct{} // closed when the stream is over
 
 	// ctx is the context under which Send and Recv wait: like those of gRPC they have none of their
-	// own. On a server it changes when the handler returns, while another goroutine may still wait.
+	// own. On a server it is another one while the handler runs, if an interceptor has derived one.
+	// Another goroutine may wait when it changes.
 	ctx atomic.Pointer[context.Context]
 
 	mu     sync.Mutex
@@ -72,22 +73,22 @@ type side interface {
 	// addLocked returns a frame with what only this side sends. It takes no pointer, since that
 	// would make each frame escape to the heap.
 	addLocked(o outgoing, kind wire.Kind) outgoing
-	// expired returns the error of Send and Recv if their context has ended and that does not end
-	// the stream.
-	expired() error
+	// checkContext returns the error of Send and Recv if their context has ended and that does not
+	// end the stream.
+	checkContext() error
 	// End ends the stream for a reason of this side, and tells the peer.
 	End(err error)
-	// Close says that nothing more is read. An err other than nil is the reason, which ends the
-	// stream of a client. A server's ends when its handler returns.
-	Close(err error)
-	// left runs once the stream is over.
-	left()
+	// doneReading says that nothing more is read. An err other than nil is the reason, which ends
+	// the stream of a client. A server's ends when its handler returns.
+	doneReading(err error)
+	// onOver runs once the stream is over.
+	onOver()
 }
 
 // sending is the sending half.
 type sending struct {
 	flow.Sender
-	closed   error         // of Send, when the half is closed
+	closed   error         // what Send returns once the half is closed
 	flushing bool          // a goroutine is publishing
 	beat     bool          // a heartbeat is due
 	changed  chan struct{} // holds one token when there may be room
@@ -102,7 +103,7 @@ type receiving struct {
 	changed   chan struct{} // holds one token when there may be something to read
 }
 
-// life is what is known about the other side's being there.
+// life tells whether the peer is still there.
 type life struct {
 	reply.Patience               // of a client, while the stream opens
 	beatAt         time.Time     // of the last heartbeat
@@ -149,8 +150,8 @@ func (s *Stream) Accepted() bool {
 	return s.open
 }
 
-// To returns the subject to which the stream publishes. early says that it has published its open
-// less than a tick of the client's watch ago, and nothing else.
+// To returns the subject to which the stream publishes. early reports whether it has published only
+// its open, less than a tick of the client's watch ago.
 func (s *Stream) To() (subject string, early bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +164,7 @@ func (s *Stream) To() (subject string, early bool) {
 // The error is io.EOF if the peer has ended the stream; Recv returns how. It is a *ContextError if
 // the context has ended, ErrClosed after the end of the sending half, or why the stream is over.
 func (s *Stream) Send(buf *buffer.Buffer, from int) error {
-	if err := s.side.expired(); err != nil {
+	if err := s.side.checkContext(); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -231,7 +232,7 @@ func (s *Stream) wait(token <-chan struct{}) error {
 	case <-token:
 	case <-s.ended:
 	case <-(*s.ctx.Load()).Done():
-		return s.side.expired()
+		return s.side.checkContext()
 	}
 	return nil
 }
@@ -274,8 +275,8 @@ type outgoing struct {
 	sent func()         // runs when the last frame has been published; else nil
 }
 
-// next returns the next frame. Everything with a sequence number goes through here, so that it is
-// published in order; a heartbeat too, as it names the next number.
+// next returns the flusher's next frame. A heartbeat goes through here too, since it names the next
+// sequence number. frameAloneLocked makes frames only while no flusher runs.
 func (s *Stream) next() (o outgoing, more bool) {
 	buf := buffer.Take()
 	s.mu.Lock()
@@ -343,7 +344,7 @@ func (s *Stream) receive(m *nats.Msg) {
 	}
 }
 
-// takeLocked applies a frame to the halves. It may be the end of the stream.
+// takeLocked applies a frame to the halves. The frame may end the stream.
 func (s *Stream) takeLocked(f wire.Frame, m *nats.Msg) error {
 	if err := s.side.takeLocked(f, m); err != nil || s.over {
 		return err
@@ -367,7 +368,7 @@ func (s *Stream) takeLocked(f wire.Frame, m *nats.Msg) error {
 			return s.recv.Heartbeat(f.Number)
 		}
 	}
-	return nil // a second accept, or a kind that one of the sides has taken, or may not send
+	return nil // a second accept, what side.takeLocked has handled, what the peer may not send
 }
 
 // ownBody returns a body that may be kept. nats.go has the headers of a message in the same memory
@@ -390,7 +391,7 @@ type Message struct {
 // the stream is over, or what was wrong with the peer's frames.
 func (s *Stream) Recv() (Message, error) {
 	for {
-		if err := s.side.expired(); err != nil {
+		if err := s.side.checkContext(); err != nil {
 			return Message{}, err
 		}
 		m, ok, end := s.read()
@@ -398,7 +399,7 @@ func (s *Stream) Recv() (Message, error) {
 		case ok:
 			return m, nil
 		case end != nil:
-			s.side.Close(end)
+			s.side.doneReading(end)
 			return Message{}, end
 		}
 		if err := s.wait(s.recv.changed); err != nil {
@@ -450,7 +451,7 @@ func (s *Stream) Reject(err error) error {
 	}
 	err = s.recv.err
 	s.mu.Unlock()
-	s.side.Close(err)
+	s.side.doneReading(err)
 	return err
 }
 
@@ -478,7 +479,7 @@ func (s *Stream) endLocked(err error) (first bool) {
 // leave ends what belongs to a stream that has just ended.
 func (s *Stream) leave() {
 	s.Table.remove(s)
-	s.side.left()
+	s.side.onOver()
 }
 
 // maxSilence is how many heartbeats may fail to come before a peer is taken for dead.
@@ -492,7 +493,8 @@ func (s *Stream) keep(now time.Time, heartbeat time.Duration) {
 		limit = maxSilence * heartbeat
 	}
 	dead := !s.over && limit > 0 && now.Sub(s.life.heardAt) > limit
-	due := s.open && !s.over && now.Sub(s.life.beatAt) >= heartbeat*3/4 // or it would be late
+	// A quarter early, as the next look would be late.
+	due := s.open && !s.over && now.Sub(s.life.beatAt) >= heartbeat*3/4
 	if due && !dead {
 		s.send.beat, s.life.beatAt = true, now
 		s.flushLocked()

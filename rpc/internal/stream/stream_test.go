@@ -84,7 +84,7 @@ func TestEnds(t *testing.T) {
 		{name: "while opening, its table is closed", opening: true, end: func(p *pair) { p.clients.Close(errMine) },
 			up: "cancel to all", client: [2]string{mine, mine}, notified: mine},
 		{name: "while opening, the table's owner ends it", opening: true,
-			end: func(p *pair) { p.clients.Opening(func(*Client) error { return errMine }) },
+			end: func(p *pair) { p.clients.EachOpening(func(*Client) error { return errMine }) },
 			up:  "cancel to all", client: [2]string{mine, mine}, notified: mine},
 
 		{name: "the server finishes", end: func(p *pair) { p.server.Finish(nil, nil) },
@@ -93,7 +93,7 @@ func TestEnds(t *testing.T) {
 			down: "end 0 theirs, nothing", client: [2]string{eof, told}, server: [2]string{theirs, theirs}, notified: told, ended: theirs},
 		{name: "it ends it", end: func(p *pair) { p.server.End(errTheirs) },
 			down: "end 0 theirs, nothing", client: [2]string{eof, told}, server: [2]string{theirs, theirs}, notified: told, ended: theirs},
-		{name: "it ends it now", end: func(p *pair) { p.server.EndNow(errTheirs) },
+		{name: "it ends it now", end: func(p *pair) { p.server.EndAndWait(errTheirs) },
 			down: "end 0 theirs, nothing", client: [2]string{eof, told}, server: [2]string{theirs, theirs}, notified: told, ended: theirs},
 		{name: "it breaks it", end: func(p *pair) { p.server.Break(errTheirs) },
 			client: runs, server: [2]string{theirs, theirs}, ended: theirs},
@@ -103,7 +103,7 @@ func TestEnds(t *testing.T) {
 			client: runs, server: [2]string{theirs, theirs}, ended: theirs},
 		{name: "it rejects a message", end: func(p *pair) { _ = p.server.Reject(errTheirs) },
 			client: runs, server: [2]string{goes, theirs}},
-		{name: "it closes it", end: func(p *pair) { p.server.Close(errTheirs) }, client: runs, server: runs},
+		{name: "it closes it", end: func(p *pair) { p.server.doneReading(errTheirs) }, client: runs, server: runs},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestEnds(t *testing.T) {
 				}
 				if serverOver {
 					p.server.Finish(errOther, nil)
-					p.server.EndNow(errOther)
+					p.server.EndAndWait(errOther)
 					p.server.Break(errOther)
 					p.servers.Close(errOther)
 					p.server.deliver(p.frame(endFrame(0, "")))
@@ -531,9 +531,9 @@ func TestFinishThenEnd(t *testing.T) {
 		if got := sendState(&p.server.Stream); got != "theirs" || isOver(&p.server.Stream) {
 			t.Errorf("while the status is sent, Send: %s", got)
 		}
-		now := begin(func() error { p.server.EndNow(errMine); return nil })
+		now := begin(func() error { p.server.EndAndWait(errMine); return nil })
 		if now.state() != waits {
-			t.Error("EndNow does not wait for the end")
+			t.Error("EndAndWait does not wait for the end")
 		}
 		close(p.down.block)
 		if now.state() == waits || p.owner.told() != "theirs" {
@@ -1149,7 +1149,7 @@ func TestFetchTimeout(t *testing.T) {
 func TestEndBeforeFetch(t *testing.T) {
 	for _, end := range []func(s *Server){
 		func(s *Server) { s.End(errTheirs) },
-		func(s *Server) { s.EndNow(errTheirs) },
+		func(s *Server) { s.EndAndWait(errTheirs) },
 		func(s *Server) { s.Finish(nil, nil); s.End(errTheirs) },
 		func(s *Server) { s.Table.Close(errTheirs) },
 	} {
@@ -1502,7 +1502,7 @@ func TestPublishError(t *testing.T) {
 	}
 	inPair(t, func(p *pair) { // the end of the server's
 		p.down.fail(refused)
-		p.server.EndNow(errTheirs)
+		p.server.EndAndWait(errTheirs)
 		if p.owner.told() != want {
 			t.Error("StreamEnded:", p.owner.told())
 		}
@@ -1694,7 +1694,7 @@ func TestLateAccept(t *testing.T) {
 		p := newPair(t, nil)
 		p.start()
 		p.client.Break(errMine)
-		p.client.accept(&nats.Msg{Data: wire.AppendAccept(nil, p.id, 1<<20, instance)})
+		p.client.takeAnswer(&nats.Msg{Data: wire.AppendAccept(nil, p.id, 1<<20, instance)})
 		synctest.Wait()
 		if err := <-p.opened; err != errMine || p.client.Accepted() {
 			t.Errorf("Open: %v, open %v", err, p.client.Accepted())

@@ -68,9 +68,9 @@ func (t *Table) All() []*Stream {
 	return all
 }
 
-// Opening runs f for every client's stream that waits for its first answer. It holds the stream's
-// lock meanwhile, and ends the stream with the error that f returns.
-func (t *Table) Opening(f func(*Client) error) {
+// EachOpening runs f for every client's stream that waits for its first answer. It holds the
+// stream's lock meanwhile, and ends the stream with the error that f returns.
+func (t *Table) EachOpening(f func(*Client) error) {
 	for _, s := range t.All() {
 		c := s.side.(*Client)
 		if err := c.whileOpening(f); err != nil {
@@ -91,12 +91,12 @@ func (t *Table) Deliver(id wire.ID, m *nats.Msg) bool {
 	return true
 }
 
-// Token begins the last token of the reply subjects of a client's streams.
-const Token = "s"
+// TokenPrefix begins the last token of the reply subjects of a client's streams.
+const TokenPrefix = "s"
 
 // ParseToken reads the id of a stream from such a token.
 func ParseToken(token string) (wire.ID, bool) {
-	text, _, _ := strings.Cut(strings.TrimPrefix(token, Token), "-")
+	text, _, _ := strings.Cut(strings.TrimPrefix(token, TokenPrefix), "-")
 	return wire.ParseID(text)
 }
 
@@ -118,7 +118,7 @@ func (t *Table) Break(err error) {
 	}
 }
 
-// keep looks at the streams four times in a heartbeat, until there are none.
+// keep looks at the streams four times per heartbeat, until no stream is left.
 func (t *Table) keep(empty <-chan struct{}) {
 	ticker := time.NewTicker(max(t.heartbeat/4, time.Millisecond))
 	defer ticker.Stop()

@@ -328,8 +328,8 @@ func TestOpenFrame(t *testing.T) {
 					t.Errorf("it goes to %q, %q with %v", m.Subject, m.Reply, m.Header)
 				}
 				open, err := wire.ParseOpen(&env)
-				if err != nil || open.Credit != flow.Window || open.Last != test.last || (len(open.Data) > 0) != (test.taken && len(test.messages) > 0) {
-					t.Errorf("it says %d, %d bytes, %v, %v", open.Credit, len(open.Data), open.Last, err)
+				if err != nil || open.Credit != flow.Window || open.HalfClose != test.last || (len(open.Data) > 0) != (test.taken && len(test.messages) > 0) {
+					t.Errorf("it says %d, %d bytes, %v, %v", open.Credit, len(open.Data), open.HalfClose, err)
 				}
 
 				p.toServer(m)
@@ -389,7 +389,7 @@ func TestTable(t *testing.T) {
 		newClient := func(queued bool) *Client {
 			return NewClient(context.Background(), ClientConfig{
 				Config:   Config{ID: wire.NewID(), Conn: up, Table: table, MaxMessage: maxMessage},
-				Statuses: statuses{}, Subject: subject, Root: root, Inbox: inbox, Queued: queued, Refuse: func() error { return nil },
+				Statuses: statuses{}, Subject: subject, Root: root, ReplyPrefix: inbox, Queued: queued, Refuse: func() error { return nil },
 			})
 		}
 		for range 3 { // keepers end and begin
@@ -447,7 +447,7 @@ func TestTableOpening(t *testing.T) {
 		p.start()
 		asked, end := 0, error(nil)
 		tick := func() {
-			p.clients.Opening(func(c *Client) error {
+			p.clients.EachOpening(func(c *Client) error {
 				if c != p.client || c.CallID() != p.id || c.Root() != root {
 					t.Error("it is another call:", c.CallID(), c.Root())
 				}
@@ -477,7 +477,7 @@ func TestTableOpening(t *testing.T) {
 		}
 	})
 	inPair(t, func(p *pair) {
-		p.clients.Opening(func(*Client) error { return errMine })
+		p.clients.EachOpening(func(*Client) error { return errMine })
 		if isOver(&p.client.Stream) {
 			t.Error("an open stream has been ended")
 		}
@@ -491,13 +491,13 @@ func TestParseToken(t *testing.T) {
 		token string
 		ok    bool
 	}{
-		{Token + id.String() + "-1", true},
-		{Token + id.String() + "-123", true},
-		{Token + id.String(), true},
-		{"", false}, {Token, false}, {"-1", false}, {Token + "-1", false},
-		{Token + id.String()[1:] + "-1", false},
-		{Token + id.String() + "0-1", false},
-		{Token + strings.Repeat("x", 32) + "-1", false},
+		{TokenPrefix + id.String() + "-1", true},
+		{TokenPrefix + id.String() + "-123", true},
+		{TokenPrefix + id.String(), true},
+		{"", false}, {TokenPrefix, false}, {"-1", false}, {TokenPrefix + "-1", false},
+		{TokenPrefix + id.String()[1:] + "-1", false},
+		{TokenPrefix + id.String() + "0-1", false},
+		{TokenPrefix + strings.Repeat("x", 32) + "-1", false},
 	} {
 		got, ok := ParseToken(test.token)
 		if ok != test.ok || ok && got != id {

@@ -164,9 +164,9 @@ func ParseHeartbeat(f *Frame) (credit uint64, err error) {
 
 // Open is what an open says beside the fields of every envelope.
 type Open struct {
-	Credit uint64
-	Data   []byte // the first bytes of the client's byte stream
-	Last   bool   // the client sends no messages after those in Data
+	Credit    uint64
+	Data      []byte // the first bytes of the client's byte stream
+	HalfClose bool   // the client sends no messages after those in Data
 }
 
 // ParseOpen reads the body of an envelope of KindOpen.
@@ -175,7 +175,7 @@ func ParseOpen(e *Envelope) (Open, error) {
 	if !ok {
 		return Open{}, fmt.Errorf("%w: its credit is cut off or too large", ErrOpen)
 	}
-	o := Open{Credit: credit, Data: data, Last: e.Flags&FlagHalfClose != 0}
+	o := Open{Credit: credit, Data: data, HalfClose: e.Flags&FlagHalfClose != 0}
 	if len(o.Data) > MaxOpenData {
 		return Open{}, fmt.Errorf("%w: %d bytes of data, the limit is %d", ErrOpen, len(o.Data), MaxOpenData)
 	}
@@ -185,7 +185,7 @@ func ParseOpen(e *Envelope) (Open, error) {
 // AppendOpen appends an open.
 func AppendOpen(b []byte, id ID, codec Codec, timeout time.Duration, o Open) []byte {
 	flags := Flags(codec)
-	if o.Last {
+	if o.HalfClose {
 		flags |= FlagHalfClose
 	}
 	b = appendHeader(b, KindOpen, flags, id)

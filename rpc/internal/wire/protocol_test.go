@@ -97,7 +97,7 @@ func examples(t *testing.T) map[string]example {
 			wire.Envelope{Kind: wire.KindAliveQuery, ID: id, Body: second[:]}},
 		"alive-answer": {wire.AppendAlive(nil, wire.KindAliveAnswer, second),
 			wire.Envelope{Kind: wire.KindAliveAnswer, ID: second, Body: []byte{}}},
-		"open": {wire.AppendOpen(nil, id, wire.CodecProto, 2*time.Second, wire.Open{Credit: 512 << 10, Data: first, Last: true}),
+		"open": {wire.AppendOpen(nil, id, wire.CodecProto, 2*time.Second, wire.Open{Credit: 512 << 10, Data: first, HalfClose: true}),
 			wire.Envelope{Kind: wire.KindOpen, Flags: wire.FlagHalfClose, ID: id, Timeout: 2 * time.Second, Body: append([]byte{0x80, 0x80, 0x20}, first...)}},
 		"batch": {wire.AppendItem(wire.AppendItem(wire.AppendBatch(nil), 7, x), 300, empty),
 			map[uint64][]byte{7: x, 300: empty}},
