@@ -79,8 +79,8 @@ func (c *Call) Header() Header {
 }
 
 // ResponseHeader returns the metadata of the response. On the server, fill it before the handler
-// returns or, on a stream, sends its first message. On the client it is filled when next returns,
-// or for a stream when OnEnd runs.
+// returns or, on a stream, sends its first message or calls SendHeader. On the client it is filled
+// when next returns, or for a stream when OnEnd runs.
 func (c *Call) ResponseHeader() Header {
 	if c.responseHeader == nil {
 		c.responseHeader = Header{}
@@ -98,8 +98,8 @@ func (c *Call) ResponseTrailer() Header {
 
 // SendHeader sends the response header before the first message of a stream, so that the client's
 // Header returns. Afterwards ResponseHeader must not be changed. Where the header can only go with
-// the first message or the response, as on unary calls and for plain NATS clients, SendHeader does
-// nothing. It is for the handler and its interceptors.
+// the first message or the response (unary calls, plain NATS clients), SendHeader does nothing and
+// returns nil. It is for the handler and its interceptors.
 //
 // The error is an *Error: CodeFailedPrecondition if a header or a message has been sent before, or
 // on a client; CodeInternal or CodeResourceExhausted if the header is not valid or is too large.
@@ -227,9 +227,9 @@ type DeadlineBy uint8
 const (
 	// DeadlineByNone means that the call has no deadline.
 	DeadlineByNone DeadlineBy = iota
-	// DeadlineByCaller means that the caller has named it.
+	// DeadlineByCaller means that the caller has set it.
 	DeadlineByCaller
-	// DeadlineByMethod means that the .proto file has, for a caller that named none.
+	// DeadlineByMethod means that the .proto file has set it, for a caller that named none.
 	DeadlineByMethod
 	// DeadlineByServer means that it is the server's default ([WithTimeout]) or one of its limits.
 	DeadlineByServer
@@ -237,7 +237,7 @@ const (
 
 // String returns "none", "caller", "method" or "server".
 func (d DeadlineBy) String() string {
-	return [...]string{"none", "caller", "method", "server"}[min(d, DeadlineByServer)]
+	return [...]string{"none", "caller", "method", "server", "unknown"}[min(d, DeadlineByServer+1)]
 }
 
 // DeadlineBy says what has set the deadline of a handler's context. On a client it is

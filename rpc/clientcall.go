@@ -43,7 +43,10 @@ func (c *clientCall) putBack() {
 func (c *clientCall) deadline(ctx context.Context) (deadline time.Time, byCtx bool) {
 	deadline, byCtx = ctx.Deadline()
 	timeout := c.options.timeout
-	if timeout == wire.NoTimeout || timeout == 0 && byCtx {
+	switch {
+	case timeout == wire.NoTimeout && c.options.plain && !byCtx:
+		timeout = maxPlainTimeout // as nobody notices that its replica has died
+	case timeout == wire.NoTimeout, timeout == 0 && byCtx:
 		return deadline, true
 	}
 	if timeout == 0 {

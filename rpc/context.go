@@ -91,7 +91,7 @@ func (w *contextWaits) expire() {
 	}
 }
 
-// Deadline implements context.Context. Only streams may have no deadline.
+// Deadline implements context.Context. A call may have none.
 func (c *callContext) Deadline() (time.Time, bool) {
 	if c.deadline == 0 {
 		return time.Time{}, false

@@ -146,3 +146,17 @@ func sizedCalls() map[string]func(ctx context.Context, c *rpc.Client, request, r
 		},
 	}
 }
+
+// TestLimitsOfPlainStreams: a message to a plain reader is bounded by what the server sends.
+func TestLimitsOfPlainStreams(t *testing.T) {
+	for refused, opt := range map[bool]rpc.ServerOption{true: rpc.WithMaxSendSize(1000), false: rpc.WithMaxReceiveSize(1000)} {
+		srv := rpctest.NewServer(t)
+		sent := make(chan error, 1)
+		serve(t, srv.Connect(), &funcs{watch: func(_ context.Context, req string, to *rpc.Sender[*text]) error {
+			sent <- to.Send(wrapperspb.String(sized(req)))
+			return nil
+		}}, opt)
+		askMany(t, srv.Connect(), encode(t, wrapperspb.String("L")), contentType("application/protobuf"))
+		wantLimit(t, "plain stream", <-sent, refused)
+	}
+}

@@ -80,7 +80,7 @@ func (s *messageStream) fixHeader() (err error) {
 
 // sendHeader is fixHeader, and sends the header at once.
 func (s *messageStream) sendHeader() error {
-	err := error(failf(CodeFailedPrecondition, DidRun, "%s: the response header has been sent already", s.call.Method()))
+	err := error(failf(CodeFailedPrecondition, DidRun, "%s: it is too late to send the response header", s.call.Method()))
 	s.begun.Do(func() { err = s.setHeader(s.server.SendHeader) })
 	return err
 }

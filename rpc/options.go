@@ -185,12 +185,15 @@ func WithTimeout(d time.Duration) interface {
 	}
 }
 
-// WithoutTimeout makes calls without a timeout of their own: neither the client's, nor that of the
-// .proto file, nor the server's default applies, and a call ends at ctx's deadline or not at all.
-// It still ends when its replica dies, and the server may bound it ([WithMaxTimeout]). On a client
-// it is the default of its calls, which [WithTimeout] on a call replaces; of several options on the
-// same client or call the last one counts. One-way calls have no timeout anyway. A plain request
-// without a timeout is given 24 hours, as nobody notices that its caller has gone.
+// WithoutTimeout makes calls without a timeout: none of the client's, the .proto file's and the
+// server's default applies. A call ends at ctx's deadline, if there is one, when its replica dies,
+// or at the server's [WithMaxTimeout]. How long it waits for a server to be there is still the
+// client's default. A handler without a deadline is not told when its caller's process dies. A
+// plain request has 24 hours, as its client notices no dead replica. A one-way message names no
+// timeout: the server's default applies.
+//
+// On a client it is the default of the calls. [WithTimeout] on a call replaces it; of several on
+// the same client or call the last one counts.
 func WithoutTimeout() interface {
 	ClientOption
 	CallOption
@@ -201,8 +204,8 @@ func WithoutTimeout() interface {
 	})
 }
 
-// WithMaxTimeout bounds the time of unary and one-way calls, whatever the caller and the .proto
-// file say; calls without any deadline too. It does not apply to streams. The default is no limit.
+// WithMaxTimeout bounds unary and one-way calls, whatever the caller and the .proto file say, and
+// also those without a deadline. Streams are not bounded. The default is no limit.
 func WithMaxTimeout(d time.Duration) ServerOption {
 	return option{server: func(o *serverOptions) error {
 		if d <= 0 {
@@ -260,8 +263,8 @@ func WithMaxMessageSize(bytes int) interface {
 	})
 }
 
-// WithMaxSendSize is WithMaxMessageSize for what this side sends: requests of a client, responses
-// of a server.
+// WithMaxSendSize is WithMaxMessageSize for what this side sends: on a client requests, on a server
+// responses.
 func WithMaxSendSize(bytes int) interface {
 	ClientOption
 	CallOption
@@ -270,8 +273,8 @@ func WithMaxSendSize(bytes int) interface {
 	return forSizes(func(s *sizeLimits) error { return setCount(&s.send, "WithMaxSendSize", bytes, 1) })
 }
 
-// WithMaxReceiveSize is WithMaxMessageSize for what this side takes: responses of a client,
-// requests of a server. A compressed message counts as what it becomes.
+// WithMaxReceiveSize is WithMaxMessageSize for what this side receives: on a client responses,
+// on a server requests. A compressed message counts as what it becomes.
 func WithMaxReceiveSize(bytes int) interface {
 	ClientOption
 	CallOption

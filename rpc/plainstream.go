@@ -71,7 +71,11 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if err != nil {
 		return err
 	}
-	return p.publish(h, buf.B)
+	if err := p.publish(h, buf.B); err != nil {
+		return err
+	}
+	p.begun = true
+	return nil
 }
 
 // header returns the header of the next message: the response header for the first.
@@ -79,7 +83,6 @@ func (p *plainStream) header() (nats.Header, error) {
 	if p.begun {
 		return nil, nil
 	}
-	p.begun = true
 	h, err := p.call.call.responseHeader.appendTo(nil, "")
 	if err != nil {
 		return nil, failf(CodeInternal, DidRun, "response: %v", err).because(err)

@@ -117,7 +117,7 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 	return err
 }
 
-// timeout decides how long the call may take, 0 for any time, and by whom that is set. asked is
+// timeout decides how long the call may take, 0 for any time, and what has set that. asked is
 // what the request says.
 func (c *serverCall) timeout(asked time.Duration) (timeout time.Duration, by DeadlineBy) {
 	options, method := &c.endpoint.service.server.options, c.endpoint.method

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -310,5 +311,56 @@ func TestUnknownFrames(t *testing.T) {
 			t.Errorf("kind %d: the stream ended with %v", kind, err)
 		}
 		must(t, sub.Unsubscribe())
+	}
+}
+
+// TestLostHeader: if the frame that would have had the header is lost, Header fails as Recv does.
+func TestLostHeader(t *testing.T) {
+	n := newBadNetwork(t, &funcs{watch: func(ctx context.Context, _ string, to *rpc.Sender[*text]) error {
+		rpc.CallFromContext(ctx).ResponseHeader().Set("revision", "7")
+		return sendFaulty(to.Send)
+	}})
+	n.client.Fault(once(rpctest.Lose, ofNewStream(func(m rpctest.Message) bool {
+		return frameIs(m, rpctest.ToClient, wire.KindData, 0)
+	})))
+	r, err := watch(testContext(t), n.c, "x")
+	must(t, err)
+	_, err = r.Header(testContext(t))
+	wantCode(t, err, rpc.CodeDataLoss, rpc.MayHaveRun)
+}
+
+// TestSendHeaderOfLargeCall: a unary call is one, also if its request comes as a stream: its header
+// goes with the response.
+func TestSendHeaderOfLargeCall(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{blob: func(ctx context.Context, _ []byte) ([]byte, error) {
+		call := rpc.CallFromContext(ctx)
+		if err := errors.Join(call.SendHeader(), call.SendHeader()); err != nil {
+			return nil, err
+		}
+		call.ResponseHeader().Set("late", "1")
+		return []byte("x"), nil
+	}})
+	var h rpc.Header
+	_, err := testBlob.Call(testContext(t), dial(t, srv.Connect()), wrapperspb.Bytes(make([]byte, 2<<20)), rpc.ResponseHeader(&h))
+	if err != nil || h.Get("late") != "1" {
+		t.Errorf("%v, %v", h, err)
+	}
+}
+
+// TestPlainHeaderAfterError: a message that could not be sent to a plain reader does not take the
+// header along.
+func TestPlainHeaderAfterError(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{watch: func(ctx context.Context, _ string, to *rpc.Sender[*text]) error {
+		rpc.CallFromContext(ctx).ResponseHeader().Set("revision", "7")
+		if err := to.Send(wrapperspb.String(strings.Repeat("x", 2<<20))); rpc.CodeOf(err) != rpc.CodeResourceExhausted {
+			t.Errorf("Send: %v", err)
+		}
+		return to.Send(wrapperspb.String("x"))
+	}})
+	messages, _ := askMany(t, srv.Connect(), encode(t, wrapperspb.String("0")), contentType("application/protobuf"))
+	if len(messages) != 1 || messages[0].Header.Get("revision") != "7" {
+		t.Errorf("%d messages, the first has %v", len(messages), messages[0].Header)
 	}
 }

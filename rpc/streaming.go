@@ -213,8 +213,10 @@ type metadata struct{ stream *messageStream }
 
 // Header returns the metadata of the peer. On a client that is the response header: Header waits
 // until the server has sent it, early with [Call.SendHeader], or with its first message or the end.
-// The error is an *Error: ctx has ended (Recv goes on), or the stream has, without a header. On a
-// server Header returns the request header at once. The result must not be changed.
+// The error is an *Error: ctx has ended (the stream goes on), or the stream has ended before a
+// header came. Of a stream that ends with an error status and has no header the result is empty,
+// and Recv has the error. On a server Header returns the request header at once. The result must
+// not be changed.
 func (m metadata) Header(ctx context.Context) (Header, error) {
 	if m.stream.client == nil {
 		return m.stream.call.Header(), nil

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // deadlineOf describes the deadline of a handler: how long it still has, as one of the times of the
-// test, and who has set it.
+// test, and what has set it.
 func deadlineOf(ctx context.Context) string {
 	by := rpc.CallFromContext(ctx).DeadlineBy()
 	deadline, ok := ctx.Deadline()
@@ -77,7 +78,7 @@ func TestDeadlines(t *testing.T) {
 		{servers{rpc.WithMaxTimeout(10 * time.Minute)}, nil, none, calls{hour}, "Watch", "1h0m0s by caller"},
 		{servers{rpc.WithMaxTimeout(10 * time.Minute)}, nil, none, calls{without}, "Watch", "none by none"},
 		// Plain requests.
-		{nil, nil, none, calls{without, rpc.WithPlainRequests()}, "Do", "24h0m0s by server"},
+		{nil, nil, none, calls{without, rpc.WithPlainRequests()}, "Do", "24h0m0s by caller"},
 		{nil, nil, none, calls{hour, rpc.WithPlainRequests()}, "Do", "1h0m0s by caller"},
 	} {
 		srv := rpctest.NewServer(t)
@@ -192,5 +193,74 @@ func TestInvalidMaxTimeout(t *testing.T) {
 		if err := s.Start(testContext(t)); err == nil {
 			t.Errorf("WithMaxTimeout(%v) is taken", d)
 		}
+	}
+}
+
+// TestServersDeadlines: one-way calls and plain requests have the server's default and its limit;
+// plain streams have no such limit, and the default may be longer than a day.
+func TestServersDeadlines(t *testing.T) {
+	for _, test := range []struct {
+		method, want string
+		opts         []rpc.ServerOption
+	}{
+		{"Note", "30s by server", nil},
+		{"Note", "10s by server", []rpc.ServerOption{rpc.WithMaxTimeout(10 * time.Second)}},
+		{"Note", "1h0m0s by server", []rpc.ServerOption{rpc.WithTimeout(time.Hour)}},
+		{"Watch", "30s by server", []rpc.ServerOption{rpc.WithMaxTimeout(3 * time.Second)}},
+		{"Do", "3s by server", []rpc.ServerOption{rpc.WithMaxTimeout(3 * time.Second)}},
+		{"Do", "47h59m", []rpc.ServerOption{rpc.WithTimeout(48 * time.Hour)}},
+	} {
+		srv := rpctest.NewServer(t)
+		noted, impl := make(chan string, 1), deadlines()
+		impl.note = func(ctx context.Context, _ *structpb.Struct) error {
+			noted <- deadlineOf(ctx)
+			return nil
+		}
+		serve(t, srv.Connect(), impl, test.opts...)
+		var got string
+		if nc := srv.Connect(); test.method == "Note" {
+			must(t, testNote.Call(context.Background(), dial(t, nc, rpc.WithoutTimeout()), new(structpb.Struct)))
+			got = <-noted
+		} else {
+			m, err := nc.RequestMsgWithContext(testContext(t), &nats.Msg{
+				Subject: testRoot + "." + test.method, Data: []byte(`""`), Header: nats.Header{"Content-Type": {"application/json"}},
+			})
+			must(t, err)
+			got = string(m.Data)
+		}
+		if !strings.Contains(got, test.want) {
+			t.Errorf("%s: %s, want %s", test.method, got, test.want)
+		}
+	}
+}
+
+// TestRetryWithoutTimeout: a call without a deadline that has waited in a queue for longer than the
+// client's default is sent again when its instance stops.
+func TestRetryWithoutTimeout(t *testing.T) {
+	const clients = 50 * time.Millisecond
+	srv := rpctest.NewServer(t)
+	first := newTestServer(t, srv.Connect(), &funcs{do: func(ctx context.Context, _ string) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}}, rpc.WithMaxConcurrency(1))
+	c := dial(t, srv.Connect(), rpc.WithTimeout(clients))
+	results := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := do(context.Background(), c, "x", rpc.WithoutTimeout())
+			results <- err
+		}()
+	}
+	until(t, "one runs and one waits", func() bool { return first.Open() == 2 })
+	waited, cancel := context.WithTimeout(context.Background(), 2*clients)
+	defer cancel()
+	<-waited.Done()
+	serve(t, srv.Connect(), &funcs{})
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = first.Shutdown(now)
+	errs := []error{<-results, <-results}
+	if (errs[0] == nil) == (errs[1] == nil) {
+		t.Errorf("the calls end with %v", errs)
 	}
 }

@@ -193,30 +193,33 @@ func (c *Client) Metadata() (header, trailer map[string][]string) {
 // Header waits for the response header. The error is a *ContextError, or why the stream is over if
 // no header came before.
 func (c *Client) Header(ctx context.Context) (map[string][]string, error) {
+	select {
+	case <-c.heading():
+	case <-c.ended:
+	case <-ctx.Done():
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.header == nil && !c.over {
-		if c.headed == nil {
-			c.headed = make(chan struct{})
-		}
-		headed := c.headed
-		c.mu.Unlock()
-		var err error
-		select {
-		case <-headed:
-		case <-c.ended:
-		case <-ctx.Done():
-			err = &ContextError{ctx}
-		}
-		c.mu.Lock()
-		if err != nil {
-			return nil, err
-		}
-	}
-	if c.header == nil {
+	switch {
+	case c.header != nil:
+		return c.header, nil
+	case c.over:
 		return nil, c.err
 	}
-	return c.header, nil
+	return nil, &ContextError{ctx}
+}
+
+// heading returns a channel that is closed when the response header has come.
+func (c *Client) heading() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.headed == nil {
+		c.headed = make(chan struct{})
+		if c.header != nil {
+			close(c.headed)
+		}
+	}
+	return c.headed
 }
 
 // CloseSend ends the sending half. The second time it does nothing.
@@ -381,13 +384,13 @@ func (c *Client) refused(envelope []byte) {
 
 // takeLocked is of side: headers, and the status.
 func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
-	switch f.Kind {
-	case wire.KindHeader, wire.KindData:
-		c.takeHeaderLocked(m.Header)
+	switch {
+	case f.Kind != wire.KindHeader && f.Kind != wire.KindData && f.Kind != wire.KindEnd:
 		return nil
-	case wire.KindEnd:
+	case f.Kind == wire.KindHeader, c.header != nil, f.Number == 0: // else a frame with it was lost
 		c.takeHeaderLocked(m.Header)
-	default:
+	}
+	if f.Kind != wire.KindEnd {
 		return nil
 	}
 	var status error
@@ -406,8 +409,8 @@ func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
 	return nil
 }
 
-// takeHeaderLocked takes the response header from the first of the frames that carry it, and the
-// trailer from the last.
+// takeHeaderLocked takes the response header from the first frame that carries it, and the trailer
+// from the last.
 func (c *Client) takeHeaderLocked(h nats.Header) {
 	if c.header != nil && len(h) == 0 {
 		return

@@ -97,11 +97,11 @@ func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 }
 
 // SendHeader publishes the response header before the first message, and sets it for the next frame
-// too, in case that it does not arrive.
+// too, in case the frame is lost.
 func (s *Server) SendHeader(h nats.Header) {
+	early := maps.Clone(h) // an end frame may add to h from here on
 	s.SetHeader(h)
 	to, _ := s.To()
-	early := maps.Clone(h) // the end frame adds to h
 	_ = publish.Send(s.Conn, &nats.Msg{Subject: to, Header: early, Data: wire.AppendFrame(nil, wire.KindHeader, 0)})
 }
 

@@ -1747,3 +1747,78 @@ func TestHeaderWaits(t *testing.T) {
 		})
 	}
 }
+
+// TestHeaderOfLostFrame: if the first data frame is lost, there is no header that might be empty.
+func TestHeaderOfLostFrame(t *testing.T) {
+	for _, then := range []func(p *pair){
+		func(p *pair) { p.mustSend(&p.server.Stream, "b") },
+		func(p *pair) { p.server.Finish(nil, nil) },
+	} {
+		inPair(t, func(p *pair) {
+			p.server.SetHeader(nats.Header{"Key": {"x"}})
+			p.mustSend(&p.server.Stream, "a")
+			synctest.Wait()
+			p.down.take()
+			then(p)
+			p.settle()
+			if h, err := p.client.Header(context.Background()); !errors.Is(err, flow.ErrLost) {
+				t.Errorf("Header: %v, %v", h, err)
+			}
+		})
+	}
+}
+
+// TestHeaderBeforeContext: a header that has come counts, also if ctx has ended.
+func TestHeaderBeforeContext(t *testing.T) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	inPair(t, func(p *pair) {
+		p.server.SendHeader(nats.Header{"Key": {"x"}})
+		p.settle()
+		for range 100 { // the choice of a select is random
+			if h, err := p.client.Header(ended); err != nil || len(h["Key"]) != 1 {
+				t.Fatalf("Header: %v, %v", h, err)
+			}
+		}
+	})
+}
+
+// panickingContext is what a nil context does.
+type panickingContext struct{ context.Context }
+
+func (panickingContext) Done() <-chan struct{} { panic("nil") }
+
+// TestHeaderPanics: a context that panics leaves no lock behind.
+func TestHeaderPanics(t *testing.T) {
+	inPair(t, func(p *pair) {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			_, _ = p.client.Header(panickingContext{context.Background()})
+		}()
+		p.mustSend(&p.client.Stream, "a")
+	})
+}
+
+// TestEarlyHeaderIsApart: what an end frame adds to the header is not in a header frame that is
+// still being published.
+func TestEarlyHeaderIsApart(t *testing.T) {
+	inPair(t, func(p *pair) {
+		p.down.block = make(chan struct{})
+		go p.server.SendHeader(nats.Header{"Key": {"early"}})
+		synctest.Wait()
+		p.server.End(errTheirs)
+		synctest.Wait()
+		close(p.down.block)
+		synctest.Wait()
+		for _, m := range p.down.take() {
+			f, err := wire.ParseFrame(m.Data)
+			if err == nil && f.Kind == wire.KindHeader && len(m.Header) != 1 {
+				t.Errorf("the header frame has %v", m.Header)
+			}
+		}
+	})
+}

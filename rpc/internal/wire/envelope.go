@@ -221,7 +221,7 @@ const (
 
 func (e *Envelope) cutTimeout() error {
 	micros, n := binary.Uvarint(e.Body)
-	if n > 0 && micros == noTimeout {
+	if n > 0 && n <= maxTimeoutBytes && micros == noTimeout {
 		e.Timeout, e.Body = NoTimeout, e.Body[n:]
 		return nil
 	}

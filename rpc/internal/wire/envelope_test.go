@@ -52,6 +52,8 @@ func TestParseRefusals(t *testing.T) {
 		{"timeout is cut off", envelope(1, 1, 0, 0x80, 0x80), wire.ErrTimeout},
 		{"timeout of ten bytes", envelope(1, 1, 0, overlong(10)...), wire.ErrTimeout},
 		{"timeout over 64 bits", envelope(1, 1, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255), wire.ErrTimeout},
+		{"no timeout in ten bytes", envelope(1, 1, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0xc0, 0), wire.ErrTimeout},
+		{"more than no timeout", envelope(1, 1, 0, binary.AppendUvarint(nil, 1<<62+1)...), wire.ErrTimeout},
 		{"timeout over a Duration", envelope(1, 1, 0, binary.AppendUvarint(nil, math.MaxInt64/1000+1)...), wire.ErrTimeout},
 		{"alive query with half an id", envelope(1, 4, 0, 1, 2, 3), wire.ErrIDs},
 		{"alive answer with half an id", envelope(1, 5, 0, make([]byte, 31)...), wire.ErrIDs},

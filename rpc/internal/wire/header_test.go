@@ -208,10 +208,11 @@ func FuzzParseTimeout(f *testing.F) {
 	f.Add("1500", int64(1))
 	f.Add("9223372036854", int64(math.MaxInt64))
 	f.Add("-1", int64(time.Second))
+	f.Add("none", int64(1))
 	f.Fuzz(func(t *testing.T, header string, nanos int64) {
 		if d, err := wire.ParseTimeout(header); err == nil && header != "" {
 			again, err := wire.ParseTimeout(wire.FormatTimeout(d))
-			if err != nil || d <= 0 || again != d {
+			if err != nil || d <= 0 && d != wire.NoTimeout || again != d {
 				t.Errorf("%q is %v, and then %v, %v", header, d, again, err)
 			}
 		}
