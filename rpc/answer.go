@@ -54,7 +54,7 @@ func (a envelopeAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bo
 		size += wire.BatchOverhead
 	}
 	if size > smallestMaxPayload && int64(size) > a.endpoint.service.server.nc.MaxPayload() {
-		streamAnswer{a.serverCall}.respondLarge(buf)
+		streamAnswer(a).respondLarge(buf)
 		return false
 	}
 	h, err := a.header()
