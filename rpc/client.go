@@ -290,14 +290,18 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 	if until.IsZero() {
 		until = time.Now().Add(call.options.clientTimeout)
 	}
+	unbounded := deadline.IsZero() && call.options.timeout == wire.NoTimeout
 	var last *Error // of the attempt before; says more than the deadline that ends the attempts
 	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		began := time.Now()
+		var began time.Time
+		if unbounded {
+			began = time.Now()
+		}
 		err := a.run(ctx)
 		if err == nil {
 			return nil
 		}
-		if deadline.IsZero() && call.options.timeout == wire.NoTimeout {
+		if unbounded {
 			until = until.Add(time.Since(began)) // it bounds the search for a server, not the call
 		}
 		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == NotRun {
