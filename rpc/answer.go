@@ -49,7 +49,7 @@ func (a envelopeAnswer) encode(buf *buffer.Buffer) *Error {
 
 // respond queues the response. One that does not fit into a NATS message goes as a stream.
 func (a envelopeAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bool) {
-	size := len(buf.B) + headerSize(a.call.responseHeader) + headerSize(a.call.responseTrailer)
+	size := a.sizeOf(buf)
 	if a.batched {
 		size += wire.BatchOverhead
 	}
@@ -79,6 +79,5 @@ func (a envelopeAnswer) fail(err *Error)   { a.tell(a, err, a.errorHeader()) }
 func (a envelopeAnswer) refuse(err *Error) { a.tell(a, err, nil) }
 
 func (a envelopeAnswer) appendStatus(b []byte, _ nats.Header, e *Error) []byte {
-	b, _ = appendProto(wire.AppendResponse(b, a.id, 0, wire.FlagError|a.execution(e).Flags()), e.status())
-	return b
+	return a.encodeStatus(wire.AppendResponse(b, a.id, 0, wire.FlagError|a.execution(e).Flags()), coding{}, e)
 }

@@ -52,9 +52,6 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		ID: wire.NewID(), Subject: a.subjects.request, Root: a.subjects.root, Plain: a.call.options.plain,
 		Timer: !a.byCtx, Deadline: a.deadline, Left: a.left,
 	}
-	if r.Plain { // its replies and alive answers carry no id
-		r.Root = ""
-	}
 	var failed *Error
 	if r.Header, r.Buffer, failed = a.encode(r.ID); failed != nil {
 		return failed

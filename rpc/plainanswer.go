@@ -1,11 +1,9 @@
 package rpc
 
 import (
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
@@ -20,7 +18,7 @@ func (a plainAnswer) encode(buf *buffer.Buffer) *Error {
 	if err := a.encodeBody(buf); err != nil {
 		return err
 	}
-	size := len(buf.B) + headerSize(a.call.responseHeader) + headerSize(a.call.responseTrailer)
+	size := a.sizeOf(buf)
 	if size <= smallestMaxPayload {
 		return nil
 	}
@@ -52,15 +50,5 @@ func (a plainAnswer) refuse(err *Error) { a.tell(a, err, nil) }
 // appendStatus encodes an error in the codec of the request.
 func (a plainAnswer) appendStatus(b []byte, h nats.Header, e *Error) []byte {
 	wire.SetExecution(h, a.execution(e))
-	codec, s := a.coding(), e.status()
-	out, err := codec.appendMessage(b, s)
-	if err != nil { // in JSON, a detail whose type is not linked here: send the others
-		a.endpoint.log().Error("natscall: a detail of an error was left out", "error", err)
-		s.Details = slices.DeleteFunc(slices.Clone(s.Details), func(d *anypb.Any) bool {
-			_, err := codec.appendMessage(nil, d)
-			return err != nil
-		})
-		out, _ = codec.appendMessage(b, s)
-	}
-	return out
+	return a.encodeStatus(b, a.coding(), e)
 }

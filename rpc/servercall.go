@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
@@ -324,6 +326,12 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	return nil
 }
 
+// sizeOf is what an encoded response takes of max_payload, with the metadata that the handler has
+// set.
+func (c *serverCall) sizeOf(buf *buffer.Buffer) int {
+	return len(buf.B) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
+}
+
 // refuse answers a call with an error. It is for a call that another goroutine runs, or that none
 // will run.
 func (c *serverCall) refuse(err *Error) {
@@ -412,6 +420,22 @@ func (c *serverCall) publishError(form statusForm, err *Error, metadata nats.Hea
 	h := err.header(metadata)
 	buf.B = form.appendStatus(buf.B, h, err)
 	return publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
+}
+
+// encodeStatus appends the status of an error, without the details that do not encode: in JSON
+// those whose type is not linked here.
+func (c *serverCall) encodeStatus(b []byte, codec coding, e *Error) []byte {
+	s := e.status()
+	out, err := codec.appendMessage(b, s)
+	if err != nil {
+		c.endpoint.log().Error("natscall: a detail of an error was left out", "error", err)
+		s.Details = slices.DeleteFunc(slices.Clone(s.Details), func(d *anypb.Any) bool {
+			_, err := codec.appendMessage(nil, d)
+			return err != nil
+		})
+		out, _ = codec.appendMessage(b, s)
+	}
+	return out
 }
 
 // logUntold logs an error that cannot be sent to any caller.

@@ -34,8 +34,7 @@ func (a streamAnswer) EndStatus(err error) stream.EndStatus {
 	if int64(proto.Size(e.status())) > a.endpoint.service.server.nc.MaxPayload()/2 {
 		e = e.shortened()
 	}
-	body, _ := appendProto(nil, e.status())
-	return stream.EndStatus{Header: e.header(nil), Body: body, Flags: a.execution(e).Flags()}
+	return stream.EndStatus{Header: e.header(nil), Body: a.encodeStatus(nil, coding{}, e), Flags: a.execution(e).Flags()}
 }
 
 // StreamEnded implements stream.ServerCall. The end of the stream ends the context of the call.

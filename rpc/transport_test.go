@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -301,4 +302,31 @@ func TestBadCompressionFromServer(t *testing.T) {
 	must(t, err)
 	_, err = r.Recv()
 	wantCode(t, err, rpc.CodeInternal, rpc.MayHaveRun)
+}
+
+// TestDetailThatDoesNotEncode: an error arrives with its code and the other details, in every form.
+func TestDetailThatDoesNotEncode(t *testing.T) {
+	nc := rpctest.Connect(t)
+	fail := rpc.NewError(rpc.CodeAborted, "no", &anypb.Any{TypeUrl: "\xff"}, wrapperspb.String("good"))
+	serve(t, nc, &funcs{
+		do:    func(context.Context, string) (string, error) { return "", fail },
+		watch: func(context.Context, string, *rpc.Sender[*text]) error { return fail },
+	})
+	c := dial(t, nc)
+	check := func(form string, err error) {
+		e := wantCode(t, err, rpc.CodeAborted, rpc.DidRun)
+		if good, ok := rpc.Detail[*text](err); !ok || good.GetValue() != "good" || len(e.Details()) != 1 {
+			t.Errorf("%s: the details are %v", form, e.Details())
+		}
+	}
+	_, err := do(testContext(t), c, "x")
+	check("envelope", err)
+	for _, codec := range []rpc.Codec{rpc.CodecProto, rpc.CodecJSON} {
+		_, err = do(testContext(t), c, "x", rpc.WithPlainRequests(), rpc.WithCodec(codec))
+		check("plain, "+codec.String(), err)
+	}
+	r, err := watch(testContext(t), c, "x")
+	must(t, err)
+	_, err = r.Recv()
+	check("stream", err)
 }

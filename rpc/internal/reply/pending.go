@@ -57,7 +57,12 @@ func (r *request) CallID() wire.ID { return r.id }
 func (r *request) To() string { return r.to }
 
 // Root is where to ask whether the call is alive, or "" if nobody can be asked.
-func (r *request) Root() string { return r.root }
+func (r *request) Root() string {
+	if r.plain { // no instance knows its id
+		return ""
+	}
+	return r.root
+}
 
 // Waited is how long the call has waited. Each's function may use it.
 func (r *request) Waited() *Patience { return &r.Patience }

@@ -96,7 +96,7 @@ type Open struct {
 	HeaderSize  int // in bytes
 	Codec       wire.Codec
 	Compression wire.Compression
-	Timeout     time.Duration // 0 is none
+	Timeout     time.Duration // 0 says nothing, wire.NoTimeout that there is none
 }
 
 // Open publishes the open, with as much of the first message as fits into it, and waits until a
@@ -239,13 +239,10 @@ func (c *Client) CloseSend() {
 // End ends the stream for a reason of this side, and tells the server. At the deadline it does not,
 // as the server has the deadline too.
 func (c *Client) End(err error) {
-	c.mu.Lock()
-	first, open := c.endLocked(err), c.open
-	c.mu.Unlock()
+	first, open := c.end(err, false)
 	if !first {
 		return
 	}
-	c.leave()
 	ended, byContext := err.(*ContextError)
 	switch {
 	case byContext && ended.Ctx.Err() == context.DeadlineExceeded:
@@ -369,20 +366,12 @@ func (c *Client) refused(envelope []byte) {
 		c.End(&reply.InvalidError{Err: errors.New("a response instead of an accept")})
 		return
 	}
-	status := c.statuses.Status(body, flags.Execution())
-	c.mu.Lock()
-	first, open := c.endLocked(status), c.open
-	c.byPeer = c.byPeer || first
-	c.mu.Unlock()
-	if first {
-		c.leave()
-	}
-	if first && open {
+	if first, open := c.end(c.statuses.Status(body, flags.Execution()), true); first && open {
 		c.publishControl(wire.KindStreamCancel, 0)
 	}
 }
 
-// takeLocked is of side: headers, and the status.
+// takeLocked implements side: headers, and the status.
 func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
 	switch {
 	case f.Kind != wire.KindHeader && f.Kind != wire.KindData && f.Kind != wire.KindEnd:
@@ -398,14 +387,14 @@ func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
 		status = c.statuses.Status(f.Body, f.Flags.Execution())
 		// Such an end has number 0, whatever number is expected.
 		if unknown := c.statuses.Unknown(status); f.Number == 0 && unknown != nil {
-			c.byPeer = c.endLocked(unknown)
+			c.endLocked(unknown, true)
 			return nil
 		}
 	}
 	if err := c.recv.End(f.Number); err != nil {
 		return err
 	}
-	c.byPeer = c.endLocked(status)
+	c.endLocked(status, true)
 	return nil
 }
 

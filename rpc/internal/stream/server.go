@@ -211,7 +211,7 @@ func (s *Server) takeLocked(f wire.Frame, m *nats.Msg) error {
 	case wire.KindEnd:
 		return s.recv.End(f.Number)
 	case wire.KindStreamCancel:
-		s.endLocked(ErrCanceled)
+		s.endLocked(ErrCanceled, false)
 	}
 	return nil
 }

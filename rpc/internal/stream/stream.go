@@ -456,22 +456,26 @@ func (s *Stream) Reject(err error) error {
 }
 
 // Break ends the stream without telling the peer, which knows or cannot be told.
-func (s *Stream) Break(err error) {
+func (s *Stream) Break(err error) { s.end(err, false) }
+
+// end ends the stream. It reports whether this is the first end, and whether the stream was open.
+func (s *Stream) end(err error, byPeer bool) (first, open bool) {
 	s.mu.Lock()
-	first := s.endLocked(err)
+	first, open = s.endLocked(err, byPeer), s.open
 	s.mu.Unlock()
 	if first {
 		s.leave()
 	}
+	return first, open
 }
 
 // endLocked ends the stream; err is nil for a clean end. Only the first end counts, and returns
 // true: then leave has to follow.
-func (s *Stream) endLocked(err error) (first bool) {
+func (s *Stream) endLocked(err error, byPeer bool) (first bool) {
 	if s.over {
 		return false
 	}
-	s.over, s.err = true, err
+	s.over, s.err, s.byPeer = true, err, byPeer
 	close(s.ended)
 	return true
 }
