@@ -132,9 +132,9 @@ func TestNoServiceAcrossAccounts(t *testing.T) {
 	srv := importedService(t)
 	c := dial(t, srv.Connect(nats.UserInfo("app", "x")), rpc.WithSubjectPrefix("ext"))
 	for range 20 {
-		wantCode(t, wantAnswer(testContext(t), c, "x", rpc.WithoutRetry()), rpc.CodeUnavailable, rpc.NotRun)
+		wantCode(t, wantAnswer(testContext(t), c, "x", rpc.WithoutRetry()), rpc.CodeUnavailable, rpc.ExecutionNotRun)
 		_, err := watch(testContext(t), c, "x", rpc.WithoutRetry())
-		wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
+		wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 	}
 	results := make(chan error, 16)
 	for i := range cap(results) {

@@ -59,7 +59,7 @@ func (a envelopeAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bo
 	}
 	h, err := a.header()
 	if err != nil {
-		a.refuse(failf(CodeInternal, DidRun, "response: %v", err))
+		a.refuse(failf(CodeInternal, ExecutionDidRun, "response: %v", err))
 		return false
 	}
 	m := publish.Message{Subject: a.reply, Header: h, Buffer: buf, Owner: a}

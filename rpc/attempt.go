@@ -28,12 +28,12 @@ type attempt struct {
 // run sends the request and waits for the end of the call.
 func (a *attempt) run(ctx context.Context) *Error {
 	if ctx.Err() != nil {
-		return contextError(ctx, NotRun)
+		return contextError(ctx, ExecutionNotRun)
 	}
 	if a.deadline.IsZero() {
 		a.left = min(a.call.options.timeout, 0) // or wire.NoTimeout
 	} else if a.left = time.Until(a.deadline); a.left <= 0 {
-		return endError(context.DeadlineExceeded, NotRun)
+		return endError(context.DeadlineExceeded, ExecutionNotRun)
 	}
 	if err := a.client.subscribeOnce(); err != nil {
 		return err
@@ -85,9 +85,9 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 	var early *stream.UnopenedError
 	switch {
 	case err == reply.ErrContext:
-		return contextError(ctx, MayHaveRun)
+		return contextError(ctx, ExecutionMayHaveRun)
 	case err == reply.ErrDeadline:
-		return endError(context.DeadlineExceeded, MayHaveRun)
+		return endError(context.DeadlineExceeded, ExecutionMayHaveRun)
 	case err == nats.ErrNoResponders:
 		return noService(a.client.nc, a.subjects.request)
 	case errors.As(err, &unsent):
@@ -126,7 +126,7 @@ func (a *attempt) encode(id wire.ID) (nats.Header, *buffer.Buffer, *Error) {
 	plain := a.call.options.plain || a.call.method.kind == KindOneWay
 	h, err := a.header(plain)
 	if err != nil {
-		return nil, nil, failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+		return nil, nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
 	buf := buffer.Take()
 	coding := a.call.options.coding()
@@ -136,11 +136,11 @@ func (a *attempt) encode(id wire.ID) (nats.Header, *buffer.Buffer, *Error) {
 	envelope := len(buf.B)
 	if buf.B, err = coding.appendMessage(buf.B, a.call.request); err != nil {
 		buf.PutBack()
-		return nil, nil, failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
+		return nil, nil, failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
 	}
 	if size, limit := len(buf.B)-envelope, a.call.options.sizes.send; size > limit {
 		buf.PutBack()
-		return nil, nil, overSendLimit("request", size, limit, NotRun)
+		return nil, nil, overSendLimit("request", size, limit, ExecutionNotRun)
 	}
 	if !plain {
 		buf.Compress(wire.Compression(a.call.options.compression), envelope)
@@ -200,9 +200,9 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 	case flags&wire.FlagError != 0:
 		return parseStatus(body, flags.Execution())
 	case Codec(flags.Codec()) != call.options.codec:
-		return failf(CodeInternal, DidRun, "the response is in %v, the request asked for %v", Codec(flags.Codec()), call.options.codec)
+		return failf(CodeInternal, ExecutionDidRun, "the response is in %v, the request asked for %v", Codec(flags.Codec()), call.options.codec)
 	case flags&wire.FlagCompressed != 0 && Compression(flags.Compression()) != call.options.compression:
-		return failf(CodeInternal, DidRun, "the response is compressed with %v, the request asked for %v", Compression(flags.Compression()), call.options.compression)
+		return failf(CodeInternal, ExecutionDidRun, "the response is compressed with %v, the request asked for %v", Compression(flags.Compression()), call.options.compression)
 	case flags&wire.FlagCompressed != 0:
 		var err *Error
 		if body, err = Compression(flags.Compression()).decompress(body, a.call.options.sizes.receive); err != nil {
@@ -216,11 +216,11 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 // decode decodes the response, which is part of so much memory.
 func (a *attempt) decode(body []byte, whole int) *Error {
 	if limit := a.call.options.sizes.receive; len(body) > limit {
-		return overReceiveLimit("response", len(body), limit, DidRun)
+		return overReceiveLimit("response", len(body), limit, ExecutionDidRun)
 	}
 	res := a.call.method.newResponse()
 	if err := a.call.options.coding().unmarshal(body, res, whole); err != nil {
-		return failf(CodeInternal, DidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
+		return failf(CodeInternal, ExecutionDidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
 	}
 	a.call.response = res
 	return nil
@@ -233,7 +233,7 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	}
 	header, err := a.header(false)
 	if err != nil {
-		return failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
 	s := a.newStream(ctx, wire.NewID())
 	if failed := a.sendRequest(s); failed != nil {
@@ -253,7 +253,7 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	}
 	a.subjects.hasAnswered()
 	if before := a.call.stream; before != nil { // an interceptor has called next again
-		before.client.End(failf(CodeCanceled, MayHaveRun, "an interceptor opened another stream"))
+		before.client.End(failf(CodeCanceled, ExecutionMayHaveRun, "an interceptor opened another stream"))
 	}
 	a.call.stream = s
 	return nil
@@ -289,7 +289,7 @@ func (a *attempt) sendRequest(s *messageStream) *Error {
 	defer buf.PutBack()
 	var err error
 	if buf.B, err = s.coding.appendMessage(buf.B, a.call.request); err != nil {
-		return failf(CodeInvalidArgument, NotRun, "the request does not encode: %v", err).because(err)
+		return failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
 	}
 	if err = s.pack(buf, 0); err == nil {
 		err = s.Send(buf, 0)
@@ -305,10 +305,10 @@ func (a *attempt) sendRequest(s *messageStream) *Error {
 func unopened(err error) *Error {
 	var ended *stream.ContextError
 	if errors.As(err, &ended) {
-		return contextError(ended.Ctx, NotRun)
+		return contextError(ended.Ctx, ExecutionNotRun)
 	}
 	failed := *asError(streamError(err))
-	failed.execution = NotRun
+	failed.execution = ExecutionNotRun
 	return &failed
 }
 
@@ -324,18 +324,18 @@ func (a *attempt) largeRequest(ctx context.Context) *Error {
 func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) *Error {
 	f, err := wire.ParseFrame(accept)
 	if err != nil {
-		return failf(CodeInternal, MayHaveRun, "%v", err)
+		return failf(CodeInternal, ExecutionMayHaveRun, "%v", err)
 	}
 	_, instance, err := wire.ParseAccept(&f)
 	if err != nil {
-		return failf(CodeInternal, MayHaveRun, "%v", err)
+		return failf(CodeInternal, ExecutionMayHaveRun, "%v", err)
 	}
 	s := a.newStream(ctx, id)
 	s.client.Fetch(instance, f.Number)
 	failed := a.recvResponse(s)
-	if failed != nil && failed.execution == NotRun { // the client was closed; the handler has run
+	if failed != nil && failed.execution == ExecutionNotRun { // the client was closed; the handler has run
 		out := *failed
-		out.execution = DidRun
+		out.execution = ExecutionDidRun
 		return &out
 	}
 	return failed

@@ -196,7 +196,7 @@ func TestBatchWithoutResponders(t *testing.T) {
 			if !errors.Is(err, nats.ErrNoResponders) {
 				t.Fatal(err)
 			}
-			wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
+			wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 		}
 	}
 }
@@ -225,7 +225,7 @@ func TestFollowersOfACancelledCall(t *testing.T) {
 		}
 		release(more + 1)
 		for range more {
-			wantCode(t, <-others, rpc.CodeUnavailable, rpc.NotRun)
+			wantCode(t, <-others, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 		}
 	}
 }

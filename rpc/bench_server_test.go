@@ -65,7 +65,7 @@ func BenchmarkDispatch(b *testing.B) {
 // The service of BenchmarkOneWay: an event of bytes.
 var (
 	eventDesc = rpc.ServiceDesc{Name: "test.v1.EventService", MicroName: "EventService", Version: "1.0.0"}
-	event     = rpc.NewOneWay[bytes](&eventDesc, rpc.MethodDesc{Name: "Event"})
+	event     = rpc.NewOneWayMethod[bytes](&eventDesc, rpc.MethodDesc{Name: "Event"})
 )
 
 type eventHandler func()

@@ -54,7 +54,7 @@ func TestAbsurdCredit(t *testing.T) {
 				p.publish(p.frames, wire.AppendHeartbeat(nil, 0, 1<<62))
 			}
 			f := <-ended // as nothing comes from the peer
-			wantCode(t, f.err, rpc.CodeUnavailable, rpc.MayHaveRun)
+			wantCode(t, f.err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 			_, bytes, err := p.answers.Pending()
 			must(t, err)
 			if bytes > test.most+1<<18 || bytes < test.most/2 { // headers of frames; the last frame
@@ -73,7 +73,7 @@ func TestPlainStreamToNobody(t *testing.T) {
 	wantGone := func() {
 		t.Helper()
 		f := <-ended
-		wantCode(t, f.err, rpc.CodeCanceled, rpc.MayHaveRun)
+		wantCode(t, f.err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 		wantText(t, f.cause, "the caller has gone")
 	}
 	must(t, nc.PublishRequest(testRoot+".Watch", "nobody.listens", nil))
@@ -113,7 +113,7 @@ func TestSlowPlainStreamToNobody(t *testing.T) {
 		}
 	}}, rpc.WithTimeout(time.Hour))
 	must(t, srv.Connect().PublishRequest(testRoot+".Watch", "nobody.listens", nil))
-	wantCode(t, <-ended, rpc.CodeCanceled, rpc.MayHaveRun)
+	wantCode(t, <-ended, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 }
 
 // TestPlainStreamsToOtherAccounts: from where nobody says that the reader has gone, bytes

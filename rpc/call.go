@@ -106,7 +106,7 @@ func (c *Call) ResponseTrailer() Header {
 func (c *Call) SendHeader() error {
 	switch {
 	case c.client != nil:
-		return failf(CodeFailedPrecondition, MayHaveRun, "%s: SendHeader is for servers", c.Method())
+		return failf(CodeFailedPrecondition, ExecutionMayHaveRun, "%s: SendHeader is for servers", c.Method())
 	case c.served == nil || c.served.stream == nil || c.Kind() <= KindOneWay:
 		return nil
 	}
@@ -296,5 +296,5 @@ func (c *Call) checkSent(m proto.Message) error {
 	if c.OnServer() { // the caller is not to blame
 		code = CodeInternal
 	}
-	return failf(code, MayHaveRun, "%s: Send(nil): there is nothing to send", c.Method())
+	return failf(code, ExecutionMayHaveRun, "%s: Send(nil): there is nothing to send", c.Method())
 }

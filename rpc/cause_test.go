@@ -65,9 +65,9 @@ func TestCauseOnTheClient(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(context.Background())
 				go func() { <-running; cancel(cause) }()
 				child, stop := context.WithCancel(ctx)
-				check(t, shapes(child)[shape](), rpc.CodeCanceled, rpc.MayHaveRun, want, text)
+				check(t, shapes(child)[shape](), rpc.CodeCanceled, rpc.ExecutionMayHaveRun, want, text)
 				stop()
-				check(t, shapes(ctx)[shape](), rpc.CodeCanceled, rpc.NotRun, want, text)
+				check(t, shapes(ctx)[shape](), rpc.CodeCanceled, rpc.ExecutionNotRun, want, text)
 			}
 		})
 	}
@@ -85,7 +85,7 @@ func TestCauseOnTheClient(t *testing.T) {
 	}
 	over, cancel := context.WithCancelCause(context.Background())
 	cancel(canceled)
-	check(t, testNote.Call(over, c, &structpb.Struct{}), rpc.CodeCanceled, rpc.NotRun, canceled, canceled.Error())
+	check(t, testNote.Call(over, c, &structpb.Struct{}), rpc.CodeCanceled, rpc.ExecutionNotRun, canceled, canceled.Error())
 }
 
 // TestCauseWithoutService: so does one that waits for a service.

@@ -85,8 +85,8 @@ func (c *Client) Close() error {
 		return nil
 	}
 	err := sub.Unsubscribe()
-	c.watch.stop(failf(CodeCanceled, MayHaveRun, "the client was closed"))
-	c.streams.Close(failf(CodeCanceled, MayHaveRun, "the client was closed"))
+	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
+	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionDraining) || errors.Is(err, nats.ErrBadSubscription) {
 		return nil // the subscription has ended, or is about to
 	}
@@ -112,8 +112,8 @@ func (c *Client) subscribeOnce() *Error {
 	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
 	sub, err := c.subscribe(prefix, b, w)
 	if err != nil {
-		failed := natsError(err, NotRun)
-		failed.execution = NotRun // whatever it is
+		failed := natsError(err, ExecutionNotRun)
+		failed.execution = ExecutionNotRun // whatever it is
 		w.stop(failed)
 		return failed
 	}
@@ -156,14 +156,14 @@ func (c *Client) refusal() *Error {
 		if err := connectionError(c.nc); err != nil { // which has closed the client
 			return err
 		}
-		return failf(CodeCanceled, NotRun, "the client was closed")
+		return failf(CodeCanceled, ExecutionNotRun, "the client was closed")
 	}
 	return c.watch.forbidden.Load()
 }
 
 // connectionLost runs at each loss of the connection, and at its end: frames may be lost.
 func (c *Client) connectionLost() {
-	c.streams.Break(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
+	c.streams.Break(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 }
 
 // closedByConn runs when the connection has been closed for good.
@@ -178,7 +178,7 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 		return nil, err
 	}
 	if req == m.nilRequest {
-		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: the request is nil", m.FullName())
 	}
 	if c.next == nil {
 		call := callPool.Get().(*clientCall) // nobody else sees it
@@ -196,9 +196,9 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 	switch {
 	case c == nil:
-		return nil, failf(CodeInvalidArgument, NotRun, "the *rpc.Client is nil")
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "the *rpc.Client is nil")
 	case c.err != nil:
-		return nil, failf(CodeInvalidArgument, NotRun, "client: %v", c.err).because(c.err)
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "client: %v", c.err).because(c.err)
 	case c.nc == nil:
 		return nil, connectionError(c.nc)
 	case len(opts) == 0:
@@ -207,10 +207,10 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 	o := c.options.callOptions
 	for _, opt := range opts {
 		if opt == nil {
-			return nil, failf(CodeInvalidArgument, NotRun, "%v", errNilOption)
+			return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", errNilOption)
 		}
 		if err := opt.applyCall(&o); err != nil {
-			return nil, failf(CodeInvalidArgument, NotRun, "%v", err).because(err)
+			return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 		}
 	}
 	return &o, nil
@@ -223,7 +223,7 @@ func (c *Client) intercepted(ctx context.Context, call *clientCall) error {
 	if err == nil && call.method.kind == KindUnary {
 		err = call.method.checkResponse(call.response)
 		if err != nil && !call.sent {
-			err = failf(CodeInternal, NotRun, "an interceptor ended the call without a response").because(err)
+			err = failf(CodeInternal, ExecutionNotRun, "an interceptor ended the call without a response").because(err)
 		}
 	}
 	if err != nil {
@@ -242,11 +242,11 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req proto.Message,
 	call.set(m, o.header, req, o)
 	switch {
 	case o.responseHeader != nil || o.responseTrailer != nil:
-		return nil, failf(CodeInvalidArgument, NotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
 	case o.plain:
-		return nil, failf(CodeUnimplemented, NotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
+		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && req == m.nilRequest:
-		return nil, failf(CodeInvalidArgument, NotRun, "%s: the request is nil", m.FullName())
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: the request is nil", m.FullName())
 	case c.next == nil:
 		err = c.send(ctx, &call.Call)
 	default:
@@ -261,7 +261,7 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req proto.Message,
 	case err != nil:
 		err = call.clientError(err)
 	case call.stream == nil:
-		err = failf(CodeInternal, NotRun, "%s: an interceptor has not opened the stream", m.FullName())
+		err = failf(CodeInternal, ExecutionNotRun, "%s: an interceptor has not opened the stream", m.FullName())
 	default:
 		if call.hooks != nil && len(call.hooks.onEnd) > 0 {
 			call.stream.notify(ctx)
@@ -304,7 +304,7 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 		if unbounded {
 			until = until.Add(time.Since(began)) // it bounds the search for a server, not the call
 		}
-		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == NotRun {
+		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == ExecutionNotRun {
 			return last
 		}
 		err = err.after(last).withCauseOf(ctx)

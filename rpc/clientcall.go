@@ -73,12 +73,12 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 		return 0, false
 	}
 	switch err.execution {
-	case NotRun:
+	case ExecutionNotRun:
 		if err.refused {
 			return 0, true
 		}
 		return err.retryDelay()
-	case MayHaveRun:
+	case ExecutionMayHaveRun:
 		return 0, c.method.Idempotency != IdempotencyUnknown
 	}
 	return 0, false
@@ -106,9 +106,9 @@ func (c *clientCall) clientError(err error) *Error {
 	case errors.As(err, &e) && e != nil && e.code != CodeOK:
 		out.remote, out.refused, out.execution = e.remote, e.refused, e.execution
 	case c.sent:
-		out.execution = MayHaveRun
+		out.execution = ExecutionMayHaveRun
 	default:
-		out.execution = NotRun
+		out.execution = ExecutionNotRun
 	}
 	return out.because(err)
 }

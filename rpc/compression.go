@@ -28,10 +28,7 @@ func (c Compression) String() string {
 // WithCompression compresses requests and asks for compressed responses. A message is compressed if
 // it has at least 1 KiB and this saves at least an eighth. Plain and one-way requests are never
 // compressed. The default is CompressionNone.
-func WithCompression(c Compression) interface {
-	ClientOption
-	CallOption
-} {
+func WithCompression(c Compression) ClientCallOption {
 	return forCalls(func(o *callOptions) error {
 		if c > CompressionZstd {
 			return fmt.Errorf("WithCompression(%d): there is no such compression", uint8(c))
@@ -46,9 +43,9 @@ func (c Compression) decompress(data []byte, limit int) ([]byte, *Error) {
 	out, err := buffer.Decompress(wire.Compression(c), data, limit)
 	switch {
 	case errors.Is(err, buffer.ErrTooLarge):
-		return nil, failf(CodeResourceExhausted, MayHaveRun, "the decompressed message has more than %d bytes, the limit (rpc.WithMaxMessageSize or WithMaxReceiveSize)", limit)
+		return nil, failf(CodeResourceExhausted, ExecutionMayHaveRun, "the decompressed message has more than %d bytes, the limit (rpc.WithMaxMessageSize or WithMaxReceiveSize)", limit)
 	case err != nil:
-		return nil, failf(CodeInvalidArgument, MayHaveRun, "the message does not decompress (%v): %v", c, err)
+		return nil, failf(CodeInvalidArgument, ExecutionMayHaveRun, "the message does not decompress (%v): %v", c, err)
 	}
 	return out, nil
 }

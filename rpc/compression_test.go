@@ -79,7 +79,7 @@ func TestCompression(t *testing.T) {
 		r.Close()
 	}
 	_, err := do(testContext(t), c, "x", rpc.WithCompression(9))
-	wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun)
+	wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
 }
 
 // TestDecompressionBomb: what a message becomes is bounded before the memory is spent.

@@ -60,9 +60,9 @@ var contextEnds = [...]struct {
 	contextGoesOn:   {nil, context.Background()},
 	contextOver:     {context.Canceled, context.Background()},
 	contextExpired:  {context.DeadlineExceeded, context.Background()},
-	contextCanceled: {context.Canceled, endedBy(failf(CodeCanceled, MayHaveRun, "the caller has gone"))},
-	contextLost:     {context.Canceled, endedBy(failf(CodeUnavailable, MayHaveRun, "the stream has broken: the caller or a connection has gone"))},
-	contextStopped:  {context.Canceled, endedBy(failf(CodeUnavailable, MayHaveRun, "the server is being stopped"))},
+	contextCanceled: {context.Canceled, endedBy(failf(CodeCanceled, ExecutionMayHaveRun, "the caller has gone"))},
+	contextLost:     {context.Canceled, endedBy(failf(CodeUnavailable, ExecutionMayHaveRun, "the stream has broken: the caller or a connection has gone"))},
+	contextStopped:  {context.Canceled, endedBy(failf(CodeUnavailable, ExecutionMayHaveRun, "the server is being stopped"))},
 }
 
 // endedBy returns a context that has ended with a cause. A callContext passes context.Cause on to

@@ -196,7 +196,7 @@ func TestLoadInStatistics(t *testing.T) {
 	start("second", 2, 1)
 	start("third", 3, 2)
 	_, err := do(testContext(t), c, "shed")
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
 	e := statsOf(t, nc, 1)[0].Endpoints[0]
 	if d := dataOf(t, e); *d.InFlight != 3 || *d.Queued != 2 || *d.Shed != 1 || d.Codes["resource_exhausted"] != 1 || e.NumRequests != 1 || e.NumErrors != 1 {
 		t.Errorf("under load: %d requests, %d errors, %s", e.NumRequests, e.NumErrors, e.Data)
@@ -288,7 +288,7 @@ func TestSlowEncoding(t *testing.T) {
 	go func() { first <- call() }()
 	<-begins
 	load("while it is encoded", 1, 0)
-	wantCode(t, call(rpc.WithTimeout(20*time.Millisecond)), rpc.CodeDeadlineExceeded, rpc.MayHaveRun)
+	wantCode(t, call(rpc.WithTimeout(20*time.Millisecond)), rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun)
 	load("with another behind it", 2, 1)
 	close(goOn)
 	must(t, <-first)
@@ -300,7 +300,7 @@ func TestSlowEncoding(t *testing.T) {
 
 var (
 	slowDesc = rpc.ServiceDesc{Name: "test.v1.SlowService", MicroName: "SlowService", Version: "1.0.0"}
-	slowEcho = rpc.NewUnary[wrapperspb.StringValue, slowMessage](&slowDesc, rpc.MethodDesc{Name: "Echo"})
+	slowEcho = rpc.NewUnaryMethod[wrapperspb.StringValue, slowMessage](&slowDesc, rpc.MethodDesc{Name: "Echo"})
 )
 
 // slowMessage is a message that tells when it begins to be encoded, and then waits.

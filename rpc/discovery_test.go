@@ -80,7 +80,7 @@ func verbSubjects(name, id string) map[string][]string {
 
 func TestInfo(t *testing.T) {
 	nc := rpctest.Connect(t)
-	serve(t, nc, &funcs{}, rpc.WithMetadata(map[string]string{"region": "eu", "team": "mine"}), rpc.WithQueueGroup("workers"), rpc.WithSubjectPrefix("blue"))
+	serve(t, nc, &funcs{}, rpc.WithServiceMetadata(map[string]string{"region": "eu", "team": "mine"}), rpc.WithQueueGroup("workers"), rpc.WithSubjectPrefix("blue"))
 	info := discover[micro.Info](t, nc, "$SRV.INFO", 1)[0]
 	schema := info.Metadata["natscall.schema"]
 	if !strings.HasPrefix(schema, "sha256:") || len(schema) != len("sha256:")+16 {
@@ -298,7 +298,7 @@ func TestSideBySideWithMicro(t *testing.T) {
 // TestInfoTooLarge: a service that no listing could show does not start.
 func TestInfoTooLarge(t *testing.T) {
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.MaxPayload = 16 << 10 }))
-	large := rpc.WithMetadata(map[string]string{"schema": strings.Repeat("x", 17<<10)})
+	large := rpc.WithServiceMetadata(map[string]string{"schema": strings.Repeat("x", 17<<10)})
 	nc := srv.Connect()
 	s := rpc.NewServer(nc, large)
 	must(t, registerTest(s, &funcs{}))
@@ -321,7 +321,7 @@ func TestInfoTooLarge(t *testing.T) {
 func TestMetadataIsCopied(t *testing.T) {
 	nc := rpctest.Connect(t)
 	m := map[string]string{"region": "eu"}
-	serve(t, nc, &funcs{}, rpc.WithMetadata(m))
+	serve(t, nc, &funcs{}, rpc.WithServiceMetadata(m))
 	m["region"] = "us"
 	before := maps.Clone(testDesc.Metadata)
 	if got := discover[micro.Ping](t, nc, "$SRV.PING", 1)[0].Metadata["region"]; got != "eu" {

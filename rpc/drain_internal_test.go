@@ -23,8 +23,8 @@ func TestLateRequestIsRefused(t *testing.T) {
 	}
 	desc := svc.desc
 	run := func(context.Context, *Call) error { t.Error("it ran"); return nil }
-	unary := NewUnary[emptypb.Empty, emptypb.Empty](desc, MethodDesc{Name: "Do"})
-	stream := NewServerStream[emptypb.Empty, emptypb.Empty](desc, MethodDesc{Name: "Watch"})
+	unary := NewUnaryMethod[emptypb.Empty, emptypb.Empty](desc, MethodDesc{Name: "Do"})
+	stream := NewServerStreamMethod[emptypb.Empty, emptypb.Empty](desc, MethodDesc{Name: "Watch"})
 	svc.addEndpoint(&unary.method, run)
 	svc.addEndpoint(&stream.method, run)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

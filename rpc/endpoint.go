@@ -89,7 +89,7 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		}
 		return
 	case calls.Canceled:
-		c.refuse(endError(context.Canceled, NotRun))
+		c.refuse(endError(context.Canceled, ExecutionNotRun))
 		return
 	}
 	workers := e.service.pool
@@ -110,9 +110,9 @@ func (e *endpoint) overload() *Error {
 	e.stats.shed.Add(1)
 	o := &e.service.options
 	if e.method.kind > KindOneWay {
-		return failf(CodeResourceExhausted, NotRun, "the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
+		return failf(CodeResourceExhausted, ExecutionNotRun, "the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
 	}
-	return failf(CodeResourceExhausted, NotRun, "the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
+	return failf(CodeResourceExhausted, ExecutionNotRun, "the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
 }
 
 // guessCodec returns the codec of a plain request that does not name it. A body that begins with a

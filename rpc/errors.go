@@ -91,11 +91,11 @@ func (e *Error) because(err error) *Error {
 // after returns e as the error of a call whose attempt before ended with
 // last: if that one may have run, so may the call.
 func (e *Error) after(last *Error) *Error {
-	if last == nil || last.execution == NotRun || e.execution != NotRun {
+	if last == nil || last.execution == ExecutionNotRun || e.execution != ExecutionNotRun {
 		return e
 	}
 	out := *e
-	out.execution = MayHaveRun
+	out.execution = ExecutionMayHaveRun
 	return &out
 }
 
@@ -247,14 +247,14 @@ func (e *Error) retryDelay() (delay time.Duration, ok bool) {
 func handlerError(err error) *Error {
 	var e *Error
 	if !errors.As(err, &e) || e == nil || e.code == CodeOK {
-		return &Error{code: CodeOf(err), message: err.Error(), execution: DidRun, cause: err}
+		return &Error{code: CodeOf(err), message: err.Error(), execution: ExecutionDidRun, cause: err}
 	}
 	out := *e
 	if err != error(e) {
 		out.message = strings.Replace(err.Error(), e.Error(), e.message, 1)
 		out.cause = err // which leads to e and to anything else that err wraps
 	}
-	out.remote, out.refused, out.execution = false, false, DidRun
+	out.remote, out.refused, out.execution = false, false, ExecutionDidRun
 	return &out
 }
 

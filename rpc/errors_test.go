@@ -90,7 +90,7 @@ func TestCausesOnTheServer(t *testing.T) {
 	} {
 		fail = test.err
 		_, err := do(testContext(t), c, "x")
-		if e := wantCode(t, err, test.code, rpc.DidRun); e.Message() != test.message {
+		if e := wantCode(t, err, test.code, rpc.ExecutionDidRun); e.Message() != test.message {
 			t.Errorf("%v: the caller is told %q", test.err, e.Message())
 		}
 		if err := <-ended; !errors.Is(err, errSentinel) || rpc.CodeOf(err) != test.code {
@@ -186,7 +186,7 @@ func TestDetailsInPlainJSON(t *testing.T) {
 
 func wantDetails(t *testing.T, err error, want ...proto.Message) {
 	t.Helper()
-	e := wantCode(t, err, rpc.CodeAborted, rpc.DidRun)
+	e := wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun)
 	if diff := cmp.Diff(want, e.Details(), protocmp.Transform()); diff != "" || e.Message() != "no" {
 		t.Errorf("%v: %s", err, diff)
 	}
@@ -199,7 +199,7 @@ func TestNilErrors(t *testing.T) {
 		if e.Code() != rpc.CodeUnknown || rpc.CodeOf(e) != rpc.CodeUnknown || !strings.HasPrefix(e.Error(), "unknown") {
 			t.Errorf("%s: %v, code %v", name, e, e.Code())
 		}
-		if e.Message() != "" || len(e.Details()) != 0 || e.Remote() || e.Execution() != rpc.MayHaveRun || e.Unwrap() != nil || errors.Is(e, context.Canceled) {
+		if e.Message() != "" || len(e.Details()) != 0 || e.Remote() || e.Execution() != rpc.ExecutionMayHaveRun || e.Unwrap() != nil || errors.Is(e, context.Canceled) {
 			t.Errorf("%s: it says something", name)
 		}
 		if _, ok := rpc.Detail[*durationpb.Duration](e); ok {
@@ -240,11 +240,11 @@ func TestNilErrorsReturned(t *testing.T) {
 				ran    rpc.Execution
 				shapes []string
 			}{
-				{"handler", dial(t, nc), rpc.DidRun, []string{"unary"}},
-				{"server's interceptor before", dial(t, nc, rpc.WithSubjectPrefix("before")), rpc.NotRun, nil},
-				{"server's interceptor after", dial(t, nc, rpc.WithSubjectPrefix("after")), rpc.DidRun, []string{"unary"}},
-				{"client's interceptor before", dial(t, nc, rpc.WithSubjectPrefix("good"), rpc.WithInterceptors(interceptor(false))), rpc.NotRun, nil},
-				{"client's interceptor after", dial(t, nc, rpc.WithSubjectPrefix("good"), rpc.WithInterceptors(interceptor(true))), rpc.MayHaveRun, nil},
+				{"handler", dial(t, nc), rpc.ExecutionDidRun, []string{"unary"}},
+				{"server's interceptor before", dial(t, nc, rpc.WithSubjectPrefix("before")), rpc.ExecutionNotRun, nil},
+				{"server's interceptor after", dial(t, nc, rpc.WithSubjectPrefix("after")), rpc.ExecutionDidRun, []string{"unary"}},
+				{"client's interceptor before", dial(t, nc, rpc.WithSubjectPrefix("good"), rpc.WithInterceptors(interceptor(false))), rpc.ExecutionNotRun, nil},
+				{"client's interceptor after", dial(t, nc, rpc.WithSubjectPrefix("good"), rpc.WithInterceptors(interceptor(true))), rpc.ExecutionMayHaveRun, nil},
 			} {
 				for shape, call := range everyShape(testContext(t), test.client) {
 					if shape == "one-way" && !strings.HasPrefix(test.name, "client") || len(test.shapes) > 0 && shape != "unary" {

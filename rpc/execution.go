@@ -7,37 +7,37 @@ import "github.com/natscall/natscall/rpc/internal/wire"
 type Execution uint8
 
 const (
-	// MayHaveRun means that it is not known. Only idempotent work may be sent again.
-	MayHaveRun Execution = iota
-	// NotRun means that the handler certainly did not run.
-	NotRun
-	// DidRun means that the handler ran.
-	DidRun
+	// ExecutionMayHaveRun means that it is not known. Only idempotent work may be sent again.
+	ExecutionMayHaveRun Execution = iota
+	// ExecutionNotRun means that the handler certainly did not run.
+	ExecutionNotRun
+	// ExecutionDidRun means that the handler ran.
+	ExecutionDidRun
 )
 
 // String returns "may have run", "not run" or "did run".
 func (x Execution) String() string {
-	return [...]string{"may have run", "not run", "did run"}[min(x, DidRun)]
+	return [...]string{"may have run", "not run", "did run"}[min(x, ExecutionDidRun)]
 }
 
 // executionOf returns what an error that came over the wire says about the execution.
 func executionOf(x wire.Execution) Execution {
 	switch x {
 	case wire.DidRun:
-		return DidRun
+		return ExecutionDidRun
 	case wire.NotRun, wire.Refused:
-		return NotRun
+		return ExecutionNotRun
 	}
-	return MayHaveRun
+	return ExecutionMayHaveRun
 }
 
 // onWire returns what an instance may say about a call on the wire. alone says that no other
 // instance got the request.
 func (x Execution) onWire(refused, alone bool) wire.Execution {
 	switch {
-	case x == DidRun:
+	case x == ExecutionDidRun:
 		return wire.DidRun
-	case x == MayHaveRun || !alone:
+	case x == ExecutionMayHaveRun || !alone:
 		return wire.MayHaveRun
 	case refused:
 		return wire.Refused

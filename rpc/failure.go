@@ -21,7 +21,7 @@ func failf(code Code, x Execution, format string, args ...any) *Error {
 
 // refusal returns the error of a call that did not run and that another instance may take.
 func refusal(format string, args ...any) *Error {
-	e := failf(CodeUnavailable, NotRun, format, args...)
+	e := failf(CodeUnavailable, ExecutionNotRun, format, args...)
 	e.refused = true
 	return e
 }
@@ -44,7 +44,7 @@ func overMaxPayload(what string, size int, header nats.Header, x Execution) *Err
 
 // wrongAnswer is the error of a call whose answer cannot be read.
 func wrongAnswer(err error) *Error {
-	return failf(CodeInternal, MayHaveRun, "the server's answer is not valid: %v", err).because(err)
+	return failf(CodeInternal, ExecutionMayHaveRun, "the server's answer is not valid: %v", err).because(err)
 }
 
 // unsentError is the error of a request that could not be published.
@@ -56,9 +56,9 @@ func unsentError(size int, header nats.Header, err error) *Error {
 		return e
 	}
 	if errors.Is(err, nats.ErrMaxPayload) {
-		return overMaxPayload("request", size, header, NotRun).because(err)
+		return overMaxPayload("request", size, header, ExecutionNotRun).because(err)
 	}
-	return natsError(err, NotRun)
+	return natsError(err, ExecutionNotRun)
 }
 
 // responseError is the error of a response that does not decompress. It is the server's fault.
@@ -67,7 +67,7 @@ func responseError(err *Error) *Error {
 	if code == CodeInvalidArgument {
 		code = CodeInternal
 	}
-	return failf(code, DidRun, "response: %s", err.message)
+	return failf(code, ExecutionDidRun, "response: %s", err.message)
 }
 
 // noService returns the error of a request to which NATS answered "no responders".
@@ -138,8 +138,8 @@ func natsError(err error, x Execution) *Error {
 			return failf(row.code, x, "%v", err).because(err)
 		}
 	}
-	if x == NotRun {
-		x = MayHaveRun
+	if x == ExecutionNotRun {
+		x = ExecutionMayHaveRun
 	}
 	return failf(CodeUnavailable, x, "publish: %v", err).because(err)
 }
@@ -147,16 +147,16 @@ func natsError(err error, x Execution) *Error {
 // connectionError returns why nothing can be sent now, or nil.
 func connectionError(nc *nats.Conn) *Error {
 	if nc == nil {
-		return failf(CodeInvalidArgument, NotRun, "the NATS connection is nil")
+		return failf(CodeInvalidArgument, ExecutionNotRun, "the NATS connection is nil")
 	}
 	switch nc.Status() {
 	case nats.CONNECTED:
 		return nil
 	case nats.CLOSED:
 		err := connwatch.ClosedError(nc)
-		return failf(CodeUnavailable, NotRun, "%v", err).because(err)
+		return failf(CodeUnavailable, ExecutionNotRun, "%v", err).because(err)
 	default:
-		return failf(CodeUnavailable, NotRun, "%s", connwatch.Describe(nc))
+		return failf(CodeUnavailable, ExecutionNotRun, "%s", connwatch.Describe(nc))
 	}
 }
 
@@ -186,16 +186,16 @@ func streamError(err error) error {
 	var silent *stream.SilenceError
 	switch {
 	case errors.As(err, &ended):
-		return contextError(ended.Ctx, MayHaveRun)
+		return contextError(ended.Ctx, ExecutionMayHaveRun)
 	case errors.As(err, &unsent):
-		return natsError(unsent.Err, MayHaveRun)
+		return natsError(unsent.Err, ExecutionMayHaveRun)
 	case errors.As(err, &silent):
-		return failf(CodeUnavailable, MayHaveRun, "nothing came from the peer for %v, three heartbeats (rpc.WithHeartbeat)", silent.For)
+		return failf(CodeUnavailable, ExecutionMayHaveRun, "nothing came from the peer for %v, three heartbeats (rpc.WithHeartbeat)", silent.For)
 	}
 	for _, row := range streamErrors {
 		if errors.Is(err, row.err) {
-			return failf(row.code, MayHaveRun, "%s", cmp.Or(row.message, "stream: "+err.Error())).because(err)
+			return failf(row.code, ExecutionMayHaveRun, "%s", cmp.Or(row.message, "stream: "+err.Error())).because(err)
 		}
 	}
-	return failf(CodeInternal, MayHaveRun, "stream: %v", err).because(err) // of a peer's frame
+	return failf(CodeInternal, ExecutionMayHaveRun, "stream: %v", err).because(err) // of a peer's frame
 }

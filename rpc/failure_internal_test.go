@@ -43,14 +43,14 @@ func TestStreamErrors(t *testing.T) {
 		{wire.ErrFrame, CodeInternal, "invalid stream frame"},
 	} {
 		e, ok := streamError(test.err).(*Error)
-		if !ok || e.code != test.code || e.execution != MayHaveRun || !strings.Contains(e.message, test.text) {
+		if !ok || e.code != test.code || e.execution != ExecutionMayHaveRun || !strings.Contains(e.message, test.text) {
 			t.Errorf("%v becomes %v", test.err, e)
 		}
 	}
 	if !errors.Is(streamError(&stream.ContextError{Ctx: canceled}), why) {
 		t.Error("the cause of the context is lost")
 	}
-	own := failf(CodeAborted, DidRun, "own")
+	own := failf(CodeAborted, ExecutionDidRun, "own")
 	for _, err := range []error{nil, io.EOF, own} {
 		if got := streamError(err); got != err {
 			t.Errorf("%v becomes %v", err, got)
@@ -62,8 +62,8 @@ func TestStreamErrors(t *testing.T) {
 func TestUnopened(t *testing.T) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	for _, err := range []error{&stream.ContextError{Ctx: ended}, failf(CodeUnavailable, MayHaveRun, "lost")} {
-		if e := unopened(err); e.execution != NotRun || strings.Contains(e.message, "may have run") {
+	for _, err := range []error{&stream.ContextError{Ctx: ended}, failf(CodeUnavailable, ExecutionMayHaveRun, "lost")} {
+		if e := unopened(err); e.execution != ExecutionNotRun || strings.Contains(e.message, "may have run") {
 			t.Errorf("%v becomes %v (%v)", err, e, e.execution)
 		}
 	}
@@ -85,7 +85,7 @@ func TestLargeResponseOfClosedClient(t *testing.T) {
 	call.set(&m, nil, nil, &c.options.callOptions)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(&m), byCtx: true}
 	failed := a.largeResponse(t.Context(), id, wire.AppendAccept(nil, id, 0, "I"))
-	if failed == nil || failed.code != CodeCanceled || failed.execution != DidRun {
+	if failed == nil || failed.code != CodeCanceled || failed.execution != ExecutionDidRun {
 		t.Errorf("the error is %v", failed)
 	}
 }

@@ -68,7 +68,7 @@ func TestReplicaKilled(t *testing.T) {
 		if at[r.call] != victim {
 			t.Fatalf("call %s on living replica %d ended with %v", r.call, at[r.call], r.err)
 		}
-		wantCode(t, r.err, rpc.CodeUnavailable, rpc.MayHaveRun)
+		wantCode(t, r.err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 	}
 	if took := time.Since(started); took > 30*time.Second {
 		t.Errorf("the callers learned of it after %v", took)
@@ -96,7 +96,7 @@ func TestLastReplicaRestarts(t *testing.T) {
 			go func() { waiting <- callOnce(t, c) }()
 		}
 		_, err := do(testContext(t), c, "x", rpc.WithoutRetry())
-		if e := wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun); !errors.Is(e, nats.ErrNoResponders) || !strings.Contains(e.Message(), "test.v1.TestService.Do") {
+		if e := wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun); !errors.Is(e, nats.ErrNoResponders) || !strings.Contains(e.Message(), "test.v1.TestService.Do") {
 			t.Errorf("got %v", err)
 		}
 		s = newTestServer(t, srv.Connect(), impl)
@@ -118,7 +118,7 @@ func TestNoService(t *testing.T) {
 	_, err := do(context.Background(), c, "x", rpc.WithTimeout(100*time.Millisecond))
 	// The deadline may meet an attempt.
 	if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded {
-		if e := wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun); !strings.Contains(e.Message(), "no service answers") {
+		if e := wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun); !strings.Contains(e.Message(), "no service answers") {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -180,9 +180,9 @@ func TestClosedConnection(t *testing.T) {
 	must(t, callOnce(t, c))
 	nc.Close()
 	for range 1000 { // before and after the client has noticed
-		wantCode(t, callOnce(t, c), rpc.CodeUnavailable, rpc.NotRun)
+		wantCode(t, callOnce(t, c), rpc.CodeUnavailable, rpc.ExecutionNotRun)
 		_, err := testChat.Call(testContext(t), c)
-		wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
+		wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 		runtime.Gosched()
 	}
 }
@@ -199,7 +199,7 @@ func TestFailedEncodingLeavesNothing(t *testing.T) {
 	bad := &structpb.Struct{Fields: map[string]*structpb.Value{"\xff": structpb.NewStringValue("x")}}
 	for range 100 {
 		_, err := testObject.Call(testContext(t), c, bad)
-		wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun)
+		wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
 		must(t, s.Send(wrapperspb.String("x")))
 		_, err = s.Recv()
 		must(t, err)
@@ -214,11 +214,11 @@ func TestDisconnected(t *testing.T) {
 	nc := srv.Connect(nats.ReconnectWait(time.Hour), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(lost) }))
 	c := dial(t, nc)
 	_, err := do(testContext(t), c, "x", rpc.WithoutRetry())
-	wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 	srv.Shutdown()
 	<-lost
 	_, err = do(testContext(t), c, "x")
-	if e := wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun); !strings.Contains(e.Message(), "reconnecting") {
+	if e := wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun); !strings.Contains(e.Message(), "reconnecting") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -244,7 +244,7 @@ func TestConnectionLost(t *testing.T) {
 			go func() { result <- callOnce(t, c) }()
 			<-running
 			cut(srv, nc)
-			wantCode(t, <-result, rpc.CodeUnavailable, rpc.MayHaveRun)
+			wantCode(t, <-result, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 		})
 	}
 }
@@ -278,7 +278,7 @@ func TestForbiddenPublish(t *testing.T) {
 	}})
 	nc := srv.Connect(nats.UserInfo("caller", "x"), quiet)
 	_, err := do(testContext(t), dial(t, nc), "x")
-	if e := wantCode(t, err, rpc.CodePermissionDenied, rpc.NotRun); !strings.Contains(e.Message(), "test.v1.TestService.Do") {
+	if e := wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionNotRun); !strings.Contains(e.Message(), "test.v1.TestService.Do") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -352,10 +352,10 @@ func TestAccounts(t *testing.T) {
 		must(t, callOnce(t, c))
 	}
 	_, err := testBlob.Call(testContext(t), c, nil)
-	wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun)
+	wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
 	ctx, cancel := context.WithCancel(testContext(t))
 	go func() { <-running; cancel() }()
 	_, err = testRead.Call(ctx, c, &text{})
-	wantCode(t, err, rpc.CodeCanceled, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 	<-ended
 }

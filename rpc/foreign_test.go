@@ -54,7 +54,7 @@ func (p *position) ProtoReflect() protoreflect.Message {
 func TestPositionIsNoAcknowledgement(t *testing.T) {
 	const answer = `{"stream":"a","seq":1}`
 	desc := rpc.ServiceDesc{Name: "test.v1.Positions", MicroName: "Positions", Version: "1.0.0"}
-	method := rpc.NewUnary[position, position](&desc, rpc.MethodDesc{Name: "Where"})
+	method := rpc.NewUnaryMethod[position, position](&desc, rpc.MethodDesc{Name: "Where"})
 	for name, serve := range map[string]func(nc *nats.Conn){
 		"natscall": func(nc *nats.Conn) {
 			s := rpc.NewServer(nc)

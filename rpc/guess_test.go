@@ -23,7 +23,7 @@ import (
 
 // guesser returns guessCodec of a method whose request is a T.
 func guesser[T any, P message[T]](P) func([]byte) Codec {
-	m := NewUnary[T, emptypb.Empty, P](&ServiceDesc{Name: "test.v1.S"}, MethodDesc{Name: "M"}).method
+	m := NewUnaryMethod[T, emptypb.Empty, P](&ServiceDesc{Name: "test.v1.S"}, MethodDesc{Name: "M"}).method
 	e := &endpoint{method: &m, group15: m.hasGroup15()}
 	return e.guessCodec
 }

@@ -154,7 +154,7 @@ func TestLateAnswers(t *testing.T) {
 				cancelled := start(ctx, round, "cancelled")
 				cancel()
 				for range calls {
-					wantCode(t, <-results, rpc.CodeCanceled, rpc.MayHaveRun)
+					wantCode(t, <-results, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 				}
 				next := start(testContext(t), round+1, "next")
 				for _, r := range cancelled {
@@ -288,7 +288,7 @@ func TestNoRespondersAfterABatch(t *testing.T) {
 			continue
 		}
 		r.noResponders()
-		wantCode(t, <-lone, rpc.CodeUnavailable, rpc.NotRun)
+		wantCode(t, <-lone, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 	}
 	second.answer()
 	must(t, <-results[1])

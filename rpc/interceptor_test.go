@@ -149,12 +149,12 @@ func TestServerInterceptor(t *testing.T) {
 		{mode: "", in: "x", out: "x"},
 		{mode: "cache", in: "x", out: "cached"},
 		{mode: "read", in: "four", out: "four"},
-		{mode: "deny", code: rpc.CodeUnauthenticated, execution: rpc.NotRun},
-		{mode: "wrong type", code: rpc.CodeInternal, execution: rpc.NotRun},
-		{mode: "nothing", code: rpc.CodeInternal, execution: rpc.NotRun},
-		{mode: "plain error", code: rpc.CodeUnknown, execution: rpc.NotRun},
-		{mode: "panic", code: rpc.CodeInternal, execution: rpc.NotRun},
-		{mode: "", in: "bad", code: rpc.CodeInternal, execution: rpc.DidRun},
+		{mode: "deny", code: rpc.CodeUnauthenticated, execution: rpc.ExecutionNotRun},
+		{mode: "wrong type", code: rpc.CodeInternal, execution: rpc.ExecutionNotRun},
+		{mode: "nothing", code: rpc.CodeInternal, execution: rpc.ExecutionNotRun},
+		{mode: "plain error", code: rpc.CodeUnknown, execution: rpc.ExecutionNotRun},
+		{mode: "panic", code: rpc.CodeInternal, execution: rpc.ExecutionNotRun},
+		{mode: "", in: "bad", code: rpc.CodeInternal, execution: rpc.ExecutionDidRun},
 	} {
 		t.Run(test.mode+" "+test.in, func(t *testing.T) {
 			var h rpc.Header

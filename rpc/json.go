@@ -35,12 +35,7 @@ const (
 // ignored. If it is not set, a server refuses them in plain requests, which people write without
 // the help of a compiler, and ignores them in envelopes and one-way messages, since one peer may be
 // newer than the other. Clients ignore them in responses.
-func WithStrictJSON(strict bool) interface {
-	ClientOption
-	CallOption
-	ServerOption
-} {
-
+func WithStrictJSON(strict bool) PeerCallOption {
 	return forJSON(func(o *jsonOptions) {
 		o.strict = strictNever
 		if strict {
@@ -51,23 +46,13 @@ func WithStrictJSON(strict bool) interface {
 
 // WithJSONUnpopulated sets whether JSON that this side writes includes the fields that are not set,
 // with their zero values. The default is false.
-func WithJSONUnpopulated(emit bool) interface {
-	ClientOption
-	CallOption
-	ServerOption
-} {
-
+func WithJSONUnpopulated(emit bool) PeerCallOption {
 	return forJSON(func(o *jsonOptions) { o.unpopulated = emit })
 }
 
 // WithJSONProtoNames sets whether JSON that this side writes uses the field names of the .proto
 // file, such as order_id instead of orderId. Both are always understood. The default is false.
-func WithJSONProtoNames(use bool) interface {
-	ClientOption
-	CallOption
-	ServerOption
-} {
-
+func WithJSONProtoNames(use bool) PeerCallOption {
 	return forJSON(func(o *jsonOptions) { o.protoNames = use })
 }
 

@@ -24,12 +24,12 @@ import (
 // of a client with an older .proto file, in which an order has its id only.
 var (
 	echoDesc  = rpc.ServiceDesc{Name: "test.v1.Echo", MicroName: "Echo", Version: "1.0.0"}
-	echoOrder = rpc.NewUnary[orderv1.Order, orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Order"})
-	echoChat  = rpc.NewBidi[orderv1.Order, orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Chat"})
-	echoNote  = rpc.NewOneWay[orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Note"})
-	echoFail  = rpc.NewUnary[orderv1.Order, orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Fail"})
-	oldOrder  = rpc.NewUnary[orderv1.Order, orderv1.GetOrderRequest](&echoDesc, rpc.MethodDesc{Name: "Order"})
-	oldChat   = rpc.NewBidi[orderv1.Order, orderv1.GetOrderRequest](&echoDesc, rpc.MethodDesc{Name: "Chat"})
+	echoOrder = rpc.NewUnaryMethod[orderv1.Order, orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Order"})
+	echoChat  = rpc.NewBidiMethod[orderv1.Order, orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Chat"})
+	echoNote  = rpc.NewOneWayMethod[orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Note"})
+	echoFail  = rpc.NewUnaryMethod[orderv1.Order, orderv1.Order](&echoDesc, rpc.MethodDesc{Name: "Fail"})
+	oldOrder  = rpc.NewUnaryMethod[orderv1.Order, orderv1.GetOrderRequest](&echoDesc, rpc.MethodDesc{Name: "Order"})
+	oldChat   = rpc.NewBidiMethod[orderv1.Order, orderv1.GetOrderRequest](&echoDesc, rpc.MethodDesc{Name: "Chat"})
 )
 
 // echoOf is a unary method with a request of any type.
@@ -37,7 +37,7 @@ func echoOf[T any, P interface {
 	*T
 	proto.Message
 }](name string, _ P) rpc.Handler[any] {
-	return rpc.HandleUnary(rpc.NewUnary[T, T, P, P](&echoDesc, rpc.MethodDesc{Name: name}),
+	return rpc.HandleUnary(rpc.NewUnaryMethod[T, T, P, P](&echoDesc, rpc.MethodDesc{Name: name}),
 		func(_ any, _ context.Context, in P) (P, error) { return in, nil })
 }
 
@@ -251,7 +251,7 @@ func TestStrictClient(t *testing.T) {
 			case !test.strict && (err != nil || got.GetOrderId() != "1"):
 				t.Errorf("%s, %s: %v, %v", test.name, form, got, err)
 			case test.strict:
-				e := wantCode(t, err, rpc.CodeInternal, rpc.DidRun)
+				e := wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun)
 				wantText(t, e, `unknown field "requestId"; order.v1.GetOrderRequest has orderId`)
 			}
 		}

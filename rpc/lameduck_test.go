@@ -90,5 +90,5 @@ func TestSecondSignal(t *testing.T) {
 	if err := <-stopped; !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown returned %v", err)
 	}
-	wantCode(t, <-result, rpc.CodeUnavailable, rpc.DidRun)
+	wantCode(t, <-result, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 }

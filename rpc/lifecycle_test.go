@@ -74,12 +74,12 @@ func TestClientInterceptorExecution(t *testing.T) {
 	}{
 		{"wraps", func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 			return errors.Join(sentinel, next(ctx, call))
-		}, rpc.CodeUnavailable, rpc.NotRun},
-		{"denies", func(context.Context, *rpc.Call, rpc.Next) error { return sentinel }, rpc.CodeUnknown, rpc.NotRun},
-		{"forgets", func(ctx context.Context, call *rpc.Call, next rpc.Next) error { _ = next(ctx, call); return sentinel }, rpc.CodeUnknown, rpc.MayHaveRun},
+		}, rpc.CodeUnavailable, rpc.ExecutionNotRun},
+		{"denies", func(context.Context, *rpc.Call, rpc.Next) error { return sentinel }, rpc.CodeUnknown, rpc.ExecutionNotRun},
+		{"forgets", func(ctx context.Context, call *rpc.Call, next rpc.Next) error { _ = next(ctx, call); return sentinel }, rpc.CodeUnknown, rpc.ExecutionMayHaveRun},
 		{"zero error", func(context.Context, *rpc.Call, rpc.Next) error {
 			return fmt.Errorf("%w: %w", sentinel, &rpc.Error{})
-		}, rpc.CodeUnknown, rpc.NotRun},
+		}, rpc.CodeUnknown, rpc.ExecutionNotRun},
 	} {
 		_, err := do(context.Background(), dial(t, nc, rpc.WithInterceptors(test.f)), "x", rpc.WithoutRetry())
 		wantCode(t, err, test.code, test.x)
@@ -102,8 +102,8 @@ func TestNoQueueGroupIsNotRetried(t *testing.T) {
 	must(t, registerTest(s, &funcs{}, rpc.WithoutQueueGroup()))
 	must(t, s.Start(testContext(t)))
 	defer shutdown(t, s)
-	wantCode(t, callOnce(t, dial(t, nc)), rpc.CodeUnavailable, rpc.MayHaveRun)
-	wantCode(t, callOnce(t, dial(t, nc, rpc.WithPlainRequests())), rpc.CodeUnavailable, rpc.MayHaveRun)
+	wantCode(t, callOnce(t, dial(t, nc)), rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
+	wantCode(t, callOnce(t, dial(t, nc, rpc.WithPlainRequests())), rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 }
 
 func TestDrainingConnection(t *testing.T) {
@@ -114,7 +114,7 @@ func TestDrainingConnection(t *testing.T) {
 	must(t, callOnce(t, c))
 	must(t, nc.Drain())
 	err := callOnce(t, c)
-	if e := wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun); !strings.Contains(e.Message(), "draining") && !strings.Contains(e.Message(), "closed") {
+	if e := wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun); !strings.Contains(e.Message(), "draining") && !strings.Contains(e.Message(), "closed") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -131,7 +131,7 @@ func TestForbiddenInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = testRead.Call(testContext(t), c, wrapperspb.String("x"))
-	wantCode(t, err, rpc.CodePermissionDenied, rpc.NotRun)
+	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionNotRun)
 }
 
 // TestShutdownIsBounded: by its context, whatever the connection does.

@@ -47,7 +47,7 @@ func (s *messageStream) sendMessage(m proto.Message) error {
 	defer buf.PutBack()
 	var err error
 	if buf.B, err = s.coding.appendMessage(buf.B[:flow.FrameRoom], m); err != nil {
-		return failf(CodeInternal, MayHaveRun, "the message does not encode: %v", err).because(err)
+		return failf(CodeInternal, ExecutionMayHaveRun, "the message does not encode: %v", err).because(err)
 	}
 	return s.sendBuffer(buf, flow.FrameRoom)
 }
@@ -63,7 +63,7 @@ func (s *messageStream) sendBuffer(buf *buffer.Buffer, from int) error {
 // pack checks the size of the message that starts in buf at an offset, and compresses it.
 func (s *messageStream) pack(buf *buffer.Buffer, from int) error {
 	if size := len(buf.B) - from; !buf.Compressed && size > s.sizes.send {
-		return overSendLimit("message", size, s.sizes.send, MayHaveRun)
+		return overSendLimit("message", size, s.sizes.send, ExecutionMayHaveRun)
 	}
 	buf.Compress(wire.Compression(s.compression), from)
 	return nil
@@ -80,7 +80,7 @@ func (s *messageStream) fixHeader() (err error) {
 
 // sendHeader is fixHeader, and sends the header at once.
 func (s *messageStream) sendHeader() error {
-	err := error(failf(CodeFailedPrecondition, DidRun, "%s: it is too late to send the response header", s.call.Method()))
+	err := error(failf(CodeFailedPrecondition, ExecutionDidRun, "%s: it is too late to send the response header", s.call.Method()))
 	s.begun.Do(func() { err = s.setHeader(s.server.SendHeader) })
 	return err
 }
@@ -89,7 +89,7 @@ func (s *messageStream) sendHeader() error {
 func (s *messageStream) setHeader(set func(nats.Header)) error {
 	h, err := s.call.responseHeader.appendTo(nil, "")
 	if err != nil {
-		return failf(CodeInternal, DidRun, "response: %v", err).because(err)
+		return failf(CodeInternal, ExecutionDidRun, "response: %v", err).because(err)
 	}
 	if failed := s.checkMetadata(h); failed != nil {
 		return failed
@@ -102,7 +102,7 @@ func (s *messageStream) setHeader(set func(nats.Header)) error {
 // max_payload, and a status half: so all of them fit into one end frame.
 func (s *messageStream) checkMetadata(h nats.Header) *Error {
 	if size, limit := headerSize(h), int(s.Conn.MaxPayload()/8); size > limit {
-		return failf(CodeResourceExhausted, DidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
+		return failf(CodeResourceExhausted, ExecutionDidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
 	}
 	return nil
 }
@@ -161,15 +161,15 @@ func (s *messageStream) recvBytes() (b []byte, whole int, err error) {
 // peerError returns the error of a peer that has sent something invalid.
 func (s *messageStream) peerError(format string, args ...any) *Error {
 	if s.server != nil {
-		return failf(CodeInvalidArgument, MayHaveRun, format, args...)
+		return failf(CodeInvalidArgument, ExecutionMayHaveRun, format, args...)
 	}
-	return failf(CodeInternal, DidRun, format, args...)
+	return failf(CodeInternal, ExecutionDidRun, format, args...)
 }
 
 // close ends a client's stream early. On a server it does nothing.
 func (s *messageStream) close() {
 	if s.client != nil {
-		s.client.Close(failf(CodeCanceled, MayHaveRun, "the stream was closed"))
+		s.client.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the stream was closed"))
 	}
 }
 
@@ -208,8 +208,8 @@ func (s statuses) Unknown(status error) error {
 	switch {
 	case e.code != CodeUnavailable:
 		return nil
-	case e.execution == MayHaveRun && !s.deadline.IsZero() && !time.Now().Before(s.deadline):
-		return endError(context.DeadlineExceeded, MayHaveRun)
+	case e.execution == ExecutionMayHaveRun && !s.deadline.IsZero() && !time.Now().Before(s.deadline):
+		return endError(context.DeadlineExceeded, ExecutionMayHaveRun)
 	}
 	return e
 }

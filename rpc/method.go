@@ -45,13 +45,13 @@ type Idempotency uint8
 // The levels of google.protobuf.MethodOptions.IdempotencyLevel.
 const (
 	IdempotencyUnknown Idempotency = iota
-	NoSideEffects
-	Idempotent
+	IdempotencyNoSideEffects
+	IdempotencyIdempotent
 )
 
 // String returns the name that discovery shows, or "" for unknown.
 func (i Idempotency) String() string {
-	return [...]string{"", "no_side_effects", "idempotent"}[min(i, Idempotent)]
+	return [...]string{"", "no_side_effects", "idempotent"}[min(i, IdempotencyIdempotent)]
 }
 
 // ServiceDesc describes a Protobuf service. Generated code fills it from the options of
@@ -125,7 +125,7 @@ func (m *method) FullName() string { return "/" + m.service.Name + "/" + m.Name 
 
 // Unimplemented returns the error of a method that a server does not implement.
 func (m *method) Unimplemented() error {
-	return failf(CodeUnimplemented, DidRun, "%s is not implemented", m.FullName())
+	return failf(CodeUnimplemented, ExecutionDidRun, "%s is not implemented", m.FullName())
 }
 
 // requestName and responseName are the full names of the message types.
@@ -155,8 +155,8 @@ type Handler[S any] struct {
 // UnaryMethod is a method with one request and one response. It is immutable.
 type UnaryMethod[Req, Res proto.Message] struct{ method }
 
-// NewUnary returns a unary method, for generated code.
-func NewUnary[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *UnaryMethod[PReq, PRes] {
+// NewUnaryMethod returns a unary method, for generated code.
+func NewUnaryMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *UnaryMethod[PReq, PRes] {
 	return &UnaryMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindUnary)}
 }
 
@@ -185,8 +185,8 @@ func HandleUnary[S any, Req, Res proto.Message](m *UnaryMethod[Req, Res], f func
 // OneWayMethod is a method without a response: an event. It is immutable.
 type OneWayMethod[Req proto.Message] struct{ method }
 
-// NewOneWay returns a one-way method, for generated code.
-func NewOneWay[Req any, PReq message[Req]](s *ServiceDesc, d MethodDesc) *OneWayMethod[PReq] {
+// NewOneWayMethod returns a one-way method, for generated code.
+func NewOneWayMethod[Req any, PReq message[Req]](s *ServiceDesc, d MethodDesc) *OneWayMethod[PReq] {
 	return &OneWayMethod[PReq]{newMethod[Req, emptypb.Empty, PReq](s, d, KindOneWay)}
 }
 
@@ -226,9 +226,9 @@ func (m *method) checkResponse(res proto.Message) error {
 		return nil
 	}
 	if res == nil || !res.ProtoReflect().IsValid() {
-		return failf(CodeInternal, DidRun, "%s returned no response and no error", m.FullName())
+		return failf(CodeInternal, ExecutionDidRun, "%s returned no response and no error", m.FullName())
 	}
-	return failf(CodeInternal, DidRun, "%s: response is a %T, not a %T", m.FullName(), res, m.nilResponse)
+	return failf(CodeInternal, ExecutionDidRun, "%s: response is a %T, not a %T", m.FullName(), res, m.nilResponse)
 }
 
 func (d *ServiceDesc) check() error {

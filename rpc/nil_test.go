@@ -178,7 +178,7 @@ func TestNilClients(t *testing.T) {
 		calls["generated client stream"] = func() error { _, err := inventory.ImportStock(ctx); return err }
 		calls["generated bidirectional stream"] = func() error { _, err := orders.PickOrder(ctx); return err }
 		for shape, call := range calls {
-			e := wantCode(t, call(), rpc.CodeInvalidArgument, rpc.NotRun)
+			e := wantCode(t, call(), rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
 			if !strings.Contains(e.Message(), name) {
 				t.Errorf("%s: %v", shape, e)
 			}
@@ -201,7 +201,7 @@ func TestNilRequests(t *testing.T) {
 			calls["server stream"] = func() error { _, err := testWatch.Call(testContext(t), c, nil); return err }
 		}
 		for shape, call := range calls {
-			if e := wantCode(t, call(), rpc.CodeInvalidArgument, rpc.NotRun); !strings.Contains(e.Message(), "the request is nil") {
+			if e := wantCode(t, call(), rpc.CodeInvalidArgument, rpc.ExecutionNotRun); !strings.Contains(e.Message(), "the request is nil") {
 				t.Errorf("%s, %s: %v", form, shape, e)
 			}
 		}
@@ -251,7 +251,7 @@ func TestNilForNothing(t *testing.T) {
 		return next(ctx, call)
 	}
 	var logged records
-	serve(t, nc, &funcs{}, rpc.WithMetadata(nil), rpc.WithInterceptors(), rpc.WithInterceptors(hooks), rpc.WithLogger(logged.logger()))
+	serve(t, nc, &funcs{}, rpc.WithServiceMetadata(nil), rpc.WithInterceptors(), rpc.WithInterceptors(hooks), rpc.WithLogger(logged.logger()))
 	c := dial(t, nc, rpc.WithInterceptors(), rpc.WithInterceptors(hooks))
 	for shape, call := range everyShape(testContext(t), c, rpc.ResponseHeader(nil), rpc.ResponseTrailer(nil)) {
 		if err := call(); err != nil {
@@ -286,7 +286,7 @@ func TestNilResponses(t *testing.T) {
 	}))
 	for _, response = range []proto.Message{nil, (*text)(nil), (*bytes)(nil)} {
 		_, err := do(testContext(t), dial(t, nc), "x")
-		wantText(t, wantCode(t, err, rpc.CodeInternal, rpc.DidRun), "returned no response and no error")
+		wantText(t, wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun), "returned no response and no error")
 	}
 }
 

@@ -42,17 +42,58 @@ const (
 	defaultGracePeriod = 25 * time.Second
 )
 
-// ClientOption is an option of NewClient.
+// ClientOption is an option of [NewClient]: [WithBatching], and each [ClientCallOption],
+// [PeerOption], [PeerCallOption] and [AnyOption].
 type ClientOption interface{ applyClient(*clientOptions) error }
 
-// CallOption is an option of one call. An invalid one fails the call with CodeInvalidArgument.
+// CallOption is an option of one call: [ResponseHeader], [ResponseTrailer], and each
+// [ClientCallOption], [PeerCallOption] and [AnyOption]. An invalid one fails the call with
+// CodeInvalidArgument.
 type CallOption interface{ applyCall(*callOptions) error }
 
-// ServerOption is an option of NewServer.
+// ServerOption is an option of [NewServer]: [WithGracePeriod], [WithMaxTimeout],
+// [WithPlainStreamLimits], and each [PeerOption], [PeerCallOption], [ServerServiceOption] and
+// [AnyOption].
 type ServerOption interface{ applyServer(*serverOptions) error }
 
-// ServiceOption is an option of the registration of a service.
+// ServiceOption is an option of the registration of a service: each [ServerServiceOption] and
+// [AnyOption].
 type ServiceOption interface{ applyService(*serviceOptions) error }
+
+// ClientCallOption is an option of a client, where it is the default of its calls, and of a call.
+type ClientCallOption interface {
+	ClientOption
+	CallOption
+}
+
+// PeerOption is an option of a client or a server.
+type PeerOption interface {
+	ClientOption
+	ServerOption
+}
+
+// PeerCallOption is an option of a client, where it is the default of its calls, of a call, and of
+// a server.
+type PeerCallOption interface {
+	ClientOption
+	CallOption
+	ServerOption
+}
+
+// AnyOption is an option of a client, a call, a server and the registration of a service.
+type AnyOption interface {
+	ClientOption
+	CallOption
+	ServerOption
+	ServiceOption
+}
+
+// ServerServiceOption is an option of a server, where it is the default of its services, and of
+// the registration of a service.
+type ServerServiceOption interface {
+	ServerOption
+	ServiceOption
+}
 
 type clientOptions struct {
 	callOptions // the defaults of the calls
@@ -163,11 +204,7 @@ func forSizes(set func(*sizeLimits) error) option {
 // For a server: d is the default of requests that name no timeout, as those of plain NATS clients
 // may, unless the .proto file sets one. The default is 30 s. It does not apply to streams of
 // natscall clients.
-func WithTimeout(d time.Duration) interface {
-	ClientOption
-	CallOption
-	ServerOption
-} {
+func WithTimeout(d time.Duration) PeerCallOption {
 	set := func(dst *time.Duration) error {
 		if d <= 0 {
 			return fmt.Errorf("WithTimeout(%v): must be greater than 0", d)
@@ -194,10 +231,7 @@ func WithTimeout(d time.Duration) interface {
 //
 // On a client it is the default of the calls. [WithTimeout] on a call replaces it; of several on
 // the same client or call the last one counts.
-func WithoutTimeout() interface {
-	ClientOption
-	CallOption
-} {
+func WithoutTimeout() ClientCallOption {
 	return forCalls(func(o *callOptions) error {
 		o.timeout = wire.NoTimeout
 		return nil
@@ -219,10 +253,7 @@ func WithMaxTimeout(d time.Duration) ServerOption {
 // WithSubjectPrefix puts prefix and a dot before all subjects of a client or server, except those
 // of discovery, so that several systems can share one NATS account. Both sides must use the same
 // prefix. The default is "", no prefix.
-func WithSubjectPrefix(prefix string) interface {
-	ClientOption
-	ServerOption
-} {
+func WithSubjectPrefix(prefix string) PeerOption {
 	return forPeers(func(o *peerOptions) error {
 		if err := names.CheckPrefix(prefix); err != nil {
 			return fmt.Errorf("WithSubjectPrefix: prefix %w", err)
@@ -233,10 +264,7 @@ func WithSubjectPrefix(prefix string) interface {
 }
 
 // WithInterceptors adds interceptors after those of earlier options; the first is the outermost.
-func WithInterceptors(interceptors ...Interceptor) interface {
-	ClientOption
-	ServerOption
-} {
+func WithInterceptors(interceptors ...Interceptor) PeerOption {
 	return forPeers(func(o *peerOptions) error {
 		for i, f := range interceptors {
 			if f == nil {
@@ -253,11 +281,7 @@ func WithInterceptors(interceptors ...Interceptor) interface {
 // CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a byte, which is
 // Protobuf's own limit; larger values mean that. A message that exceeds the NATS server's
 // max_payload is sent as a stream; only plain and one-way messages are bounded by it.
-func WithMaxMessageSize(bytes int) interface {
-	ClientOption
-	CallOption
-	ServerOption
-} {
+func WithMaxMessageSize(bytes int) PeerCallOption {
 	return forSizes(func(s *sizeLimits) error {
 		return cmp.Or(setCount(&s.send, "WithMaxMessageSize", bytes, 1), setCount(&s.receive, "WithMaxMessageSize", bytes, 1))
 	})
@@ -265,21 +289,13 @@ func WithMaxMessageSize(bytes int) interface {
 
 // WithMaxSendSize is WithMaxMessageSize for what this side sends: on a client requests, on a server
 // responses.
-func WithMaxSendSize(bytes int) interface {
-	ClientOption
-	CallOption
-	ServerOption
-} {
+func WithMaxSendSize(bytes int) PeerCallOption {
 	return forSizes(func(s *sizeLimits) error { return setCount(&s.send, "WithMaxSendSize", bytes, 1) })
 }
 
 // WithMaxReceiveSize is WithMaxMessageSize for what this side receives: on a client responses,
 // on a server requests. A compressed message counts as what it becomes.
-func WithMaxReceiveSize(bytes int) interface {
-	ClientOption
-	CallOption
-	ServerOption
-} {
+func WithMaxReceiveSize(bytes int) PeerCallOption {
 	return forSizes(func(s *sizeLimits) error { return setCount(&s.receive, "WithMaxReceiveSize", bytes, 1) })
 }
 
@@ -287,10 +303,7 @@ func WithMaxReceiveSize(bytes int) interface {
 // which nothing has come for three intervals is taken for dead. Client and server should use the
 // same interval. The default is 10 s, the minimum a millisecond, the maximum a day; larger values
 // mean that.
-func WithHeartbeat(interval time.Duration) interface {
-	ClientOption
-	ServerOption
-} {
+func WithHeartbeat(interval time.Duration) PeerOption {
 	return forPeers(func(o *peerOptions) error {
 		if interval < time.Millisecond {
 			return fmt.Errorf("WithHeartbeat(%v): must be at least 1ms", interval)
@@ -332,10 +345,7 @@ func WithBatching(maxBytes int) ClientOption {
 }
 
 // WithCodec sets the encoding of the messages. The default is CodecProto.
-func WithCodec(codec Codec) interface {
-	ClientOption
-	CallOption
-} {
+func WithCodec(codec Codec) ClientCallOption {
 	return forCalls(func(o *callOptions) error {
 		if codec > CodecJSON {
 			return fmt.Errorf("WithCodec(%v): there is no such codec", codec)
@@ -349,28 +359,19 @@ func WithCodec(codec Codec) interface {
 // natscall's envelope. It is for services that are not built with natscall, such as those of NATS
 // micro in any language. Cancellation then does not reach the handler, and a handler that has died
 // is noticed only at the deadline.
-func WithPlainRequests() interface {
-	ClientOption
-	CallOption
-} {
+func WithPlainRequests() ClientCallOption {
 	return forCalls(func(o *callOptions) error { o.plain = true; return nil })
 }
 
 // WithoutRetry sends a request once. By default a call is sent again until its deadline where that
 // is safe, for instance because no service was there for a moment: see [Error.Execution].
-func WithoutRetry() interface {
-	ClientOption
-	CallOption
-} {
+func WithoutRetry() ClientCallOption {
 	return forCalls(func(o *callOptions) error { o.once = true; return nil })
 }
 
 // WithHeader adds a value to the header of the request, or of all requests of a client. [Header]
 // says which keys and values are allowed.
-func WithHeader(key, value string) interface {
-	ClientOption
-	CallOption
-} {
+func WithHeader(key, value string) ClientCallOption {
 	return forCalls(func(o *callOptions) error {
 		if err := wire.CheckMetadata(key, value); err != nil {
 			return fmt.Errorf("WithHeader: %w", err)
@@ -442,10 +443,7 @@ func WithPlainStreamLimits(bytes int, d time.Duration) ServerOption {
 // maximum 2^31-1; larger values mean that. A handler that calls its own service needs room for that
 // call too: if all running handlers wait for such calls, they all wait until their deadlines.
 // Register the methods that such handlers call as a service of their own, or leave room.
-func WithMaxConcurrency(n int) interface {
-	ServerOption
-	ServiceOption
-} {
+func WithMaxConcurrency(n int) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		return setCount(&o.concurrency, "WithMaxConcurrency", n, 1)
 	})
@@ -453,10 +451,7 @@ func WithMaxConcurrency(n int) interface {
 
 // WithMaxStreams sets how many streams of a service are open at once; further ones are refused with
 // CodeResourceExhausted. Streams do not count toward WithMaxConcurrency. The default is 10,000.
-func WithMaxStreams(n int) interface {
-	ServerOption
-	ServiceOption
-} {
+func WithMaxStreams(n int) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		return setCount(&o.streams, "WithMaxStreams", n, 1)
 	})
@@ -464,10 +459,7 @@ func WithMaxStreams(n int) interface {
 
 // WithMaxQueue sets how many requests of a service wait for a free handler; further ones are
 // refused at once with CodeResourceExhausted. The default is 1024; 0 means that none waits.
-func WithMaxQueue(n int) interface {
-	ServerOption
-	ServiceOption
-} {
+func WithMaxQueue(n int) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		return setCount(&o.queue, "WithMaxQueue", n, 0)
 	})
@@ -475,10 +467,7 @@ func WithMaxQueue(n int) interface {
 
 // WithQueueGroup sets the queue group: each request goes to one instance of each group. The default
 // is the group of the .proto file, or "q".
-func WithQueueGroup(group string) interface {
-	ServerOption
-	ServiceOption
-} {
+func WithQueueGroup(group string) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		if err := names.CheckQueueGroup(group); err != nil {
 			return fmt.Errorf("WithQueueGroup: queue group %w", err)
@@ -491,25 +480,19 @@ func WithQueueGroup(group string) interface {
 // WithoutQueueGroup makes every instance get every request. The caller sees the first answer. It is
 // for one-way methods and for gathering. Streaming methods, which need one instance, then fail with
 // CodeUnimplemented.
-func WithoutQueueGroup() interface {
-	ServerOption
-	ServiceOption
-} {
+func WithoutQueueGroup() ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		o.queueGroup, o.noQueueGroup = "", true
 		return nil
 	})
 }
 
-// WithMetadata adds metadata that discovery shows. It replaces the value of a key that is there
+// WithServiceMetadata adds metadata that discovery shows. It replaces the value of a key that is there
 // already. Keys that begin with "natscall." are reserved.
-func WithMetadata(metadata map[string]string) interface {
-	ServerOption
-	ServiceOption
-} {
+func WithServiceMetadata(metadata map[string]string) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		if err := names.CheckMetadata(metadata); err != nil {
-			return fmt.Errorf("WithMetadata: metadata %w", err)
+			return fmt.Errorf("WithServiceMetadata: metadata %w", err)
 		}
 		merged := map[string]string{}
 		maps.Copy(merged, o.metadata)

@@ -193,7 +193,7 @@ func TestBadOptionValues(t *testing.T) {
 	check := func(t *testing.T, calls map[string]func() error, text string) {
 		t.Helper()
 		for shape, call := range calls {
-			if e := wantCode(t, call(), rpc.CodeInvalidArgument, rpc.NotRun); !strings.Contains(e.Message(), text) {
+			if e := wantCode(t, call(), rpc.CodeInvalidArgument, rpc.ExecutionNotRun); !strings.Contains(e.Message(), text) {
 				t.Errorf("%s: %v does not say %q", shape, e, text)
 			}
 		}
@@ -251,7 +251,7 @@ func TestBadServerOptionValues(t *testing.T) {
 		{"WithMaxQueue(-1)", rpc.WithMaxQueue(-1), rpc.WithMaxQueue(-1)},
 		{"WithQueueGroup", rpc.WithQueueGroup(""), rpc.WithQueueGroup("")},
 		{`WithQueueGroup: queue group "a b" has`, rpc.WithQueueGroup("a b"), rpc.WithQueueGroup("a b")},
-		{`WithMetadata: metadata key "natscall.service" starts`, rpc.WithMetadata(reserved), rpc.WithMetadata(reserved)},
+		{`WithServiceMetadata: metadata key "natscall.service" starts`, rpc.WithServiceMetadata(reserved), rpc.WithServiceMetadata(reserved)},
 	} {
 		t.Run(fmt.Sprintf("%d %s", i, test.text), func(t *testing.T) {
 			for _, opts := range [][]rpc.ServerOption{{test.server}, {test.server, rpc.WithMaxQueue(1)}, {rpc.WithMaxQueue(1), test.server}} {

@@ -69,7 +69,7 @@ func TestForbiddenRequests(t *testing.T) {
 	}
 	for name, call := range everyCall(t, user("publisher")) {
 		t.Run("publish "+name, func(t *testing.T) {
-			e := wantCode(t, call(), rpc.CodePermissionDenied, rpc.NotRun)
+			e := wantCode(t, call(), rpc.CodePermissionDenied, rpc.ExecutionNotRun)
 			wantText(t, e, `may not publish to "test.v1.TestService.`)
 		})
 	}
@@ -80,7 +80,7 @@ func TestForbiddenRequests(t *testing.T) {
 			continue
 		}
 		t.Run("frames "+name, func(t *testing.T) {
-			e := wantCode(t, call(), rpc.CodePermissionDenied, rpc.MayHaveRun)
+			e := wantCode(t, call(), rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 			wantText(t, e, "may not publish to")
 		})
 	}
@@ -116,7 +116,7 @@ func TestForbiddenFramesOfServer(t *testing.T) {
 	r, err := watch(testContext(t), dial(t, srv.Connect(nats.UserInfo("caller", "x"))), "x")
 	must(t, err)
 	defer r.Close()
-	e := wantCode(t, <-ended, rpc.CodePermissionDenied, rpc.MayHaveRun)
+	e := wantCode(t, <-ended, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	wantText(t, e, "may not publish to")
 	until(t, "the log says so", func() bool { return strings.Contains(log.String(), "max of more than 1") })
 	if n := strings.Count(log.String(), "for answers it needs allow_responses"); n != 1 {
@@ -154,12 +154,12 @@ func TestPermissionTakenAway(t *testing.T) {
 	options.Users = []*server.User{{Username: "service", Password: "x"}, {Username: "caller", Password: "x",
 		Permissions: &server.Permissions{Publish: allow(testRoot + "._all.>")}}}
 	must(t, srv.NATS().ReloadOptions(&options))
-	wantCode(t, callOnce(t, c), rpc.CodePermissionDenied, rpc.MayHaveRun)
+	wantCode(t, callOnce(t, c), rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	for range 4 {
-		wantCode(t, <-results, rpc.CodePermissionDenied, rpc.MayHaveRun)
+		wantCode(t, <-results, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	}
 	_, err := testRead.Call(testContext(t), c, wrapperspb.String("x"))
-	wantCode(t, err, rpc.CodePermissionDenied, rpc.NotRun) // it has never been answered
+	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionNotRun) // it has never been answered
 }
 
 // TestPermissionTakenAwayWhileOpening: nor does a stream whose accept has not come, where an
@@ -188,7 +188,7 @@ func TestPermissionTakenAwayWhileOpening(t *testing.T) {
 	must(t, err)
 	<-running
 	_, err = watch(testContext(t), c, "refuse")
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
 	full.Close()
 	proxy.Fault(func(m rpctest.Message) rpctest.Action {
 		if f, err := wire.ParseFrame(m.Data); m.To == rpctest.ToClient && err == nil && f.Kind == wire.KindAccept {
@@ -213,5 +213,5 @@ func TestPermissionTakenAwayWhileOpening(t *testing.T) {
 	if rpc.CodeOf(err) != rpc.CodePermissionDenied {
 		t.Errorf("an open that NATS refuses returns %v", err)
 	}
-	wantCode(t, <-opened, rpc.CodePermissionDenied, rpc.MayHaveRun)
+	wantCode(t, <-opened, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 }

@@ -99,7 +99,7 @@ func TestPlainResponsesThatDoNotDecode(t *testing.T) {
 	serveByHand(t, nc, func(r micro.Request, in string) { _ = r.Respond([]byte("{\xff")) })
 	for _, codec := range []rpc.Codec{rpc.CodecProto, rpc.CodecJSON} {
 		_, err := do(testContext(t), dial(t, nc, rpc.WithPlainRequests(), rpc.WithCodec(codec)), "x")
-		if e := wantCode(t, err, rpc.CodeInternal, rpc.DidRun); !strings.Contains(e.Message(), "response is not a valid google.protobuf.StringValue") {
+		if e := wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun); !strings.Contains(e.Message(), "response is not a valid google.protobuf.StringValue") {
 			t.Errorf("%v: %v", codec, e)
 		}
 	}
@@ -120,7 +120,7 @@ func TestEnvelopeToMicro(t *testing.T) {
 	defer cancel()
 	_, err = do(ctx, dial(t, nc), "x")
 	<-answered
-	if e := wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.MayHaveRun); !strings.Contains(e.Message(), "rpc.WithPlainRequests") {
+	if e := wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun); !strings.Contains(e.Message(), "rpc.WithPlainRequests") {
 		t.Errorf("the error does not say what to do: %v", e)
 	}
 }
@@ -166,7 +166,7 @@ func TestStreamWithoutService(t *testing.T) {
 	nc := rpctest.NewServer(t, rpctest.WithJetStream()).Connect()
 	captureAll(t, nc)
 	_, err := do(context.Background(), dial(t, nc), "x", rpc.WithTimeout(500*time.Millisecond))
-	if e := wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.MayHaveRun); !strings.Contains(e.Message(), "JetStream") || !strings.Contains(e.Message(), doSubject) {
+	if e := wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun); !strings.Contains(e.Message(), "JetStream") || !strings.Contains(e.Message(), doSubject) {
 		t.Errorf("the error does not name the likely cause: %v", e)
 	}
 }
@@ -207,7 +207,7 @@ func newGroup15Type() protoreflect.MessageDescriptor {
 func TestGroup15(t *testing.T) {
 	nc := rpctest.Connect(t)
 	desc := rpc.ServiceDesc{Name: "test.v1.Groups", MicroName: "Groups", Version: "1.0.0"}
-	method := rpc.NewUnary[group15, group15](&desc, rpc.MethodDesc{Name: "Echo"})
+	method := rpc.NewUnaryMethod[group15, group15](&desc, rpc.MethodDesc{Name: "Echo"})
 	s := rpc.NewServer(nc)
 	must(t, rpc.Register(s, &desc, t, nil, rpc.HandleUnary(method, func(_ *testing.T, _ context.Context, g *group15) (*group15, error) { return g, nil })))
 	must(t, s.Start(testContext(t)))

@@ -23,7 +23,7 @@ func (a plainAnswer) encode(buf *buffer.Buffer) *Error {
 		return nil
 	}
 	if limit := a.endpoint.service.server.nc.MaxPayload(); int64(size) > limit {
-		return failf(CodeResourceExhausted, DidRun, "the response has %d bytes, the NATS server's max_payload is %d, and only natscall clients take more", size, limit)
+		return failf(CodeResourceExhausted, ExecutionDidRun, "the response has %d bytes, the NATS server's max_payload is %d, and only natscall clients take more", size, limit)
 	}
 	return nil
 }
@@ -31,7 +31,7 @@ func (a plainAnswer) encode(buf *buffer.Buffer) *Error {
 func (a plainAnswer) respond(buf *buffer.Buffer, took time.Duration) (kept bool) {
 	h, err := a.header()
 	if err != nil {
-		a.refuse(failf(CodeInternal, DidRun, "response: %v", err))
+		a.refuse(failf(CodeInternal, ExecutionDidRun, "response: %v", err))
 		return false
 	}
 	if reply.LooksLikePubAck(buf.B) { // the header says that it is a response

@@ -49,7 +49,7 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 		return err
 	}
 	if p.ctx.Err() != nil {
-		return contextError(p.ctx, MayHaveRun)
+		return contextError(p.ctx, ExecutionMayHaveRun)
 	}
 	if err := c.call.sending(m); err != nil {
 		return err
@@ -58,14 +58,14 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	defer buf.PutBack()
 	var err error
 	if buf.B, err = c.coding().appendMessage(buf.B, m); err != nil {
-		return failf(CodeInternal, DidRun, "the message does not encode: %v", err)
+		return failf(CodeInternal, ExecutionDidRun, "the message does not encode: %v", err)
 	}
 	options := &c.endpoint.service.server.options
 	if limit := options.sizes.send; len(buf.B) > limit {
-		return overSendLimit("message", len(buf.B), limit, DidRun)
+		return overSendLimit("message", len(buf.B), limit, ExecutionDidRun)
 	}
 	if limit := options.plainStreams.bytes; (p.remote || c.reply == "") && len(buf.B) > limit-p.sent {
-		return failf(CodeResourceExhausted, DidRun, "a plain stream to another account or cluster, or to nobody, has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
+		return failf(CodeResourceExhausted, ExecutionDidRun, "a plain stream to another account or cluster, or to nobody, has at most %d bytes (rpc.WithPlainStreamLimits)", limit)
 	}
 	h, err := p.header()
 	if err != nil {
@@ -85,7 +85,7 @@ func (p *plainStream) header() (nats.Header, error) {
 	}
 	h, err := p.call.call.responseHeader.appendTo(nil, "")
 	if err != nil {
-		return nil, failf(CodeInternal, DidRun, "response: %v", err).because(err)
+		return nil, failf(CodeInternal, ExecutionDidRun, "response: %v", err).because(err)
 	}
 	return h, nil
 }
@@ -104,9 +104,9 @@ func (p *plainStream) publish(h nats.Header, data []byte) error {
 	}
 	out.Reply = p.probe(len(data))
 	if err := publish.Send(p.call.endpoint.service.server.nc, &out); errors.Is(err, nats.ErrMaxPayload) {
-		return overMaxPayload("message", len(data), out.Header, DidRun)
+		return overMaxPayload("message", len(data), out.Header, ExecutionDidRun)
 	} else if err != nil {
-		return natsError(err, DidRun)
+		return natsError(err, ExecutionDidRun)
 	}
 	return nil
 }

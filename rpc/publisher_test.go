@@ -96,7 +96,7 @@ func TestLostCaller(t *testing.T) {
 	must(t, echoes(t, c, "x"))
 }
 
-var testPanicking = rpc.NewUnary[panicking, wrapperspb.StringValue](&testDesc, rpc.MethodDesc{Name: "Panic"})
+var testPanicking = rpc.NewUnaryMethod[panicking, wrapperspb.StringValue](&testDesc, rpc.MethodDesc{Name: "Panic"})
 
 // panicking is a message that panics when it is encoded, as one may that is changed meanwhile.
 type panicking struct{ wrapperspb.StringValue }
@@ -125,7 +125,7 @@ func TestCallersAreCounted(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if err.(*rpc.Error).Execution() == rpc.NotRun {
+				if err.(*rpc.Error).Execution() == rpc.ExecutionNotRun {
 					return // the client was closed before
 				}
 			}

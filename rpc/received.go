@@ -65,21 +65,21 @@ func (r *received) check(e *wire.Envelope, err error) *Error {
 	m := r.endpoint.method
 	switch {
 	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrUnsupported):
-		return failf(CodeUnimplemented, NotRun, "%v", err)
+		return failf(CodeUnimplemented, ExecutionNotRun, "%v", err)
 	case err != nil:
-		return failf(CodeInvalidArgument, NotRun, "%v", err)
+		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err)
 	case e.Kind == wire.KindOpen && r.batched:
-		return failf(CodeInvalidArgument, NotRun, "an open in a batch")
+		return failf(CodeInvalidArgument, ExecutionNotRun, "an open in a batch")
 	case e.Kind == wire.KindOpen && m.kind == KindOneWay:
-		return failf(CodeUnimplemented, NotRun, "%s takes plain messages", m.FullName())
+		return failf(CodeUnimplemented, ExecutionNotRun, "%s takes plain messages", m.FullName())
 	case e.Kind == wire.KindOpen && r.endpoint.queueGroup == "": // every instance would take it
-		return failf(CodeUnimplemented, NotRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", m.FullName())
+		return failf(CodeUnimplemented, ExecutionNotRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", m.FullName())
 	case e.Kind == wire.KindOpen:
 		return nil
 	case e.Kind == wire.KindRequest && m.kind > KindOneWay:
-		return failf(CodeUnimplemented, NotRun, "%s is a %v method here, and the caller takes it for a unary one: the .proto files of the two differ", m.FullName(), m.kind)
+		return failf(CodeUnimplemented, ExecutionNotRun, "%s is a %v method here, and the caller takes it for a unary one: the .proto files of the two differ", m.FullName(), m.kind)
 	case e.Kind != wire.KindRequest:
-		return failf(CodeInvalidArgument, NotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
+		return failf(CodeInvalidArgument, ExecutionNotRun, "envelope of kind %d, flags %#02x is not a request", e.Kind, e.Flags)
 	}
 	return nil
 }
@@ -90,20 +90,20 @@ const maxPlainTimeout = 24 * time.Hour
 func (r *received) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	r.id = wire.NewID() // for the table; nobody else knows it
 	if kind := r.endpoint.method.kind; kind == KindClientStream || kind == KindBidi {
-		return 0, failf(CodeUnimplemented, NotRun, "%s is a %v method: it takes a natscall client", r.endpoint.method.FullName(), kind)
+		return 0, failf(CodeUnimplemented, ExecutionNotRun, "%s is a %v method: it takes a natscall client", r.endpoint.method.FullName(), kind)
 	}
 	if contentType := m.Header.Get(wire.ContentTypeHeader); contentType == "" {
 		r.codec = r.endpoint.guessCodec(m.Data)
 	} else {
 		codec, err := wire.ParseContentType(contentType)
 		if err != nil {
-			return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+			return 0, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err)
 		}
 		r.codec = Codec(codec)
 	}
 	timeout, err := wire.ParseTimeout(m.Header.Get(wire.TimeoutHeader))
 	if err != nil {
-		return 0, failf(CodeInvalidArgument, NotRun, "%v", err)
+		return 0, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err)
 	}
 	return timeout, nil
 }
@@ -121,18 +121,18 @@ func (r *received) coding() coding {
 func (r *received) decodeBody() (proto.Message, *Error) {
 	limit := r.endpoint.service.server.options.sizes.receive
 	if len(r.body) > limit {
-		return nil, overReceiveLimit("request", len(r.body), limit, NotRun)
+		return nil, overReceiveLimit("request", len(r.body), limit, ExecutionNotRun)
 	}
 	if r.compressed {
 		var failed *Error
 		if r.body, failed = r.accepts.decompress(r.body, limit); failed != nil {
-			return nil, failf(failed.code, NotRun, "request: %s", failed.message)
+			return nil, failf(failed.code, ExecutionNotRun, "request: %s", failed.message)
 		}
 		r.whole = cap(r.body)
 	}
 	req := r.endpoint.method.newRequest()
 	if err := r.coding().unmarshal(r.body, req, r.whole); err != nil {
-		return nil, failf(CodeInvalidArgument, NotRun, "the request is not a valid %s in %v: %v", messageName(req), r.codec, err)
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "the request is not a valid %s in %v: %v", messageName(req), r.codec, err)
 	}
 	return req, nil
 }
@@ -159,9 +159,9 @@ func (r *received) checkPlainStream() *Error {
 	case r.endpoint.service.listensTo(r.reply):
 		reply := r.reply
 		r.reply = "" // an answer would be a request too
-		return failf(CodeInvalidArgument, NotRun, "the reply subject %q of a plain stream is one of the service's own", reply)
+		return failf(CodeInvalidArgument, ExecutionNotRun, "the reply subject %q of a plain stream is one of the service's own", reply)
 	case r.isRemote() && (limits.bytes == 0 || limits.time == 0):
-		return failf(CodeUnimplemented, NotRun, "%s streams, and this server sends no plain streams to other accounts and clusters (rpc.WithPlainStreamLimits): it takes a natscall client", r.endpoint.method.FullName())
+		return failf(CodeUnimplemented, ExecutionNotRun, "%s streams, and this server sends no plain streams to other accounts and clusters (rpc.WithPlainStreamLimits): it takes a natscall client", r.endpoint.method.FullName())
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func TestAnswerLostWithTheConnection(t *testing.T) {
 		proxy.Fault(once(action, isAnswer))
 		go func() {
 			_, err := do(testContext(t), c, "x")
-			wantCode(t, err, rpc.CodeUnavailable, rpc.MayHaveRun)
+			wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 			results <- name
 		}()
 	}
@@ -111,7 +111,7 @@ func TestManyCallsOverAReconnect(t *testing.T) {
 	until(t, "the short ones have run", func() bool { return served() == 1+short })
 	proxy.Cut()
 	for range short {
-		wantCode(t, <-shorts, rpc.CodeUnavailable, rpc.MayHaveRun)
+		wantCode(t, <-shorts, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 	}
 	proxy.Fault(nil)
 	close(finish)

@@ -39,18 +39,18 @@ func TestUnavailableIsFinal(t *testing.T) {
 		code      rpc.Code
 		x         rpc.Execution
 	}{
-		{"interceptor", unavailable(), false, nil, 1, rpc.CodeUnavailable, rpc.NotRun},
-		{"interceptor, plain", unavailable(), false, []rpc.CallOption{rpc.WithPlainRequests()}, 1, rpc.CodeUnavailable, rpc.NotRun},
+		{"interceptor", unavailable(), false, nil, 1, rpc.CodeUnavailable, rpc.ExecutionNotRun},
+		{"interceptor, plain", unavailable(), false, []rpc.CallOption{rpc.WithPlainRequests()}, 1, rpc.CodeUnavailable, rpc.ExecutionNotRun},
 		{"RetryInfo", unavailable(retryInfo(t, 20*time.Millisecond)), false, nil, 3, rpc.CodeOK, 0},
 		{"RetryInfo without a delay", unavailable(&anypb.Any{TypeUrl: "x/google.rpc.RetryInfo"}), false, nil, 3, rpc.CodeOK, 0},
 		{"RetryInfo, plain", unavailable(retryInfo(t, 0)), false, []rpc.CallOption{rpc.WithPlainRequests()}, 3, rpc.CodeOK, 0},
 		{"RetryInfo, JSON", unavailable(retryInfo(t, 0)), false, []rpc.CallOption{rpc.WithCodec(rpc.CodecJSON)}, 3, rpc.CodeOK, 0},
-		{"RetryInfo, once", unavailable(retryInfo(t, 0)), false, []rpc.CallOption{rpc.WithoutRetry()}, 1, rpc.CodeUnavailable, rpc.NotRun},
-		{"RetryInfo beyond the deadline", unavailable(retryInfo(t, 24*time.Hour)), false, nil, 1, rpc.CodeUnavailable, rpc.NotRun},
-		{"another detail", unavailable(wrapperspb.String("x")), false, nil, 1, rpc.CodeUnavailable, rpc.NotRun},
-		{"RetryInfo, another code", rpc.NewError(rpc.CodeAborted, "x", retryInfo(t, 0)), false, nil, 1, rpc.CodeAborted, rpc.NotRun},
-		{"handler", unavailable(), true, nil, 1, rpc.CodeUnavailable, rpc.DidRun},
-		{"handler, RetryInfo", unavailable(retryInfo(t, 0)), true, nil, 1, rpc.CodeUnavailable, rpc.DidRun},
+		{"RetryInfo, once", unavailable(retryInfo(t, 0)), false, []rpc.CallOption{rpc.WithoutRetry()}, 1, rpc.CodeUnavailable, rpc.ExecutionNotRun},
+		{"RetryInfo beyond the deadline", unavailable(retryInfo(t, 24*time.Hour)), false, nil, 1, rpc.CodeUnavailable, rpc.ExecutionNotRun},
+		{"another detail", unavailable(wrapperspb.String("x")), false, nil, 1, rpc.CodeUnavailable, rpc.ExecutionNotRun},
+		{"RetryInfo, another code", rpc.NewError(rpc.CodeAborted, "x", retryInfo(t, 0)), false, nil, 1, rpc.CodeAborted, rpc.ExecutionNotRun},
+		{"handler", unavailable(), true, nil, 1, rpc.CodeUnavailable, rpc.ExecutionDidRun},
+		{"handler, RetryInfo", unavailable(retryInfo(t, 0)), true, nil, 1, rpc.CodeUnavailable, rpc.ExecutionDidRun},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var sent atomic.Int32
@@ -147,10 +147,10 @@ func TestOpenIsLookedFor(t *testing.T) {
 	if err == nil {
 		s.Close()
 	}
-	e := wantCode(t, err, rpc.CodeUnavailable, rpc.MayHaveRun)
+	e := wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 	wantText(t, e, "no replica works on the call")
 
-	idempotent := rpc.NewServerStream[text, text](&testDesc, rpc.MethodDesc{Name: "Watch", Idempotency: rpc.NoSideEffects})
+	idempotent := rpc.NewServerStreamMethod[text, text](&testDesc, rpc.MethodDesc{Name: "Watch", Idempotency: rpc.IdempotencyNoSideEffects})
 	opened := make(chan error, 1)
 	go func() {
 		r, err := idempotent.Call(testContext(t), c, wrapperspb.String("x"))

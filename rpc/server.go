@@ -226,7 +226,7 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 			s.options.logger.Warn("natscall: the NATS connection is draining; it does not wait for handlers, Server.Shutdown does")
 			continue
 		}
-		s.streams.Break(failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
+		s.streams.Break(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
 	}
 	if _, state := s.registered(); state == serverStopped {
 		return
@@ -434,7 +434,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	wg.Wait()
 	err := errors.Join(errs...)
-	s.streams.Close(failf(CodeUnavailable, MayHaveRun, "the server has been shut down"))
+	s.streams.Close(failf(CodeUnavailable, ExecutionMayHaveRun, "the server has been shut down"))
 	if flushErr := s.lastFlush(ctx); err == nil {
 		err = flushErr
 	}
@@ -474,7 +474,7 @@ func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	}
 	for _, st := range s.streams.All() {
 		if to, _ := st.To(); to == subject {
-			st.Break(failf(CodePermissionDenied, MayHaveRun, "the NATS user may not publish to %q", subject).because(err))
+			st.Break(failf(CodePermissionDenied, ExecutionMayHaveRun, "the NATS user may not publish to %q", subject).because(err))
 		}
 	}
 	if unlogged, ok := s.async.violations.Next(); ok {

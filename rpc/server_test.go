@@ -60,7 +60,7 @@ func TestInvalidServers(t *testing.T) {
 		"concurrency":     {rpc.NewServer(nc, rpc.WithMaxConcurrency(0)), nil, "WithMaxConcurrency(0)"},
 		"queue":           {rpc.NewServer(nc), rpc.WithMaxQueue(-1), "WithMaxQueue(-1)"},
 		"queue group":     {rpc.NewServer(nc), rpc.WithQueueGroup("a b"), `"a b"`},
-		"metadata":        {rpc.NewServer(nc), rpc.WithMetadata(map[string]string{"natscall.x": "y"}), "natscall.x"},
+		"metadata":        {rpc.NewServer(nc), rpc.WithServiceMetadata(map[string]string{"natscall.x": "y"}), "natscall.x"},
 		"several at once": {rpc.NewServer(nc, rpc.WithTimeout(0), rpc.WithMaxQueue(-2)), nil, "WithMaxQueue(-2)"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestInvalidMethods(t *testing.T) {
 		"no queue group":     {&broadcast, rpc.MethodDesc{Name: "Take"}, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := rpc.NewUnary[text, text](test.desc, test.method)
+			m := rpc.NewUnaryMethod[text, text](test.desc, test.method)
 			err := rpc.Register(rpc.NewServer(nc, test.opts...), test.desc, testServer(&funcs{}), nil, rpc.HandleUnary(m, testServer.Do))
 			if test.text == "" {
 				must(t, err)
@@ -131,7 +131,7 @@ func TestInvalidMethods(t *testing.T) {
 		})
 	}
 	t.Run("stream without a queue group", func(t *testing.T) {
-		m := rpc.NewServerStream[text, text](&broadcast, rpc.MethodDesc{Name: "Watch"})
+		m := rpc.NewServerStreamMethod[text, text](&broadcast, rpc.MethodDesc{Name: "Watch"})
 		err := rpc.Register(rpc.NewServer(nc), &broadcast, testServer(&funcs{}), nil, rpc.HandleServerStream(m, testServer.Watch))
 		wantText(t, err, "/other.v1.Other/Watch: NoQueueGroup is not possible with streaming methods")
 	})
@@ -140,7 +140,7 @@ func TestInvalidMethods(t *testing.T) {
 // TestSharedSubject: two methods of one server cannot have one subject.
 func TestSharedSubject(t *testing.T) {
 	d := rpc.ServiceDesc{Name: "other.v1.Other", MicroName: "Other", Version: "1.0.0"}
-	m := rpc.NewUnary[text, text](&d, rpc.MethodDesc{Name: "Take", Subject: "notes.new"})
+	m := rpc.NewUnaryMethod[text, text](&d, rpc.MethodDesc{Name: "Take", Subject: "notes.new"})
 	s := rpc.NewServer(rpctest.Connect(t))
 	must(t, registerTest(s, &funcs{}))
 	err := rpc.Register(s, &d, testServer(&funcs{}), nil, rpc.HandleUnary(m, testServer.Do))
@@ -224,7 +224,7 @@ func TestForcedShutdown(t *testing.T) {
 		ran = append(ran, e.Execution())
 	}
 	if ran[0] == ran[1] {
-		t.Errorf("the callers were told %v, want one of DidRun and one of NotRun", ran)
+		t.Errorf("the callers were told %v, want one of ExecutionDidRun and one of ExecutionNotRun", ran)
 	}
 	close(finish)
 }
@@ -263,7 +263,7 @@ func TestOverload(t *testing.T) {
 	<-running
 	waitQueued(t, nc, 1)
 	err := callOnce(t, c)
-	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun); !strings.Contains(e.Message(), "busy") {
+	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun); !strings.Contains(e.Message(), "busy") {
 		t.Errorf("got %v", err)
 	}
 	close(finish)
@@ -289,7 +289,7 @@ func TestExpiredInQueue(t *testing.T) {
 	go func() { first <- callOnce(t, c) }()
 	<-running
 	_, err := do(context.Background(), c, "x", rpc.WithTimeout(300*time.Millisecond))
-	wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun)
 	close(finish)
 	must(t, <-first)
 	shutdown(t, s)
@@ -310,7 +310,7 @@ func TestRegisterWhileRunning(t *testing.T) {
 		must(t, registerTest(s, &funcs{}))
 		must(t, callOnceNoRetry(t, c))
 		must(t, s.Unregister(ctx, testDesc.Name))
-		wantCode(t, callOnceNoRetry(t, c), rpc.CodeUnavailable, rpc.NotRun)
+		wantCode(t, callOnceNoRetry(t, c), rpc.CodeUnavailable, rpc.ExecutionNotRun)
 	}
 	wantText(t, s.Unregister(ctx, testDesc.Name), `no service "test.v1.TestService"`)
 }

@@ -72,7 +72,7 @@ func (c *serverCall) enter() error {
 	if c.handling.CompareAndSwap(callFresh, callHandled) || c.handling.Load() == callHandled {
 		return nil
 	}
-	return failf(CodeUnavailable, NotRun, "the call was given up")
+	return failf(CodeUnavailable, ExecutionNotRun, "the call was given up")
 }
 
 // request decodes the request and then calls enter.
@@ -94,8 +94,8 @@ func (c *serverCall) giveUp() bool {
 // queue group that is never "not run": another instance may have run the call.
 func (c *serverCall) execution(e *Error) wire.Execution {
 	x := e.execution
-	if x == MayHaveRun && c.handling.Load() == callHandled {
-		x = DidRun
+	if x == ExecutionMayHaveRun && c.handling.Load() == callHandled {
+		x = ExecutionDidRun
 	}
 	return x.onWire(e.refused, c.endpoint.queueGroup != "")
 }
@@ -169,7 +169,7 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 		err = errors.New("the open has no reply subject")
 	}
 	if err != nil {
-		return failf(CodeInvalidArgument, NotRun, "%v", err)
+		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err)
 	}
 	answer := streamAnswer{c}
 	c.answerForm, c.stream = answer, answer.newStream(open)
@@ -217,7 +217,7 @@ func (c *serverCall) leave() {
 		c.body, c.call.request, c.call.response = nil, nil, nil
 	}
 	if c.stream != nil && !c.stream.Over() { // a forced shutdown met the accept
-		c.stream.server.EndAndWait(failf(CodeUnavailable, MayHaveRun, "the server was stopped before the call had ended"))
+		c.stream.server.EndAndWait(failf(CodeUnavailable, ExecutionMayHaveRun, "the server was stopped before the call had ended"))
 	}
 	c.endpoint.service.calls.Remove(c.id)
 }
@@ -230,7 +230,7 @@ func (c *serverCall) mayBeKept() bool {
 // serve runs the interceptors and the handler.
 func (c *serverCall) serve() *Error {
 	if c.ctx.ended() != nil {
-		return contextError(&c.ctx, NotRun)
+		return contextError(&c.ctx, ExecutionNotRun)
 	}
 	if c.stream != nil {
 		if err := (streamAnswer{c}).accept(c.reply); err != nil {
@@ -252,7 +252,7 @@ func (c *serverCall) verdict(err error) *Error {
 	}
 	e := handlerError(err)
 	if c.giveUp() {
-		e.execution = NotRun
+		e.execution = ExecutionNotRun
 	}
 	return e
 }
@@ -262,7 +262,7 @@ func (c *serverCall) verdict(err error) *Error {
 func handle(ctx context.Context, call *Call) error {
 	c := call.served
 	if call.method.kind > KindOneWay && c.handling.Load() != callFresh {
-		return failf(CodeInternal, DidRun, "an interceptor called next twice: %s streams, and its stream has been used", call.Method())
+		return failf(CodeInternal, ExecutionDidRun, "an interceptor called next twice: %s streams, and its stream has been used", call.Method())
 	}
 	if c.stream != nil && ctx != context.Context(&c.ctx) {
 		before := c.stream.WaitUnder(ctx)
@@ -303,7 +303,7 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 func (c *serverCall) encode(buf *buffer.Buffer) (failed *Error) {
 	defer func() {
 		if r := recover(); r != nil { // the handler is still changing the message
-			failed = failf(CodeInternal, DidRun, "the response does not encode")
+			failed = failf(CodeInternal, ExecutionDidRun, "the response does not encode")
 			c.endpoint.log().Error("natscall: a response does not encode", "panic", fmt.Sprint(r))
 		}
 	}()
@@ -318,10 +318,10 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	var err error
 	before := len(buf.B)
 	if buf.B, err = c.coding().appendMessage(buf.B, c.call.response); err != nil {
-		return failf(CodeInternal, DidRun, "the response does not encode: %v", err)
+		return failf(CodeInternal, ExecutionDidRun, "the response does not encode: %v", err)
 	}
 	if size, limit := len(buf.B)-before, c.endpoint.service.server.options.sizes.send; size > limit {
-		return overSendLimit("response", size, limit, DidRun)
+		return overSendLimit("response", size, limit, ExecutionDidRun)
 	}
 	return nil
 }
@@ -356,9 +356,9 @@ func (c *serverCall) Sent(m *publish.Message, err error) {
 	if err == nil {
 		return
 	}
-	failed := natsError(err, DidRun)
+	failed := natsError(err, ExecutionDidRun)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		failed = overMaxPayload("response", len(m.Buffer.B), m.Header, DidRun)
+		failed = overMaxPayload("response", len(m.Buffer.B), m.Header, ExecutionDidRun)
 	}
 	c.answerForm.refuse(failed)
 }
@@ -459,7 +459,7 @@ func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 	default:
 		c.endpoint.log().Error("natscall: "+what+" (runtime.Goexit)", "unlogged", unlogged)
 	}
-	err := c.verdict(failf(CodeInternal, DidRun, "%s", what))
+	err := c.verdict(failf(CodeInternal, ExecutionDidRun, "%s", what))
 	// Deferred, since a hook may end the goroutine too.
 	defer func() { c.answer(err, c.ctx.clock().now()-started) }()
 	c.call.ended(err)

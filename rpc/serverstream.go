@@ -57,7 +57,7 @@ func (a streamAnswer) accept(to string) *Error {
 	err := a.stream.server.Accept(to, func(credit uint64) error {
 		m := nats.Msg{Subject: a.reply, Data: a.answerBody(wire.AppendAccept(nil, a.id, credit, a.endpoint.service.identity.ID))}
 		if err := publish.Send(a.endpoint.service.server.nc, &m); err != nil {
-			return natsError(err, NotRun)
+			return natsError(err, ExecutionNotRun)
 		}
 		return nil
 	})
@@ -66,7 +66,7 @@ func (a streamAnswer) accept(to string) *Error {
 		return refusal("the server is stopping, or has a stream with this id")
 	case err != nil:
 		failed := *asError(streamError(err))
-		failed.execution = NotRun // the handler would have waited for the accept
+		failed.execution = ExecutionNotRun // the handler would have waited for the accept
 		return &failed
 	}
 	return nil
@@ -125,9 +125,9 @@ func (a streamAnswer) end(buf *buffer.Buffer, from int, err *Error) {
 	select {
 	case <-s.Ended():
 	case <-a.ctx.Done(): // nobody waits for the rest
-		stopped := failf(CodeUnavailable, DidRun, "the server was stopped before the response had been sent")
+		stopped := failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the response had been sent")
 		if errors.Is(a.ctx.Err(), context.DeadlineExceeded) {
-			stopped = contextError(&a.ctx, DidRun)
+			stopped = contextError(&a.ctx, ExecutionDidRun)
 		}
 		s.server.EndAndWait(stopped)
 	}
@@ -137,7 +137,7 @@ func (a streamAnswer) end(buf *buffer.Buffer, from int, err *Error) {
 func (a streamAnswer) trailer() (nats.Header, *Error) {
 	h, err := a.call.responseTrailer.appendTo(nil, wire.TrailerPrefix)
 	if err != nil {
-		return nil, failf(CodeInternal, DidRun, "response: %v", err)
+		return nil, failf(CodeInternal, ExecutionDidRun, "response: %v", err)
 	}
 	if failed := a.stream.checkMetadata(h); failed != nil {
 		return nil, failed

@@ -348,8 +348,8 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 // not wait for handlers that ignore their context.
 func (s *service) abandon() {
 	for _, c := range s.calls.All() {
-		err := c.verdict(failf(CodeUnavailable, DidRun, "the server was stopped before the call had ended"))
-		err.refused = err.execution == NotRun
+		err := c.verdict(failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the call had ended"))
+		err.refused = err.execution == ExecutionNotRun
 		c.refuse(err)
 		c.ctx.endWith(contextStopped) // after refuse, or the handler's own answer might come first
 	}
@@ -398,7 +398,7 @@ func (s *service) onFrame(m *nats.Msg) {
 	if m.Reply == "" {
 		return // a frame that crossed the end of its stream
 	}
-	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
+	unknown := failf(CodeUnavailable, ExecutionMayHaveRun, "the instance does not know the stream, or it has ended")
 	end := wire.AppendFrame(nil, wire.KindEnd, 0)
 	end[wire.FlagsOffset] |= byte(wire.MayHaveRun.Flags())
 	body, err := appendProto(end, unknown.status())

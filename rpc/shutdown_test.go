@@ -73,7 +73,7 @@ func TestLeastPatienceDecides(t *testing.T) {
 				wantText(t, err, "still running: 1 of /test.v1.TestService/Do, 1 of /test.v1.TestService/Watch")
 			}
 			for range 2 {
-				wantCode(t, <-results, rpc.CodeUnavailable, rpc.DidRun)
+				wantCode(t, <-results, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 			}
 			must(t, s.Shutdown(testContext(t))) // it has ended, or has nothing left
 		})
@@ -162,7 +162,7 @@ func TestClosedForAReason(t *testing.T) {
 	if !errors.Is(err, nats.ErrConnectionClosed) || !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("Run returned %v", err)
 	}
-	e := wantCode(t, callOnce(t, c), rpc.CodeUnavailable, rpc.NotRun)
+	e := wantCode(t, callOnce(t, c), rpc.CodeUnavailable, rpc.ExecutionNotRun)
 	if !errors.Is(e, nats.ErrAuthorization) || !strings.Contains(strings.ToLower(e.Message()), "authorization violation") {
 		t.Errorf("a call returns %v", e)
 	}
@@ -227,7 +227,7 @@ func TestErrorsSayEnough(t *testing.T) {
 	c = dial(t, srv.Connect(), rpc.WithPlainRequests())
 	_, err = do(testContext(t), c, strings.Repeat("x", 2<<20))
 	wantText(t, err, "more than the NATS server's max_payload")
-	unary := rpc.NewUnary[text, text](&testDesc, rpc.MethodDesc{Name: "Watch"})
+	unary := rpc.NewUnaryMethod[text, text](&testDesc, rpc.MethodDesc{Name: "Watch"})
 	_, err = unary.Call(testContext(t), dial(t, srv.Connect()), wrapperspb.String("x"))
 	wantText(t, err, "/test.v1.TestService/Watch is a server_stream method here")
 }
@@ -366,5 +366,5 @@ func TestRunAfterForcedShutdown(t *testing.T) {
 	if err := <-ran; want == nil || err == nil || err.Error() != want.Error() {
 		t.Errorf("Run returns %v, and Shutdown %v", err, want)
 	}
-	wantCode(t, <-called, rpc.CodeUnavailable, rpc.DidRun)
+	wantCode(t, <-called, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 }

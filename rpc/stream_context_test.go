@@ -77,7 +77,7 @@ func TestNothingOvertakesACancel(t *testing.T) {
 			for range soak(2000, 300) {
 				ctx, cancel := context.WithCancel(testContext(t))
 				err := finish(ctx, cancel)
-				wantCode(t, err, rpc.CodeCanceled, rpc.MayHaveRun)
+				wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 				if got := <-handled; got.err == io.EOF || got.messages > 1 {
 					t.Fatalf("the handler saw %d messages and %v", got.messages, got.err)
 				}
@@ -116,7 +116,7 @@ func TestNestedCancel(t *testing.T) {
 		ctx, cancel := context.WithCancel(testContext(t))
 		go func() { <-ended; cancel() }()
 		_, err := testRead.Call(ctx, c, wrapperspb.String("x"))
-		wantCode(t, err, rpc.CodeCanceled, rpc.MayHaveRun)
+		wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 		<-ended
 		if got := <-handled; got == io.EOF {
 			t.Fatal("the handler saw a clean end of the requests")
@@ -234,7 +234,7 @@ func TestCauses(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(testContext(t))
 		go func() { <-running; cancel(enough) }()
 		err := call(ctx)
-		if e := wantCode(t, err, rpc.CodeCanceled, rpc.MayHaveRun); !errors.Is(e, enough) || !errors.Is(e, context.Canceled) {
+		if e := wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun); !errors.Is(e, enough) || !errors.Is(e, context.Canceled) {
 			t.Errorf("%s: the caller gets %v", name, err)
 		}
 		wantText(t, err, "enough")
@@ -260,7 +260,7 @@ func TestCauses(t *testing.T) {
 	cancel()
 	wantText(t, s.Shutdown(now), "1 of /test.v1.TestService/Do")
 	wantText(t, <-causes, "the server is being stopped")
-	wantCode(t, <-result, rpc.CodeUnavailable, rpc.DidRun)
+	wantCode(t, <-result, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 }
 
 // TestReceiverOutlivesHandler: a handler may return while a goroutine of its own still receives,

@@ -85,7 +85,7 @@ func TestLargeCallNobodyAnswers(t *testing.T) {
 	must(t, err)
 	must(t, nc.Flush())
 	_, err = testBlob.Call(testContext(t), dial(t, srv.Connect()), wrapperspb.Bytes(make([]byte, 3<<20)))
-	wantCode(t, err, rpc.CodeUnavailable, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 }
 
 // TestLargeCallWaitsInQueue: while somebody has it, it is not taken for lost.
@@ -142,7 +142,7 @@ func TestRecvErrorStays(t *testing.T) {
 		must(t, err)
 		for range 3 {
 			_, err = r.Recv()
-			wantCode(t, err, rpc.CodeResourceExhausted, rpc.MayHaveRun)
+			wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionMayHaveRun)
 		}
 		if err := <-ended; rpc.CodeOf(err) != rpc.CodeResourceExhausted {
 			t.Errorf("%v: OnEnd got %v", compression, err)
@@ -197,7 +197,7 @@ func TestCloseMeetsOpens(t *testing.T) {
 		go func() { _, err := watch(testContext(t), c, name); result <- err }()
 		must(t, c.Close())
 		var e *rpc.Error
-		if errors.As(<-result, &e) && e.Execution() == rpc.NotRun {
+		if errors.As(<-result, &e) && e.Execution() == rpc.ExecutionNotRun {
 			notRun[name] = true
 		}
 	}
@@ -220,9 +220,9 @@ func TestStreamsWithoutQueueGroup(t *testing.T) {
 	defer shutdown(t, s)
 	c := dial(t, nc)
 	_, err := watch(testContext(t), c, "x")
-	wantCode(t, err, rpc.CodeUnimplemented, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeUnimplemented, rpc.ExecutionMayHaveRun)
 	_, err = watch(testContext(t), c, "x", rpc.ResponseHeader(new(rpc.Header)))
-	wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun)
+	wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
 }
 
 // TestMaxPayloadChanges: the limit is that of the server that the connection is with.

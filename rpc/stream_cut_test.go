@@ -140,7 +140,7 @@ func TestServerKilled(t *testing.T) {
 		t.Errorf("the client gets %v", e)
 	}
 	_, err = s.CloseAndRecv()
-	wantCode(t, err, rpc.CodeUnavailable, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 	if err := s.Send(wrapperspb.String("x")); rpc.CodeOf(err) != rpc.CodeUnavailable && err != io.EOF {
 		t.Errorf("Send after that: %v", err)
 	}

@@ -41,7 +41,7 @@ func TestAfterTheEnd(t *testing.T) {
 	s.CloseSend()
 	s.CloseSend()
 	if err := s.Send(hello); err != io.EOF {
-		wantCode(t, err, rpc.CodeFailedPrecondition, rpc.MayHaveRun)
+		wantCode(t, err, rpc.CodeFailedPrecondition, rpc.ExecutionMayHaveRun)
 	}
 	_, err = s.Recv()
 	must(t, err)
@@ -72,7 +72,7 @@ func TestSendAfterCloseSend(t *testing.T) {
 	s, err := testChat.Call(testContext(t), dial(t, srv.Connect()))
 	must(t, err)
 	s.CloseSend()
-	wantCode(t, s.Send(hello), rpc.CodeFailedPrecondition, rpc.MayHaveRun)
+	wantCode(t, s.Send(hello), rpc.CodeFailedPrecondition, rpc.ExecutionMayHaveRun)
 	close(goOn)
 	if _, err := s.Recv(); err != io.EOF {
 		t.Errorf("the end is %v", err)
@@ -99,7 +99,7 @@ func TestServerEndsEarly(t *testing.T) {
 		t.Errorf("Send: %v", err)
 	}
 	_, err = chat.Recv()
-	wantCode(t, err, rpc.CodeAborted, rpc.DidRun)
+	wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun)
 	gather, err := testGather.Call(testContext(t), c)
 	must(t, err)
 	for err == nil {
@@ -131,7 +131,7 @@ func TestBrokenStreamHandlers(t *testing.T) {
 		r, err := openSlot(t, c, how)
 		must(t, err)
 		n, err := recvAll(r.Recv)
-		if e := wantCode(t, err, rpc.CodeInternal, rpc.DidRun); n != 1 || strings.Contains(e.Message(), "broken") {
+		if e := wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun); n != 1 || strings.Contains(e.Message(), "broken") {
 			t.Errorf("%s: %d messages, %v", how, n, e)
 		}
 	}
@@ -142,7 +142,7 @@ func TestBrokenStreamHandlers(t *testing.T) {
 		}
 		must(t, err)
 		_, err = s.CloseAndRecv()
-		wantCode(t, err, rpc.CodeInternal, rpc.DidRun)
+		wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun)
 		return
 	}
 }
@@ -214,7 +214,7 @@ func TestMaxStreams(t *testing.T) {
 	c := dial(t, srv.Connect())
 	first, second := openWaiting(t, c), openWaiting(t, c)
 	_, err := watch(testContext(t), c, "x")
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
 	must(t, callOnce(t, c))
 	first.Close()
 	wantEnd(t, ended)
@@ -242,11 +242,11 @@ func TestGracefulShutdownOfStreams(t *testing.T) {
 	r := openWaiting(t, c)
 	shutdown(t, s)
 	n, err := recvAll(r.Recv)
-	if e := wantCode(t, err, rpc.CodeUnavailable, rpc.DidRun); n != 1 || e.Message() != "restarting" {
+	if e := wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionDidRun); n != 1 || e.Message() != "restarting" {
 		t.Errorf("%d messages, %v", n, err)
 	}
 	_, err = watch(testContext(t), c, "x", rpc.WithoutRetry())
-	wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 }
 
 // TestForcedShutdownOfStreams: when the time is over handlers are cancelled and callers told,
@@ -279,13 +279,13 @@ func TestForcedShutdownOfStreams(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 	_, err = r.Recv()
-	wantCode(t, err, rpc.CodeUnavailable, rpc.DidRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 	_, err = gather.CloseAndRecv()
-	wantCode(t, err, rpc.CodeUnavailable, rpc.DidRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 	for err = nil; err == nil; {
 		_, err = chat.Recv()
 	}
-	wantCode(t, err, rpc.CodeUnavailable, rpc.DidRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 	close(stubborn)
 	for range 3 {
 		wantEnd(t, ended)
@@ -301,10 +301,10 @@ func TestClientClosed(t *testing.T) {
 	r := openWaiting(t, c)
 	must(t, c.Close())
 	_, err := r.Recv()
-	wantCode(t, err, rpc.CodeCanceled, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 	wantEnd(t, ended)
 	_, err = watch(testContext(t), c, "x")
-	wantCode(t, err, rpc.CodeCanceled, rpc.NotRun)
+	wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionNotRun)
 }
 
 // TestLargeStreamMetadata: what would not fit into a frame is an error that says so, on both sides.
@@ -326,8 +326,8 @@ func TestLargeStreamMetadata(t *testing.T) {
 		r, err := watch(testContext(t), c, where)
 		must(t, err)
 		_, err = recvAll(r.Recv)
-		wantCode(t, err, rpc.CodeResourceExhausted, rpc.DidRun)
+		wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionDidRun)
 	}
 	_, err := watch(testContext(t), c, "x", rpc.WithHeader("h", large+large))
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
 }

@@ -130,7 +130,7 @@ func TestFaultsToClient(t *testing.T) {
 		if harmless && err == io.EOF {
 			return
 		}
-		wantCode(t, err, rpc.CodeDataLoss, rpc.MayHaveRun)
+		wantCode(t, err, rpc.CodeDataLoss, rpc.ExecutionMayHaveRun)
 	})
 }
 
@@ -155,13 +155,13 @@ func TestFaultsToServer(t *testing.T) {
 		_, err = s.CloseAndRecv()
 		if seen := <-received; harmless && seen == io.EOF { // the handler had returned, or not yet
 			if err != nil {
-				wantCode(t, err, rpc.CodeDataLoss, rpc.DidRun)
+				wantCode(t, err, rpc.CodeDataLoss, rpc.ExecutionDidRun)
 			}
 			return
 		} else {
-			wantCode(t, seen, rpc.CodeDataLoss, rpc.MayHaveRun)
+			wantCode(t, seen, rpc.CodeDataLoss, rpc.ExecutionMayHaveRun)
 		}
-		wantCode(t, err, rpc.CodeDataLoss, rpc.DidRun)
+		wantCode(t, err, rpc.CodeDataLoss, rpc.ExecutionDidRun)
 	})
 }
 
@@ -213,7 +213,7 @@ func TestLostEnd(t *testing.T) {
 	})
 	r, err := watch(testContext(t), n.c, "1")
 	must(t, err)
-	wantCode(t, errors.Unwrap(fmt.Errorf("%w", wantCount(r, 1))), rpc.CodeUnavailable, rpc.MayHaveRun)
+	wantCode(t, errors.Unwrap(fmt.Errorf("%w", wantCount(r, 1))), rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 }
 
 // TestLostCredits: heartbeats repeat what lost credits said; nothing else is missed.
@@ -251,7 +251,7 @@ func TestLostOpening(t *testing.T) {
 	} {
 		n.client.Fault(once(rpctest.Lose, lost))
 		_, err := watch(testContext(t), n.c, "x", rpc.WithoutRetry())
-		wantCode(t, err, rpc.CodeUnavailable, rpc.MayHaveRun)
+		wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 		if name == "accept" {
 			wantEnd(t, ended)
 		}

@@ -206,12 +206,12 @@ func TestSendLimit(t *testing.T) {
 	serve(t, srv.Connect(), &funcs{chat: func(_ context.Context, with *rpc.BidiStream[*text, *text]) error {
 		m, err := with.Recv()
 		must(t, err)
-		wantCode(t, with.Send(large), rpc.CodeResourceExhausted, rpc.MayHaveRun)
+		wantCode(t, with.Send(large), rpc.CodeResourceExhausted, rpc.ExecutionMayHaveRun)
 		return with.Send(m)
 	}}, limit)
 	s, err := testChat.Call(testContext(t), dial(t, srv.Connect(), limit))
 	must(t, err)
-	wantCode(t, s.Send(large), rpc.CodeResourceExhausted, rpc.MayHaveRun)
+	wantCode(t, s.Send(large), rpc.CodeResourceExhausted, rpc.ExecutionMayHaveRun)
 	must(t, s.Send(wrapperspb.String("small")))
 	if m, err := s.Recv(); err != nil || m.GetValue() != "small" {
 		t.Errorf("got %v, %v", m, err)
@@ -238,7 +238,7 @@ func TestReceiveLimit(t *testing.T) {
 	must(t, err)
 	for range 2 {
 		_, err = r.Recv()
-		wantCode(t, err, rpc.CodeResourceExhausted, rpc.MayHaveRun)
+		wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionMayHaveRun)
 	}
 	if err := wantEnd(t, ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("the handler's context ends with %v", err)
@@ -249,5 +249,5 @@ func TestReceiveLimit(t *testing.T) {
 	must(t, err)
 	must(t, s.Send(large))
 	_, err = s.CloseAndRecv()
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.DidRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionDidRun)
 }

@@ -326,7 +326,7 @@ func TestLostHeader(t *testing.T) {
 	r, err := watch(testContext(t), n.c, "x")
 	must(t, err)
 	_, err = r.Header(testContext(t))
-	wantCode(t, err, rpc.CodeDataLoss, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeDataLoss, rpc.ExecutionMayHaveRun)
 }
 
 // TestSendHeaderOfLargeCall: a unary call is one, also if its request comes as a stream: its header

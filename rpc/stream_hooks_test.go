@@ -145,11 +145,11 @@ func TestStreamsThatDoNotOpen(t *testing.T) {
 	var s spans
 	c := dial(t, srv.Connect(), rpc.WithInterceptors(s.tracer()))
 	_, err := watch(testContext(t), c, "x", rpc.WithTimeout(beat)) // tried again and again
-	wantCode(t, err, rpc.CodeUnavailable, rpc.NotRun)
+	wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 	ctx, cancel := context.WithCancel(testContext(t))
 	cancel()
 	_, err = watch(ctx, c, "x")
-	wantCode(t, err, rpc.CodeCanceled, rpc.NotRun)
+	wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionNotRun)
 	want := "client Watch id-1: 0 sent, 0 received, canceled\nclient Watch id-1: 0 sent, 0 received, unavailable"
 	if got := s.take(t, 2); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -173,12 +173,12 @@ func TestInterceptorsOfStreams(t *testing.T) {
 	}
 	serve(t, srv.Connect(), &funcs{})
 	_, err := testChat.Call(testContext(t), dial(t, srv.Connect(), rpc.WithInterceptors(refuse)))
-	wantCode(t, err, rpc.CodePermissionDenied, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	_, err = testChat.Call(testContext(t), dial(t, srv.Connect(), rpc.WithInterceptors(late)))
-	wantCode(t, err, rpc.CodePermissionDenied, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	s, err := testChat.Call(testContext(t), dial(t, srv.Connect(), rpc.WithInterceptors(hook)))
 	must(t, err)
-	wantCode(t, s.Send(hello), rpc.CodePermissionDenied, rpc.MayHaveRun)
+	wantCode(t, s.Send(hello), rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	s.CloseSend()
 	if _, err := s.Recv(); err != io.EOF {
 		t.Errorf("the end is %v", err)
@@ -194,5 +194,5 @@ func TestServerInterceptorRefusesStream(t *testing.T) {
 	r, err := watch(testContext(t), dial(t, srv.Connect()), "3")
 	must(t, err)
 	_, err = r.Recv()
-	wantCode(t, err, rpc.CodeUnauthenticated, rpc.NotRun)
+	wantCode(t, err, rpc.CodeUnauthenticated, rpc.ExecutionNotRun)
 }

@@ -150,7 +150,7 @@ func TestPlainStreamToItself(t *testing.T) {
 	}}, rpc.WithPlainStreamLimits(10_000, time.Minute))
 	nc := srv.Connect()
 	must(t, nc.Publish(testRoot+".Watch", nil))
-	wantText(t, wantCode(t, <-done, rpc.CodeResourceExhausted, rpc.DidRun), "WithPlainStreamLimits")
+	wantText(t, wantCode(t, <-done, rpc.CodeResourceExhausted, rpc.ExecutionDidRun), "WithPlainStreamLimits")
 	for _, reply := range []string{".Watch", ".Do", "._all.alive", "._i.x.y"} {
 		must(t, nc.PublishRequest(testRoot+".Watch", testRoot+reply, nil))
 	}

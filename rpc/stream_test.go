@@ -74,7 +74,7 @@ func TestServerStream(t *testing.T) {
 				r.Close()
 				r, err = watch(testContext(t), c, strconv.Itoa(n)+" enough")
 				must(t, err)
-				e := wantCode(t, errors.Unwrap(fmt.Errorf("%w", wantCount(r, n))), rpc.CodeAborted, rpc.DidRun)
+				e := wantCode(t, errors.Unwrap(fmt.Errorf("%w", wantCount(r, n))), rpc.CodeAborted, rpc.ExecutionDidRun)
 				if e.Message() != "enough" || len(e.Details()) != 1 {
 					t.Errorf("the status is %v, %d details", e, len(e.Details()))
 				}
@@ -176,7 +176,7 @@ func TestStreamCancel(t *testing.T) {
 			t.Errorf("%s: the handler's context ended with %v", name, err)
 		}
 		_, err = r.Recv()
-		wantCode(t, err, rpc.CodeCanceled, rpc.MayHaveRun)
+		wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 		cancel()
 	}
 }
@@ -199,7 +199,7 @@ func TestLargeUnary(t *testing.T) {
 		}
 	}
 	_, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(make([]byte, 16<<20)))
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
 }
 
 // TestLargeWithMetadata: headers count against max_payload too.

@@ -11,8 +11,8 @@ import (
 // ServerStreamMethod is a method with one request and a stream of responses. It is immutable.
 type ServerStreamMethod[Req, Res proto.Message] struct{ method }
 
-// NewServerStream returns a server-streaming method, for generated code.
-func NewServerStream[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ServerStreamMethod[PReq, PRes] {
+// NewServerStreamMethod returns a server-streaming method, for generated code.
+func NewServerStreamMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ServerStreamMethod[PReq, PRes] {
 	return &ServerStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindServerStream)}
 }
 
@@ -40,8 +40,8 @@ func HandleServerStream[S any, Req, Res proto.Message](m *ServerStreamMethod[Req
 // ClientStreamMethod is a method with a stream of requests and one response. It is immutable.
 type ClientStreamMethod[Req, Res proto.Message] struct{ method }
 
-// NewClientStream returns a client-streaming method, for generated code.
-func NewClientStream[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ClientStreamMethod[PReq, PRes] {
+// NewClientStreamMethod returns a client-streaming method, for generated code.
+func NewClientStreamMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *ClientStreamMethod[PReq, PRes] {
 	return &ClientStreamMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindClientStream)}
 }
 
@@ -69,8 +69,8 @@ func HandleClientStream[S any, Req, Res proto.Message](m *ClientStreamMethod[Req
 // BidiMethod is a method with a stream in both directions. It is immutable.
 type BidiMethod[Req, Res proto.Message] struct{ method }
 
-// NewBidi returns a bidirectional method, for generated code.
-func NewBidi[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *BidiMethod[PReq, PRes] {
+// NewBidiMethod returns a bidirectional method, for generated code.
+func NewBidiMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc) *BidiMethod[PReq, PRes] {
 	return &BidiMethod[PReq, PRes]{newMethod[Req, Res, PReq, PRes](s, d, KindBidi)}
 }
 

@@ -28,14 +28,14 @@ type (
 )
 
 var (
-	testDo     = rpc.NewUnary[text, text](&testDesc, rpc.MethodDesc{Name: "Do", Metadata: map[string]string{"cost": "low"}})
-	testRead   = rpc.NewUnary[text, text](&testDesc, rpc.MethodDesc{Name: "Read", Idempotency: rpc.NoSideEffects})
-	testBlob   = rpc.NewUnary[bytes, bytes](&testDesc, rpc.MethodDesc{Name: "Blob"})
-	testObject = rpc.NewUnary[structpb.Struct, structpb.Struct](&testDesc, rpc.MethodDesc{Name: "Object", Timeout: 3 * time.Second})
-	testNote   = rpc.NewOneWay[structpb.Struct](&testDesc, rpc.MethodDesc{Name: "Note", Subject: "notes.new"})
-	testWatch  = rpc.NewServerStream[text, text](&testDesc, rpc.MethodDesc{Name: "Watch"})
-	testGather = rpc.NewClientStream[text, text](&testDesc, rpc.MethodDesc{Name: "Gather"})
-	testChat   = rpc.NewBidi[text, text](&testDesc, rpc.MethodDesc{Name: "Chat"})
+	testDo     = rpc.NewUnaryMethod[text, text](&testDesc, rpc.MethodDesc{Name: "Do", Metadata: map[string]string{"cost": "low"}})
+	testRead   = rpc.NewUnaryMethod[text, text](&testDesc, rpc.MethodDesc{Name: "Read", Idempotency: rpc.IdempotencyNoSideEffects})
+	testBlob   = rpc.NewUnaryMethod[bytes, bytes](&testDesc, rpc.MethodDesc{Name: "Blob"})
+	testObject = rpc.NewUnaryMethod[structpb.Struct, structpb.Struct](&testDesc, rpc.MethodDesc{Name: "Object", Timeout: 3 * time.Second})
+	testNote   = rpc.NewOneWayMethod[structpb.Struct](&testDesc, rpc.MethodDesc{Name: "Note", Subject: "notes.new"})
+	testWatch  = rpc.NewServerStreamMethod[text, text](&testDesc, rpc.MethodDesc{Name: "Watch"})
+	testGather = rpc.NewClientStreamMethod[text, text](&testDesc, rpc.MethodDesc{Name: "Gather"})
+	testChat   = rpc.NewBidiMethod[text, text](&testDesc, rpc.MethodDesc{Name: "Chat"})
 )
 
 type testServer interface {

@@ -176,14 +176,14 @@ func TestWithoutTimeoutEnds(t *testing.T) {
 	}()
 	<-started
 	cancel()
-	wantCode(t, <-ended, rpc.CodeCanceled, rpc.MayHaveRun)
+	wantCode(t, <-ended, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 	go func() {
 		_, err := do(context.Background(), c, "x")
 		ended <- err
 	}()
 	<-started
 	serverNC.Close() // the replica has gone
-	wantCode(t, <-ended, rpc.CodeUnavailable, rpc.MayHaveRun)
+	wantCode(t, <-ended, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 }
 
 // TestInvalidMaxTimeout: the limit has to be a time.

@@ -27,7 +27,7 @@ func tour(t *testing.T, c *rpc.Client) {
 		must(t, callOnce(t, c))
 	}
 	_, err := testRead.Call(ctx, c, wrapperspb.String("missing"))
-	wantCode(t, err, rpc.CodeNotFound, rpc.DidRun)
+	wantCode(t, err, rpc.CodeNotFound, rpc.ExecutionDidRun)
 	for _, size := range []int{0, 1<<20 - 1, 1 << 20, 1<<20 + 1, 3 << 20} {
 		res, err := testBlob.Call(ctx, c, wrapperspb.Bytes(make([]byte, size)))
 		if err != nil || len(res.GetValue()) != size {
@@ -42,7 +42,7 @@ func tourStreams(ctx context.Context, t *testing.T, c *rpc.Client) {
 	for _, n := range []int{0, 1, 30_000} {
 		r, err := watch(ctx, c, strconv.Itoa(n)+" enough")
 		must(t, err)
-		wantCode(t, wantCount(r, n), rpc.CodeAborted, rpc.DidRun)
+		wantCode(t, wantCount(r, n), rpc.CodeAborted, rpc.ExecutionDidRun)
 	}
 	gather, err := testGather.Call(ctx, c)
 	must(t, err)

@@ -48,7 +48,7 @@ func TestResponsesAtMaxPayload(t *testing.T) {
 	size, metadata = maxPayload-1000, strings.Repeat("x", 2000)
 	must(t, blob(alone))
 	err := blob(alone, rpc.WithPlainRequests())
-	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.DidRun); !strings.Contains(e.Message(), "max_payload is 65536") {
+	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionDidRun); !strings.Contains(e.Message(), "max_payload is 65536") {
 		t.Error(err)
 	}
 }
@@ -69,12 +69,12 @@ func TestErrorsAtMaxPayload(t *testing.T) {
 	c := dial(t, nc)
 	for _, opts := range [][]rpc.CallOption{nil, {rpc.WithPlainRequests()}} {
 		_, err := do(testContext(t), c, "x", opts...)
-		wantCode(t, err, rpc.CodeAborted, rpc.DidRun)
+		wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun)
 	}
 	r, err := watch(testContext(t), c, "x")
 	must(t, err)
 	_, err = r.Recv()
-	if e := wantCode(t, err, rpc.CodeAborted, rpc.DidRun); !strings.Contains(e.Message(), "shortened") {
+	if e := wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun); !strings.Contains(e.Message(), "shortened") {
 		t.Errorf("a message of %d bytes", len(e.Message()))
 	}
 }
@@ -85,7 +85,7 @@ func TestMaxPayloadBelowOurOwn(t *testing.T) {
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.MaxPayload = 3000 }))
 	serve(t, srv.Connect(), &funcs{do: func(context.Context, string) (string, error) { return strings.Repeat("x", 3500), nil }})
 	_, err := do(testContext(t), dial(t, srv.Connect()), "x")
-	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.DidRun); !strings.Contains(e.Message(), "the response has 3523 bytes") {
+	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionDidRun); !strings.Contains(e.Message(), "the response has 3523 bytes") {
 		t.Error(err)
 	}
 }
@@ -179,7 +179,7 @@ func TestErrorAfterAccept(t *testing.T) {
 	b, err := testChat.Call(testContext(t), dial(t, srv.Connect(), rpc.WithoutRetry()))
 	must(t, err)
 	_, err = b.Recv()
-	wantCode(t, err, rpc.CodeAborted, rpc.DidRun)
+	wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun)
 	if err := b.Send(wrapperspb.String("x")); err != io.EOF {
 		t.Errorf("Send: %v", err)
 	}
@@ -284,7 +284,7 @@ func TestStreamRequestOverLimit(t *testing.T) {
 	nc := rpctest.Connect(t)
 	serve(t, nc, &funcs{})
 	_, err := watch(testContext(t), dial(t, nc, rpc.WithMaxMessageSize(1000)), strings.Repeat("x", 2000))
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
 }
 
 // TestBadCompressionFromServer: a message of a server that does not decompress is the server's
@@ -301,7 +301,7 @@ func TestBadCompressionFromServer(t *testing.T) {
 	r, err := watch(testContext(t), dial(t, nc), "x", rpc.WithCompression(rpc.CompressionGzip))
 	must(t, err)
 	_, err = r.Recv()
-	wantCode(t, err, rpc.CodeInternal, rpc.MayHaveRun)
+	wantCode(t, err, rpc.CodeInternal, rpc.ExecutionMayHaveRun)
 }
 
 // TestDetailThatDoesNotEncode: an error arrives with its code and the other details, in every form.
@@ -314,7 +314,7 @@ func TestDetailThatDoesNotEncode(t *testing.T) {
 	})
 	c := dial(t, nc)
 	check := func(form string, err error) {
-		e := wantCode(t, err, rpc.CodeAborted, rpc.DidRun)
+		e := wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun)
 		if good, ok := rpc.Detail[*text](err); !ok || good.GetValue() != "good" || len(e.Details()) != 1 {
 			t.Errorf("%s: the details are %v", form, e.Details())
 		}

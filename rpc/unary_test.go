@@ -81,16 +81,16 @@ func TestInvalidMetadata(t *testing.T) {
 	c := dial(t, nc)
 	for _, kv := range [][2]string{{"", "x"}, {"a b", "x"}, {"a:b", "x"}, {"Nats-Msg-Id", "x"}, {"status", "x"}, {"natscall-x", "x"}, {"k", "a\nb"}, {"k", " a"}, {"k", "\xff"}} {
 		_, err := do(testContext(t), c, "x", rpc.WithHeader(kv[0], kv[1]))
-		if e := wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun); !strings.Contains(e.Message(), "header") {
+		if e := wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun); !strings.Contains(e.Message(), "header") {
 			t.Errorf("%q: %v does not name the header", kv, err)
 		}
 	}
 	_, err := do(testContext(t), c, "ok")
-	if e := wantCode(t, err, rpc.CodeInternal, rpc.DidRun); !strings.Contains(e.Message(), `"a b"`) {
+	if e := wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun); !strings.Contains(e.Message(), `"a b"`) {
 		t.Errorf("%v does not name the key", err)
 	}
 	_, err = do(testContext(t), c, "fail")
-	wantCode(t, err, rpc.CodeNotFound, rpc.DidRun)
+	wantCode(t, err, rpc.CodeNotFound, rpc.ExecutionDidRun)
 }
 
 func TestErrorsOfHandlers(t *testing.T) {
@@ -127,7 +127,7 @@ func TestErrorsOfHandlers(t *testing.T) {
 			t.Run(test.name+"/"+name, func(t *testing.T) {
 				fail = test.err
 				_, err := do(testContext(t), c, "x")
-				e := wantCode(t, err, test.code, rpc.DidRun)
+				e := wantCode(t, err, test.code, rpc.ExecutionDidRun)
 				if e.Message() != test.message || !e.Remote() {
 					t.Errorf("message %q, remote %v; want %q", e.Message(), e.Remote(), test.message)
 				}
@@ -162,7 +162,7 @@ func TestBrokenHandlers(t *testing.T) {
 	c := dial(t, nc)
 	for _, in := range []string{"panic", "panic(nil)", "goexit", "nil", "goexit", "goexit", "panic"} {
 		_, err := do(testContext(t), c, in)
-		if e := wantCode(t, err, rpc.CodeInternal, rpc.DidRun); strings.Contains(e.Message(), "secret") {
+		if e := wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun); strings.Contains(e.Message(), "secret") {
 			t.Errorf("%s: the panic's value crossed the wire: %v", in, e)
 		}
 	}
@@ -188,11 +188,11 @@ func TestSizes(t *testing.T) {
 		execution         rpc.Execution
 		text              string
 	}{
-		{"request over max_payload and the server's limit", c, 2 << 20, 0, rpc.NotRun, "the limit is 921600"},
-		{"response over the server's limit", c, 0, 2 << 20, rpc.DidRun, "the limit is 921600"},
-		{"request over the server's limit", c, 950 << 10, 0, rpc.NotRun, "the limit is 921600"},
-		{"request over the client's limit", small, 2000, 0, rpc.NotRun, "the limit is 1000"},
-		{"response over the client's limit", small, 0, 2000, rpc.DidRun, "the limit is 1000"},
+		{"request over max_payload and the server's limit", c, 2 << 20, 0, rpc.ExecutionNotRun, "the limit is 921600"},
+		{"response over the server's limit", c, 0, 2 << 20, rpc.ExecutionDidRun, "the limit is 921600"},
+		{"request over the server's limit", c, 950 << 10, 0, rpc.ExecutionNotRun, "the limit is 921600"},
+		{"request over the client's limit", small, 2000, 0, rpc.ExecutionNotRun, "the limit is 1000"},
+		{"response over the client's limit", small, 0, 2000, rpc.ExecutionDidRun, "the limit is 1000"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			size = test.response
@@ -203,7 +203,7 @@ func TestSizes(t *testing.T) {
 		})
 	}
 	_, err := do(ctx, c, "an error over max_payload")
-	if e := wantCode(t, err, rpc.CodeAborted, rpc.DidRun); !strings.Contains(e.Message(), "shortened") || len(e.Details()) != 0 {
+	if e := wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun); !strings.Contains(e.Message(), "shortened") || len(e.Details()) != 0 {
 		t.Errorf("got %d bytes and %d details", len(e.Message()), len(e.Details()))
 	}
 }
@@ -215,11 +215,11 @@ func TestPlainOverMaxPayload(t *testing.T) {
 	serve(t, nc, &funcs{blob: func(_ context.Context, b []byte) ([]byte, error) { return make([]byte, size), nil }})
 	c := dial(t, nc, rpc.WithPlainRequests())
 	_, err := testBlob.Call(testContext(t), c, wrapperspb.Bytes(nil))
-	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.DidRun); !strings.Contains(e.Message(), "max_payload is 1048576") {
+	if e := wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionDidRun); !strings.Contains(e.Message(), "max_payload is 1048576") {
 		t.Errorf("got %v", err)
 	}
 	_, err = testBlob.Call(testContext(t), c, wrapperspb.Bytes(make([]byte, size)))
-	wantCode(t, err, rpc.CodeResourceExhausted, rpc.NotRun)
+	wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
 }
 
 // TestSlowHandlers: ten parallel calls of 100 ms take about 100 ms. That they
@@ -330,7 +330,7 @@ func TestDeadlineExceeded(t *testing.T) {
 	over, cancel := context.WithTimeout(context.Background(), -1)
 	defer cancel()
 	_, err := do(over, c, "x")
-	wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.NotRun)
+	wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.ExecutionNotRun)
 }
 
 // TestCancel: the handler's context ends when the caller's does, on whichever replica runs it.
@@ -357,7 +357,7 @@ func TestCancel(t *testing.T) {
 			t.Fatalf("the handler's context ended with %v", err)
 		}
 		err := <-result
-		wantCode(t, err, rpc.CodeCanceled, rpc.MayHaveRun)
+		wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 	}
 }
 
@@ -448,13 +448,13 @@ func TestInvalidCalls(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := do(ctx, test.client, "x", test.opts...)
-			if e := wantCode(t, err, test.code, rpc.NotRun); !strings.Contains(e.Message(), test.text) {
+			if e := wantCode(t, err, test.code, rpc.ExecutionNotRun); !strings.Contains(e.Message(), test.text) {
 				t.Errorf("%v lacks %q", err, test.text)
 			}
 		})
 	}
 	_, err = testDo.Call(ctx, ok, nil)
-	wantCode(t, err, rpc.CodeInvalidArgument, rpc.NotRun)
+	wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
 }
 
 // TestCloseEndsCalls: a closed client leaves nobody waiting.
@@ -476,7 +476,7 @@ func TestCloseEndsCalls(t *testing.T) {
 	}
 	must(t, c.Close())
 	for range 8 {
-		wantCode(t, <-results, rpc.CodeCanceled, rpc.MayHaveRun)
+		wantCode(t, <-results, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 	}
 	if n := nc.NumSubscriptions(); n == 0 {
 		t.Error("the server's subscriptions are gone with the client's")
@@ -513,7 +513,7 @@ func (*slowText) MarshalToSizedBufferVT([]byte) (int, error) { return 0, nil }
 // have waited with, times out too.
 func TestTimeoutOfLateCall(t *testing.T) {
 	desc := testDesc
-	slow := rpc.NewUnary[slowText, text](&desc, rpc.MethodDesc{Name: "Do"})
+	slow := rpc.NewUnaryMethod[slowText, text](&desc, rpc.MethodDesc{Name: "Do"})
 	goOn := make(chan struct{})
 	nc := rpctest.Connect(t)
 	serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { <-goOn; return "", nil }})

@@ -218,7 +218,7 @@ func TestNextTwice(t *testing.T) {
 	s, err := testGather.Call(testContext(t), c)
 	must(t, err)
 	_, err = s.CloseAndRecv()
-	e := wantCode(t, err, rpc.CodeInternal, rpc.DidRun)
+	e := wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun)
 	wantText(t, e, "called next twice")
 	if ran.Load() != 3 {
 		t.Errorf("the handlers ran %d times", ran.Load())
@@ -256,11 +256,11 @@ func TestNilErrorOfInterceptor(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	serve(t, srv.Connect(), &funcs{})
 	c := dial(t, srv.Connect(), returnsNil)
-	wantCode(t, callOnce(t, c), rpc.CodeUnknown, rpc.NotRun)
+	wantCode(t, callOnce(t, c), rpc.CodeUnknown, rpc.ExecutionNotRun)
 	_, err := watch(testContext(t), c, "x")
-	wantCode(t, err, rpc.CodeUnknown, rpc.NotRun)
+	wantCode(t, err, rpc.CodeUnknown, rpc.ExecutionNotRun)
 
 	srv = rpctest.NewServer(t)
 	serve(t, srv.Connect(), &funcs{}, returnsNil)
-	wantCode(t, callOnce(t, dial(t, srv.Connect())), rpc.CodeUnknown, rpc.NotRun)
+	wantCode(t, callOnce(t, dial(t, srv.Connect())), rpc.CodeUnknown, rpc.ExecutionNotRun)
 }

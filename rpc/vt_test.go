@@ -84,11 +84,11 @@ func (m *vtMessage) UnmarshalVT(b []byte) error {
 var vtDesc = rpc.ServiceDesc{Name: "test.v1.VTService", MicroName: "VTService", Version: "1.0.0"}
 
 var (
-	vtEcho   = rpc.NewUnary[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Echo"})
-	vtNote   = rpc.NewOneWay[vtMessage](&vtDesc, rpc.MethodDesc{Name: "Note"})
-	vtRepeat = rpc.NewServerStream[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Repeat"})
-	vtLast   = rpc.NewClientStream[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Last"})
-	vtChat   = rpc.NewBidi[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Chat"})
+	vtEcho   = rpc.NewUnaryMethod[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Echo"})
+	vtNote   = rpc.NewOneWayMethod[vtMessage](&vtDesc, rpc.MethodDesc{Name: "Note"})
+	vtRepeat = rpc.NewServerStreamMethod[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Repeat"})
+	vtLast   = rpc.NewClientStreamMethod[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Last"})
+	vtChat   = rpc.NewBidiMethod[vtMessage, vtMessage](&vtDesc, rpc.MethodDesc{Name: "Chat"})
 )
 
 // vtServer answers with what it gets, or what a request asks for.
@@ -303,11 +303,11 @@ func TestVTErrors(t *testing.T) {
 			unary, many rpc.Execution // many: where the client streams
 			says        string
 		}{
-			{"request that does not decode", vtUndecodable, rpc.CodeInvalidArgument, rpc.NotRun, rpc.DidRun, "no decoding"},
-			{"response that does not decode", "give " + vtUndecodable, rpc.CodeInternal, rpc.DidRun, rpc.DidRun, "no decoding"},
-			{"response that does not encode", "give " + vtUnencodable, rpc.CodeInternal, rpc.DidRun, rpc.DidRun, "no encoding"},
-			{"response that is too small", "give " + vtTooSmall, rpc.CodeInternal, rpc.DidRun, rpc.DidRun, "SizeVT"},
-			{"response that is too large", "give " + vtTooLarge, rpc.CodeInternal, rpc.DidRun, rpc.DidRun, "SizeVT"},
+			{"request that does not decode", vtUndecodable, rpc.CodeInvalidArgument, rpc.ExecutionNotRun, rpc.ExecutionDidRun, "no decoding"},
+			{"response that does not decode", "give " + vtUndecodable, rpc.CodeInternal, rpc.ExecutionDidRun, rpc.ExecutionDidRun, "no decoding"},
+			{"response that does not encode", "give " + vtUnencodable, rpc.CodeInternal, rpc.ExecutionDidRun, rpc.ExecutionDidRun, "no encoding"},
+			{"response that is too small", "give " + vtTooSmall, rpc.CodeInternal, rpc.ExecutionDidRun, rpc.ExecutionDidRun, "SizeVT"},
+			{"response that is too large", "give " + vtTooLarge, rpc.CodeInternal, rpc.ExecutionDidRun, rpc.ExecutionDidRun, "SizeVT"},
 		} {
 			t.Run(shape.name+"/"+test.name, func(t *testing.T) {
 				want := test.unary
@@ -325,9 +325,9 @@ func TestVTErrors(t *testing.T) {
 		}
 		for text, says := range map[string]string{vtUnencodable: "no encoding", vtTooSmall: "SizeVT", vtTooLarge: "SizeVT"} {
 			t.Run(shape.name+"/request, "+text, func(t *testing.T) {
-				code, want := rpc.CodeInvalidArgument, rpc.NotRun
+				code, want := rpc.CodeInvalidArgument, rpc.ExecutionNotRun
 				if streams { // the stream is open, and goes on
-					code, want = rpc.CodeInternal, rpc.MayHaveRun
+					code, want = rpc.CodeInternal, rpc.ExecutionMayHaveRun
 				}
 				_, err := shape.call(testContext(t), c, text)
 				if e := wantCode(t, err, code, want); !strings.Contains(e.Message(), says) {
@@ -352,7 +352,7 @@ func TestSendAfterFailedEncoding(t *testing.T) {
 	for _, text := range []string{vtTooSmall, "a", vtUnencodable, "b", vtTooLarge, strings.Repeat("c", 10<<10)} {
 		err := s.Send(newVT(text))
 		if text == vtTooSmall || text == vtUnencodable || text == vtTooLarge {
-			wantCode(t, err, rpc.CodeInternal, rpc.MayHaveRun)
+			wantCode(t, err, rpc.CodeInternal, rpc.ExecutionMayHaveRun)
 			continue
 		}
 		must(t, err)

@@ -82,7 +82,7 @@ func (w *watch) start(onLost, onClosed func()) {
 		if w.run(onLost) {
 			onLost()
 			onClosed()
-			w.inbox.End(failf(CodeUnavailable, MayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
+			w.inbox.End(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
 		}
 	}()
 }
@@ -186,9 +186,9 @@ func (l *look) at(call waiting) error {
 
 func nobodyWorks(connected bool) *Error {
 	if !connected {
-		return failf(CodeUnavailable, MayHaveRun, "the NATS connection was lost while the call waited (%v)", MayHaveRun)
+		return failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was lost while the call waited (%v)", ExecutionMayHaveRun)
 	}
-	return failf(CodeUnavailable, MayHaveRun, "no replica works on the call any more (%v)", MayHaveRun)
+	return failf(CodeUnavailable, ExecutionMayHaveRun, "no replica works on the call any more (%v)", ExecutionMayHaveRun)
 }
 
 // queries are the alive queries of one look: for each service the calls that
@@ -271,9 +271,9 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 	// The error does not say which call it refused.
 	mayHaveRun := w.answered(subject)
 	refused := func(early bool) *Error {
-		x := NotRun
+		x := ExecutionNotRun
 		if mayHaveRun || !early {
-			x = MayHaveRun
+			x = ExecutionMayHaveRun
 		}
 		return failf(CodePermissionDenied, x, "the NATS user may not publish to %q", subject).because(err)
 	}
@@ -292,10 +292,10 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 
 // forbid ends all calls, and those to come, of a client that may not subscribe to its inbox.
 func (w *watch) forbid(inbox string, err error) {
-	forbidden := failf(CodePermissionDenied, NotRun, "the NATS user may not subscribe to its inbox %q", inbox).because(err)
+	forbidden := failf(CodePermissionDenied, ExecutionNotRun, "the NATS user may not subscribe to its inbox %q", inbox).because(err)
 	w.forbidden.Store(forbidden)
 	waiting := *forbidden
-	waiting.execution = MayHaveRun
+	waiting.execution = ExecutionMayHaveRun
 	w.inbox.End(&waiting)
 	w.streams.Break(&waiting)
 }

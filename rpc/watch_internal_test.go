@@ -48,8 +48,8 @@ func TestLookWithoutQueries(t *testing.T) {
 // TestForgottenAtDeadline: an instance that has forgotten a stream at its deadline does not make
 // the call UNAVAILABLE because the client's own timer is late.
 func TestForgottenAtDeadline(t *testing.T) {
-	unknown := failf(CodeUnavailable, MayHaveRun, "the instance does not know the stream, or it has ended")
-	handlers := failf(CodeUnavailable, DidRun, "not now")
+	unknown := failf(CodeUnavailable, ExecutionMayHaveRun, "the instance does not know the stream, or it has ended")
+	handlers := failf(CodeUnavailable, ExecutionDidRun, "not now")
 	for _, test := range []struct {
 		deadline time.Time
 		status   *Error

@@ -91,7 +91,7 @@ func (g output) methodDescriptor(m *method) {
 		types += ", " + g.messages(m.Output.GoIdent)
 	}
 	g.P()
-	g.P("var ", m.descVar, " = ", g.rpc("New"+string(m.shape())), "[", types, "](&", m.service.descVar, ", ", g.rpc("MethodDesc"), "{")
+	g.P("var ", m.descVar, " = ", g.rpc("New"+string(m.shape())+"Method"), "[", types, "](&", m.service.descVar, ", ", g.rpc("MethodDesc"), "{")
 	g.P(strings.Join(g.methodFields(m), ", "), ",")
 	g.P("})")
 }

@@ -161,15 +161,15 @@ func (m *method) idempotency() string {
 	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
 	switch options.GetIdempotencyLevel() {
 	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:
-		return "NoSideEffects"
+		return "IdempotencyNoSideEffects"
 	case descriptorpb.MethodOptions_IDEMPOTENT:
-		return "Idempotent"
+		return "IdempotencyIdempotent"
 	}
 	return ""
 }
 
 // shape is the kind of a method, by the name that it has in the runtime's
-// constructors and handlers: rpc.NewUnary, rpc.HandleUnary.
+// constructors and handlers: rpc.NewUnaryMethod, rpc.HandleUnary.
 type shape string
 
 const (

@@ -190,9 +190,9 @@ func (c *history) checkEnd(e record, p *processHistory, x excuses, say sayer) {
 		say("it ended %v late", late)
 	}
 	switch {
-	case e.Claim == rpc.NotRun.String() && len(c.runs) > 0:
+	case e.Claim == rpc.ExecutionNotRun.String() && len(c.runs) > 0:
 		say("its client says %q, but it ran", e.Claim)
-	case e.Claim == rpc.DidRun.String() && len(c.runs) == 0:
+	case e.Claim == rpc.ExecutionDidRun.String() && len(c.runs) == 0:
 		say("its client says %q, but it did not", e.Claim)
 	case e.Code == okCode && len(c.runs) == 0 && c.began.Method != methodNote:
 		say("it succeeded, but did not run")
@@ -258,7 +258,7 @@ func (x excuses) excuse(began *record, e record) bool {
 		return x.dataLoss && streams(began.Method)
 	case unavailableCode:
 		switch {
-		case e.Claim == rpc.NotRun.String():
+		case e.Claim == rpc.ExecutionNotRun.String():
 			return x.notRun || x.nobody && impatient(began)
 		case idempotent(began.Method):
 			return x.idempotent

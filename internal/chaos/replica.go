@@ -29,7 +29,7 @@ func (a assignment) runReplica(ctx context.Context, nc *nats.Conn, j *journal) e
 	srv := rpc.NewServer(nc,
 		rpc.WithHeartbeat(a.Heartbeat),
 		rpc.WithGracePeriod(gracePeriod),
-		rpc.WithMetadata(map[string]string{replicaKey: a.Name}),
+		rpc.WithServiceMetadata(map[string]string{replicaKey: a.Name}),
 		rpc.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, nil))),
 	)
 	if err := chaosv1nats.RegisterChaosServiceServer(srv, &service{j: j, name: a.Name}); err != nil {

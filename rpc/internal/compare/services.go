@@ -29,10 +29,10 @@ func numberedServices(n int) []*numbered {
 		}
 		all = append(all, &numbered{
 			desc:     desc,
-			echo:     rpc.NewUnary[message, message](desc, rpc.MethodDesc{Name: "Echo"}),
-			download: rpc.NewServerStream[comparev1.DownloadRequest, message](desc, rpc.MethodDesc{Name: "Download"}),
-			upload:   rpc.NewClientStream[message, comparev1.UploadResponse](desc, rpc.MethodDesc{Name: "Upload"}),
-			chat:     rpc.NewBidi[message, message](desc, rpc.MethodDesc{Name: "Chat"}),
+			echo:     rpc.NewUnaryMethod[message, message](desc, rpc.MethodDesc{Name: "Echo"}),
+			download: rpc.NewServerStreamMethod[comparev1.DownloadRequest, message](desc, rpc.MethodDesc{Name: "Download"}),
+			upload:   rpc.NewClientStreamMethod[message, comparev1.UploadResponse](desc, rpc.MethodDesc{Name: "Upload"}),
+			chat:     rpc.NewBidiMethod[message, message](desc, rpc.MethodDesc{Name: "Chat"}),
 		})
 	}
 	return all

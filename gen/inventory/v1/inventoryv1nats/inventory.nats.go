@@ -24,36 +24,36 @@ var inventoryServiceDesc = rpc.ServiceDesc{
 	File:        inventoryv1.File_inventory_v1_inventory_proto,
 }
 
-var inventoryServiceGetStock = rpc.NewUnary[inventoryv1.GetStockRequest, inventoryv1.GetStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "GetStock", Idempotency: rpc.NoSideEffects,
+var inventoryServiceGetStock = rpc.NewUnaryMethod[inventoryv1.GetStockRequest, inventoryv1.GetStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "GetStock", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
-var inventoryServiceListStock = rpc.NewUnary[inventoryv1.ListStockRequest, inventoryv1.ListStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "ListStock", Idempotency: rpc.NoSideEffects,
+var inventoryServiceListStock = rpc.NewUnaryMethod[inventoryv1.ListStockRequest, inventoryv1.ListStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "ListStock", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
-var inventoryServiceAddStock = rpc.NewUnary[inventoryv1.AddStockRequest, inventoryv1.AddStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
+var inventoryServiceAddStock = rpc.NewUnaryMethod[inventoryv1.AddStockRequest, inventoryv1.AddStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
 	Name: "AddStock",
 })
 
-var inventoryServiceReserve = rpc.NewUnary[inventoryv1.ReserveRequest, inventoryv1.ReserveResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "Reserve", Idempotency: rpc.Idempotent,
+var inventoryServiceReserve = rpc.NewUnaryMethod[inventoryv1.ReserveRequest, inventoryv1.ReserveResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "Reserve", Idempotency: rpc.IdempotencyIdempotent,
 })
 
-var inventoryServiceConfirm = rpc.NewUnary[inventoryv1.ConfirmRequest, inventoryv1.ConfirmResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "Confirm", Idempotency: rpc.Idempotent,
+var inventoryServiceConfirm = rpc.NewUnaryMethod[inventoryv1.ConfirmRequest, inventoryv1.ConfirmResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "Confirm", Idempotency: rpc.IdempotencyIdempotent,
 })
 
-var inventoryServiceRelease = rpc.NewUnary[inventoryv1.ReleaseRequest, inventoryv1.ReleaseResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "Release", Idempotency: rpc.Idempotent,
+var inventoryServiceRelease = rpc.NewUnaryMethod[inventoryv1.ReleaseRequest, inventoryv1.ReleaseResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "Release", Idempotency: rpc.IdempotencyIdempotent,
 })
 
-var inventoryServiceWatchStock = rpc.NewServerStream[inventoryv1.WatchStockRequest, inventoryv1.WatchStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "WatchStock", Idempotency: rpc.NoSideEffects,
+var inventoryServiceWatchStock = rpc.NewServerStreamMethod[inventoryv1.WatchStockRequest, inventoryv1.WatchStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "WatchStock", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
-var inventoryServiceImportStock = rpc.NewClientStream[inventoryv1.ImportStockRequest, inventoryv1.ImportStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "ImportStock", Idempotency: rpc.Idempotent,
+var inventoryServiceImportStock = rpc.NewClientStreamMethod[inventoryv1.ImportStockRequest, inventoryv1.ImportStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
+	Name: "ImportStock", Idempotency: rpc.IdempotencyIdempotent,
 })
 
 // InventoryServiceClient calls inventory.v1.InventoryService.

@@ -22,12 +22,12 @@ var orderFeedServiceDesc = rpc.ServiceDesc{
 	File:        orderv1.File_order_v1_feed_proto,
 }
 
-var orderFeedServiceOrderPlaced = rpc.NewOneWay[orderv1.OrderPlacedRequest](&orderFeedServiceDesc, rpc.MethodDesc{
-	Name: "OrderPlaced", Subject: "orders.new", Idempotency: rpc.Idempotent,
+var orderFeedServiceOrderPlaced = rpc.NewOneWayMethod[orderv1.OrderPlacedRequest](&orderFeedServiceDesc, rpc.MethodDesc{
+	Name: "OrderPlaced", Subject: "orders.new", Idempotency: rpc.IdempotencyIdempotent,
 })
 
-var orderFeedServiceListFeed = rpc.NewUnary[orderv1.ListFeedRequest, orderv1.ListFeedResponse](&orderFeedServiceDesc, rpc.MethodDesc{
-	Name: "ListFeed", Idempotency: rpc.NoSideEffects,
+var orderFeedServiceListFeed = rpc.NewUnaryMethod[orderv1.ListFeedRequest, orderv1.ListFeedResponse](&orderFeedServiceDesc, rpc.MethodDesc{
+	Name: "ListFeed", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
 // OrderFeedServiceClient calls order.v1.OrderFeedService.

@@ -23,20 +23,20 @@ var orderServiceDesc = rpc.ServiceDesc{
 	File:        orderv1.File_order_v1_order_proto,
 }
 
-var orderServicePlaceOrder = rpc.NewUnary[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "PlaceOrder", Timeout: 10 * time.Second, Idempotency: rpc.Idempotent,
+var orderServicePlaceOrder = rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](&orderServiceDesc, rpc.MethodDesc{
+	Name: "PlaceOrder", Timeout: 10 * time.Second, Idempotency: rpc.IdempotencyIdempotent,
 })
 
-var orderServiceGetOrder = rpc.NewUnary[orderv1.GetOrderRequest, orderv1.GetOrderResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "GetOrder", Idempotency: rpc.NoSideEffects,
+var orderServiceGetOrder = rpc.NewUnaryMethod[orderv1.GetOrderRequest, orderv1.GetOrderResponse](&orderServiceDesc, rpc.MethodDesc{
+	Name: "GetOrder", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
-var orderServiceListOrders = rpc.NewUnary[orderv1.ListOrdersRequest, orderv1.ListOrdersResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "ListOrders", Idempotency: rpc.NoSideEffects,
+var orderServiceListOrders = rpc.NewUnaryMethod[orderv1.ListOrdersRequest, orderv1.ListOrdersResponse](&orderServiceDesc, rpc.MethodDesc{
+	Name: "ListOrders", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
-var orderServicePickOrder = rpc.NewBidi[orderv1.PickOrderRequest, orderv1.PickOrderResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "PickOrder", Idempotency: rpc.Idempotent,
+var orderServicePickOrder = rpc.NewBidiMethod[orderv1.PickOrderRequest, orderv1.PickOrderResponse](&orderServiceDesc, rpc.MethodDesc{
+	Name: "PickOrder", Idempotency: rpc.IdempotencyIdempotent,
 })
 
 // OrderServiceClient calls order.v1.OrderService.

@@ -22,7 +22,7 @@ var editionServiceDesc = rpc.ServiceDesc{
 	File:        edition2023.File_edition2023_edition_proto,
 }
 
-var editionServiceGet = rpc.NewUnary[edition2023.Request, edition2023.Response](&editionServiceDesc, rpc.MethodDesc{
+var editionServiceGet = rpc.NewUnaryMethod[edition2023.Request, edition2023.Response](&editionServiceDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 

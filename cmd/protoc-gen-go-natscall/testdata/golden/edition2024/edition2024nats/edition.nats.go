@@ -21,7 +21,7 @@ var editionServiceDesc = rpc.ServiceDesc{
 	File:      edition2024.File_edition2024_edition_proto,
 }
 
-var editionServiceGet = rpc.NewServerStream[edition2024.Request, edition2024.Response](&editionServiceDesc, rpc.MethodDesc{
+var editionServiceGet = rpc.NewServerStreamMethod[edition2024.Request, edition2024.Response](&editionServiceDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 

@@ -22,7 +22,7 @@ var legacyDesc = rpc.ServiceDesc{
 	File:        legacy.File_legacy_legacy_proto,
 }
 
-var legacyGet = rpc.NewUnary[legacy.LegacyRequest, legacy.LegacyRequest_Result](&legacyDesc, rpc.MethodDesc{
+var legacyGet = rpc.NewUnaryMethod[legacy.LegacyRequest, legacy.LegacyRequest_Result](&legacyDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 

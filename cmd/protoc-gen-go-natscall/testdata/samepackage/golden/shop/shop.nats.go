@@ -21,19 +21,19 @@ var orderDesc = rpc.ServiceDesc{
 	File:        File_shop_shop_proto,
 }
 
-var orderGet_ = rpc.NewUnary[Request, Response](&orderDesc, rpc.MethodDesc{
+var orderGet_ = rpc.NewUnaryMethod[Request, Response](&orderDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 
-var orderWatch = rpc.NewServerStream[Request, Stock](&orderDesc, rpc.MethodDesc{
+var orderWatch = rpc.NewServerStreamMethod[Request, Stock](&orderDesc, rpc.MethodDesc{
 	Name: "Watch",
 })
 
-var orderTell = rpc.NewOneWay[Request](&orderDesc, rpc.MethodDesc{
+var orderTell = rpc.NewOneWayMethod[Request](&orderDesc, rpc.MethodDesc{
 	Name: "Tell",
 })
 
-var orderClient_ = rpc.NewBidi[Request, Response](&orderDesc, rpc.MethodDesc{
+var orderClient_ = rpc.NewBidiMethod[Request, Response](&orderDesc, rpc.MethodDesc{
 	Name: "Client",
 })
 
@@ -123,7 +123,7 @@ var isChoice_Desc = rpc.ServiceDesc{
 	File:        File_shop_shop_proto,
 }
 
-var isChoice_Kind_ = rpc.NewUnary[Choice, Choice](&isChoice_Desc, rpc.MethodDesc{
+var isChoice_Kind_ = rpc.NewUnaryMethod[Choice, Choice](&isChoice_Desc, rpc.MethodDesc{
 	Name: "Kind",
 })
 

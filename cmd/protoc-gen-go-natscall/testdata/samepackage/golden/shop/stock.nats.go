@@ -20,7 +20,7 @@ var stockServiceDesc = rpc.ServiceDesc{
 	File:      File_shop_stock_proto,
 }
 
-var stockServiceGet = rpc.NewUnary[Stock, Stock](&stockServiceDesc, rpc.MethodDesc{
+var stockServiceGet = rpc.NewUnaryMethod[Stock, Stock](&stockServiceDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 

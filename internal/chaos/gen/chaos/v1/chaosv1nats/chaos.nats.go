@@ -22,31 +22,31 @@ var chaosServiceDesc = rpc.ServiceDesc{
 	File:        chaosv1.File_chaos_v1_chaos_proto,
 }
 
-var chaosServiceAdd = rpc.NewUnary[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
+var chaosServiceAdd = rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
 	Name: "Add",
 })
 
-var chaosServicePut = rpc.NewUnary[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Put", Idempotency: rpc.Idempotent,
+var chaosServicePut = rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
+	Name: "Put", Idempotency: rpc.IdempotencyIdempotent,
 })
 
-var chaosServiceGet = rpc.NewUnary[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Get", Idempotency: rpc.NoSideEffects,
+var chaosServiceGet = rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
+	Name: "Get", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
-var chaosServiceNote = rpc.NewOneWay[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{
+var chaosServiceNote = rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{
 	Name: "Note",
 })
 
-var chaosServiceWatch = rpc.NewServerStream[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{
+var chaosServiceWatch = rpc.NewServerStreamMethod[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{
 	Name: "Watch",
 })
 
-var chaosServiceImport = rpc.NewClientStream[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{
+var chaosServiceImport = rpc.NewClientStreamMethod[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{
 	Name: "Import",
 })
 
-var chaosServiceTalk = rpc.NewBidi[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{
+var chaosServiceTalk = rpc.NewBidiMethod[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{
 	Name: "Talk",
 })
 

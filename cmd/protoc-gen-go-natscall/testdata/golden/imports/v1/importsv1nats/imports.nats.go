@@ -27,15 +27,15 @@ var importServiceDesc = rpc.ServiceDesc{
 	File:        importsv1.File_imports_v1_imports_proto,
 }
 
-var importServiceGet = rpc.NewUnary[timestamppb.Timestamp, wrapperspb.StringValue](&importServiceDesc, rpc.MethodDesc{
+var importServiceGet = rpc.NewUnaryMethod[timestamppb.Timestamp, wrapperspb.StringValue](&importServiceDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 
-var importServicePart = rpc.NewServerStream[shapesv1.Request_Part, shapesv1.Response_Part](&importServiceDesc, rpc.MethodDesc{
+var importServicePart = rpc.NewServerStreamMethod[shapesv1.Request_Part, shapesv1.Response_Part](&importServiceDesc, rpc.MethodDesc{
 	Name: "Part",
 })
 
-var importServiceAlone = rpc.NewClientStream[noservicev1.Alone, rpc1.Context](&importServiceDesc, rpc.MethodDesc{
+var importServiceAlone = rpc.NewClientStreamMethod[noservicev1.Alone, rpc1.Context](&importServiceDesc, rpc.MethodDesc{
 	Name: "Alone",
 })
 

@@ -22,51 +22,51 @@ var orderServiceDesc = rpc.ServiceDesc{
 	File:        v2beta1.File_keywords_v2beta1_keywords_proto,
 }
 
-var orderServiceType = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceType = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "type",
 })
 
-var orderServiceFunc = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceFunc = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "Func",
 })
 
-var orderServiceGetOrder = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceGetOrder = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "get_order",
 })
 
-var orderServiceReturn_ = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceReturn_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "return_",
 })
 
-var orderServiceString = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceString = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "string",
 })
 
-var orderServiceNil = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceNil = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "nil",
 })
 
-var orderServiceName = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceName = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "Name",
 })
 
-var orderServiceDesc_ = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceDesc_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "Desc",
 })
 
-var orderServiceClient_ = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceClient_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "Client",
 })
 
-var orderServiceServer = rpc.NewBidi[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceServer = rpc.NewBidiMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "Server",
 })
 
-var orderServiceCall = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceCall = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "Call",
 })
 
-var orderServiceC = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
+var orderServiceC = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
 	Name: "c",
 })
 
@@ -243,19 +243,19 @@ var fooDesc = rpc.ServiceDesc{
 	File:      v2beta1.File_keywords_v2beta1_keywords_proto,
 }
 
-var fooClient_ = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
+var fooClient_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
 	Name: "Client",
 })
 
-var fooClientDesc_ = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
+var fooClientDesc_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
 	Name: "ClientDesc",
 })
 
-var fooClientClient_ = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
+var fooClientClient_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
 	Name: "ClientClient",
 })
 
-var fooCall = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
+var fooCall = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
 	Name: "Call",
 })
 
@@ -338,7 +338,7 @@ var fooClientDesc = rpc.ServiceDesc{
 	File:      v2beta1.File_keywords_v2beta1_keywords_proto,
 }
 
-var fooClientCall = rpc.NewUnary[v2beta1.Func, v2beta1.Func](&fooClientDesc, rpc.MethodDesc{
+var fooClientCall = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooClientDesc, rpc.MethodDesc{
 	Name: "Call",
 })
 

@@ -27,11 +27,11 @@ var everythingDesc = rpc.ServiceDesc{
 	File:          optionsv1.File_options_v1_options_proto,
 }
 
-var everythingEach = rpc.NewUnary[optionsv1.Empty, optionsv1.Empty](&everythingDesc, rpc.MethodDesc{
-	Name: "Each", Subject: "orders.new", Timeout: 1500 * time.Millisecond, Metadata: map[string]string{"a": "1", "b": "2"}, Idempotency: rpc.Idempotent,
+var everythingEach = rpc.NewUnaryMethod[optionsv1.Empty, optionsv1.Empty](&everythingDesc, rpc.MethodDesc{
+	Name: "Each", Subject: "orders.new", Timeout: 1500 * time.Millisecond, Metadata: map[string]string{"a": "1", "b": "2"}, Idempotency: rpc.IdempotencyIdempotent,
 })
 
-var everythingTell = rpc.NewOneWay[optionsv1.Empty](&everythingDesc, rpc.MethodDesc{
+var everythingTell = rpc.NewOneWayMethod[optionsv1.Empty](&everythingDesc, rpc.MethodDesc{
 	Name: "Tell", Timeout: 7 * time.Nanosecond,
 })
 
@@ -98,7 +98,7 @@ var broadcastDesc = rpc.ServiceDesc{
 	File:         optionsv1.File_options_v1_options_proto,
 }
 
-var broadcastEach = rpc.NewUnary[optionsv1.Empty, optionsv1.Empty](&broadcastDesc, rpc.MethodDesc{
+var broadcastEach = rpc.NewUnaryMethod[optionsv1.Empty, optionsv1.Empty](&broadcastDesc, rpc.MethodDesc{
 	Name: "Each",
 })
 

@@ -21,7 +21,7 @@ var timeServiceDesc = rpc.ServiceDesc{
 	File:      rpc1.File_rpc_v1_rpc_proto,
 }
 
-var timeServiceGet = rpc.NewUnary[rpc1.Context, rpc1.Context](&timeServiceDesc, rpc.MethodDesc{
+var timeServiceGet = rpc.NewUnaryMethod[rpc1.Context, rpc1.Context](&timeServiceDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 

@@ -23,36 +23,36 @@ var shapeServiceDesc = rpc.ServiceDesc{
 	File:        shapesv1.File_shapes_v1_shapes_proto,
 }
 
-var shapeServiceUnary = rpc.NewUnary[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
+var shapeServiceUnary = rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
 	Name: "Unary",
 })
 
-var shapeServiceNotify = rpc.NewOneWay[shapesv1.Request](&shapeServiceDesc, rpc.MethodDesc{
+var shapeServiceNotify = rpc.NewOneWayMethod[shapesv1.Request](&shapeServiceDesc, rpc.MethodDesc{
 	Name: "Notify",
 })
 
-var shapeServiceNothing = rpc.NewUnary[emptypb.Empty, emptypb.Empty](&shapeServiceDesc, rpc.MethodDesc{
+var shapeServiceNothing = rpc.NewUnaryMethod[emptypb.Empty, emptypb.Empty](&shapeServiceDesc, rpc.MethodDesc{
 	Name: "Nothing",
 })
 
-var shapeServiceWatch = rpc.NewServerStream[shapesv1.Request, shapesv1.Response_Part](&shapeServiceDesc, rpc.MethodDesc{
+var shapeServiceWatch = rpc.NewServerStreamMethod[shapesv1.Request, shapesv1.Response_Part](&shapeServiceDesc, rpc.MethodDesc{
 	Name: "Watch",
 })
 
-var shapeServiceUpload = rpc.NewClientStream[shapesv1.Request_Part, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
+var shapeServiceUpload = rpc.NewClientStreamMethod[shapesv1.Request_Part, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
 	Name: "Upload",
 })
 
-var shapeServiceTalk = rpc.NewBidi[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
+var shapeServiceTalk = rpc.NewBidiMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
 	Name: "Talk",
 })
 
-var shapeServiceRead = rpc.NewUnary[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Read", Idempotency: rpc.NoSideEffects,
+var shapeServiceRead = rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
+	Name: "Read", Idempotency: rpc.IdempotencyNoSideEffects,
 })
 
-var shapeServiceWrite = rpc.NewUnary[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Write", Idempotency: rpc.Idempotent,
+var shapeServiceWrite = rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
+	Name: "Write", Idempotency: rpc.IdempotencyIdempotent,
 })
 
 // ShapeServiceClient calls shapes.v1.ShapeService.

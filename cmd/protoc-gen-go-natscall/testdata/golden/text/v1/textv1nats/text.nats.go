@@ -22,27 +22,27 @@ var textServiceDesc = rpc.ServiceDesc{
 	File:        textv1.File_text_v1_text_proto,
 }
 
-var textServiceDirectives = rpc.NewUnary[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
+var textServiceDirectives = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
 	Name: "Directives",
 })
 
-var textServiceLayout = rpc.NewUnary[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
+var textServiceLayout = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
 	Name: "Layout",
 })
 
-var textServiceEnds = rpc.NewUnary[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
+var textServiceEnds = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
 	Name: "Ends",
 })
 
-var textServiceSilent = rpc.NewUnary[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
+var textServiceSilent = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
 	Name: "Silent",
 })
 
-var textServiceOld = rpc.NewUnary[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
+var textServiceOld = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
 	Name: "Old",
 })
 
-var textServiceOldAndSilent = rpc.NewBidi[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
+var textServiceOldAndSilent = rpc.NewBidiMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
 	Name: "OldAndSilent",
 })
 
@@ -190,7 +190,7 @@ var oldServiceDesc = rpc.ServiceDesc{
 	File:        textv1.File_text_v1_text_proto,
 }
 
-var oldServiceGet = rpc.NewUnary[textv1.Text, textv1.Text](&oldServiceDesc, rpc.MethodDesc{
+var oldServiceGet = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&oldServiceDesc, rpc.MethodDesc{
 	Name: "Get",
 })
 

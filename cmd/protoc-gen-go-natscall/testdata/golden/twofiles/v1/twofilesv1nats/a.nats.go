@@ -22,7 +22,7 @@ var fooDesc = rpc.ServiceDesc{
 	File:        twofilesv1.File_twofiles_v1_a_proto,
 }
 
-var fooBarBaz = rpc.NewUnary[twofilesv1.Message, twofilesv1.Message](&fooDesc, rpc.MethodDesc{
+var fooBarBaz = rpc.NewUnaryMethod[twofilesv1.Message, twofilesv1.Message](&fooDesc, rpc.MethodDesc{
 	Name: "BarBaz",
 })
 

@@ -21,7 +21,7 @@ var fooBarDesc = rpc.ServiceDesc{
 	File:      twofilesv1.File_twofiles_v1_b_proto,
 }
 
-var fooBarBaz_ = rpc.NewUnary[twofilesv1.Message, twofilesv1.Message](&fooBarDesc, rpc.MethodDesc{
+var fooBarBaz_ = rpc.NewUnaryMethod[twofilesv1.Message, twofilesv1.Message](&fooBarDesc, rpc.MethodDesc{
 	Name: "Baz",
 })
 

@@ -22,19 +22,19 @@ var compareServiceDesc = rpc.ServiceDesc{
 	File:        comparev1.File_compare_v1_compare_proto,
 }
 
-var compareServiceEcho = rpc.NewUnary[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceEcho = rpc.NewUnaryMethod[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Echo",
 })
 
-var compareServiceDownload = rpc.NewServerStream[comparev1.DownloadRequest, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceDownload = rpc.NewServerStreamMethod[comparev1.DownloadRequest, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Download",
 })
 
-var compareServiceUpload = rpc.NewClientStream[comparev1.Message, comparev1.UploadResponse](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceUpload = rpc.NewClientStreamMethod[comparev1.Message, comparev1.UploadResponse](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Upload",
 })
 
-var compareServiceChat = rpc.NewBidi[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceChat = rpc.NewBidiMethod[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Chat",
 })
 

@@ -22,19 +22,19 @@ var compareServiceDesc = rpc.ServiceDesc{
 	File:        comparevtv1.File_comparevt_v1_compare_proto,
 }
 
-var compareServiceEcho = rpc.NewUnary[comparevtv1.Message, comparevtv1.Message](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceEcho = rpc.NewUnaryMethod[comparevtv1.Message, comparevtv1.Message](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Echo",
 })
 
-var compareServiceDownload = rpc.NewServerStream[comparevtv1.DownloadRequest, comparevtv1.Message](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceDownload = rpc.NewServerStreamMethod[comparevtv1.DownloadRequest, comparevtv1.Message](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Download",
 })
 
-var compareServiceUpload = rpc.NewClientStream[comparevtv1.Message, comparevtv1.UploadResponse](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceUpload = rpc.NewClientStreamMethod[comparevtv1.Message, comparevtv1.UploadResponse](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Upload",
 })
 
-var compareServiceChat = rpc.NewBidi[comparevtv1.Message, comparevtv1.Message](&compareServiceDesc, rpc.MethodDesc{
+var compareServiceChat = rpc.NewBidiMethod[comparevtv1.Message, comparevtv1.Message](&compareServiceDesc, rpc.MethodDesc{
 	Name: "Chat",
 })
 
