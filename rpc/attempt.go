@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -53,10 +54,11 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		Timer: !a.byCtx, Deadline: a.deadline, Left: a.left,
 	}
 	var failed *Error
-	if r.Header, r.Buffer, failed = a.encode(r.ID); failed != nil {
+	var large bool
+	if r.Header, r.Buffer, large, failed = a.encode(r.ID); failed != nil {
 		return failed
 	}
-	if a.isLarge(r.Header, r.Buffer) {
+	if large {
 		r.Buffer.PutBack()
 		return a.largeRequest(ctx)
 	}
@@ -103,7 +105,7 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 // isLarge reports whether a request has to travel as a stream.
 func (a *attempt) isLarge(h nats.Header, buf *buffer.Buffer) bool {
 	size := len(buf.B) + headerSize(h)
-	return size > smallestMaxPayload && !a.call.options.plain && int64(size) > a.client.nc.MaxPayload()
+	return size > smallestMaxPayload && !a.call.options.plain && a.call.method.kind != KindOneWay && int64(size) > a.client.nc.MaxPayload()
 }
 
 // blameForeign adds to an error what was seen of replies that were not a
@@ -121,32 +123,64 @@ func (a *attempt) blameForeign(err *Error, seen reply.Foreign) *Error {
 	return &out
 }
 
-// encode makes the header and the data of a request. The buffer is the caller's to put back.
-func (a *attempt) encode(id wire.ID) (nats.Header, *buffer.Buffer, *Error) {
+// encode makes the header and the data of a request. large reports whether it has to be sent as a
+// stream. The buffer is the caller's to put back.
+func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large bool, failed *Error) {
 	plain := a.call.options.plain || a.call.method.kind == KindOneWay
 	h, err := a.header(plain)
 	if err != nil {
-		return nil, nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
+		return nil, nil, false, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
-	buf := buffer.Take()
+	buf = buffer.Take()
 	coding := a.call.options.coding()
 	if !plain {
 		buf.B = wire.AppendRequest(buf.B, id, wire.Codec(coding.codec), a.left)
 	}
 	envelope := len(buf.B)
-	if buf.B, err = coding.appendMessage(buf.B, a.call.request); err != nil {
+	data, failed := a.appendRequest(buf, coding)
+	if failed != nil {
 		buf.PutBack()
-		return nil, nil, failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
-	}
-	if size, limit := len(buf.B)-envelope, a.call.options.sizes.send; size > limit {
-		buf.PutBack()
-		return nil, nil, overSendLimit("request", size, limit, ExecutionNotRun)
+		return nil, nil, false, failed
 	}
 	if !plain {
+		if a.call.hooks != nil && a.call.options.compression != CompressionNone {
+			data = slices.Clone(data)
+		}
 		buf.Compress(wire.Compression(a.call.options.compression), envelope)
 		buf.B[wire.FlagsOffset] |= byte(buf.Flags(wire.Compression(a.call.options.compression)))
 	}
-	return h, buf, nil
+	if large = a.isLarge(h, buf); large || a.call.hooks == nil {
+		return h, buf, large, nil // the stream runs the hooks
+	}
+	a.call.sentRequest(len(data), len(buf.B)-envelope, nil)
+	if h, failed = a.attempting(id, data, h); failed != nil {
+		buf.PutBack()
+	}
+	return h, buf, false, failed
+}
+
+// appendRequest appends the encoded request to the buffer, and returns it.
+func (a *attempt) appendRequest(buf *buffer.Buffer, coding coding) ([]byte, *Error) {
+	from := len(buf.B)
+	var failed *Error
+	var err error
+	if buf.B, err = coding.append(buf.B, a.call.request); err != nil {
+		failed = failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
+	} else if size, limit := len(buf.B)-from, a.call.options.sizes.send; size > limit {
+		failed = overSendLimit("request", size, limit, ExecutionNotRun)
+	}
+	if failed != nil {
+		a.call.sentRequest(len(buf.B)-from, 0, failed)
+	}
+	return buf.B[from:], failed
+}
+
+// attempting runs the functions of OnAttempt. It returns the header with what they have added.
+func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Header, *Error) {
+	if a.call.options.plain || a.call.method.kind == KindOneWay {
+		id = wire.ID{}
+	}
+	return a.call.attempting(Attempt{id: id, subject: a.subjects.request, data: data, header: h})
 }
 
 // publishOneWay publishes at once, so that the caller learns of an error.
@@ -154,7 +188,7 @@ func (a *attempt) publishOneWay() *Error {
 	if failed := connectionError(a.client.nc); failed != nil {
 		return failed
 	}
-	h, buf, failed := a.encode(wire.ID{})
+	h, buf, _, failed := a.encode(wire.ID{})
 	if failed != nil {
 		return failed
 	}
@@ -185,45 +219,62 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 // finish turns a reply into the response or error of the call.
 func (a *attempt) finish(r *reply.Reply) *Error {
 	call := a.call
-	if len(r.Msg.Header) > 0 && (a.client.next != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
+	if len(r.Msg.Header) > 0 && (a.client.interceptorsOf(call.options) != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
 		call.responseHeader, call.responseTrailer = wire.SplitHeader(r.Msg.Header)
 	}
+	in := encoded{coding: call.options.coding(), data: r.Data, whole: r.Msg.Size(), wireSize: len(r.Data)}
 	if call.options.plain {
 		if err := plainError(r.Msg, call.options.codec); err != nil {
 			return err
 		}
-		return a.decode(r.Data, r.Msg.Size())
+		return a.decode(in)
 	}
-	flags, body := wire.ResponseOf(r.Data) // which the inbox has checked
-	whole := r.Msg.Size()
+	var flags wire.Flags
+	flags, in.data = wire.ResponseOf(r.Data) // which the inbox has checked
+	in.wireSize = len(in.data)
 	switch {
 	case flags&wire.FlagError != 0:
-		return parseStatus(body, flags.Execution())
+		return parseStatus(in.data, flags.Execution())
 	case Codec(flags.Codec()) != call.options.codec:
 		return failf(CodeInternal, ExecutionDidRun, "the response is in %v, the request asked for %v", Codec(flags.Codec()), call.options.codec)
 	case flags&wire.FlagCompressed != 0 && Compression(flags.Compression()) != call.options.compression:
 		return failf(CodeInternal, ExecutionDidRun, "the response is compressed with %v, the request asked for %v", Compression(flags.Compression()), call.options.compression)
 	case flags&wire.FlagCompressed != 0:
 		var err *Error
-		if body, err = Compression(flags.Compression()).decompress(body, a.call.options.sizes.receive); err != nil {
+		if in.data, err = Compression(flags.Compression()).decompress(in.data, call.options.sizes.receive); err != nil {
 			return responseError(err)
 		}
-		whole = cap(body)
+		in.whole = cap(in.data)
 	}
-	return a.decode(body, whole)
+	return a.decode(in)
 }
 
-// decode decodes the response, which is part of so much memory.
-func (a *attempt) decode(body []byte, whole int) *Error {
-	if limit := a.call.options.sizes.receive; len(body) > limit {
-		return overReceiveLimit("response", len(body), limit, ExecutionDidRun)
+// decode decodes the response.
+func (a *attempt) decode(in encoded) *Error {
+	if limit := a.call.options.sizes.receive; len(in.data) > limit {
+		return overReceiveLimit("response", len(in.data), limit, ExecutionDidRun)
 	}
-	res := a.call.method.newResponse()
-	if err := a.call.options.coding().unmarshal(body, res, whole); err != nil {
-		return failf(CodeInternal, ExecutionDidRun, "the response is not a valid %s: %v", messageName(res), err).because(err)
+	res := a.call.newResponse()
+	if a.call.hooks != nil {
+		if decoded, err := a.call.receive(in, res); err != nil {
+			return hookError(err)
+		} else if decoded {
+			a.call.response = res
+			return nil
+		}
+	}
+	if err := in.coding.decode(in.data, res, in.whole); err != nil {
+		return failf(CodeInternal, ExecutionDidRun, "the response is not a valid %s: %v", typeName(res), err).because(err)
 	}
 	a.call.response = res
 	return nil
+}
+
+// hookError returns the error of a function of OnReceive as that of a call that has run.
+func hookError(err error) *Error {
+	failed := *asError(err)
+	failed.execution = ExecutionDidRun
+	return &failed
 }
 
 // openStream opens a stream and returns when a server has accepted it.
@@ -236,7 +287,8 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
 	s := a.newStream(ctx, wire.NewID())
-	if failed := a.sendRequest(s); failed != nil {
+	header, failed := a.sendRequest(s, header)
+	if failed != nil {
 		s.client.Break(failed)
 		return failed
 	}
@@ -280,25 +332,33 @@ func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
 	}
 }
 
-// sendRequest queues the request, if there is only one, for the open to take along.
-func (a *attempt) sendRequest(s *messageStream) *Error {
+// sendRequest queues the request, if there is only one, for the open to take along. It returns the
+// header of the open.
+func (a *attempt) sendRequest(s *messageStream, h nats.Header) (nats.Header, *Error) {
 	if a.call.request == nil {
-		return nil
+		return a.attempting(s.ID, nil, h)
 	}
 	buf := buffer.Take()
 	defer buf.PutBack()
-	var err error
-	if buf.B, err = s.coding.appendMessage(buf.B, a.call.request); err != nil {
-		return failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
+	data, failed := a.appendRequest(buf, s.coding)
+	if failed != nil {
+		return nil, failed
 	}
-	if err = s.pack(buf, 0); err == nil {
+	h, failed = a.attempting(s.ID, data, h)
+	if failed != nil {
+		return nil, failed
+	}
+	size := len(data)
+	err := s.pack(buf, 0)
+	if err == nil {
 		err = s.Send(buf, 0)
 	}
 	if err != nil {
-		return unopened(err)
+		failed = unopened(err)
 	}
-	s.closeSend()
-	return nil
+	a.call.sentRequest(size, len(buf.B), failed)
+	s.CloseSend()
+	return h, failed
 }
 
 // unopened returns the error of a stream that has ended before its open was published.
@@ -343,8 +403,8 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 
 // recvResponse receives the response of a unary call from a stream.
 func (a *attempt) recvResponse(s *messageStream) *Error {
-	res := a.call.method.newResponse()
-	err := s.recvOnly(res)
+	res := a.call.newResponse()
+	err := s.RecvOnlyMessage(res)
 	a.call.responseHeader, a.call.responseTrailer = s.metadata()
 	if err != nil {
 		failed := asError(err)

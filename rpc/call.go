@@ -2,11 +2,11 @@ package rpc
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Call is one call, as interceptors see it on either side, and as a handler finds it with
@@ -22,42 +22,16 @@ type Call struct {
 	responseHeader  Header
 	responseTrailer Header
 
-	request    proto.Message
-	requestErr *Error // of a server's call: why the request does not decode
-	response   proto.Message
-}
-
-// callHooks are the functions that interceptors have set with OnSend, OnReceive and OnEnd.
-type callHooks struct {
-	onSend, onReceive func(proto.Message) error
-	onEnd             []func(error)
-}
-
-func (c *Call) hooked() *callHooks {
-	if c.hooks == nil {
-		c.hooks = new(callHooks)
-	}
-	return c.hooks
-}
-
-// sending runs the functions of OnSend.
-func (c *Call) sending(m proto.Message) error {
-	if c.hooks == nil || c.hooks.onSend == nil {
-		return nil
-	}
-	return c.hooks.onSend(m)
-}
-
-// received runs the functions of OnReceive.
-func (c *Call) received(m proto.Message) error {
-	if c.hooks == nil || c.hooks.onReceive == nil {
-		return nil
-	}
-	return c.hooks.onReceive(m)
+	request  any // a proto.Message; on a client also a *Raw
+	response any // a proto.Message or a *Raw
 }
 
 // Method returns the full name of the method, as in "/order.v1.OrderService/PlaceOrder".
 func (c *Call) Method() string { return c.method.FullName() }
+
+// Descriptor returns the Protobuf descriptor of the method, or nil if it is not known
+// ([NewRawMethod]).
+func (c *Call) Descriptor() protoreflect.MethodDescriptor { return c.method.descriptor() }
 
 // Kind returns the shape of the method.
 func (c *Call) Kind() Kind { return c.method.kind }
@@ -117,24 +91,61 @@ func (c *Call) SendHeader() error {
 // that refuses a call without it, such as one that checks credentials, saves that work. The error
 // of a request that does not decode has CodeInvalidArgument. The request is nil if the client
 // streams: OnReceive (on a client OnSend) sees those messages.
+//
+// The request of a call of [Method] is decoded for interceptors only, so what they change in it is
+// not seen by a handler or sent to one. The error of a request whose type is not known
+// ([NewRawMethod]) has CodeUnimplemented; [Call.RequestData] returns it as it is.
 func (c *Call) Request() (proto.Message, error) {
-	if c.request == nil && c.requestErr == nil && c.served != nil && !c.streamsIn() {
-		req, err := c.served.decode()
-		if err != nil && c.served.stream != nil {
-			return nil, err // perhaps of the context; the stream remembers its own errors
-		}
-		c.request, c.requestErr = req, err
+	switch req := c.request.(type) {
+	case *Raw:
+		return c.decodeRaw(req, false)
+	case proto.Message:
+		return req, nil
 	}
-	return c.request, asNil(c.requestErr)
+	if c.served == nil || c.streamsIn() {
+		return nil, nil
+	}
+	return c.served.decodeOnce()
 }
 
-// Response returns the response message. It is nil before next has returned, after an error, and
-// for a one-way call.
-func (c *Call) Response() proto.Message { return c.response }
+// RequestData returns the encoded request on a server, decompressed but not decoded, as an
+// interceptor that checks a signature needs it. It is nil if the client streams. It must not be
+// changed. On a client the functions of [Call.OnAttempt] see the encoded request; there RequestData
+// returns an error with CodeFailedPrecondition.
+func (c *Call) RequestData() ([]byte, error) {
+	switch {
+	case c.served == nil:
+		return nil, failf(CodeFailedPrecondition, ExecutionMayHaveRun, "%s: RequestData is for servers; OnAttempt has the encoded request", c.Method())
+	case c.streamsIn():
+		return nil, nil
+	}
+	data, err := c.served.data()
+	return data, asNil(err)
+}
+
+// Response returns the response message. It is nil before next has returned, after an error, for a
+// one-way call, and for one whose type is not known ([NewRawMethod]). A response that is a *Raw is
+// decoded for each use.
+func (c *Call) Response() proto.Message {
+	switch res := c.response.(type) {
+	case *Raw:
+		if m, err := c.decodeRaw(res, true); err == nil {
+			return m
+		}
+	case proto.Message:
+		return res
+	}
+	return nil
+}
 
 // SetResponse lets an interceptor answer without calling next, for instance from a cache. The
 // message must be of the method's response type, or the call ends with CodeInternal.
-func (c *Call) SetResponse(m proto.Message) { c.response = m }
+func (c *Call) SetResponse(m proto.Message) {
+	c.response = nil // not a nil proto.Message
+	if m != nil {
+		c.response = m
+	}
+}
 
 // streamsIn reports whether this side of the call receives a stream.
 func (c *Call) streamsIn() bool {
@@ -149,76 +160,33 @@ func (c *Call) streamsIn() bool {
 	return false
 }
 
-// OnSend makes f run for each message of a stream before this side sends it; an error of f becomes
-// the error of Send. f does not run for a single request or response: see Request and Response.
-// Call OnSend before next. Several functions run in the order in which they were set; a nil f is
-// ignored.
-func (c *Call) OnSend(f func(proto.Message) error) { c.hooked().onSend = both(c.hooked().onSend, f) }
-
-// OnReceive makes f run for each message of a stream after this side has received it, and for the
-// response to a client's stream, which Response does not return; an error of f becomes the error of
-// Recv. Call OnReceive before next. On a bidirectional stream f may run concurrently with the
-// function of OnSend. A nil f is ignored.
-func (c *Call) OnReceive(f func(proto.Message) error) {
-	c.hooked().onReceive = both(c.hooked().onReceive, f)
-}
-
-func both(f, g func(proto.Message) error) func(proto.Message) error {
-	switch {
-	case f == nil:
-		return g
-	case g == nil:
-		return f
-	}
-	return func(m proto.Message) error {
-		if err := f(m); err != nil {
-			return err
-		}
-		return g(m)
-	}
-}
-
-// OnEnd makes f run once, with the call's error, when the call is over on this side. f runs on
-// whatever goroutine ends the call, so it must not block, and not close the client or server. A
-// panic in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
-//
-// OnEnd exists for a client's streams: there next only opens the stream, which goes on until its
-// end has been received, it is closed, or ctx ends. Any other call ends when next returns.
-func (c *Call) OnEnd(f func(error)) {
-	if f != nil {
-		c.hooked().onEnd = append(c.hooked().onEnd, f)
-	}
-}
-
-// ended runs each function of OnEnd once. err is nil after a clean end.
-func (c *Call) ended(err error) {
-	if c.hooks == nil {
-		return
-	}
-	for n := len(c.hooks.onEnd); n > 0; n = len(c.hooks.onEnd) {
-		f := c.hooks.onEnd[n-1]
-		c.hooks.onEnd = c.hooks.onEnd[:n-1]
-		c.runHook(f, err)
-	}
-}
-
-// runHook runs f and stops a panic: the goroutine may be one of nats.go's, or have a call to
-// answer.
-func (c *Call) runHook(f func(error), err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			c.log().Error("natscall: a function of OnEnd panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-		}
-	}()
-	f(err)
-}
-
-// log returns the server's logger; a client has no logger of its own.
+// log returns the logger of the client or server.
 func (c *Call) log() *slog.Logger {
-	if c.served != nil {
+	switch {
+	case c.served != nil:
 		return c.served.endpoint.log()
+	case c.client != nil:
+		return c.client.options.logger.With("method", c.Method())
 	}
-	return slog.Default().With("method", c.Method())
+	return slog.Default()
+}
+
+// ID returns the id of the request on a server: 32 hexadecimal digits, which the client's
+// [Attempt.ID] has too. On a client, and for a plain request, which has none, ID returns "".
+func (c *Call) ID() string {
+	if c.served == nil || c.served.plain {
+		return ""
+	}
+	return c.served.id.String()
+}
+
+// QueueTime returns how long the request has waited on the server between its arrival and the
+// interceptors. On a client it is 0.
+func (c *Call) QueueTime() time.Duration {
+	if c.served == nil {
+		return 0
+	}
+	return c.served.waited
 }
 
 // DeadlineBy says what has set the deadline of a call on a server.
@@ -288,7 +256,7 @@ func chain(interceptors []Interceptor, last Next) Next {
 }
 
 // checkSent refuses nil, which would otherwise be sent as an empty message.
-func (c *Call) checkSent(m proto.Message) error {
+func (c *Call) checkSent(m any) error {
 	if m != nil && m != c.method.nilRequest && m != c.method.nilResponse {
 		return nil
 	}

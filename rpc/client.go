@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"strings"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/publish"
@@ -53,6 +53,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 	c.options.sizes = sizeLimits{defaultMaxSize, defaultMaxSize}
 	c.options.clientTimeout = defaultClientTimeout
 	c.options.heartbeat = defaultHeartbeat
+	c.options.logger = slog.Default()
 	for _, opt := range opts {
 		if opt == nil {
 			c.err = errors.Join(c.err, errNilOption)
@@ -62,10 +63,24 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 	}
 	c.out = publish.New(nc, publish.Config{Now: c.clock.now, MaxBatch: c.options.maxBatch, Refuse: c.offline})
 	c.streams = stream.NewTable(c.options.heartbeat)
-	if len(c.options.interceptors) > 0 {
-		c.next = chain(c.options.interceptors, c.send)
+	if len(c.options.peerOptions.interceptors) > 0 {
+		c.next = chain(c.options.peerOptions.interceptors, c.sendInside)
 	}
 	return c
+}
+
+// sendInside is send inside the interceptors of the call.
+func (c *Client) sendInside(ctx context.Context, call *Call) error {
+	return chain(call.client.options.interceptors, c.send)(ctx, call)
+}
+
+// interceptorsOf returns the folded interceptors of the client and of a call, or nil if there are
+// none.
+func (c *Client) interceptorsOf(o *callOptions) Next {
+	if c.next == nil && len(o.interceptors) > 0 {
+		return c.sendInside
+	}
+	return c.next
 }
 
 var errNilOption = errors.New("an option is nil")
@@ -171,8 +186,9 @@ func (c *Client) closedByConn() {
 	c.closed.Store(true)
 }
 
-// invoke is where every unary and one-way call comes from.
-func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts []CallOption) (proto.Message, error) {
+// invoke is where every unary and one-way call comes from. The response is decoded into res, or
+// into a new message if res is nil.
+func (c *Client) invoke(ctx context.Context, m *method, req, res any, opts []CallOption) (any, error) {
 	o, err := c.callOptions(opts)
 	if err != nil {
 		return nil, err
@@ -180,15 +196,16 @@ func (c *Client) invoke(ctx context.Context, m *method, req proto.Message, opts 
 	if req == m.nilRequest {
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: the request is nil", m.FullName())
 	}
-	if c.next == nil {
+	next := c.interceptorsOf(o)
+	if next == nil {
 		call := callPool.Get().(*clientCall) // nobody else sees it
 		defer call.putBack()
-		call.set(m, o.header, req, o)
+		call.set(m, o.header, req, res, o)
 		return call.end(c.send(ctx, &call.Call))
 	}
 	call := new(clientCall)
-	call.set(m, maps.Clone(o.header), req, o)
-	return call.end(c.intercepted(ctx, call))
+	call.set(m, maps.Clone(o.header), req, res, o)
+	return call.end(c.intercepted(ctx, call, next))
 }
 
 // callOptions are the client's own where a call has none of its own. An invalid option
@@ -218,10 +235,10 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 
 // intercepted runs a call through the interceptors and makes sure that what
 // they return is what a client promises: an *Error or a response.
-func (c *Client) intercepted(ctx context.Context, call *clientCall) error {
-	err := c.next(ctx, &call.Call)
+func (c *Client) intercepted(ctx context.Context, call *clientCall, next Next) error {
+	err := next(ctx, &call.Call)
 	if err == nil && call.method.kind == KindUnary {
-		err = call.method.checkResponse(call.response)
+		err = call.method.checkResponse(call.response, call.into == nil)
 		if err != nil && !call.sent {
 			err = failf(CodeInternal, ExecutionNotRun, "an interceptor ended the call without a response").because(err)
 		}
@@ -229,29 +246,29 @@ func (c *Client) intercepted(ctx context.Context, call *clientCall) error {
 	if err != nil {
 		return call.clientError(err)
 	}
-	return nil
+	return call.fill()
 }
 
 // invokeStream makes every call of a streaming method. req is nil if the client streams.
-func (c *Client) invokeStream(ctx context.Context, m *method, req proto.Message, opts []CallOption) (*messageStream, error) {
+func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []CallOption) (*messageStream, error) {
 	o, err := c.callOptions(opts)
 	if err != nil {
 		return nil, err
 	}
 	call := new(clientCall)
-	call.set(m, o.header, req, o)
-	switch {
+	call.set(m, o.header, req, nil, o)
+	switch next := c.interceptorsOf(o); {
 	case o.responseHeader != nil || o.responseTrailer != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && req == m.nilRequest:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: the request is nil", m.FullName())
-	case c.next == nil:
+	case next == nil:
 		err = c.send(ctx, &call.Call)
 	default:
 		call.header = maps.Clone(o.header)
-		err = c.next(ctx, &call.Call)
+		err = next(ctx, &call.Call)
 	}
 	switch {
 	case err != nil && call.stream != nil: // an interceptor refuses the stream
@@ -284,6 +301,9 @@ const (
 func (c *Client) send(ctx context.Context, seen *Call) error {
 	call := seen.client
 	call.sent = true
+	if err := call.sendingRequest(); err != nil {
+		return err
+	}
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
 	until := deadline // of further attempts

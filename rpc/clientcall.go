@@ -15,7 +15,9 @@ import (
 type clientCall struct {
 	Call
 	options  *callOptions
+	into     any            // what the response is decoded into; nil for a new message
 	stream   *messageStream // of a streaming call, once it is open
+	sending  *Message       // the request, until the functions of OnSent have run for it
 	sent     bool           // an attempt was made
 	streamed bool           // a stream holds it, possibly for longer than the call
 }
@@ -25,8 +27,61 @@ type clientCall struct {
 var callPool = sync.Pool{New: func() any { return new(clientCall) }}
 
 // set makes c the call of a method. header, which interceptors may change, belongs to the call.
-func (c *clientCall) set(m *method, header Header, request proto.Message, o *callOptions) {
-	*c = clientCall{Call: Call{method: m, client: c, header: header, request: request}, options: o}
+func (c *clientCall) set(m *method, header Header, request, into any, o *callOptions) {
+	*c = clientCall{Call: Call{method: m, client: c, header: header, request: request}, into: into, options: o}
+}
+
+// newResponse returns what the response is decoded into.
+func (c *clientCall) newResponse() any {
+	if c.into == nil {
+		return c.method.newResponse()
+	}
+	if m, ok := c.into.(proto.Message); ok {
+		proto.Reset(m) // an attempt before may have begun to fill it
+	}
+	return c.into
+}
+
+// fill makes into the response, where an interceptor has set another one.
+func (c *clientCall) fill() error {
+	if c.into == nil || c.response == nil || c.response == c.into {
+		return nil
+	}
+	coding := c.options.coding()
+	if raw, ok := c.response.(*Raw); ok {
+		coding.codec = raw.Codec
+	}
+	data, err := coding.append(nil, c.response)
+	if err == nil {
+		err = coding.decode(data, c.newResponse(), len(data))
+	}
+	if err != nil {
+		return failf(CodeInternal, ExecutionMayHaveRun, "%s: the response that an interceptor has set: %v", c.method.FullName(), err).because(err)
+	}
+	return nil
+}
+
+// sendingRequest runs the functions of OnSend for the request, if there is only one.
+func (c *clientCall) sendingRequest() error {
+	if c.hooks == nil || c.request == nil {
+		return nil
+	}
+	m, err := c.Call.sending(c.request)
+	c.sending = m
+	if err != nil {
+		failed := *asError(err)
+		failed.execution = ExecutionNotRun
+		return &failed
+	}
+	return nil
+}
+
+// sentRequest runs the functions of OnSent for the request, once.
+func (c *clientCall) sentRequest(size, wireSize int, err *Error) {
+	if c.sending != nil {
+		c.sentMessage(c.sending, size, wireSize, asNil(err))
+		c.sending = nil
+	}
 }
 
 // putBack makes the call available to others, unless a stream has it.
@@ -85,7 +140,7 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 }
 
 // end runs the hooks of OnEnd, fills the headers that the caller asked for, and returns the result.
-func (c *clientCall) end(err error) (proto.Message, error) {
+func (c *clientCall) end(err error) (any, error) {
 	c.ended(err)
 	fillHeader(c.options.responseHeader, c.responseHeader)
 	fillHeader(c.options.responseTrailer, c.responseTrailer)

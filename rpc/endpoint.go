@@ -64,7 +64,7 @@ func (e *endpoint) receiveBatch(m *nats.Msg) {
 	}
 	for tag, item := range batch.Items() {
 		c := e.newServerCall()
-		c.batched, c.tag, c.whole = true, tag, len(m.Data)
+		c.batched, c.tag, c.whole = true, tag, uint32(len(m.Data))
 		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
 	}
 }
@@ -119,7 +119,8 @@ func (e *endpoint) overload() *Error {
 // brace is a JSON object, unless the type has a group-encoded field 15, which begins with that
 // byte. Any other JSON text, or one that begins with blanks, is taken for JSON unless it is also a
 // Protobuf message of which all fields are known. So a number is not mistaken for a message with an
-// unknown field, and a Protobuf string of digits still is a string.
+// unknown field, and a Protobuf string of digits still is a string. If the type is not known, only
+// the brace counts.
 func (e *endpoint) guessCodec(body []byte) Codec {
 	switch text := trimJSON(body); {
 	case len(body) == 0:
@@ -128,6 +129,8 @@ func (e *endpoint) guessCodec(body []byte) Codec {
 		return CodecProto
 	case body[0] == '{':
 		return CodecJSON
+	case !e.method.typed():
+		return CodecProto
 	case len(text) > 0 && !json.Valid(text) || isKnownProto(body, e.method.newRequest()):
 		return CodecProto
 	}
@@ -141,8 +144,10 @@ func (e *endpoint) metadata() map[string]string {
 	}
 	m["natscall.method"] = e.method.FullName()
 	m["natscall.kind"] = e.method.kind.String()
-	m["natscall.request"] = e.method.requestName()
-	m["natscall.response"] = e.method.responseName()
+	if e.method.typed() {
+		m["natscall.request"] = e.method.requestName()
+		m["natscall.response"] = e.method.responseName()
+	}
 	if e.method.Idempotency != IdempotencyUnknown {
 		m["natscall.idempotency"] = e.method.Idempotency.String()
 	}

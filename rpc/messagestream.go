@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
@@ -17,8 +15,8 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// messageStream is one side of a stream of messages: the untyped core behind Sender, Receiver,
-// ClientStream and BidiStream. Package stream moves the bytes; messageStream encodes and decodes
+// messageStream is one side of a stream of messages over NATS: it implements messages.Stream, on
+// which Stream, Sender, Receiver, ClientStream and BidiStream stand. Package stream moves the bytes; messageStream encodes and decodes
 // them, runs the hooks of interceptors, and turns errors into *Error.
 type messageStream struct {
 	*stream.Stream
@@ -32,24 +30,31 @@ type messageStream struct {
 	begun       sync.Once // on a server: the response header has been set
 }
 
-// sendMessage queues a message. It waits while too much is queued.
-func (s *messageStream) sendMessage(m proto.Message) error {
+// SendMessage queues a message. It waits while too much is queued.
+func (s *messageStream) SendMessage(m any) error {
 	if err := s.call.checkSent(m); err != nil {
 		return err
 	}
 	if err := s.fixHeader(); err != nil {
 		return err
 	}
-	if err := s.call.sending(m); err != nil {
+	hooked, err := s.call.sending(m)
+	if err != nil {
 		return err
 	}
 	buf := buffer.Take()
 	defer buf.PutBack()
-	var err error
-	if buf.B, err = s.coding.appendMessage(buf.B[:flow.FrameRoom], m); err != nil {
-		return failf(CodeInternal, ExecutionMayHaveRun, "the message does not encode: %v", err).because(err)
+	if buf.B, err = s.coding.append(buf.B[:flow.FrameRoom], m); err != nil {
+		err = failf(CodeInternal, ExecutionMayHaveRun, "the message does not encode: %v", err).because(err)
+		s.call.sentMessage(hooked, 0, 0, err)
+		return err
 	}
-	return s.sendBuffer(buf, flow.FrameRoom)
+	size := len(buf.B) - flow.FrameRoom
+	err = s.sendBuffer(buf, flow.FrameRoom)
+	if hooked != nil {
+		s.call.sentMessage(hooked, size, len(buf.B)-flow.FrameRoom, err)
+	}
+	return err
 }
 
 // sendBuffer sends the message that starts in the buffer at an offset.
@@ -107,55 +112,79 @@ func (s *messageStream) checkMetadata(h nats.Header) *Error {
 	return nil
 }
 
-// recvMessage receives the next message into m; io.EOF is the clean end.
-func (s *messageStream) recvMessage(m proto.Message) error {
-	b, whole, err := s.recvBytes()
+// RecvMessage receives the next message into m; io.EOF is the clean end.
+func (s *messageStream) RecvMessage(m any) error {
+	in, err := s.recvBytes()
 	if err != nil {
 		return err
 	}
-	if err := s.coding.unmarshal(b, m, whole); err != nil {
-		return s.Reject(s.peerError("the message is not a valid %s: %v", messageName(m), err))
+	if s.call.hooks != nil {
+		if decoded, err := s.call.receive(in, m); decoded || err != nil {
+			return err
+		}
 	}
-	// A single request or response is not a message of a stream, but interceptors have no other way
-	// to see the response to a client's stream.
-	if s.call.streamsIn() || s.call.method.kind == KindClientStream {
-		return s.call.received(m)
+	return s.decode(in, m)
+}
+
+func (s *messageStream) decode(in encoded, m any) error {
+	if err := in.coding.decode(in.data, m, in.whole); err != nil {
+		return s.Reject(s.peerError("the message is not a valid %s: %v", typeName(m), err))
 	}
 	return nil
 }
 
-// recvOnly receives the message of a stream that has exactly one.
-func (s *messageStream) recvOnly(m proto.Message) error {
-	if err := s.recvMessage(m); err != nil {
-		if errors.Is(err, io.EOF) {
-			return s.peerError("%s: the stream ended without a message", s.call.Method())
-		}
-		return err
+// RecvOnlyMessage receives the message of a stream that has exactly one.
+func (s *messageStream) RecvOnlyMessage(m any) error {
+	if err := s.RecvMessage(m); err != nil {
+		return s.noMessage(err)
 	}
-	switch b, _, err := s.recvBytes(); {
+	return s.recvEnd()
+}
+
+// recvOnlyBytes is RecvOnlyMessage without decoding and without the functions of OnReceive.
+func (s *messageStream) recvOnlyBytes() (encoded, error) {
+	in, err := s.recvBytes()
+	if err != nil {
+		return in, s.noMessage(err)
+	}
+	return in, s.recvEnd()
+}
+
+// noMessage returns the error of a stream whose only message has not come.
+func (s *messageStream) noMessage(err error) error {
+	if errors.Is(err, io.EOF) {
+		return s.peerError("%s: the stream ended without a message", s.call.Method())
+	}
+	return err
+}
+
+// recvEnd receives the end behind the only message.
+func (s *messageStream) recvEnd() error {
+	switch in, err := s.recvBytes(); {
 	case err == nil:
-		return s.Reject(s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(b)))
+		return s.Reject(s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(in.data)))
 	case !errors.Is(err, io.EOF):
 		return err
 	}
 	return nil
 }
 
-// recvBytes receives the next message, decompressed. It also returns the size of the memory that
-// the message is part of.
-func (s *messageStream) recvBytes() (b []byte, whole int, err error) {
+// recvBytes receives the next message, decompressed.
+func (s *messageStream) recvBytes() (encoded, error) {
 	m, err := s.Recv()
+	in := encoded{s.coding, m.Bytes, m.Whole, len(m.Bytes)}
 	if err != nil || !m.Compressed {
-		return m.Bytes, m.Whole, streamError(err)
+		return in, streamError(err)
 	}
-	b, failed := s.compression.decompress(m.Bytes, s.sizes.receive)
-	if failed == nil {
-		return b, cap(b), nil
+	var failed *Error
+	if in.data, failed = s.compression.decompress(m.Bytes, s.sizes.receive); failed == nil {
+		in.whole = cap(in.data)
+		return in, nil
 	}
 	if s.server == nil && failed.code == CodeInvalidArgument {
 		failed.code = CodeInternal // it is the server's message
 	}
-	return nil, 0, s.Reject(failed)
+	return in, s.Reject(failed)
 }
 
 // peerError returns the error of a peer that has sent something invalid.
@@ -166,18 +195,36 @@ func (s *messageStream) peerError(format string, args ...any) *Error {
 	return failf(CodeInternal, ExecutionDidRun, format, args...)
 }
 
-// close ends a client's stream early. On a server it does nothing.
-func (s *messageStream) close() {
+// Close ends a client's stream early. On a server it does nothing.
+func (s *messageStream) Close() {
 	if s.client != nil {
 		s.client.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the stream was closed"))
 	}
 }
 
-// closeSend ends the sending half of a client's stream. On a server it does nothing.
-func (s *messageStream) closeSend() {
+// CloseSend ends the sending half of a client's stream. On a server it does nothing.
+func (s *messageStream) CloseSend() {
 	if s.client != nil {
 		s.client.CloseSend()
 	}
+}
+
+// Header returns the metadata of the peer; a client waits for it.
+func (s *messageStream) Header(ctx context.Context) (map[string][]string, error) {
+	if s.client == nil {
+		return s.call.Header(), nil
+	}
+	h, err := s.client.Header(ctx)
+	return h, streamError(err)
+}
+
+// Trailer returns the server's trailer. On a server it is nil.
+func (s *messageStream) Trailer() map[string][]string {
+	if s.client == nil {
+		return nil
+	}
+	_, trailer := s.client.Metadata()
+	return trailer
 }
 
 // notify makes the hooks of OnEnd run once a client's stream is over and its reader has seen the

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -82,7 +83,8 @@ type MethodDesc struct {
 	Idempotency Idempotency
 }
 
-// method is the untyped core of a method: all that the runtime works with.
+// method is the untyped core of a method: all that the runtime works with. Its messages are
+// proto.Messages or *Raws.
 type method struct {
 	MethodDesc
 	service     *ServiceDesc
@@ -90,20 +92,22 @@ type method struct {
 	subject     string // without the prefix of a client or server
 	root        string // likewise
 	timeout     time.Duration
-	newRequest  func() proto.Message
+	newRequest  func() proto.Message // nil if the types of the messages are not known
 	newResponse func() proto.Message
-	nilRequest  proto.Message // nil pointers of the types
-	nilResponse proto.Message
+	nilRequest  any // nil pointers of the types, where these are generated ones
+	nilResponse any
 }
 
 func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc, kind Kind) method {
-	m := method{
-		MethodDesc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout,
-		newRequest:  func() proto.Message { return PReq(new(Req)) },
-		newResponse: func() proto.Message { return PRes(new(Res)) },
-		nilRequest:  PReq(nil),
-		nilResponse: PRes(nil),
-	}
+	m := untypedMethod(s, d, kind)
+	m.newRequest = func() proto.Message { return PReq(new(Req)) }
+	m.newResponse = func() proto.Message { return PRes(new(Res)) }
+	m.nilRequest, m.nilResponse = PReq(nil), PRes(nil)
+	return m
+}
+
+func untypedMethod(s *ServiceDesc, d MethodDesc, kind Kind) method {
+	m := method{MethodDesc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout}
 	if m.timeout == 0 && kind <= KindOneWay { // a stream has no timeout unless its method sets one
 		m.timeout = s.Timeout
 	}
@@ -128,10 +132,33 @@ func (m *method) Unimplemented() error {
 	return failf(CodeUnimplemented, ExecutionDidRun, "%s is not implemented", m.FullName())
 }
 
-// requestName and responseName are the full names of the message types.
-func (m *method) requestName() string { return messageName(m.newRequest()) }
+// descriptor returns the method's Protobuf descriptor, or nil if it is not known.
+func (m *method) descriptor() protoreflect.MethodDescriptor {
+	if m.service.File == nil {
+		return nil
+	}
+	name := protoreflect.FullName(m.service.Name)
+	service := m.service.File.Services().ByName(name.Name())
+	if service == nil {
+		return nil
+	}
+	return service.Methods().ByName(protoreflect.Name(m.Name))
+}
 
-func (m *method) responseName() string { return messageName(m.newResponse()) }
+// typed reports whether the types of the messages are known.
+func (m *method) typed() bool { return m.newRequest != nil }
+
+// requestName and responseName are the full names of the message types, or "".
+func (m *method) requestName() string { return nameOf(m.newRequest) }
+
+func (m *method) responseName() string { return nameOf(m.newResponse) }
+
+func nameOf(newMessage func() proto.Message) string {
+	if newMessage == nil {
+		return ""
+	}
+	return messageName(newMessage())
+}
 
 func messageName(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
@@ -141,6 +168,9 @@ func (m *method) hasResponse() bool { return m.kind != KindServerStream && m.kin
 // hasGroup15 reports whether the request has a group-encoded field 15, which starts with the byte
 // of an opening brace. A plain request that begins with this byte is then not taken for JSON.
 func (m *method) hasGroup15() bool {
+	if !m.typed() {
+		return false
+	}
 	f := m.newRequest().ProtoReflect().Descriptor().Fields().ByNumber(15)
 	return f != nil && f.Kind() == protoreflect.GroupKind
 }
@@ -162,7 +192,7 @@ func NewUnaryMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *Servi
 
 // Call calls the method and waits for its response. The error is an *Error.
 func (m *UnaryMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) (Res, error) {
-	res, err := c.invoke(ctx, &m.method, req, opts)
+	res, err := c.invoke(ctx, &m.method, req, nil, opts)
 	if err != nil {
 		var none Res
 		return none, err
@@ -194,7 +224,7 @@ func NewOneWayMethod[Req any, PReq message[Req]](s *ServiceDesc, d MethodDesc) *
 // (nats.Conn.Flush waits until the NATS server has it), and does not learn whether a service took
 // it. The error is an *Error.
 func (m *OneWayMethod[Req]) Call(ctx context.Context, c *Client, req Req, opts ...CallOption) error {
-	_, err := c.invoke(ctx, &m.method, req, opts)
+	_, err := c.invoke(ctx, &m.method, req, nil, opts)
 	return err
 }
 
@@ -217,18 +247,52 @@ var noResponse = new(emptypb.Empty)
 // a response of the method all the same: its type has those fields. A natscall server gives such a
 // response a header.
 func (m *method) isResponse(reply *nats.Msg) bool {
-	return protojson.Unmarshal(reply.Data, m.newResponse()) == nil
+	return m.typed() && protojson.Unmarshal(reply.Data, m.newResponse()) == nil
 }
 
-// checkResponse refuses a message that is not a response of m.
-func (m *method) checkResponse(res proto.Message) error {
-	if reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
+// checkResponse refuses a message that is not a response of m. With exact it has to be of the
+// generated type, otherwise it may also be a *Raw or have another Go type for the same message.
+func (m *method) checkResponse(res any, exact bool) error {
+	if m.nilResponse != nil && reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
 		return nil
 	}
-	if res == nil || !res.ProtoReflect().IsValid() {
+	switch err := checkMessage(res, m.newResponse); {
+	case isNil(res):
 		return failf(CodeInternal, ExecutionDidRun, "%s returned no response and no error", m.FullName())
+	case exact:
+		return failf(CodeInternal, ExecutionDidRun, "%s: response is a %T, not a %T", m.FullName(), res, m.nilResponse)
+	case err != nil:
+		return failf(CodeInternal, ExecutionDidRun, "%s: response: %v", m.FullName(), err)
 	}
-	return failf(CodeInternal, ExecutionDidRun, "%s: response is a %T, not a %T", m.FullName(), res, m.nilResponse)
+	return nil
+}
+
+// isNil reports whether m is no message: nil, or a nil pointer.
+func isNil(m any) bool {
+	switch m := m.(type) {
+	case nil:
+		return true
+	case *Raw:
+		return m == nil
+	case proto.Message:
+		return !m.ProtoReflect().IsValid()
+	}
+	return false
+}
+
+// checkMessage returns why a message that is not nil is none of a type, which newMessage makes, or
+// which is not known.
+func checkMessage(m any, newMessage func() proto.Message) error {
+	switch m := m.(type) {
+	case *Raw:
+		return nil
+	case proto.Message:
+		if want := nameOf(newMessage); want != "" && want != messageName(m) {
+			return fmt.Errorf("it is a %s, not a %s", messageName(m), want)
+		}
+		return nil
+	}
+	return notMessage(m)
 }
 
 func (d *ServiceDesc) check() error {

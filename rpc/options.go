@@ -122,6 +122,8 @@ type callOptions struct {
 	header          Header
 	responseHeader  *Header
 	responseTrailer *Header
+	interceptors    []Interceptor // of this call, inside those of the client
+	logger          *slog.Logger
 }
 
 type serverOptions struct {
@@ -152,6 +154,7 @@ type serviceOptions struct {
 	queueGroup   string
 	noQueueGroup bool
 	metadata     map[string]string
+	interceptors []Interceptor // of this service, inside those of the server
 }
 
 // option implements all option interfaces. The result type of the function that makes it says for
@@ -264,16 +267,23 @@ func WithSubjectPrefix(prefix string) PeerOption {
 }
 
 // WithInterceptors adds interceptors after those of earlier options; the first is the outermost.
-func WithInterceptors(interceptors ...Interceptor) PeerOption {
-	return forPeers(func(o *peerOptions) error {
+// Those of a client are outside those of a call, and those of a server outside those of a service.
+func WithInterceptors(interceptors ...Interceptor) AnyOption {
+	add := func(dst *[]Interceptor) error {
 		for i, f := range interceptors {
 			if f == nil {
 				return fmt.Errorf("WithInterceptors: number %d is nil", i)
 			}
 		}
-		o.interceptors = append(o.interceptors, interceptors...)
+		*dst = append(slices.Clip(*dst), interceptors...)
 		return nil
-	})
+	}
+	return option{
+		client:  func(o *clientOptions) error { return add(&o.peerOptions.interceptors) },
+		call:    func(o *callOptions) error { return add(&o.interceptors) },
+		server:  func(o *serverOptions) error { return add(&o.peerOptions.interceptors) },
+		service: func(o *serviceOptions) error { return add(&o.interceptors) },
+	}
 }
 
 // WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions:
@@ -395,16 +405,20 @@ func ResponseTrailer(h *Header) CallOption {
 	return option{call: func(o *callOptions) error { o.responseTrailer = h; return nil }}
 }
 
-// WithLogger sets the log of a server. The server logs what it cannot or must not tell a caller,
-// such as the stack of a panic. The default is slog.Default().
-func WithLogger(l *slog.Logger) ServerOption {
-	return option{server: func(o *serverOptions) error {
+// WithLogger sets the log of a server or client. A server logs what it cannot or must not tell a
+// caller, such as the stack of a panic; a client only a panic in a function of OnEnd or OnSent. The
+// default is slog.Default().
+func WithLogger(l *slog.Logger) PeerOption {
+	check := func() error {
 		if l == nil {
 			return fmt.Errorf("WithLogger: the logger is nil")
 		}
-		o.logger = l
 		return nil
-	}}
+	}
+	return option{
+		client: func(o *clientOptions) error { o.logger = l; return check() },
+		server: func(o *serverOptions) error { o.logger = l; return check() },
+	}
 }
 
 // WithGracePeriod sets how long Run waits for running handlers when its context has ended. The

@@ -7,7 +7,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
@@ -43,7 +42,8 @@ const (
 	probeInterval = time.Second
 )
 
-func (p *plainStream) sendMessage(m proto.Message) error {
+// SendMessage sends a message as a NATS message of its own.
+func (p *plainStream) SendMessage(m any) error {
 	c := p.call
 	if err := c.call.checkSent(m); err != nil {
 		return err
@@ -51,13 +51,21 @@ func (p *plainStream) sendMessage(m proto.Message) error {
 	if p.ctx.Err() != nil {
 		return contextError(p.ctx, ExecutionMayHaveRun)
 	}
-	if err := c.call.sending(m); err != nil {
+	hooked, err := c.call.sending(m)
+	if err != nil {
 		return err
 	}
 	buf := buffer.Take()
 	defer buf.PutBack()
-	var err error
-	if buf.B, err = c.coding().appendMessage(buf.B, m); err != nil {
+	err = p.send(buf, m)
+	c.call.sentMessage(hooked, len(buf.B), len(buf.B), err)
+	return err
+}
+
+// send encodes a message into the buffer and publishes it.
+func (p *plainStream) send(buf *buffer.Buffer, m any) (err error) {
+	c := p.call
+	if buf.B, err = c.coding().append(buf.B, m); err != nil {
 		return failf(CodeInternal, ExecutionDidRun, "the message does not encode: %v", err)
 	}
 	options := &c.endpoint.service.server.options

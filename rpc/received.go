@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -25,15 +24,17 @@ type received struct {
 	batched    bool        // the request was an item of a batch
 	deadlineBy DeadlineBy
 	tag        uint64 // of that item
+	wireSize   uint32 // of body as it came; a message has less than 2 GiB
+	whole      uint32 // size of the memory that body is part of
 	body       []byte
-	whole      int // size of the memory that body is part of
+	waited     time.Duration // in the queue; until the call runs, when it came
 }
 
 // parse takes a message. If it returns an error, the request is to be refused with that. The
 // timeout is what the request says, 0 for nothing. The envelope is that of an open, or zero.
 func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope, failed *Error) {
-	r.reply, r.body = m.Reply, m.Data
-	r.whole = max(r.whole, m.Size())
+	r.reply, r.body, r.wireSize = m.Reply, m.Data, uint32(len(m.Data))
+	r.whole = max(r.whole, uint32(m.Size()))
 	if r.plain = !wire.IsEnvelope(m.Data) && !r.batched; r.plain {
 		timeout, failed = r.parsePlain(m)
 		return timeout, open, failed
@@ -44,6 +45,7 @@ func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope
 		err = cmp.Or(err, errBatchInBatch)
 	}
 	r.id, r.body, r.codec = e.ID, e.Body, Codec(e.Flags.Codec())
+	r.wireSize = uint32(len(r.body))
 	r.accepts, r.compressed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
 	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
 		r.reply = "" // these kinds are never answered
@@ -117,24 +119,29 @@ func (r *received) coding() coding {
 	return coding{r.codec, options}
 }
 
-// decodeBody decodes the request in the body.
-func (r *received) decodeBody() (proto.Message, *Error) {
+// data returns the encoded request, decompressed.
+func (r *received) data() ([]byte, *Error) {
 	limit := r.endpoint.service.server.options.sizes.receive
 	if len(r.body) > limit {
 		return nil, overReceiveLimit("request", len(r.body), limit, ExecutionNotRun)
 	}
 	if r.compressed {
-		var failed *Error
-		if r.body, failed = r.accepts.decompress(r.body, limit); failed != nil {
+		body, failed := r.accepts.decompress(r.body, limit)
+		if failed != nil {
 			return nil, failf(failed.code, ExecutionNotRun, "request: %s", failed.message)
 		}
-		r.whole = cap(r.body)
+		r.body, r.whole, r.compressed = body, uint32(cap(body)), false
 	}
-	req := r.endpoint.method.newRequest()
-	if err := r.coding().unmarshal(r.body, req, r.whole); err != nil {
-		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "the request is not a valid %s in %v: %v", messageName(req), r.codec, err)
+	return r.body, nil
+}
+
+// decodeInto decodes the request into m, an empty proto.Message or a *Raw. data has returned the
+// encoded request before.
+func (r *received) decodeInto(m any) *Error {
+	if err := r.coding().decode(r.body, m, int(r.whole)); err != nil {
+		return failf(CodeInvalidArgument, ExecutionNotRun, "the request is not a valid %s in %v: %v", typeName(m), r.codec, err)
 	}
-	return req, nil
+	return nil
 }
 
 // remoteReplies are the beginnings of reply subjects of requests from other accounts and, over

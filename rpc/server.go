@@ -28,7 +28,7 @@ import (
 type Server struct {
 	nc      *nats.Conn
 	options serverOptions
-	next    Next  // the folded interceptors and the handler
+	next    Next  // the folded interceptors, those of the service, and the handler
 	err     error // of an option
 	clock   clock
 	out     *publish.Publisher
@@ -111,7 +111,9 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 		s.err = errors.Join(s.err, errors.New("the NATS connection is nil"))
 	}
 	s.streams = stream.NewTable(s.options.heartbeat)
-	s.next = chain(s.options.interceptors, handle)
+	s.next = chain(s.options.peerOptions.interceptors, func(ctx context.Context, call *Call) error {
+		return call.served.endpoint.service.next(ctx, call)
+	})
 	s.async.listener = s.asyncError
 	return s
 }
@@ -145,9 +147,6 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	return s.Shutdown(grace)
 }
-
-// intercepts reports whether the server has interceptors.
-func (s *Server) intercepts() bool { return len(s.options.interceptors) > 0 }
 
 // Start makes the subscriptions of all registered services and returns when NATS has confirmed
 // them: the server is ready. Only ctx bounds the wait, which includes the one for a connection that

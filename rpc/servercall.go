@@ -38,6 +38,7 @@ type serverCall struct {
 	received
 	answerForm answerForm
 	stream     *messageStream // of the request or of a large response, or nil
+	streamRead bool           // body is the request that came in the stream
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	steps    steps
@@ -77,11 +78,26 @@ func (c *serverCall) enter() error {
 
 // request decodes the request and then calls enter.
 func (c *serverCall) request() (proto.Message, error) {
+	if err := c.receiving(); err != nil {
+		return nil, err
+	}
 	req, err := c.call.Request()
 	if err == nil {
 		err = c.enter()
 	}
 	return req, err
+}
+
+// receiving runs the functions of OnReceive for a single request.
+func (c *serverCall) receiving() error {
+	if c.call.hooks == nil {
+		return nil
+	}
+	data, err := c.data()
+	if err != nil {
+		return err
+	}
+	return c.call.receiving(&Message{size: len(data), wireSize: int(c.wireSize), decode: c.call.Request})
 }
 
 // giveUp decides against the handler. It reports whether the handler was not called; then it never
@@ -103,7 +119,7 @@ func (c *serverCall) execution(e *Error) wire.Execution {
 // receive takes a request that came at a time of the server's clock. If it returns an error, the
 // request is to be refused with that.
 func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
-	c.call.header = Header(m.Header)
+	c.call.header, c.waited = Header(m.Header), at
 	asked, open, err := c.parse(m)
 	if err == nil && c.plain && c.endpoint.method.kind == KindServerStream {
 		err = c.checkPlainStream()
@@ -176,16 +192,49 @@ func (c *serverCall) receiveOpen(e *wire.Envelope) *Error {
 	return nil
 }
 
-// decode decodes the request.
-func (c *serverCall) decode() (proto.Message, *Error) {
-	if c.stream != nil {
-		req := c.endpoint.method.newRequest()
-		if err := c.stream.recvOnly(req); err != nil {
-			return nil, asError(err)
-		}
-		return req, nil
+// data returns the encoded request, decompressed, of a call whose client does not stream. The first
+// use receives it from the stream, if there is one.
+func (c *serverCall) data() ([]byte, *Error) {
+	if c.stream == nil || c.streamRead {
+		return c.received.data()
 	}
-	return c.decodeBody()
+	in, err := c.stream.recvOnlyBytes()
+	if err != nil {
+		return nil, asError(err)
+	}
+	c.body, c.whole, c.wireSize, c.streamRead = in.data, uint32(in.whole), uint32(in.wireSize), true
+	return c.body, nil
+}
+
+// decodeOnce decodes the request for the Call, unless that has failed before.
+func (c *serverCall) decodeOnce() (proto.Message, error) {
+	if hooks := c.call.hooks; hooks != nil && hooks.requestErr != nil {
+		return nil, hooks.requestErr
+	}
+	if !c.endpoint.method.typed() {
+		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s: the types of its messages are not known here", c.call.Method())
+	}
+	_, err := c.data()
+	if err == nil {
+		req := c.endpoint.method.newRequest()
+		if err = c.decodeInto(req); err == nil {
+			c.call.request = req
+			return req, nil
+		}
+	}
+	if c.stream == nil { // otherwise it is perhaps that of the context
+		c.call.hooked().requestErr = err
+	}
+	return nil, err
+}
+
+// decodeInto decodes the request into m. data has returned the encoded request before.
+func (c *serverCall) decodeInto(m any) *Error {
+	err := c.received.decodeInto(m)
+	if err != nil && c.stream != nil {
+		return asError(c.stream.Reject(err))
+	}
+	return err
 }
 
 // Run serves the call on the current goroutine. Whatever the user's code does, the call is answered
@@ -195,6 +244,7 @@ func (c *serverCall) Run() {
 	c.steps.take(callRunning)
 	clock := c.ctx.clock()
 	started := clock.now()
+	c.waited = started - c.waited
 	returned := false
 	defer c.leave()
 	defer func() {
@@ -206,7 +256,6 @@ func (c *serverCall) Run() {
 		c.ctx.expire()
 	}
 	err := c.serve()
-	c.call.ended(asNil(err))
 	returned = true
 	c.answer(err, clock.now()-started)
 }
@@ -224,7 +273,7 @@ func (c *serverCall) leave() {
 
 // mayBeKept reports whether interceptors, or a handler with its stream, have got hold of the call.
 func (c *serverCall) mayBeKept() bool {
-	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.service.server.intercepts()
+	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.service.intercepts()
 }
 
 // serve runs the interceptors and the handler.
@@ -239,9 +288,17 @@ func (c *serverCall) serve() *Error {
 	}
 	err := c.endpoint.service.server.next(&c.ctx, &c.call)
 	if err == nil && c.call.method.hasResponse() {
-		err = c.call.method.checkResponse(c.call.response)
+		err = c.call.method.checkResponse(c.call.response, false)
+	}
+	if err == nil && c.call.hooks != nil && c.hasMessage() {
+		c.call.hooks.response.message, err = c.call.sending(c.call.response)
 	}
 	return c.verdict(err)
+}
+
+// hasMessage reports whether the answer of the call, if it is no error, has a message.
+func (c *serverCall) hasMessage() bool {
+	return c.call.method.hasResponse() && c.call.method.kind != KindOneWay
 }
 
 // verdict returns the error to send to the caller, or nil. If the handler has not been called, it
@@ -279,10 +336,11 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 	return &plainStream{call: c, ctx: ctx, remote: c.isRemote(), probed: c.ctx.clock().now()}
 }
 
-// answer adds the call to the statistics and sends its response or error. A second answer does
-// nothing.
+// answer adds the call to the statistics and sends its response or error. A second answer only runs
+// the functions of OnEnd.
 func (c *serverCall) answer(err *Error, took time.Duration) {
 	if !c.steps.take(callAnswered) {
+		c.call.ended(asNil(err))
 		return
 	}
 	buf := buffer.Take()
@@ -291,6 +349,19 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	}
 	c.endpoint.stats.count(err, took)
 	c.steps.take(callCounted)
+	if c.call.hooks != nil {
+		defer c.send(buf, err, took) // deferred, since a hook may end the goroutine
+		if sent := c.call.hooks.response; sent.message != nil {
+			c.call.sentMessage(sent.message, sent.size, len(buf.B)-sent.from, asNil(err))
+		}
+		c.call.ended(asNil(err))
+		return
+	}
+	c.send(buf, err, took)
+}
+
+// send sends the response in buf, or the error.
+func (c *serverCall) send(buf *buffer.Buffer, err *Error, took time.Duration) {
 	if err != nil {
 		c.answerForm.fail(err)
 	} else if c.answerForm.respond(buf, took) {
@@ -317,10 +388,14 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	}
 	var err error
 	before := len(buf.B)
-	if buf.B, err = c.coding().appendMessage(buf.B, c.call.response); err != nil {
+	if buf.B, err = c.coding().append(buf.B, c.call.response); err != nil {
 		return failf(CodeInternal, ExecutionDidRun, "the response does not encode: %v", err)
 	}
-	if size, limit := len(buf.B)-before, c.endpoint.service.server.options.sizes.send; size > limit {
+	size, limit := len(buf.B)-before, c.endpoint.service.server.options.sizes.send
+	if c.call.hooks != nil {
+		c.call.hooks.response.from, c.call.hooks.response.size = before, size
+	}
+	if size > limit {
 		return overSendLimit("response", size, limit, ExecutionDidRun)
 	}
 	return nil
@@ -459,8 +534,5 @@ func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 	default:
 		c.endpoint.log().Error("natscall: "+what+" (runtime.Goexit)", "unlogged", unlogged)
 	}
-	err := c.verdict(failf(CodeInternal, ExecutionDidRun, "%s", what))
-	// Deferred, since a hook may end the goroutine too.
-	defer func() { c.answer(err, c.ctx.clock().now()-started) }()
-	c.call.ended(err)
+	c.answer(c.verdict(failf(CodeInternal, ExecutionDidRun, "%s", what)), c.ctx.clock().now()-started)
 }

@@ -72,7 +72,13 @@ func (a streamAnswer) accept(to string) *Error {
 	return nil
 }
 
-func (a streamAnswer) encode(buf *buffer.Buffer) *Error { return a.encodeBody(buf) }
+func (a streamAnswer) encode(buf *buffer.Buffer) *Error {
+	if err := a.encodeBody(buf); err != nil {
+		return err
+	}
+	buf.Compress(wire.Compression(a.accepts), 0)
+	return nil
+}
 
 func (a streamAnswer) respond(buf *buffer.Buffer, _ time.Duration) (kept bool) {
 	a.end(buf, 0, nil)

@@ -38,6 +38,7 @@ type service struct {
 	options   serviceOptions
 	root      string
 	endpoints []*endpoint
+	next      Next // the folded interceptors of the service, and the handler
 	identity  micro.ServiceIdentity
 
 	pool       *pool.Pool // of unary and one-way calls
@@ -118,6 +119,7 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 	if err := errors.Join(desc.check(), named("the root of its subjects", names.CheckSubject(svc.root))); err != nil {
 		return nil, err
 	}
+	svc.next = chain(svc.options.interceptors, handle)
 	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, s.out)
 	svc.streamPool = pool.New(svc.options.streams, 0, s.out)
 	svc.drainStarted = make(chan struct{})
@@ -132,6 +134,11 @@ func named(what string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s %w", what, err)
+}
+
+// intercepts reports whether the service or its server has interceptors.
+func (s *service) intercepts() bool {
+	return len(s.options.interceptors)+len(s.server.options.peerOptions.interceptors) > 0
 }
 
 // checkEndpoints refuses methods that NATS would refuse or that cannot be served.

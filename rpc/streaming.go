@@ -6,6 +6,8 @@ import (
 	"iter"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/messages"
 )
 
 // ServerStreamMethod is a method with one request and a stream of responses. It is immutable.
@@ -99,7 +101,7 @@ func HandleBidi[S any, Req, Res proto.Message](m *BidiMethod[Req, Res], f func(S
 type Sender[M proto.Message] struct{ to messageSender }
 
 // messageSender is a messageStream or a plainStream.
-type messageSender interface{ sendMessage(m proto.Message) error }
+type messageSender interface{ SendMessage(m any) error }
 
 // Send queues a message; the message may be reused when Send returns. Messages that are sent in
 // quick succession share a frame. Send waits while the receiver is more than a window behind (1 to
@@ -111,7 +113,7 @@ type messageSender interface{ sendMessage(m proto.Message) error }
 // sent; CodeCanceled after the caller has ended the stream; CodeDeadlineExceeded; CodeUnavailable
 // if the peer or the connection is gone; CodeResourceExhausted for a message over the limit, which
 // does not end the stream.
-func (s *Sender[M]) Send(m M) error { return s.to.sendMessage(m) }
+func (s *Sender[M]) Send(m M) error { return s.to.SendMessage(m) }
 
 // Receiver is the receiving half of a stream of M: responses on a client,
 // requests in a client-streaming handler. One goroutine at a time may receive.
@@ -120,7 +122,7 @@ type Receiver[M proto.Message] struct {
 	newMessage func() proto.Message
 }
 
-func newReceiver[M proto.Message](s *messageStream, newMessage func() proto.Message) *Receiver[M] {
+func newReceiver[M proto.Message](s messages.Stream, newMessage func() proto.Message) *Receiver[M] {
 	return &Receiver[M]{metadata{s}, newMessage}
 }
 
@@ -130,9 +132,9 @@ func newReceiver[M proto.Message](s *messageStream, newMessage func() proto.Mess
 // every Recv returns an error.
 func (r *Receiver[M]) Recv() (M, error) { return recv[M](r.stream, r.newMessage) }
 
-func recv[M proto.Message](s *messageStream, newMessage func() proto.Message) (M, error) {
+func recv[M proto.Message](s messages.Stream, newMessage func() proto.Message) (M, error) {
 	m := newMessage()
-	if err := s.recvMessage(m); err != nil {
+	if err := s.RecvMessage(m); err != nil {
 		var none M
 		return none, err
 	}
@@ -154,7 +156,7 @@ func (r *Receiver[M]) All() iter.Seq2[M, error] {
 
 // Close ends the stream early: on a client the handler's context ends. On a
 // server, and on a stream that has ended, it does nothing.
-func (r *Receiver[M]) Close() { r.stream.close() }
+func (r *Receiver[M]) Close() { r.stream.Close() }
 
 // BidiStream sends S and receives R. One goroutine may send while another receives.
 type BidiStream[S, R proto.Message] struct {
@@ -164,13 +166,13 @@ type BidiStream[S, R proto.Message] struct {
 
 // Send is like [Sender.Send]. On a client io.EOF means that the server has ended the stream; Recv
 // returns how.
-func (b *BidiStream[S, R]) Send(m S) error { return b.stream.sendMessage(m) }
+func (b *BidiStream[S, R]) Send(m S) error { return b.stream.SendMessage(m) }
 
 // CloseSend ends the sending half: the peer's Recv returns io.EOF after the last message. The
 // second time it does nothing, nor does it on a server, where the end of the handler ends the
 // sending half.
 func (b *BidiStream[S, R]) CloseSend() {
-	b.stream.closeSend()
+	b.stream.CloseSend()
 }
 
 // Recv is like [Receiver.Recv].
@@ -182,7 +184,7 @@ func (b *BidiStream[S, R]) All() iter.Seq2[R, error] {
 }
 
 // Close ends the stream early, like [Receiver.Close].
-func (b *BidiStream[S, R]) Close() { b.stream.close() }
+func (b *BidiStream[S, R]) Close() { b.stream.Close() }
 
 // ClientStream sends S and then receives one R, on a client.
 type ClientStream[S, R proto.Message] struct {
@@ -192,13 +194,13 @@ type ClientStream[S, R proto.Message] struct {
 
 // Send is like [Sender.Send]. io.EOF means that the server has ended the stream; CloseAndRecv
 // returns how.
-func (c *ClientStream[S, R]) Send(m S) error { return c.stream.sendMessage(m) }
+func (c *ClientStream[S, R]) Send(m S) error { return c.stream.SendMessage(m) }
 
 // CloseAndRecv ends the sending half and waits for the response. The error is an *Error.
 func (c *ClientStream[S, R]) CloseAndRecv() (R, error) {
-	c.stream.closeSend()
+	c.stream.CloseSend()
 	m := c.newMessage()
-	if err := c.stream.recvOnly(m); err != nil {
+	if err := c.stream.RecvOnlyMessage(m); err != nil {
 		var none R
 		return none, err
 	}
@@ -206,10 +208,10 @@ func (c *ClientStream[S, R]) CloseAndRecv() (R, error) {
 }
 
 // Close ends the stream early, like [Receiver.Close].
-func (c *ClientStream[S, R]) Close() { c.stream.close() }
+func (c *ClientStream[S, R]) Close() { c.stream.Close() }
 
 // metadata is what all streams share.
-type metadata struct{ stream *messageStream }
+type metadata struct{ stream messages.Stream }
 
 // Header returns the metadata of the peer. On a client that is the response header: Header waits
 // until the server has sent it, early with [Call.SendHeader], or with its first message or the end.
@@ -217,20 +219,8 @@ type metadata struct{ stream *messageStream }
 // header came. Of a stream that ends with an error status and has no header the result is empty,
 // and Recv has the error. On a server Header returns the request header at once. The result must
 // not be changed.
-func (m metadata) Header(ctx context.Context) (Header, error) {
-	if m.stream.client == nil {
-		return m.stream.call.Header(), nil
-	}
-	h, err := m.stream.client.Header(ctx)
-	return h, streamError(err)
-}
+func (m metadata) Header(ctx context.Context) (Header, error) { return m.stream.Header(ctx) }
 
 // Trailer returns the server's trailer, which is there after the end of the stream. On a server it
 // is nil.
-func (m metadata) Trailer() Header {
-	if m.stream.client == nil {
-		return nil
-	}
-	_, trailer := m.stream.metadata()
-	return trailer
-}
+func (m metadata) Trailer() Header { return m.stream.Trailer() }

@@ -16,6 +16,7 @@ const (
 	ContentTypeHeader = "Content-Type"
 	TimeoutHeader     = "Natscall-Timeout"
 	TrailerPrefix     = "Natscall-Trailer-"
+	ExtensionPrefix   = "Natscall-Ext-" // of what interceptors add to an attempt
 
 	noTimeoutText = "none" // of TimeoutHeader
 
@@ -88,6 +89,18 @@ func CheckMetadata(key, value string) error {
 	if IsReservedKey(key) {
 		return fmt.Errorf("header %q is reserved", key)
 	}
+	return checkValue(key, value)
+}
+
+// CheckExtension tells what is wrong with a header below ExtensionPrefix.
+func CheckExtension(key, value string) error {
+	if i := strings.IndexFunc(key, notTokenChar); i >= 0 {
+		return fmt.Errorf("header %q: the key may not contain %q", key, key[i:i+1])
+	}
+	return checkValue(key, value)
+}
+
+func checkValue(key, value string) error {
 	if !utf8.ValidString(value) {
 		return fmt.Errorf("header %q: the value is not UTF-8 (encode binary values as base64)", key)
 	}
