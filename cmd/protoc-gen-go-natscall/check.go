@@ -51,11 +51,11 @@ func (c *checker) service(s *service) {
 	d := s.declaration()
 	c.unknownOptions(d, s.options)
 	c.root(d, s)
-	c.option(d, "micro_name", names.CheckMicroName(s.microName()))
-	c.option(d, "version", names.CheckVersion(s.version()))
+	c.option(d, "micro_name", names.CheckMicroName(s.said.MicroName))
+	c.option(d, "version", names.CheckVersion(s.said.Version))
 	c.queueGroup(d, s)
 	c.option(d, "timeout", checkTimeout(s.options.GetTimeout()))
-	c.option(d, "metadata", names.CheckMetadata(s.options.GetMetadata()))
+	c.option(d, "metadata", names.CheckMetadata(s.said.Metadata))
 
 	goNames := make(map[string]declaration)
 	for _, m := range s.methods {
@@ -67,24 +67,24 @@ func (c *checker) service(s *service) {
 // root checks what the subjects of the service start with, and its parts first.
 func (c *checker) root(d declaration, s *service) {
 	name := names.CheckSubject(string(s.Desc.FullName()))
-	prefix := names.CheckPrefix(s.options.GetSubjectPrefix())
+	prefix := names.CheckPrefix(s.said.SubjectPrefix)
 	if name != nil {
 		c.report(d, d.name(), "the full name %w", name)
 	}
 	c.option(d, "subject_prefix", prefix)
-	if root := names.CheckSubject(s.root()); root != nil && name == nil && prefix == nil {
+	if root := names.CheckSubject(s.said.Root()); root != nil && name == nil && prefix == nil {
 		c.report(d, d.option("subject_prefix"), "with subject_prefix the full name %w", root)
 	}
 }
 
 func (c *checker) queueGroup(d declaration, s *service) {
-	if group := s.options.GetQueueGroup(); group != "" {
+	if group := s.said.QueueGroup; group != "" {
 		c.option(d, "queue_group", names.CheckQueueGroup(group))
 	}
-	if !s.options.GetNoQueueGroup() {
+	if !s.said.NoQueueGroup {
 		return
 	}
-	if s.options.GetQueueGroup() != "" {
+	if s.said.QueueGroup != "" {
 		c.report(d, d.option("no_queue_group"), "no_queue_group and queue_group exclude each other")
 	}
 	if i := slices.IndexFunc(s.methods, (*method).streams); i >= 0 {
@@ -107,8 +107,8 @@ func (c *checker) method(m *method) {
 	c.unknownOptions(d, m.options)
 	c.subject(d, m)
 	c.option(d, "timeout", checkTimeout(m.options.GetTimeout()))
-	c.option(d, "metadata", names.CheckMetadata(m.options.GetMetadata()))
-	if m.options.GetOneWay() {
+	c.option(d, "metadata", names.CheckMetadata(m.said.Metadata))
+	if m.said.OneWay {
 		c.option(d, "one_way", checkOneWay(m))
 	}
 }
@@ -122,9 +122,9 @@ func (c *checker) subject(d declaration, m *method) {
 		c.report(d, d.name(), "method names that start with \"_\" are reserved for the runtime")
 	}
 	switch {
-	case m.options.GetSubject() != "":
+	case m.said.Subject != "":
 		c.option(d, "subject", err)
-	case err != nil && !reserved && names.CheckSubject(m.service.root()) == nil:
+	case err != nil && !reserved && names.CheckSubject(m.service.said.Root()) == nil:
 		c.report(d, d.name(), "its subject %w", err)
 	}
 }
@@ -143,7 +143,7 @@ func (c *checker) claim(s *service) {
 			break // one is enough: services with the same name in Go share them all
 		}
 	}
-	c.unique(c.roots, s.root(), d, mine, "its subjects start with %s, as do those of %s")
+	c.unique(c.roots, s.said.Root(), d, mine, "its subjects start with %s, as do those of %s")
 	for _, m := range s.methods {
 		c.unique(c.subjects, m.subject(), m.declaration(), mine, "its subject %s is also that of %s")
 	}

@@ -3,10 +3,10 @@ package main
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/types/descriptorpb"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
@@ -73,8 +73,8 @@ func (g output) descriptors(s *service) {
 	g.P()
 	g.P("var ", s.descVar, " = ", g.rpc("ServiceDesc"), "{")
 	g.P("Name: ", s.nameConst(), ",")
-	g.P("MicroName: ", strconv.Quote(s.microName()), ",")
-	g.P("Version: ", strconv.Quote(s.version()), ",")
+	g.P("MicroName: ", strconv.Quote(s.said.MicroName), ",")
+	g.P("Version: ", strconv.Quote(s.said.Version), ",")
 	for _, field := range g.serviceFields(s) {
 		g.P(field, ",")
 	}
@@ -99,21 +99,21 @@ func (g output) methodDescriptor(m *method) {
 // serviceFields are the fields of the service's descriptor that not every
 // service has.
 func (g output) serviceFields(s *service) []string {
-	fields := stringField(nil, "Description", s.description())
-	fields = stringField(fields, "SubjectPrefix", s.options.GetSubjectPrefix())
-	fields = stringField(fields, "QueueGroup", s.options.GetQueueGroup())
-	if s.options.GetNoQueueGroup() {
+	fields := stringField(nil, "Description", s.said.Description)
+	fields = stringField(fields, "SubjectPrefix", s.said.SubjectPrefix)
+	fields = stringField(fields, "QueueGroup", s.said.QueueGroup)
+	if s.said.NoQueueGroup {
 		fields = append(fields, "NoQueueGroup: true")
 	}
-	fields = metadataField(fields, s.options.GetMetadata())
-	return g.timeoutField(fields, s.options.GetTimeout())
+	fields = metadataField(fields, s.said.Metadata)
+	return g.timeoutField(fields, s.said.Timeout)
 }
 
 func (g output) methodFields(m *method) []string {
-	fields := stringField(nil, "Name", string(m.Desc.Name()))
-	fields = stringField(fields, "Subject", m.options.GetSubject())
-	fields = g.timeoutField(fields, m.options.GetTimeout())
-	fields = metadataField(fields, m.options.GetMetadata())
+	fields := stringField(nil, "Name", m.said.Name)
+	fields = stringField(fields, "Subject", m.said.Subject)
+	fields = g.timeoutField(fields, m.said.Timeout)
+	fields = metadataField(fields, m.said.Metadata)
 	if level := m.idempotency(); level != "" {
 		fields = append(fields, "Idempotency: "+g.rpc(level))
 	}
@@ -134,11 +134,11 @@ func metadataField(fields []string, metadata map[string]string) []string {
 	return append(fields, "Metadata: "+mapLiteral(metadata))
 }
 
-func (g output) timeoutField(fields []string, d *durationpb.Duration) []string {
-	if d == nil {
+func (g output) timeoutField(fields []string, d time.Duration) []string {
+	if d == 0 {
 		return fields
 	}
-	n, unit := durationLiteral(d.AsDuration())
+	n, unit := durationLiteral(d)
 	return append(fields, "Timeout: "+strconv.FormatInt(n, 10)+" * "+g.QualifiedGoIdent(timePackage.Ident(unit)))
 }
 

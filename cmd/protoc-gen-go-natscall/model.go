@@ -5,30 +5,31 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/compiler/protogen"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
-	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/internal/describe"
 )
 
-// service is a service with its options and the names that it gets in Go.
+// service is a service with what its file says of it and the names that it gets in Go.
 type service struct {
 	*protogen.Service
 	file    *protogen.File
 	target  target
-	options *natscallv1.ServiceOptions // nil where there are none; its getters are fine with that
+	said    describe.Service
+	options *natscallv1.ServiceOptions // as written, for checks; nil where there are none
 	methods []*method
 
 	descVar    string // the variable that holds its rpc.ServiceDesc
 	clientType string // the unexported implementation of its client
 }
 
-// method is a method with its options and the name that it gets in Go.
+// method is a method with what its file says of it and the name that it gets in Go.
 type method struct {
 	*protogen.Method
 	service *service
-	options *natscallv1.MethodOptions // nil where there are none
+	said    describe.Method
+	options *natscallv1.MethodOptions // as written, for checks; nil where there are none
 
 	descVar string // the variable that holds its typed descriptor
 }
@@ -47,12 +48,11 @@ func load(gen *protogen.Plugin, packageSuffix string) []*service {
 }
 
 func newService(f *protogen.File, ps *protogen.Service, t target) *service {
-	s := &service{Service: ps, file: f, target: t}
-	s.options, _ = proto.GetExtension(ps.Desc.Options(), natscallv1.E_Service).(*natscallv1.ServiceOptions)
+	s := &service{Service: ps, file: f, target: t, said: describe.ServiceOf(ps.Desc), options: describe.ServiceOptions(ps.Desc)}
 	for _, pm := range ps.Methods {
-		m := &method{Method: pm, service: s}
-		m.options, _ = proto.GetExtension(pm.Desc.Options(), natscallv1.E_Method).(*natscallv1.MethodOptions)
-		s.methods = append(s.methods, m)
+		s.methods = append(s.methods, &method{
+			Method: pm, service: s, said: describe.MethodOf(pm.Desc), options: describe.MethodOptions(pm.Desc),
+		})
 	}
 	return s
 }
@@ -119,23 +119,6 @@ func (s *service) serverInterface() string { return s.GoName + "Server" }
 func (s *service) register() string        { return "Register" + s.GoName + "Server" }
 func (s *service) unimplemented() string   { return "Unimplemented" + s.GoName + "Server" }
 
-// root is the subject under which all subjects of the service stand.
-func (s *service) root() string {
-	return names.Join(s.options.GetSubjectPrefix(), string(s.Desc.FullName()))
-}
-
-func (s *service) microName() string {
-	return cmp.Or(s.options.GetMicroName(), string(s.Desc.Name()))
-}
-
-func (s *service) version() string {
-	return cmp.Or(s.options.GetVersion(), packageVersion(string(s.file.Desc.Package())))
-}
-
-func (s *service) description() string {
-	return cmp.Or(s.options.GetDescription(), firstParagraph(string(s.Comments.Leading)))
-}
-
 func (s *service) deprecated() bool {
 	options, _ := s.Desc.Options().(*descriptorpb.ServiceOptions)
 	return options.GetDeprecated()
@@ -146,9 +129,7 @@ func (m *method) declaration() declaration {
 }
 
 // subject is where the method listens.
-func (m *method) subject() string {
-	return cmp.Or(m.options.GetSubject(), names.Join(m.service.root(), string(m.Desc.Name())))
-}
+func (m *method) subject() string { return m.service.said.Subject(m.said) }
 
 func (m *method) deprecated() bool {
 	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
@@ -158,8 +139,7 @@ func (m *method) deprecated() bool {
 // idempotency is the name of the runtime's constant for the method's
 // idempotency_level; empty for the level that promises nothing.
 func (m *method) idempotency() string {
-	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
-	switch options.GetIdempotencyLevel() {
+	switch m.said.Idempotency {
 	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:
 		return "IdempotencyNoSideEffects"
 	case descriptorpb.MethodOptions_IDEMPOTENT:
@@ -193,7 +173,7 @@ func (m *method) shape() shape {
 		return clientStream
 	case server:
 		return serverStream
-	case m.options.GetOneWay():
+	case m.said.OneWay:
 		return oneWay
 	}
 	return unary
