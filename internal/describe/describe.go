@@ -1,6 +1,6 @@
-// Package describe reads from descriptors what a .proto file says of a service and its methods: their
-// names, their natscall options, and what follows from both. The plugin and the runtime share it, so
-// that a method which is made from a descriptor at run time is the one that generated code has.
+// Package describe reads from descriptors what a .proto file says of a service and its methods:
+// their names, their natscall options, and what follows from both. The plugin and the runtime share
+// it, so that a method made from a descriptor at run time is the one that generated code has.
 //
 // It checks nothing: package names says what is valid.
 package describe
@@ -38,7 +38,7 @@ func (s Service) Subject(m Method) string { return cmp.Or(m.Subject, names.Join(
 // Method is what a .proto file says of a method.
 type Method struct {
 	Name        string            // without the service's, as in "PlaceOrder"
-	Subject     string            // the option; "" means that Service.Subject makes it from the names
+	Subject     string            // the option; "" means the one that follows from the names
 	Timeout     time.Duration     // of the method itself; 0 where it has none
 	Metadata    map[string]string // for discovery; nil where there is none
 	Idempotency descriptorpb.MethodOptions_IdempotencyLevel

@@ -142,7 +142,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// dynamicOptions are the natscall options with a descriptor that is not that of the generated types.
+// dynamicOptions are the natscall options with a descriptor other than that of the generated types.
 func dynamicOptions(t *testing.T) protoreflect.ExtensionDescriptors {
 	t.Helper()
 	file, err := protodesc.NewFile(protodesc.ToFileDescriptorProto(natscallv1.File_natscall_v1_options_proto), protoregistry.GlobalFiles)

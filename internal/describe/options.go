@@ -34,9 +34,9 @@ func methodOptions(standard *descriptorpb.MethodOptions) *natscallv1.MethodOptio
 	return options
 }
 
-// reparse makes generated types of the options of a descriptor. In a descriptor that was made at run
-// time, the options themselves and the natscall ones in them may be dynamic messages, and the natscall
-// ones may be unknown fields. Encoded, all of them are the same.
+// reparse makes generated types of the options of a descriptor. In a descriptor that was made at
+// run time, the options themselves and the natscall ones in them may be dynamic messages, and the
+// natscall ones may be unknown fields. Encoded, all of them are the same.
 func reparse(options, into proto.Message) {
 	data, err := proto.MarshalOptions{AllowPartial: true}.Marshal(options)
 	if err != nil {
