@@ -80,20 +80,45 @@ func (g output) descriptors(s *service) {
 	}
 	g.P("File: ", g.messages(s.file.GoDescriptorIdent), ",")
 	g.P("}")
-	for _, m := range s.methods {
-		g.methodDescriptor(m)
+	if len(s.methods) > 0 {
+		g.methodNames(s)
+		g.methods(s)
 	}
 }
 
-func (g output) methodDescriptor(m *method) {
-	types := g.messages(m.Input.GoIdent)
-	if m.shape() != oneWay {
-		types += ", " + g.messages(m.Output.GoIdent)
-	}
+// methodNames are the constants with the full names.
+func (g output) methodNames(s *service) {
 	g.P()
-	g.P("var ", m.descVar, " = ", g.rpc("New"+string(m.shape())+"Method"), "[", types, "](&", m.service.descVar, ", ", g.rpc("MethodDesc"), "{")
-	g.P(strings.Join(g.methodFields(m), ", "), ",")
-	g.P("})")
+	g.P("// The full names of the methods of ", s.said.Name, ", as in rpc.Call.Method.")
+	g.P("const (")
+	for _, m := range s.methods {
+		g.P(m.fullNameConst(), " = ", strconv.Quote(m.fullName()))
+	}
+	g.P(")")
+}
+
+// methods is the variable with the typed methods.
+func (g output) methods(s *service) {
+	g.doc(s.methodsVar()+" are the methods of "+s.said.Name+",\nfor what "+s.clientInterface()+" does not have, such as rpc.UnaryMethod.Gather.", "", s.deprecated())
+	g.P("var ", s.methodsVar(), " = struct {")
+	for _, m := range s.methods {
+		g.comment("", m.deprecated())
+		g.P(m.GoName, " *", g.rpc(string(m.shape())+"Method"), "[", g.methodTypes(m, "*"), "]")
+	}
+	g.P("}{")
+	for _, m := range s.methods {
+		g.P(m.GoName, ": ", g.rpc("New"+string(m.shape())+"Method"), "[", g.methodTypes(m, ""), "](&", s.descVar, ", ", g.rpc("MethodDesc"), "{", strings.Join(g.methodFields(m), ", "), "}),")
+	}
+	g.P("}")
+}
+
+// methodTypes are the type arguments of a method.
+func (g output) methodTypes(m *method, star string) string {
+	types := star + g.messages(m.Input.GoIdent)
+	if m.shape() != oneWay {
+		types += ", " + star + g.messages(m.Output.GoIdent)
+	}
+	return types
 }
 
 // serviceFields are the fields of the service's descriptor that not every
@@ -157,7 +182,7 @@ func (g output) client(s *service) {
 	for _, m := range s.methods {
 		g.P()
 		g.P("func (c ", s.clientType, ") ", g.clientSignature(m), " {")
-		g.P("return ", m.descVar, ".Call(", clientArguments(m), ")")
+		g.P("return ", m.desc(), ".Call(", clientArguments(m), ")")
 		g.P("}")
 	}
 }
@@ -211,7 +236,7 @@ func (g output) register(s *service) {
 	g.P("func ", s.register(), "(s *", g.rpc("Server"), ", impl ", s.serverInterface(), ", opts ...", g.rpc("ServiceOption"), ") error {")
 	g.P("return ", g.rpc("Register"), "(s, &", s.descVar, ", impl, opts,")
 	for _, m := range s.methods {
-		g.P(g.rpc("Handle"+string(m.shape())), "(", m.descVar, ", ", s.serverInterface(), ".", m.GoName, "),")
+		g.P(g.rpc("Handle"+string(m.shape())), "(", m.desc(), ", ", s.serverInterface(), ".", m.GoName, "),")
 	}
 	g.P(")")
 	g.P("}")
@@ -261,9 +286,9 @@ func (g output) serverResult(m *method) string {
 
 func unimplementedResult(m *method) string {
 	if !returnsResponse(m) {
-		return m.descVar + ".Unimplemented()"
+		return m.desc() + ".Unimplemented()"
 	}
-	return "nil, " + m.descVar + ".Unimplemented()"
+	return "nil, " + m.desc() + ".Unimplemented()"
 }
 
 // returnsResponse says whether an implementation returns its response, which it

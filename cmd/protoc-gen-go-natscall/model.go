@@ -30,8 +30,6 @@ type method struct {
 	service *service
 	said    describe.Method
 	options *natscallv1.MethodOptions // as written, for checks; nil where there are none
-
-	descVar string // the variable that holds its typed descriptor
 }
 
 // load returns the services of the files to generate and of all that they
@@ -58,10 +56,9 @@ func newService(f *protogen.File, ps *protogen.Service, t target) *service {
 }
 
 // nameAll names what the generated packages declare, and returns all of their
-// identifiers. Unexported names that two declarations would share (service Foo
-// with a method Client: the variable of the method and the type of the client)
-// get an underscore. The services are taken by name, so that the order of the
-// files changes nothing.
+// identifiers. Unexported names that protoc-gen-go uses in the same package (the
+// interface of a oneof, or a package that it imports) get an underscore. The
+// services are taken by name, so that the order of the files changes nothing.
 func nameAll(gen *protogen.Plugin, services []*service) map[protogen.GoIdent]bool {
 	taken := make(map[protogen.GoIdent]bool)
 	for ident := range declaredByMessages(gen) {
@@ -77,13 +74,11 @@ func nameAll(gen *protogen.Plugin, services []*service) map[protogen.GoIdent]boo
 		for _, name := range s.exported() {
 			taken[s.ident(name)] = true
 		}
+		for _, m := range s.methods {
+			taken[s.ident(m.fullNameConst())] = true
+		}
 		s.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+"Desc"))
 		s.clientType = claimName(taken, s.ident(lowerFirst(s.GoName)+"Client"))
-	}
-	for _, s := range byName {
-		for _, m := range s.methods {
-			m.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+m.GoName))
-		}
 	}
 	return taken
 }
@@ -105,14 +100,20 @@ func (s *service) ident(name string) protogen.GoIdent {
 	return s.target.path.Ident(name)
 }
 
-// exported are the exported identifiers that are generated for the service.
+// exported are the exported identifiers that are generated for the service, but
+// for the constants of its methods.
 func (s *service) exported() []string {
-	return []string{
+	exported := []string{
 		s.nameConst(), s.clientInterface(), s.newClient(), s.serverInterface(), s.register(), s.unimplemented(),
 	}
+	if len(s.methods) > 0 {
+		exported = append(exported, s.methodsVar())
+	}
+	return exported
 }
 
 func (s *service) nameConst() string       { return s.GoName + "Name" }
+func (s *service) methodsVar() string      { return s.GoName + "Methods" }
 func (s *service) clientInterface() string { return s.GoName + "Client" }
 func (s *service) newClient() string       { return "New" + s.GoName + "Client" }
 func (s *service) serverInterface() string { return s.GoName + "Server" }
@@ -127,6 +128,15 @@ func (s *service) deprecated() bool {
 func (m *method) declaration() declaration {
 	return declare(m.service.file, m.Desc, m.Location, methodOptionsField, natscallv1.E_Method)
 }
+
+// fullName is the name that the runtime's interceptors see.
+func (m *method) fullName() string { return "/" + m.service.said.Name + "/" + m.said.Name }
+
+// fullNameConst is the constant with the full name.
+func (m *method) fullNameConst() string { return m.service.GoName + m.GoName + "Method" }
+
+// desc is the Go expression for the typed method.
+func (m *method) desc() string { return m.service.methodsVar() + "." + m.GoName }
 
 // subject is where the method listens.
 func (m *method) subject() string { return m.service.said.Subject(m.said) }
