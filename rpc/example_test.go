@@ -124,7 +124,8 @@ func ExampleInterceptor() {
 		return err
 	}
 	authenticate := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
-		if call.Header().Get("token") != "secret" {
+		public := call.Method() == orderv1nats.OrderServiceListOrdersMethod
+		if !public && call.Header().Get("token") != "secret" {
 			// The request has not been decoded yet.
 			return rpc.Errorf(rpc.CodeUnauthenticated, "the token is wrong")
 		}
@@ -137,10 +138,14 @@ func ExampleInterceptor() {
 	client := rpc.NewClient(nc, rpc.WithInterceptors(logCalls), rpc.WithHeader("token", "guess"))
 	defer client.Close()
 
-	_, _ = orderv1nats.NewOrderServiceClient(client).GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "42"})
+	orders := orderv1nats.NewOrderServiceClient(client)
+	_, _ = orders.GetOrder(context.Background(), &orderv1.GetOrderRequest{OrderId: "42"})
+	_, _ = orders.ListOrders(context.Background(), &orderv1.ListOrdersRequest{})
 	// Output:
 	// server /order.v1.OrderService/GetOrder unauthenticated
 	// client /order.v1.OrderService/GetOrder unauthenticated
+	// server /order.v1.OrderService/ListOrders unimplemented
+	// client /order.v1.OrderService/ListOrders unimplemented
 }
 
 // brokenOrders has lost its database.

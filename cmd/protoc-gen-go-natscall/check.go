@@ -51,11 +51,11 @@ func (c *checker) service(s *service) {
 	d := s.declaration()
 	c.unknownOptions(d, s.options)
 	c.root(d, s)
-	c.option(d, "micro_name", names.CheckMicroName(s.microName()))
-	c.option(d, "version", names.CheckVersion(s.version()))
+	c.option(d, "micro_name", names.CheckMicroName(s.said.MicroName))
+	c.option(d, "version", names.CheckVersion(s.said.Version))
 	c.queueGroup(d, s)
 	c.option(d, "timeout", checkTimeout(s.options.GetTimeout()))
-	c.option(d, "metadata", names.CheckMetadata(s.options.GetMetadata()))
+	c.option(d, "metadata", names.CheckMetadata(s.said.Metadata))
 
 	goNames := make(map[string]declaration)
 	for _, m := range s.methods {
@@ -67,24 +67,24 @@ func (c *checker) service(s *service) {
 // root checks what the subjects of the service start with, and its parts first.
 func (c *checker) root(d declaration, s *service) {
 	name := names.CheckSubject(string(s.Desc.FullName()))
-	prefix := names.CheckPrefix(s.options.GetSubjectPrefix())
+	prefix := names.CheckPrefix(s.said.SubjectPrefix)
 	if name != nil {
 		c.report(d, d.name(), "the full name %w", name)
 	}
 	c.option(d, "subject_prefix", prefix)
-	if root := names.CheckSubject(s.root()); root != nil && name == nil && prefix == nil {
+	if root := names.CheckSubject(s.said.Root()); root != nil && name == nil && prefix == nil {
 		c.report(d, d.option("subject_prefix"), "with subject_prefix the full name %w", root)
 	}
 }
 
 func (c *checker) queueGroup(d declaration, s *service) {
-	if group := s.options.GetQueueGroup(); group != "" {
+	if group := s.said.QueueGroup; group != "" {
 		c.option(d, "queue_group", names.CheckQueueGroup(group))
 	}
-	if !s.options.GetNoQueueGroup() {
+	if !s.said.NoQueueGroup {
 		return
 	}
-	if s.options.GetQueueGroup() != "" {
+	if s.said.QueueGroup != "" {
 		c.report(d, d.option("no_queue_group"), "no_queue_group and queue_group exclude each other")
 	}
 	if i := slices.IndexFunc(s.methods, (*method).streams); i >= 0 {
@@ -107,8 +107,8 @@ func (c *checker) method(m *method) {
 	c.unknownOptions(d, m.options)
 	c.subject(d, m)
 	c.option(d, "timeout", checkTimeout(m.options.GetTimeout()))
-	c.option(d, "metadata", names.CheckMetadata(m.options.GetMetadata()))
-	if m.options.GetOneWay() {
+	c.option(d, "metadata", names.CheckMetadata(m.said.Metadata))
+	if m.said.OneWay {
 		c.option(d, "one_way", checkOneWay(m))
 	}
 }
@@ -122,9 +122,9 @@ func (c *checker) subject(d declaration, m *method) {
 		c.report(d, d.name(), "method names that start with \"_\" are reserved for the runtime")
 	}
 	switch {
-	case m.options.GetSubject() != "":
+	case m.said.Subject != "":
 		c.option(d, "subject", err)
-	case err != nil && !reserved && names.CheckSubject(m.service.root()) == nil:
+	case err != nil && !reserved && names.CheckSubject(m.service.said.Root()) == nil:
 		c.report(d, d.name(), "its subject %w", err)
 	}
 }
@@ -134,27 +134,47 @@ func (c *checker) subject(d declaration, m *method) {
 // token that starts with "_".
 func (c *checker) claim(s *service) {
 	d, mine := s.declaration(), s.file.Generate
-	for _, name := range s.exported() {
-		if mine && c.sharedWithMessages(s, name) {
-			break
-		}
-		key := string(s.target.path) + "." + name
-		if !c.unique(c.identifiers, key, d, mine, "the generated %s is also generated for %s") {
-			break // one is enough: services with the same name in Go share them all
-		}
-	}
-	c.unique(c.roots, s.root(), d, mine, "its subjects start with %s, as do those of %s")
+	c.claimNames(s)
+	c.unique(c.roots, s.said.Root(), d, mine, "its subjects start with %s, as do those of %s")
 	for _, m := range s.methods {
 		c.unique(c.subjects, m.subject(), m.declaration(), mine, "its subject %s is also that of %s")
 	}
 }
 
-// sharedWithMessages reports that protoc-gen-go generates a name of the service,
-// too, and into the same package. It returns whether it does.
-func (c *checker) sharedWithMessages(s *service, name string) bool {
+// claimNames reports exported names that the service and its methods would share
+// with another declaration.
+func (c *checker) claimNames(s *service) {
+	for _, name := range s.exported() {
+		if !c.claimName(s, s.declaration(), name) {
+			return // one is enough: services with the same name in Go share them all
+		}
+	}
+	seen := make(map[string]bool) // methods with one name in Go are reported apart
+	for _, m := range s.methods {
+		if !seen[m.GoName] {
+			c.claimName(s, m.declaration(), m.fullNameConst())
+		}
+		seen[m.GoName] = true
+	}
+}
+
+// claimName reports that another declaration has an exported name of d, which is
+// s or one of its methods. It returns whether none has.
+func (c *checker) claimName(s *service, d declaration, name string) bool {
+	mine := s.file.Generate
+	if mine && c.sharedWithMessages(s, d, name) {
+		return false
+	}
+	key := string(s.target.path) + "." + name
+	return c.unique(c.identifiers, key, d, mine, "the generated %s is also generated for %s")
+}
+
+// sharedWithMessages reports that protoc-gen-go generates a name of d, too, and
+// into the same package. It returns whether it does.
+func (c *checker) sharedWithMessages(s *service, d declaration, name string) bool {
 	holder, shared := c.messages[s.ident(name)]
 	if shared {
-		c.report(s.declaration(), s.declaration().name(), "the generated %s is also generated by protoc-gen-go, for %s (%s); rename one of them, or set a package_suffix, which gives the services a package of their own",
+		c.report(d, d.name(), "the generated %s is also generated by protoc-gen-go, for %s (%s); rename one of them, or set a package_suffix, which gives the services a package of their own",
 			name, holder.desc.FullName(), holder.position(holder.name()))
 	}
 	return shared

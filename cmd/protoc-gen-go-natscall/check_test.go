@@ -199,6 +199,10 @@ func refused() map[string]struct{ source, want string } {
 			serviceSource("rpc get_order(E) returns (E);\n  rpc GetOrder(E) returns (E);"),
 			`a.proto:7:7: a.v1.S.GetOrder: its name in Go, GetOrder, is also that of a.v1.S.get_order (a.proto:6:7)`,
 		},
+		"methods whose constants collide": {
+			"service Foo { rpc BarBaz(E) returns (E); }\nservice FooBar { rpc Baz(E) returns (E); }",
+			`a.proto:6:22: a.v1.FooBar.Baz: the generated example.com/a/anats.FooBarBazMethod is also generated for a.v1.Foo.BarBaz (a.proto:5:19)`,
+		},
 		"services with one name in Go": {
 			"service order_service {}\nservice OrderService {}",
 			`a.proto:6:9: a.v1.OrderService: the generated example.com/a/anats.OrderServiceName is also generated for a.v1.order_service (a.proto:5:9)`,

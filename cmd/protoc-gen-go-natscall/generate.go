@@ -3,10 +3,10 @@ package main
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/types/descriptorpb"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
@@ -73,47 +73,72 @@ func (g output) descriptors(s *service) {
 	g.P()
 	g.P("var ", s.descVar, " = ", g.rpc("ServiceDesc"), "{")
 	g.P("Name: ", s.nameConst(), ",")
-	g.P("MicroName: ", strconv.Quote(s.microName()), ",")
-	g.P("Version: ", strconv.Quote(s.version()), ",")
+	g.P("MicroName: ", strconv.Quote(s.said.MicroName), ",")
+	g.P("Version: ", strconv.Quote(s.said.Version), ",")
 	for _, field := range g.serviceFields(s) {
 		g.P(field, ",")
 	}
 	g.P("File: ", g.messages(s.file.GoDescriptorIdent), ",")
 	g.P("}")
-	for _, m := range s.methods {
-		g.methodDescriptor(m)
+	if len(s.methods) > 0 {
+		g.methodNames(s)
+		g.methods(s)
 	}
 }
 
-func (g output) methodDescriptor(m *method) {
-	types := g.messages(m.Input.GoIdent)
-	if m.shape() != oneWay {
-		types += ", " + g.messages(m.Output.GoIdent)
-	}
+// methodNames are the constants with the full names.
+func (g output) methodNames(s *service) {
 	g.P()
-	g.P("var ", m.descVar, " = ", g.rpc("New"+string(m.shape())+"Method"), "[", types, "](&", m.service.descVar, ", ", g.rpc("MethodDesc"), "{")
-	g.P(strings.Join(g.methodFields(m), ", "), ",")
-	g.P("})")
+	g.P("// The full names of the methods of ", s.said.Name, ", as in rpc.Call.Method.")
+	g.P("const (")
+	for _, m := range s.methods {
+		g.P(m.fullNameConst(), " = ", strconv.Quote(m.fullName()))
+	}
+	g.P(")")
+}
+
+// methods is the variable with the typed methods.
+func (g output) methods(s *service) {
+	g.doc(s.methodsVar()+" are the methods of "+s.said.Name+",\nfor what "+s.clientInterface()+" does not have, such as rpc.UnaryMethod.Gather.", "", s.deprecated())
+	g.P("var ", s.methodsVar(), " = struct {")
+	for _, m := range s.methods {
+		g.comment("", m.deprecated())
+		g.P(m.GoName, " *", g.rpc(string(m.shape())+"Method"), "[", g.methodTypes(m, "*"), "]")
+	}
+	g.P("}{")
+	for _, m := range s.methods {
+		g.P(m.GoName, ": ", g.rpc("New"+string(m.shape())+"Method"), "[", g.methodTypes(m, ""), "](&", s.descVar, ", ", g.rpc("MethodDesc"), "{", strings.Join(g.methodFields(m), ", "), "}),")
+	}
+	g.P("}")
+}
+
+// methodTypes are the type arguments of a method.
+func (g output) methodTypes(m *method, star string) string {
+	types := star + g.messages(m.Input.GoIdent)
+	if m.shape() != oneWay {
+		types += ", " + star + g.messages(m.Output.GoIdent)
+	}
+	return types
 }
 
 // serviceFields are the fields of the service's descriptor that not every
 // service has.
 func (g output) serviceFields(s *service) []string {
-	fields := stringField(nil, "Description", s.description())
-	fields = stringField(fields, "SubjectPrefix", s.options.GetSubjectPrefix())
-	fields = stringField(fields, "QueueGroup", s.options.GetQueueGroup())
-	if s.options.GetNoQueueGroup() {
+	fields := stringField(nil, "Description", s.said.Description)
+	fields = stringField(fields, "SubjectPrefix", s.said.SubjectPrefix)
+	fields = stringField(fields, "QueueGroup", s.said.QueueGroup)
+	if s.said.NoQueueGroup {
 		fields = append(fields, "NoQueueGroup: true")
 	}
-	fields = metadataField(fields, s.options.GetMetadata())
-	return g.timeoutField(fields, s.options.GetTimeout())
+	fields = metadataField(fields, s.said.Metadata)
+	return g.timeoutField(fields, s.said.Timeout)
 }
 
 func (g output) methodFields(m *method) []string {
-	fields := stringField(nil, "Name", string(m.Desc.Name()))
-	fields = stringField(fields, "Subject", m.options.GetSubject())
-	fields = g.timeoutField(fields, m.options.GetTimeout())
-	fields = metadataField(fields, m.options.GetMetadata())
+	fields := stringField(nil, "Name", m.said.Name)
+	fields = stringField(fields, "Subject", m.said.Subject)
+	fields = g.timeoutField(fields, m.said.Timeout)
+	fields = metadataField(fields, m.said.Metadata)
 	if level := m.idempotency(); level != "" {
 		fields = append(fields, "Idempotency: "+g.rpc(level))
 	}
@@ -134,11 +159,11 @@ func metadataField(fields []string, metadata map[string]string) []string {
 	return append(fields, "Metadata: "+mapLiteral(metadata))
 }
 
-func (g output) timeoutField(fields []string, d *durationpb.Duration) []string {
-	if d == nil {
+func (g output) timeoutField(fields []string, d time.Duration) []string {
+	if d == 0 {
 		return fields
 	}
-	n, unit := durationLiteral(d.AsDuration())
+	n, unit := durationLiteral(d)
 	return append(fields, "Timeout: "+strconv.FormatInt(n, 10)+" * "+g.QualifiedGoIdent(timePackage.Ident(unit)))
 }
 
@@ -157,7 +182,7 @@ func (g output) client(s *service) {
 	for _, m := range s.methods {
 		g.P()
 		g.P("func (c ", s.clientType, ") ", g.clientSignature(m), " {")
-		g.P("return ", m.descVar, ".Call(", clientArguments(m), ")")
+		g.P("return ", m.desc(), ".Call(", clientArguments(m), ")")
 		g.P("}")
 	}
 }
@@ -211,7 +236,7 @@ func (g output) register(s *service) {
 	g.P("func ", s.register(), "(s *", g.rpc("Server"), ", impl ", s.serverInterface(), ", opts ...", g.rpc("ServiceOption"), ") error {")
 	g.P("return ", g.rpc("Register"), "(s, &", s.descVar, ", impl, opts,")
 	for _, m := range s.methods {
-		g.P(g.rpc("Handle"+string(m.shape())), "(", m.descVar, ", ", s.serverInterface(), ".", m.GoName, "),")
+		g.P(g.rpc("Handle"+string(m.shape())), "(", m.desc(), ", ", s.serverInterface(), ".", m.GoName, "),")
 	}
 	g.P(")")
 	g.P("}")
@@ -261,9 +286,9 @@ func (g output) serverResult(m *method) string {
 
 func unimplementedResult(m *method) string {
 	if !returnsResponse(m) {
-		return m.descVar + ".Unimplemented()"
+		return m.desc() + ".Unimplemented()"
 	}
-	return "nil, " + m.descVar + ".Unimplemented()"
+	return "nil, " + m.desc() + ".Unimplemented()"
 }
 
 // returnsResponse says whether an implementation returns its response, which it

@@ -5,32 +5,31 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/compiler/protogen"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
-	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/internal/describe"
 )
 
-// service is a service with its options and the names that it gets in Go.
+// service is a service with what its file says of it and the names that it gets in Go.
 type service struct {
 	*protogen.Service
 	file    *protogen.File
 	target  target
-	options *natscallv1.ServiceOptions // nil where there are none; its getters are fine with that
+	said    describe.Service
+	options *natscallv1.ServiceOptions // as written, for checks; nil where there are none
 	methods []*method
 
 	descVar    string // the variable that holds its rpc.ServiceDesc
 	clientType string // the unexported implementation of its client
 }
 
-// method is a method with its options and the name that it gets in Go.
+// method is a method with what its file says of it and the name that it gets in Go.
 type method struct {
 	*protogen.Method
 	service *service
-	options *natscallv1.MethodOptions // nil where there are none
-
-	descVar string // the variable that holds its typed descriptor
+	said    describe.Method
+	options *natscallv1.MethodOptions // as written, for checks; nil where there are none
 }
 
 // load returns the services of the files to generate and of all that they
@@ -47,21 +46,19 @@ func load(gen *protogen.Plugin, packageSuffix string) []*service {
 }
 
 func newService(f *protogen.File, ps *protogen.Service, t target) *service {
-	s := &service{Service: ps, file: f, target: t}
-	s.options, _ = proto.GetExtension(ps.Desc.Options(), natscallv1.E_Service).(*natscallv1.ServiceOptions)
+	s := &service{Service: ps, file: f, target: t, said: describe.ServiceOf(ps.Desc), options: describe.ServiceOptions(ps.Desc)}
 	for _, pm := range ps.Methods {
-		m := &method{Method: pm, service: s}
-		m.options, _ = proto.GetExtension(pm.Desc.Options(), natscallv1.E_Method).(*natscallv1.MethodOptions)
-		s.methods = append(s.methods, m)
+		s.methods = append(s.methods, &method{
+			Method: pm, service: s, said: describe.MethodOf(pm.Desc), options: describe.MethodOptions(pm.Desc),
+		})
 	}
 	return s
 }
 
 // nameAll names what the generated packages declare, and returns all of their
-// identifiers. Unexported names that two declarations would share (service Foo
-// with a method Client: the variable of the method and the type of the client)
-// get an underscore. The services are taken by name, so that the order of the
-// files changes nothing.
+// identifiers. Unexported names that protoc-gen-go uses in the same package (the
+// interface of a oneof, or a package that it imports) get an underscore. The
+// services are taken by name, so that the order of the files changes nothing.
 func nameAll(gen *protogen.Plugin, services []*service) map[protogen.GoIdent]bool {
 	taken := make(map[protogen.GoIdent]bool)
 	for ident := range declaredByMessages(gen) {
@@ -77,13 +74,11 @@ func nameAll(gen *protogen.Plugin, services []*service) map[protogen.GoIdent]boo
 		for _, name := range s.exported() {
 			taken[s.ident(name)] = true
 		}
+		for _, m := range s.methods {
+			taken[s.ident(m.fullNameConst())] = true
+		}
 		s.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+"Desc"))
 		s.clientType = claimName(taken, s.ident(lowerFirst(s.GoName)+"Client"))
-	}
-	for _, s := range byName {
-		for _, m := range s.methods {
-			m.descVar = claimName(taken, s.ident(lowerFirst(s.GoName)+m.GoName))
-		}
 	}
 	return taken
 }
@@ -105,36 +100,25 @@ func (s *service) ident(name string) protogen.GoIdent {
 	return s.target.path.Ident(name)
 }
 
-// exported are the exported identifiers that are generated for the service.
+// exported are the exported identifiers that are generated for the service, but
+// for the constants of its methods.
 func (s *service) exported() []string {
-	return []string{
+	exported := []string{
 		s.nameConst(), s.clientInterface(), s.newClient(), s.serverInterface(), s.register(), s.unimplemented(),
 	}
+	if len(s.methods) > 0 {
+		exported = append(exported, s.methodsVar())
+	}
+	return exported
 }
 
 func (s *service) nameConst() string       { return s.GoName + "Name" }
+func (s *service) methodsVar() string      { return s.GoName + "Methods" }
 func (s *service) clientInterface() string { return s.GoName + "Client" }
 func (s *service) newClient() string       { return "New" + s.GoName + "Client" }
 func (s *service) serverInterface() string { return s.GoName + "Server" }
 func (s *service) register() string        { return "Register" + s.GoName + "Server" }
 func (s *service) unimplemented() string   { return "Unimplemented" + s.GoName + "Server" }
-
-// root is the subject under which all subjects of the service stand.
-func (s *service) root() string {
-	return names.Join(s.options.GetSubjectPrefix(), string(s.Desc.FullName()))
-}
-
-func (s *service) microName() string {
-	return cmp.Or(s.options.GetMicroName(), string(s.Desc.Name()))
-}
-
-func (s *service) version() string {
-	return cmp.Or(s.options.GetVersion(), packageVersion(string(s.file.Desc.Package())))
-}
-
-func (s *service) description() string {
-	return cmp.Or(s.options.GetDescription(), firstParagraph(string(s.Comments.Leading)))
-}
 
 func (s *service) deprecated() bool {
 	options, _ := s.Desc.Options().(*descriptorpb.ServiceOptions)
@@ -145,10 +129,17 @@ func (m *method) declaration() declaration {
 	return declare(m.service.file, m.Desc, m.Location, methodOptionsField, natscallv1.E_Method)
 }
 
+// fullName is the name that the runtime's interceptors see.
+func (m *method) fullName() string { return "/" + m.service.said.Name + "/" + m.said.Name }
+
+// fullNameConst is the constant with the full name.
+func (m *method) fullNameConst() string { return m.service.GoName + m.GoName + "Method" }
+
+// desc is the Go expression for the typed method.
+func (m *method) desc() string { return m.service.methodsVar() + "." + m.GoName }
+
 // subject is where the method listens.
-func (m *method) subject() string {
-	return cmp.Or(m.options.GetSubject(), names.Join(m.service.root(), string(m.Desc.Name())))
-}
+func (m *method) subject() string { return m.service.said.Subject(m.said) }
 
 func (m *method) deprecated() bool {
 	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
@@ -158,8 +149,7 @@ func (m *method) deprecated() bool {
 // idempotency is the name of the runtime's constant for the method's
 // idempotency_level; empty for the level that promises nothing.
 func (m *method) idempotency() string {
-	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
-	switch options.GetIdempotencyLevel() {
+	switch m.said.Idempotency {
 	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS:
 		return "IdempotencyNoSideEffects"
 	case descriptorpb.MethodOptions_IDEMPOTENT:
@@ -193,7 +183,7 @@ func (m *method) shape() shape {
 		return clientStream
 	case server:
 		return serverStream
-	case m.options.GetOneWay():
+	case m.said.OneWay:
 		return oneWay
 	}
 	return unary

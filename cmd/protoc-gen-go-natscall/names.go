@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,32 +85,6 @@ func packageNames(gen *protogen.Plugin) map[protogen.GoImportPath]protogen.GoPac
 // makes start with an ASCII letter, always an upper-case one.
 func lowerFirst(name string) string {
 	return strings.ToLower(name[:1]) + name[1:]
-}
-
-// packageVersion is the semantic version that the last element of a Protobuf
-// package stands for: v1 is 1.0.0, v2beta1 is 2.0.0-beta1, anything else 0.0.0.
-func packageVersion(pkg string) string {
-	last := pkg[strings.LastIndexByte(pkg, '.')+1:]
-	parts := regexp.MustCompile(`^v(0|[1-9][0-9]*)([a-z][a-z0-9]*)?$`).FindStringSubmatch(last)
-	switch {
-	case parts == nil:
-		return "0.0.0"
-	case parts[2] == "":
-		return parts[1] + ".0.0"
-	}
-	return parts[1] + ".0.0-" + parts[2]
-}
-
-// firstParagraph returns the first paragraph of a comment on one line.
-func firstParagraph(comment string) string {
-	var words []string
-	for line := range strings.Lines(strings.TrimSpace(comment)) {
-		if strings.TrimSpace(line) == "" {
-			break
-		}
-		words = append(words, strings.Fields(line)...)
-	}
-	return strings.Join(words, " ")
 }
 
 // goComment returns text as the lines of a Go comment; none for an empty one.

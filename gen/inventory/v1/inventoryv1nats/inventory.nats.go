@@ -24,37 +24,39 @@ var inventoryServiceDesc = rpc.ServiceDesc{
 	File:        inventoryv1.File_inventory_v1_inventory_proto,
 }
 
-var inventoryServiceGetStock = rpc.NewUnaryMethod[inventoryv1.GetStockRequest, inventoryv1.GetStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "GetStock", Idempotency: rpc.IdempotencyNoSideEffects,
-})
+// The full names of the methods of inventory.v1.InventoryService, as in rpc.Call.Method.
+const (
+	InventoryServiceGetStockMethod    = "/inventory.v1.InventoryService/GetStock"
+	InventoryServiceListStockMethod   = "/inventory.v1.InventoryService/ListStock"
+	InventoryServiceAddStockMethod    = "/inventory.v1.InventoryService/AddStock"
+	InventoryServiceReserveMethod     = "/inventory.v1.InventoryService/Reserve"
+	InventoryServiceConfirmMethod     = "/inventory.v1.InventoryService/Confirm"
+	InventoryServiceReleaseMethod     = "/inventory.v1.InventoryService/Release"
+	InventoryServiceWatchStockMethod  = "/inventory.v1.InventoryService/WatchStock"
+	InventoryServiceImportStockMethod = "/inventory.v1.InventoryService/ImportStock"
+)
 
-var inventoryServiceListStock = rpc.NewUnaryMethod[inventoryv1.ListStockRequest, inventoryv1.ListStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "ListStock", Idempotency: rpc.IdempotencyNoSideEffects,
-})
-
-var inventoryServiceAddStock = rpc.NewUnaryMethod[inventoryv1.AddStockRequest, inventoryv1.AddStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "AddStock",
-})
-
-var inventoryServiceReserve = rpc.NewUnaryMethod[inventoryv1.ReserveRequest, inventoryv1.ReserveResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "Reserve", Idempotency: rpc.IdempotencyIdempotent,
-})
-
-var inventoryServiceConfirm = rpc.NewUnaryMethod[inventoryv1.ConfirmRequest, inventoryv1.ConfirmResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "Confirm", Idempotency: rpc.IdempotencyIdempotent,
-})
-
-var inventoryServiceRelease = rpc.NewUnaryMethod[inventoryv1.ReleaseRequest, inventoryv1.ReleaseResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "Release", Idempotency: rpc.IdempotencyIdempotent,
-})
-
-var inventoryServiceWatchStock = rpc.NewServerStreamMethod[inventoryv1.WatchStockRequest, inventoryv1.WatchStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "WatchStock", Idempotency: rpc.IdempotencyNoSideEffects,
-})
-
-var inventoryServiceImportStock = rpc.NewClientStreamMethod[inventoryv1.ImportStockRequest, inventoryv1.ImportStockResponse](&inventoryServiceDesc, rpc.MethodDesc{
-	Name: "ImportStock", Idempotency: rpc.IdempotencyIdempotent,
-})
+// InventoryServiceMethods are the methods of inventory.v1.InventoryService,
+// for what InventoryServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var InventoryServiceMethods = struct {
+	GetStock    *rpc.UnaryMethod[*inventoryv1.GetStockRequest, *inventoryv1.GetStockResponse]
+	ListStock   *rpc.UnaryMethod[*inventoryv1.ListStockRequest, *inventoryv1.ListStockResponse]
+	AddStock    *rpc.UnaryMethod[*inventoryv1.AddStockRequest, *inventoryv1.AddStockResponse]
+	Reserve     *rpc.UnaryMethod[*inventoryv1.ReserveRequest, *inventoryv1.ReserveResponse]
+	Confirm     *rpc.UnaryMethod[*inventoryv1.ConfirmRequest, *inventoryv1.ConfirmResponse]
+	Release     *rpc.UnaryMethod[*inventoryv1.ReleaseRequest, *inventoryv1.ReleaseResponse]
+	WatchStock  *rpc.ServerStreamMethod[*inventoryv1.WatchStockRequest, *inventoryv1.WatchStockResponse]
+	ImportStock *rpc.ClientStreamMethod[*inventoryv1.ImportStockRequest, *inventoryv1.ImportStockResponse]
+}{
+	GetStock:    rpc.NewUnaryMethod[inventoryv1.GetStockRequest, inventoryv1.GetStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "GetStock", Idempotency: rpc.IdempotencyNoSideEffects}),
+	ListStock:   rpc.NewUnaryMethod[inventoryv1.ListStockRequest, inventoryv1.ListStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "ListStock", Idempotency: rpc.IdempotencyNoSideEffects}),
+	AddStock:    rpc.NewUnaryMethod[inventoryv1.AddStockRequest, inventoryv1.AddStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "AddStock"}),
+	Reserve:     rpc.NewUnaryMethod[inventoryv1.ReserveRequest, inventoryv1.ReserveResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Reserve", Idempotency: rpc.IdempotencyIdempotent}),
+	Confirm:     rpc.NewUnaryMethod[inventoryv1.ConfirmRequest, inventoryv1.ConfirmResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Confirm", Idempotency: rpc.IdempotencyIdempotent}),
+	Release:     rpc.NewUnaryMethod[inventoryv1.ReleaseRequest, inventoryv1.ReleaseResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Release", Idempotency: rpc.IdempotencyIdempotent}),
+	WatchStock:  rpc.NewServerStreamMethod[inventoryv1.WatchStockRequest, inventoryv1.WatchStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "WatchStock", Idempotency: rpc.IdempotencyNoSideEffects}),
+	ImportStock: rpc.NewClientStreamMethod[inventoryv1.ImportStockRequest, inventoryv1.ImportStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "ImportStock", Idempotency: rpc.IdempotencyIdempotent}),
+}
 
 // InventoryServiceClient calls inventory.v1.InventoryService.
 // It is safe for concurrent use.
@@ -110,35 +112,35 @@ func NewInventoryServiceClient(c *rpc.Client) InventoryServiceClient {
 type inventoryServiceClient struct{ c *rpc.Client }
 
 func (c inventoryServiceClient) GetStock(ctx context.Context, req *inventoryv1.GetStockRequest, opts ...rpc.CallOption) (*inventoryv1.GetStockResponse, error) {
-	return inventoryServiceGetStock.Call(ctx, c.c, req, opts...)
+	return InventoryServiceMethods.GetStock.Call(ctx, c.c, req, opts...)
 }
 
 func (c inventoryServiceClient) ListStock(ctx context.Context, req *inventoryv1.ListStockRequest, opts ...rpc.CallOption) (*inventoryv1.ListStockResponse, error) {
-	return inventoryServiceListStock.Call(ctx, c.c, req, opts...)
+	return InventoryServiceMethods.ListStock.Call(ctx, c.c, req, opts...)
 }
 
 func (c inventoryServiceClient) AddStock(ctx context.Context, req *inventoryv1.AddStockRequest, opts ...rpc.CallOption) (*inventoryv1.AddStockResponse, error) {
-	return inventoryServiceAddStock.Call(ctx, c.c, req, opts...)
+	return InventoryServiceMethods.AddStock.Call(ctx, c.c, req, opts...)
 }
 
 func (c inventoryServiceClient) Reserve(ctx context.Context, req *inventoryv1.ReserveRequest, opts ...rpc.CallOption) (*inventoryv1.ReserveResponse, error) {
-	return inventoryServiceReserve.Call(ctx, c.c, req, opts...)
+	return InventoryServiceMethods.Reserve.Call(ctx, c.c, req, opts...)
 }
 
 func (c inventoryServiceClient) Confirm(ctx context.Context, req *inventoryv1.ConfirmRequest, opts ...rpc.CallOption) (*inventoryv1.ConfirmResponse, error) {
-	return inventoryServiceConfirm.Call(ctx, c.c, req, opts...)
+	return InventoryServiceMethods.Confirm.Call(ctx, c.c, req, opts...)
 }
 
 func (c inventoryServiceClient) Release(ctx context.Context, req *inventoryv1.ReleaseRequest, opts ...rpc.CallOption) (*inventoryv1.ReleaseResponse, error) {
-	return inventoryServiceRelease.Call(ctx, c.c, req, opts...)
+	return InventoryServiceMethods.Release.Call(ctx, c.c, req, opts...)
 }
 
 func (c inventoryServiceClient) WatchStock(ctx context.Context, req *inventoryv1.WatchStockRequest, opts ...rpc.CallOption) (*rpc.Receiver[*inventoryv1.WatchStockResponse], error) {
-	return inventoryServiceWatchStock.Call(ctx, c.c, req, opts...)
+	return InventoryServiceMethods.WatchStock.Call(ctx, c.c, req, opts...)
 }
 
 func (c inventoryServiceClient) ImportStock(ctx context.Context, opts ...rpc.CallOption) (*rpc.ClientStream[*inventoryv1.ImportStockRequest, *inventoryv1.ImportStockResponse], error) {
-	return inventoryServiceImportStock.Call(ctx, c.c, opts...)
+	return InventoryServiceMethods.ImportStock.Call(ctx, c.c, opts...)
 }
 
 // InventoryServiceServer is what a server of inventory.v1.InventoryService implements.
@@ -190,14 +192,14 @@ type InventoryServiceServer interface {
 // RegisterInventoryServiceServer makes s serve inventory.v1.InventoryService with impl.
 func RegisterInventoryServiceServer(s *rpc.Server, impl InventoryServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &inventoryServiceDesc, impl, opts,
-		rpc.HandleUnary(inventoryServiceGetStock, InventoryServiceServer.GetStock),
-		rpc.HandleUnary(inventoryServiceListStock, InventoryServiceServer.ListStock),
-		rpc.HandleUnary(inventoryServiceAddStock, InventoryServiceServer.AddStock),
-		rpc.HandleUnary(inventoryServiceReserve, InventoryServiceServer.Reserve),
-		rpc.HandleUnary(inventoryServiceConfirm, InventoryServiceServer.Confirm),
-		rpc.HandleUnary(inventoryServiceRelease, InventoryServiceServer.Release),
-		rpc.HandleServerStream(inventoryServiceWatchStock, InventoryServiceServer.WatchStock),
-		rpc.HandleClientStream(inventoryServiceImportStock, InventoryServiceServer.ImportStock),
+		rpc.HandleUnary(InventoryServiceMethods.GetStock, InventoryServiceServer.GetStock),
+		rpc.HandleUnary(InventoryServiceMethods.ListStock, InventoryServiceServer.ListStock),
+		rpc.HandleUnary(InventoryServiceMethods.AddStock, InventoryServiceServer.AddStock),
+		rpc.HandleUnary(InventoryServiceMethods.Reserve, InventoryServiceServer.Reserve),
+		rpc.HandleUnary(InventoryServiceMethods.Confirm, InventoryServiceServer.Confirm),
+		rpc.HandleUnary(InventoryServiceMethods.Release, InventoryServiceServer.Release),
+		rpc.HandleServerStream(InventoryServiceMethods.WatchStock, InventoryServiceServer.WatchStock),
+		rpc.HandleClientStream(InventoryServiceMethods.ImportStock, InventoryServiceServer.ImportStock),
 	)
 }
 
@@ -206,33 +208,33 @@ func RegisterInventoryServiceServer(s *rpc.Server, impl InventoryServiceServer, 
 type UnimplementedInventoryServiceServer struct{}
 
 func (UnimplementedInventoryServiceServer) GetStock(context.Context, *inventoryv1.GetStockRequest) (*inventoryv1.GetStockResponse, error) {
-	return nil, inventoryServiceGetStock.Unimplemented()
+	return nil, InventoryServiceMethods.GetStock.Unimplemented()
 }
 
 func (UnimplementedInventoryServiceServer) ListStock(context.Context, *inventoryv1.ListStockRequest) (*inventoryv1.ListStockResponse, error) {
-	return nil, inventoryServiceListStock.Unimplemented()
+	return nil, InventoryServiceMethods.ListStock.Unimplemented()
 }
 
 func (UnimplementedInventoryServiceServer) AddStock(context.Context, *inventoryv1.AddStockRequest) (*inventoryv1.AddStockResponse, error) {
-	return nil, inventoryServiceAddStock.Unimplemented()
+	return nil, InventoryServiceMethods.AddStock.Unimplemented()
 }
 
 func (UnimplementedInventoryServiceServer) Reserve(context.Context, *inventoryv1.ReserveRequest) (*inventoryv1.ReserveResponse, error) {
-	return nil, inventoryServiceReserve.Unimplemented()
+	return nil, InventoryServiceMethods.Reserve.Unimplemented()
 }
 
 func (UnimplementedInventoryServiceServer) Confirm(context.Context, *inventoryv1.ConfirmRequest) (*inventoryv1.ConfirmResponse, error) {
-	return nil, inventoryServiceConfirm.Unimplemented()
+	return nil, InventoryServiceMethods.Confirm.Unimplemented()
 }
 
 func (UnimplementedInventoryServiceServer) Release(context.Context, *inventoryv1.ReleaseRequest) (*inventoryv1.ReleaseResponse, error) {
-	return nil, inventoryServiceRelease.Unimplemented()
+	return nil, InventoryServiceMethods.Release.Unimplemented()
 }
 
 func (UnimplementedInventoryServiceServer) WatchStock(context.Context, *inventoryv1.WatchStockRequest, *rpc.Sender[*inventoryv1.WatchStockResponse]) error {
-	return inventoryServiceWatchStock.Unimplemented()
+	return InventoryServiceMethods.WatchStock.Unimplemented()
 }
 
 func (UnimplementedInventoryServiceServer) ImportStock(context.Context, *rpc.Receiver[*inventoryv1.ImportStockRequest]) (*inventoryv1.ImportStockResponse, error) {
-	return nil, inventoryServiceImportStock.Unimplemented()
+	return nil, InventoryServiceMethods.ImportStock.Unimplemented()
 }

@@ -22,13 +22,21 @@ var orderFeedServiceDesc = rpc.ServiceDesc{
 	File:        orderv1.File_order_v1_feed_proto,
 }
 
-var orderFeedServiceOrderPlaced = rpc.NewOneWayMethod[orderv1.OrderPlacedRequest](&orderFeedServiceDesc, rpc.MethodDesc{
-	Name: "OrderPlaced", Subject: "orders.new", Idempotency: rpc.IdempotencyIdempotent,
-})
+// The full names of the methods of order.v1.OrderFeedService, as in rpc.Call.Method.
+const (
+	OrderFeedServiceOrderPlacedMethod = "/order.v1.OrderFeedService/OrderPlaced"
+	OrderFeedServiceListFeedMethod    = "/order.v1.OrderFeedService/ListFeed"
+)
 
-var orderFeedServiceListFeed = rpc.NewUnaryMethod[orderv1.ListFeedRequest, orderv1.ListFeedResponse](&orderFeedServiceDesc, rpc.MethodDesc{
-	Name: "ListFeed", Idempotency: rpc.IdempotencyNoSideEffects,
-})
+// OrderFeedServiceMethods are the methods of order.v1.OrderFeedService,
+// for what OrderFeedServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var OrderFeedServiceMethods = struct {
+	OrderPlaced *rpc.OneWayMethod[*orderv1.OrderPlacedRequest]
+	ListFeed    *rpc.UnaryMethod[*orderv1.ListFeedRequest, *orderv1.ListFeedResponse]
+}{
+	OrderPlaced: rpc.NewOneWayMethod[orderv1.OrderPlacedRequest](&orderFeedServiceDesc, rpc.MethodDesc{Name: "OrderPlaced", Subject: "orders.new", Idempotency: rpc.IdempotencyIdempotent}),
+	ListFeed:    rpc.NewUnaryMethod[orderv1.ListFeedRequest, orderv1.ListFeedResponse](&orderFeedServiceDesc, rpc.MethodDesc{Name: "ListFeed", Idempotency: rpc.IdempotencyNoSideEffects}),
+}
 
 // OrderFeedServiceClient calls order.v1.OrderFeedService.
 // It is safe for concurrent use.
@@ -54,11 +62,11 @@ func NewOrderFeedServiceClient(c *rpc.Client) OrderFeedServiceClient {
 type orderFeedServiceClient struct{ c *rpc.Client }
 
 func (c orderFeedServiceClient) OrderPlaced(ctx context.Context, req *orderv1.OrderPlacedRequest, opts ...rpc.CallOption) error {
-	return orderFeedServiceOrderPlaced.Call(ctx, c.c, req, opts...)
+	return OrderFeedServiceMethods.OrderPlaced.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderFeedServiceClient) ListFeed(ctx context.Context, req *orderv1.ListFeedRequest, opts ...rpc.CallOption) (*orderv1.ListFeedResponse, error) {
-	return orderFeedServiceListFeed.Call(ctx, c.c, req, opts...)
+	return OrderFeedServiceMethods.ListFeed.Call(ctx, c.c, req, opts...)
 }
 
 // OrderFeedServiceServer is what a server of order.v1.OrderFeedService implements.
@@ -80,8 +88,8 @@ type OrderFeedServiceServer interface {
 // RegisterOrderFeedServiceServer makes s serve order.v1.OrderFeedService with impl.
 func RegisterOrderFeedServiceServer(s *rpc.Server, impl OrderFeedServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &orderFeedServiceDesc, impl, opts,
-		rpc.HandleOneWay(orderFeedServiceOrderPlaced, OrderFeedServiceServer.OrderPlaced),
-		rpc.HandleUnary(orderFeedServiceListFeed, OrderFeedServiceServer.ListFeed),
+		rpc.HandleOneWay(OrderFeedServiceMethods.OrderPlaced, OrderFeedServiceServer.OrderPlaced),
+		rpc.HandleUnary(OrderFeedServiceMethods.ListFeed, OrderFeedServiceServer.ListFeed),
 	)
 }
 
@@ -90,9 +98,9 @@ func RegisterOrderFeedServiceServer(s *rpc.Server, impl OrderFeedServiceServer, 
 type UnimplementedOrderFeedServiceServer struct{}
 
 func (UnimplementedOrderFeedServiceServer) OrderPlaced(context.Context, *orderv1.OrderPlacedRequest) error {
-	return orderFeedServiceOrderPlaced.Unimplemented()
+	return OrderFeedServiceMethods.OrderPlaced.Unimplemented()
 }
 
 func (UnimplementedOrderFeedServiceServer) ListFeed(context.Context, *orderv1.ListFeedRequest) (*orderv1.ListFeedResponse, error) {
-	return nil, orderFeedServiceListFeed.Unimplemented()
+	return nil, OrderFeedServiceMethods.ListFeed.Unimplemented()
 }

@@ -23,21 +23,27 @@ var orderServiceDesc = rpc.ServiceDesc{
 	File:        orderv1.File_order_v1_order_proto,
 }
 
-var orderServicePlaceOrder = rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "PlaceOrder", Timeout: 10 * time.Second, Idempotency: rpc.IdempotencyIdempotent,
-})
+// The full names of the methods of order.v1.OrderService, as in rpc.Call.Method.
+const (
+	OrderServicePlaceOrderMethod = "/order.v1.OrderService/PlaceOrder"
+	OrderServiceGetOrderMethod   = "/order.v1.OrderService/GetOrder"
+	OrderServiceListOrdersMethod = "/order.v1.OrderService/ListOrders"
+	OrderServicePickOrderMethod  = "/order.v1.OrderService/PickOrder"
+)
 
-var orderServiceGetOrder = rpc.NewUnaryMethod[orderv1.GetOrderRequest, orderv1.GetOrderResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "GetOrder", Idempotency: rpc.IdempotencyNoSideEffects,
-})
-
-var orderServiceListOrders = rpc.NewUnaryMethod[orderv1.ListOrdersRequest, orderv1.ListOrdersResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "ListOrders", Idempotency: rpc.IdempotencyNoSideEffects,
-})
-
-var orderServicePickOrder = rpc.NewBidiMethod[orderv1.PickOrderRequest, orderv1.PickOrderResponse](&orderServiceDesc, rpc.MethodDesc{
-	Name: "PickOrder", Idempotency: rpc.IdempotencyIdempotent,
-})
+// OrderServiceMethods are the methods of order.v1.OrderService,
+// for what OrderServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var OrderServiceMethods = struct {
+	PlaceOrder *rpc.UnaryMethod[*orderv1.PlaceOrderRequest, *orderv1.PlaceOrderResponse]
+	GetOrder   *rpc.UnaryMethod[*orderv1.GetOrderRequest, *orderv1.GetOrderResponse]
+	ListOrders *rpc.UnaryMethod[*orderv1.ListOrdersRequest, *orderv1.ListOrdersResponse]
+	PickOrder  *rpc.BidiMethod[*orderv1.PickOrderRequest, *orderv1.PickOrderResponse]
+}{
+	PlaceOrder: rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "PlaceOrder", Timeout: 10 * time.Second, Idempotency: rpc.IdempotencyIdempotent}),
+	GetOrder:   rpc.NewUnaryMethod[orderv1.GetOrderRequest, orderv1.GetOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "GetOrder", Idempotency: rpc.IdempotencyNoSideEffects}),
+	ListOrders: rpc.NewUnaryMethod[orderv1.ListOrdersRequest, orderv1.ListOrdersResponse](&orderServiceDesc, rpc.MethodDesc{Name: "ListOrders", Idempotency: rpc.IdempotencyNoSideEffects}),
+	PickOrder:  rpc.NewBidiMethod[orderv1.PickOrderRequest, orderv1.PickOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "PickOrder", Idempotency: rpc.IdempotencyIdempotent}),
+}
 
 // OrderServiceClient calls order.v1.OrderService.
 // It is safe for concurrent use.
@@ -74,19 +80,19 @@ func NewOrderServiceClient(c *rpc.Client) OrderServiceClient { return orderServi
 type orderServiceClient struct{ c *rpc.Client }
 
 func (c orderServiceClient) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest, opts ...rpc.CallOption) (*orderv1.PlaceOrderResponse, error) {
-	return orderServicePlaceOrder.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.PlaceOrder.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest, opts ...rpc.CallOption) (*orderv1.GetOrderResponse, error) {
-	return orderServiceGetOrder.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.GetOrder.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) ListOrders(ctx context.Context, req *orderv1.ListOrdersRequest, opts ...rpc.CallOption) (*orderv1.ListOrdersResponse, error) {
-	return orderServiceListOrders.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.ListOrders.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) PickOrder(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*orderv1.PickOrderRequest, *orderv1.PickOrderResponse], error) {
-	return orderServicePickOrder.Call(ctx, c.c, opts...)
+	return OrderServiceMethods.PickOrder.Call(ctx, c.c, opts...)
 }
 
 // OrderServiceServer is what a server of order.v1.OrderService implements.
@@ -121,10 +127,10 @@ type OrderServiceServer interface {
 // RegisterOrderServiceServer makes s serve order.v1.OrderService with impl.
 func RegisterOrderServiceServer(s *rpc.Server, impl OrderServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &orderServiceDesc, impl, opts,
-		rpc.HandleUnary(orderServicePlaceOrder, OrderServiceServer.PlaceOrder),
-		rpc.HandleUnary(orderServiceGetOrder, OrderServiceServer.GetOrder),
-		rpc.HandleUnary(orderServiceListOrders, OrderServiceServer.ListOrders),
-		rpc.HandleBidi(orderServicePickOrder, OrderServiceServer.PickOrder),
+		rpc.HandleUnary(OrderServiceMethods.PlaceOrder, OrderServiceServer.PlaceOrder),
+		rpc.HandleUnary(OrderServiceMethods.GetOrder, OrderServiceServer.GetOrder),
+		rpc.HandleUnary(OrderServiceMethods.ListOrders, OrderServiceServer.ListOrders),
+		rpc.HandleBidi(OrderServiceMethods.PickOrder, OrderServiceServer.PickOrder),
 	)
 }
 
@@ -133,17 +139,17 @@ func RegisterOrderServiceServer(s *rpc.Server, impl OrderServiceServer, opts ...
 type UnimplementedOrderServiceServer struct{}
 
 func (UnimplementedOrderServiceServer) PlaceOrder(context.Context, *orderv1.PlaceOrderRequest) (*orderv1.PlaceOrderResponse, error) {
-	return nil, orderServicePlaceOrder.Unimplemented()
+	return nil, OrderServiceMethods.PlaceOrder.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) GetOrder(context.Context, *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error) {
-	return nil, orderServiceGetOrder.Unimplemented()
+	return nil, OrderServiceMethods.GetOrder.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) ListOrders(context.Context, *orderv1.ListOrdersRequest) (*orderv1.ListOrdersResponse, error) {
-	return nil, orderServiceListOrders.Unimplemented()
+	return nil, OrderServiceMethods.ListOrders.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) PickOrder(context.Context, *rpc.BidiStream[*orderv1.PickOrderResponse, *orderv1.PickOrderRequest]) error {
-	return orderServicePickOrder.Unimplemented()
+	return OrderServiceMethods.PickOrder.Unimplemented()
 }

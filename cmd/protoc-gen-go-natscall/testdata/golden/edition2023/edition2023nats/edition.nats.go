@@ -22,9 +22,18 @@ var editionServiceDesc = rpc.ServiceDesc{
 	File:        edition2023.File_edition2023_edition_proto,
 }
 
-var editionServiceGet = rpc.NewUnaryMethod[edition2023.Request, edition2023.Response](&editionServiceDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of edition2023.EditionService, as in rpc.Call.Method.
+const (
+	EditionServiceGetMethod = "/edition2023.EditionService/Get"
+)
+
+// EditionServiceMethods are the methods of edition2023.EditionService,
+// for what EditionServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var EditionServiceMethods = struct {
+	Get *rpc.UnaryMethod[*edition2023.Request, *edition2023.Response]
+}{
+	Get: rpc.NewUnaryMethod[edition2023.Request, edition2023.Response](&editionServiceDesc, rpc.MethodDesc{Name: "Get"}),
+}
 
 // EditionServiceClient calls edition2023.EditionService.
 // It is safe for concurrent use.
@@ -40,7 +49,7 @@ func NewEditionServiceClient(c *rpc.Client) EditionServiceClient { return editio
 type editionServiceClient struct{ c *rpc.Client }
 
 func (c editionServiceClient) Get(ctx context.Context, req *edition2023.Request, opts ...rpc.CallOption) (*edition2023.Response, error) {
-	return editionServiceGet.Call(ctx, c.c, req, opts...)
+	return EditionServiceMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 // EditionServiceServer is what a server of edition2023.EditionService implements.
@@ -54,7 +63,7 @@ type EditionServiceServer interface {
 // RegisterEditionServiceServer makes s serve edition2023.EditionService with impl.
 func RegisterEditionServiceServer(s *rpc.Server, impl EditionServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &editionServiceDesc, impl, opts,
-		rpc.HandleUnary(editionServiceGet, EditionServiceServer.Get),
+		rpc.HandleUnary(EditionServiceMethods.Get, EditionServiceServer.Get),
 	)
 }
 
@@ -63,5 +72,5 @@ func RegisterEditionServiceServer(s *rpc.Server, impl EditionServiceServer, opts
 type UnimplementedEditionServiceServer struct{}
 
 func (UnimplementedEditionServiceServer) Get(context.Context, *edition2023.Request) (*edition2023.Response, error) {
-	return nil, editionServiceGet.Unimplemented()
+	return nil, EditionServiceMethods.Get.Unimplemented()
 }

@@ -21,9 +21,18 @@ var editionServiceDesc = rpc.ServiceDesc{
 	File:      edition2024.File_edition2024_edition_proto,
 }
 
-var editionServiceGet = rpc.NewServerStreamMethod[edition2024.Request, edition2024.Response](&editionServiceDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of edition2024.EditionService, as in rpc.Call.Method.
+const (
+	EditionServiceGetMethod = "/edition2024.EditionService/Get"
+)
+
+// EditionServiceMethods are the methods of edition2024.EditionService,
+// for what EditionServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var EditionServiceMethods = struct {
+	Get *rpc.ServerStreamMethod[*edition2024.Request, *edition2024.Response]
+}{
+	Get: rpc.NewServerStreamMethod[edition2024.Request, edition2024.Response](&editionServiceDesc, rpc.MethodDesc{Name: "Get"}),
+}
 
 // EditionServiceClient calls edition2024.EditionService.
 // It is safe for concurrent use.
@@ -37,7 +46,7 @@ func NewEditionServiceClient(c *rpc.Client) EditionServiceClient { return editio
 type editionServiceClient struct{ c *rpc.Client }
 
 func (c editionServiceClient) Get(ctx context.Context, req *edition2024.Request, opts ...rpc.CallOption) (*rpc.Receiver[*edition2024.Response], error) {
-	return editionServiceGet.Call(ctx, c.c, req, opts...)
+	return EditionServiceMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 // EditionServiceServer is what a server of edition2024.EditionService implements.
@@ -49,7 +58,7 @@ type EditionServiceServer interface {
 // RegisterEditionServiceServer makes s serve edition2024.EditionService with impl.
 func RegisterEditionServiceServer(s *rpc.Server, impl EditionServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &editionServiceDesc, impl, opts,
-		rpc.HandleServerStream(editionServiceGet, EditionServiceServer.Get),
+		rpc.HandleServerStream(EditionServiceMethods.Get, EditionServiceServer.Get),
 	)
 }
 
@@ -58,5 +67,5 @@ func RegisterEditionServiceServer(s *rpc.Server, impl EditionServiceServer, opts
 type UnimplementedEditionServiceServer struct{}
 
 func (UnimplementedEditionServiceServer) Get(context.Context, *edition2024.Request, *rpc.Sender[*edition2024.Response]) error {
-	return editionServiceGet.Unimplemented()
+	return EditionServiceMethods.Get.Unimplemented()
 }

@@ -22,9 +22,18 @@ var legacyDesc = rpc.ServiceDesc{
 	File:        legacy.File_legacy_legacy_proto,
 }
 
-var legacyGet = rpc.NewUnaryMethod[legacy.LegacyRequest, legacy.LegacyRequest_Result](&legacyDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of Legacy, as in rpc.Call.Method.
+const (
+	LegacyGetMethod = "/Legacy/Get"
+)
+
+// LegacyMethods are the methods of Legacy,
+// for what LegacyClient does not have, such as rpc.UnaryMethod.Gather.
+var LegacyMethods = struct {
+	Get *rpc.UnaryMethod[*legacy.LegacyRequest, *legacy.LegacyRequest_Result]
+}{
+	Get: rpc.NewUnaryMethod[legacy.LegacyRequest, legacy.LegacyRequest_Result](&legacyDesc, rpc.MethodDesc{Name: "Get"}),
+}
 
 // LegacyClient calls Legacy.
 // It is safe for concurrent use.
@@ -40,7 +49,7 @@ func NewLegacyClient(c *rpc.Client) LegacyClient { return legacyClient{c} }
 type legacyClient struct{ c *rpc.Client }
 
 func (c legacyClient) Get(ctx context.Context, req *legacy.LegacyRequest, opts ...rpc.CallOption) (*legacy.LegacyRequest_Result, error) {
-	return legacyGet.Call(ctx, c.c, req, opts...)
+	return LegacyMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 // LegacyServer is what a server of Legacy implements.
@@ -54,7 +63,7 @@ type LegacyServer interface {
 // RegisterLegacyServer makes s serve Legacy with impl.
 func RegisterLegacyServer(s *rpc.Server, impl LegacyServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &legacyDesc, impl, opts,
-		rpc.HandleUnary(legacyGet, LegacyServer.Get),
+		rpc.HandleUnary(LegacyMethods.Get, LegacyServer.Get),
 	)
 }
 
@@ -63,5 +72,5 @@ func RegisterLegacyServer(s *rpc.Server, impl LegacyServer, opts ...rpc.ServiceO
 type UnimplementedLegacyServer struct{}
 
 func (UnimplementedLegacyServer) Get(context.Context, *legacy.LegacyRequest) (*legacy.LegacyRequest_Result, error) {
-	return nil, legacyGet.Unimplemented()
+	return nil, LegacyMethods.Get.Unimplemented()
 }

@@ -13,7 +13,7 @@ const _ = rpc.GeneratedCodeV1 // does not compile against a runtime that does no
 // OrderName is the full name of the service.
 const OrderName = "shop.Order"
 
-var orderDesc = rpc.ServiceDesc{
+var orderDesc_ = rpc.ServiceDesc{
 	Name:        OrderName,
 	MicroName:   "Order",
 	Version:     "0.0.0",
@@ -21,21 +21,27 @@ var orderDesc = rpc.ServiceDesc{
 	File:        File_shop_shop_proto,
 }
 
-var orderGet_ = rpc.NewUnaryMethod[Request, Response](&orderDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of shop.Order, as in rpc.Call.Method.
+const (
+	OrderGetMethod    = "/shop.Order/Get"
+	OrderWatchMethod  = "/shop.Order/Watch"
+	OrderTellMethod   = "/shop.Order/Tell"
+	OrderClientMethod = "/shop.Order/Client"
+)
 
-var orderWatch = rpc.NewServerStreamMethod[Request, Stock](&orderDesc, rpc.MethodDesc{
-	Name: "Watch",
-})
-
-var orderTell = rpc.NewOneWayMethod[Request](&orderDesc, rpc.MethodDesc{
-	Name: "Tell",
-})
-
-var orderClient_ = rpc.NewBidiMethod[Request, Response](&orderDesc, rpc.MethodDesc{
-	Name: "Client",
-})
+// OrderMethods are the methods of shop.Order,
+// for what OrderClient does not have, such as rpc.UnaryMethod.Gather.
+var OrderMethods = struct {
+	Get    *rpc.UnaryMethod[*Request, *Response]
+	Watch  *rpc.ServerStreamMethod[*Request, *Stock]
+	Tell   *rpc.OneWayMethod[*Request]
+	Client *rpc.BidiMethod[*Request, *Response]
+}{
+	Get:    rpc.NewUnaryMethod[Request, Response](&orderDesc_, rpc.MethodDesc{Name: "Get"}),
+	Watch:  rpc.NewServerStreamMethod[Request, Stock](&orderDesc_, rpc.MethodDesc{Name: "Watch"}),
+	Tell:   rpc.NewOneWayMethod[Request](&orderDesc_, rpc.MethodDesc{Name: "Tell"}),
+	Client: rpc.NewBidiMethod[Request, Response](&orderDesc_, rpc.MethodDesc{Name: "Client"}),
+}
 
 // OrderClient calls shop.Order.
 // It is safe for concurrent use.
@@ -45,7 +51,6 @@ type OrderClient interface {
 	Get(ctx context.Context, req *Request, opts ...rpc.CallOption) (*Response, error)
 	Watch(ctx context.Context, req *Request, opts ...rpc.CallOption) (*rpc.Receiver[*Stock], error)
 	Tell(ctx context.Context, req *Request, opts ...rpc.CallOption) error
-	// Client's descriptor would have the name of the client's type.
 	Client(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*Request, *Response], error)
 }
 
@@ -55,19 +60,19 @@ func NewOrderClient(c *rpc.Client) OrderClient { return orderClient{c} }
 type orderClient struct{ c *rpc.Client }
 
 func (c orderClient) Get(ctx context.Context, req *Request, opts ...rpc.CallOption) (*Response, error) {
-	return orderGet_.Call(ctx, c.c, req, opts...)
+	return OrderMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderClient) Watch(ctx context.Context, req *Request, opts ...rpc.CallOption) (*rpc.Receiver[*Stock], error) {
-	return orderWatch.Call(ctx, c.c, req, opts...)
+	return OrderMethods.Watch.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderClient) Tell(ctx context.Context, req *Request, opts ...rpc.CallOption) error {
-	return orderTell.Call(ctx, c.c, req, opts...)
+	return OrderMethods.Tell.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderClient) Client(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*Request, *Response], error) {
-	return orderClient_.Call(ctx, c.c, opts...)
+	return OrderMethods.Client.Call(ctx, c.c, opts...)
 }
 
 // OrderServer is what a server of shop.Order implements.
@@ -78,17 +83,16 @@ type OrderServer interface {
 	Get(ctx context.Context, req *Request) (*Response, error)
 	Watch(ctx context.Context, req *Request, stream *rpc.Sender[*Stock]) error
 	Tell(ctx context.Context, req *Request) error
-	// Client's descriptor would have the name of the client's type.
 	Client(ctx context.Context, stream *rpc.BidiStream[*Response, *Request]) error
 }
 
 // RegisterOrderServer makes s serve shop.Order with impl.
 func RegisterOrderServer(s *rpc.Server, impl OrderServer, opts ...rpc.ServiceOption) error {
-	return rpc.Register(s, &orderDesc, impl, opts,
-		rpc.HandleUnary(orderGet_, OrderServer.Get),
-		rpc.HandleServerStream(orderWatch, OrderServer.Watch),
-		rpc.HandleOneWay(orderTell, OrderServer.Tell),
-		rpc.HandleBidi(orderClient_, OrderServer.Client),
+	return rpc.Register(s, &orderDesc_, impl, opts,
+		rpc.HandleUnary(OrderMethods.Get, OrderServer.Get),
+		rpc.HandleServerStream(OrderMethods.Watch, OrderServer.Watch),
+		rpc.HandleOneWay(OrderMethods.Tell, OrderServer.Tell),
+		rpc.HandleBidi(OrderMethods.Client, OrderServer.Client),
 	)
 }
 
@@ -97,19 +101,19 @@ func RegisterOrderServer(s *rpc.Server, impl OrderServer, opts ...rpc.ServiceOpt
 type UnimplementedOrderServer struct{}
 
 func (UnimplementedOrderServer) Get(context.Context, *Request) (*Response, error) {
-	return nil, orderGet_.Unimplemented()
+	return nil, OrderMethods.Get.Unimplemented()
 }
 
 func (UnimplementedOrderServer) Watch(context.Context, *Request, *rpc.Sender[*Stock]) error {
-	return orderWatch.Unimplemented()
+	return OrderMethods.Watch.Unimplemented()
 }
 
 func (UnimplementedOrderServer) Tell(context.Context, *Request) error {
-	return orderTell.Unimplemented()
+	return OrderMethods.Tell.Unimplemented()
 }
 
 func (UnimplementedOrderServer) Client(context.Context, *rpc.BidiStream[*Response, *Request]) error {
-	return orderClient_.Unimplemented()
+	return OrderMethods.Client.Unimplemented()
 }
 
 // IsChoice_Name is the full name of the service.
@@ -119,35 +123,44 @@ var isChoice_Desc = rpc.ServiceDesc{
 	Name:        IsChoice_Name,
 	MicroName:   "IsChoice_",
 	Version:     "0.0.0",
-	Description: "IsChoice_ would name a variable like the interface of a oneof.",
+	Description: "IsChoice_ would name the type of its client like the interface of a oneof.",
 	File:        File_shop_shop_proto,
 }
 
-var isChoice_Kind_ = rpc.NewUnaryMethod[Choice, Choice](&isChoice_Desc, rpc.MethodDesc{
-	Name: "Kind",
-})
+// The full names of the methods of shop.IsChoice_, as in rpc.Call.Method.
+const (
+	IsChoice_KindMethod = "/shop.IsChoice_/Kind"
+)
+
+// IsChoice_Methods are the methods of shop.IsChoice_,
+// for what IsChoice_Client does not have, such as rpc.UnaryMethod.Gather.
+var IsChoice_Methods = struct {
+	Kind *rpc.UnaryMethod[*Choice, *Choice]
+}{
+	Kind: rpc.NewUnaryMethod[Choice, Choice](&isChoice_Desc, rpc.MethodDesc{Name: "Kind"}),
+}
 
 // IsChoice_Client calls shop.IsChoice_.
 // It is safe for concurrent use.
 //
-// IsChoice_ would name a variable like the interface of a oneof.
+// IsChoice_ would name the type of its client like the interface of a oneof.
 type IsChoice_Client interface {
 	Kind(ctx context.Context, req *Choice, opts ...rpc.CallOption) (*Choice, error)
 }
 
 // NewIsChoice_Client returns a client that calls over c.
-func NewIsChoice_Client(c *rpc.Client) IsChoice_Client { return isChoice_Client{c} }
+func NewIsChoice_Client(c *rpc.Client) IsChoice_Client { return isChoice_Client_{c} }
 
-type isChoice_Client struct{ c *rpc.Client }
+type isChoice_Client_ struct{ c *rpc.Client }
 
-func (c isChoice_Client) Kind(ctx context.Context, req *Choice, opts ...rpc.CallOption) (*Choice, error) {
-	return isChoice_Kind_.Call(ctx, c.c, req, opts...)
+func (c isChoice_Client_) Kind(ctx context.Context, req *Choice, opts ...rpc.CallOption) (*Choice, error) {
+	return IsChoice_Methods.Kind.Call(ctx, c.c, req, opts...)
 }
 
 // IsChoice_Server is what a server of shop.IsChoice_ implements.
 // Its methods are called concurrently.
 //
-// IsChoice_ would name a variable like the interface of a oneof.
+// IsChoice_ would name the type of its client like the interface of a oneof.
 type IsChoice_Server interface {
 	Kind(ctx context.Context, req *Choice) (*Choice, error)
 }
@@ -155,7 +168,7 @@ type IsChoice_Server interface {
 // RegisterIsChoice_Server makes s serve shop.IsChoice_ with impl.
 func RegisterIsChoice_Server(s *rpc.Server, impl IsChoice_Server, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &isChoice_Desc, impl, opts,
-		rpc.HandleUnary(isChoice_Kind_, IsChoice_Server.Kind),
+		rpc.HandleUnary(IsChoice_Methods.Kind, IsChoice_Server.Kind),
 	)
 }
 
@@ -164,7 +177,7 @@ func RegisterIsChoice_Server(s *rpc.Server, impl IsChoice_Server, opts ...rpc.Se
 type UnimplementedIsChoice_Server struct{}
 
 func (UnimplementedIsChoice_Server) Kind(context.Context, *Choice) (*Choice, error) {
-	return nil, isChoice_Kind_.Unimplemented()
+	return nil, IsChoice_Methods.Kind.Unimplemented()
 }
 
 // ContextName is the full name of the service.

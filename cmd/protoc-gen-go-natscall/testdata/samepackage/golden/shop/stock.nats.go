@@ -20,9 +20,18 @@ var stockServiceDesc = rpc.ServiceDesc{
 	File:      File_shop_stock_proto,
 }
 
-var stockServiceGet = rpc.NewUnaryMethod[Stock, Stock](&stockServiceDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of shop.StockService, as in rpc.Call.Method.
+const (
+	StockServiceGetMethod = "/shop.StockService/Get"
+)
+
+// StockServiceMethods are the methods of shop.StockService,
+// for what StockServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var StockServiceMethods = struct {
+	Get *rpc.UnaryMethod[*Stock, *Stock]
+}{
+	Get: rpc.NewUnaryMethod[Stock, Stock](&stockServiceDesc, rpc.MethodDesc{Name: "Get"}),
+}
 
 // StockServiceClient calls shop.StockService.
 // It is safe for concurrent use.
@@ -36,7 +45,7 @@ func NewStockServiceClient(c *rpc.Client) StockServiceClient { return stockServi
 type stockServiceClient struct{ c *rpc.Client }
 
 func (c stockServiceClient) Get(ctx context.Context, req *Stock, opts ...rpc.CallOption) (*Stock, error) {
-	return stockServiceGet.Call(ctx, c.c, req, opts...)
+	return StockServiceMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 // StockServiceServer is what a server of shop.StockService implements.
@@ -48,7 +57,7 @@ type StockServiceServer interface {
 // RegisterStockServiceServer makes s serve shop.StockService with impl.
 func RegisterStockServiceServer(s *rpc.Server, impl StockServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &stockServiceDesc, impl, opts,
-		rpc.HandleUnary(stockServiceGet, StockServiceServer.Get),
+		rpc.HandleUnary(StockServiceMethods.Get, StockServiceServer.Get),
 	)
 }
 
@@ -57,5 +66,5 @@ func RegisterStockServiceServer(s *rpc.Server, impl StockServiceServer, opts ...
 type UnimplementedStockServiceServer struct{}
 
 func (UnimplementedStockServiceServer) Get(context.Context, *Stock) (*Stock, error) {
-	return nil, stockServiceGet.Unimplemented()
+	return nil, StockServiceMethods.Get.Unimplemented()
 }

@@ -22,33 +22,36 @@ var chaosServiceDesc = rpc.ServiceDesc{
 	File:        chaosv1.File_chaos_v1_chaos_proto,
 }
 
-var chaosServiceAdd = rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Add",
-})
+// The full names of the methods of chaos.v1.ChaosService, as in rpc.Call.Method.
+const (
+	ChaosServiceAddMethod    = "/chaos.v1.ChaosService/Add"
+	ChaosServicePutMethod    = "/chaos.v1.ChaosService/Put"
+	ChaosServiceGetMethod    = "/chaos.v1.ChaosService/Get"
+	ChaosServiceNoteMethod   = "/chaos.v1.ChaosService/Note"
+	ChaosServiceWatchMethod  = "/chaos.v1.ChaosService/Watch"
+	ChaosServiceImportMethod = "/chaos.v1.ChaosService/Import"
+	ChaosServiceTalkMethod   = "/chaos.v1.ChaosService/Talk"
+)
 
-var chaosServicePut = rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Put", Idempotency: rpc.IdempotencyIdempotent,
-})
-
-var chaosServiceGet = rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Get", Idempotency: rpc.IdempotencyNoSideEffects,
-})
-
-var chaosServiceNote = rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Note",
-})
-
-var chaosServiceWatch = rpc.NewServerStreamMethod[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Watch",
-})
-
-var chaosServiceImport = rpc.NewClientStreamMethod[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Import",
-})
-
-var chaosServiceTalk = rpc.NewBidiMethod[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{
-	Name: "Talk",
-})
+// ChaosServiceMethods are the methods of chaos.v1.ChaosService,
+// for what ChaosServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var ChaosServiceMethods = struct {
+	Add    *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
+	Put    *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
+	Get    *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
+	Note   *rpc.OneWayMethod[*chaosv1.WorkRequest]
+	Watch  *rpc.ServerStreamMethod[*chaosv1.WatchRequest, *chaosv1.Item]
+	Import *rpc.ClientStreamMethod[*chaosv1.Item, *chaosv1.ImportResponse]
+	Talk   *rpc.BidiMethod[*chaosv1.Item, *chaosv1.Item]
+}{
+	Add:    rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Add"}),
+	Put:    rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Put", Idempotency: rpc.IdempotencyIdempotent}),
+	Get:    rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Get", Idempotency: rpc.IdempotencyNoSideEffects}),
+	Note:   rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{Name: "Note"}),
+	Watch:  rpc.NewServerStreamMethod[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Watch"}),
+	Import: rpc.NewClientStreamMethod[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Import"}),
+	Talk:   rpc.NewBidiMethod[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Talk"}),
+}
 
 // ChaosServiceClient calls chaos.v1.ChaosService.
 // It is safe for concurrent use.
@@ -78,31 +81,31 @@ func NewChaosServiceClient(c *rpc.Client) ChaosServiceClient { return chaosServi
 type chaosServiceClient struct{ c *rpc.Client }
 
 func (c chaosServiceClient) Add(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error) {
-	return chaosServiceAdd.Call(ctx, c.c, req, opts...)
+	return ChaosServiceMethods.Add.Call(ctx, c.c, req, opts...)
 }
 
 func (c chaosServiceClient) Put(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error) {
-	return chaosServicePut.Call(ctx, c.c, req, opts...)
+	return ChaosServiceMethods.Put.Call(ctx, c.c, req, opts...)
 }
 
 func (c chaosServiceClient) Get(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error) {
-	return chaosServiceGet.Call(ctx, c.c, req, opts...)
+	return ChaosServiceMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 func (c chaosServiceClient) Note(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) error {
-	return chaosServiceNote.Call(ctx, c.c, req, opts...)
+	return ChaosServiceMethods.Note.Call(ctx, c.c, req, opts...)
 }
 
 func (c chaosServiceClient) Watch(ctx context.Context, req *chaosv1.WatchRequest, opts ...rpc.CallOption) (*rpc.Receiver[*chaosv1.Item], error) {
-	return chaosServiceWatch.Call(ctx, c.c, req, opts...)
+	return ChaosServiceMethods.Watch.Call(ctx, c.c, req, opts...)
 }
 
 func (c chaosServiceClient) Import(ctx context.Context, opts ...rpc.CallOption) (*rpc.ClientStream[*chaosv1.Item, *chaosv1.ImportResponse], error) {
-	return chaosServiceImport.Call(ctx, c.c, opts...)
+	return ChaosServiceMethods.Import.Call(ctx, c.c, opts...)
 }
 
 func (c chaosServiceClient) Talk(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*chaosv1.Item, *chaosv1.Item], error) {
-	return chaosServiceTalk.Call(ctx, c.c, opts...)
+	return ChaosServiceMethods.Talk.Call(ctx, c.c, opts...)
 }
 
 // ChaosServiceServer is what a server of chaos.v1.ChaosService implements.
@@ -130,13 +133,13 @@ type ChaosServiceServer interface {
 // RegisterChaosServiceServer makes s serve chaos.v1.ChaosService with impl.
 func RegisterChaosServiceServer(s *rpc.Server, impl ChaosServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &chaosServiceDesc, impl, opts,
-		rpc.HandleUnary(chaosServiceAdd, ChaosServiceServer.Add),
-		rpc.HandleUnary(chaosServicePut, ChaosServiceServer.Put),
-		rpc.HandleUnary(chaosServiceGet, ChaosServiceServer.Get),
-		rpc.HandleOneWay(chaosServiceNote, ChaosServiceServer.Note),
-		rpc.HandleServerStream(chaosServiceWatch, ChaosServiceServer.Watch),
-		rpc.HandleClientStream(chaosServiceImport, ChaosServiceServer.Import),
-		rpc.HandleBidi(chaosServiceTalk, ChaosServiceServer.Talk),
+		rpc.HandleUnary(ChaosServiceMethods.Add, ChaosServiceServer.Add),
+		rpc.HandleUnary(ChaosServiceMethods.Put, ChaosServiceServer.Put),
+		rpc.HandleUnary(ChaosServiceMethods.Get, ChaosServiceServer.Get),
+		rpc.HandleOneWay(ChaosServiceMethods.Note, ChaosServiceServer.Note),
+		rpc.HandleServerStream(ChaosServiceMethods.Watch, ChaosServiceServer.Watch),
+		rpc.HandleClientStream(ChaosServiceMethods.Import, ChaosServiceServer.Import),
+		rpc.HandleBidi(ChaosServiceMethods.Talk, ChaosServiceServer.Talk),
 	)
 }
 
@@ -145,29 +148,29 @@ func RegisterChaosServiceServer(s *rpc.Server, impl ChaosServiceServer, opts ...
 type UnimplementedChaosServiceServer struct{}
 
 func (UnimplementedChaosServiceServer) Add(context.Context, *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
-	return nil, chaosServiceAdd.Unimplemented()
+	return nil, ChaosServiceMethods.Add.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Put(context.Context, *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
-	return nil, chaosServicePut.Unimplemented()
+	return nil, ChaosServiceMethods.Put.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Get(context.Context, *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
-	return nil, chaosServiceGet.Unimplemented()
+	return nil, ChaosServiceMethods.Get.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Note(context.Context, *chaosv1.WorkRequest) error {
-	return chaosServiceNote.Unimplemented()
+	return ChaosServiceMethods.Note.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Watch(context.Context, *chaosv1.WatchRequest, *rpc.Sender[*chaosv1.Item]) error {
-	return chaosServiceWatch.Unimplemented()
+	return ChaosServiceMethods.Watch.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Import(context.Context, *rpc.Receiver[*chaosv1.Item]) (*chaosv1.ImportResponse, error) {
-	return nil, chaosServiceImport.Unimplemented()
+	return nil, ChaosServiceMethods.Import.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Talk(context.Context, *rpc.BidiStream[*chaosv1.Item, *chaosv1.Item]) error {
-	return chaosServiceTalk.Unimplemented()
+	return ChaosServiceMethods.Talk.Unimplemented()
 }

@@ -27,17 +27,24 @@ var importServiceDesc = rpc.ServiceDesc{
 	File:        importsv1.File_imports_v1_imports_proto,
 }
 
-var importServiceGet = rpc.NewUnaryMethod[timestamppb.Timestamp, wrapperspb.StringValue](&importServiceDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of imports.v1.ImportService, as in rpc.Call.Method.
+const (
+	ImportServiceGetMethod   = "/imports.v1.ImportService/Get"
+	ImportServicePartMethod  = "/imports.v1.ImportService/Part"
+	ImportServiceAloneMethod = "/imports.v1.ImportService/Alone"
+)
 
-var importServicePart = rpc.NewServerStreamMethod[shapesv1.Request_Part, shapesv1.Response_Part](&importServiceDesc, rpc.MethodDesc{
-	Name: "Part",
-})
-
-var importServiceAlone = rpc.NewClientStreamMethod[noservicev1.Alone, rpc1.Context](&importServiceDesc, rpc.MethodDesc{
-	Name: "Alone",
-})
+// ImportServiceMethods are the methods of imports.v1.ImportService,
+// for what ImportServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var ImportServiceMethods = struct {
+	Get   *rpc.UnaryMethod[*timestamppb.Timestamp, *wrapperspb.StringValue]
+	Part  *rpc.ServerStreamMethod[*shapesv1.Request_Part, *shapesv1.Response_Part]
+	Alone *rpc.ClientStreamMethod[*noservicev1.Alone, *rpc1.Context]
+}{
+	Get:   rpc.NewUnaryMethod[timestamppb.Timestamp, wrapperspb.StringValue](&importServiceDesc, rpc.MethodDesc{Name: "Get"}),
+	Part:  rpc.NewServerStreamMethod[shapesv1.Request_Part, shapesv1.Response_Part](&importServiceDesc, rpc.MethodDesc{Name: "Part"}),
+	Alone: rpc.NewClientStreamMethod[noservicev1.Alone, rpc1.Context](&importServiceDesc, rpc.MethodDesc{Name: "Alone"}),
+}
 
 // ImportServiceClient calls imports.v1.ImportService.
 // It is safe for concurrent use.
@@ -55,15 +62,15 @@ func NewImportServiceClient(c *rpc.Client) ImportServiceClient { return importSe
 type importServiceClient struct{ c *rpc.Client }
 
 func (c importServiceClient) Get(ctx context.Context, req *timestamppb.Timestamp, opts ...rpc.CallOption) (*wrapperspb.StringValue, error) {
-	return importServiceGet.Call(ctx, c.c, req, opts...)
+	return ImportServiceMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 func (c importServiceClient) Part(ctx context.Context, req *shapesv1.Request_Part, opts ...rpc.CallOption) (*rpc.Receiver[*shapesv1.Response_Part], error) {
-	return importServicePart.Call(ctx, c.c, req, opts...)
+	return ImportServiceMethods.Part.Call(ctx, c.c, req, opts...)
 }
 
 func (c importServiceClient) Alone(ctx context.Context, opts ...rpc.CallOption) (*rpc.ClientStream[*noservicev1.Alone, *rpc1.Context], error) {
-	return importServiceAlone.Call(ctx, c.c, opts...)
+	return ImportServiceMethods.Alone.Call(ctx, c.c, opts...)
 }
 
 // ImportServiceServer is what a server of imports.v1.ImportService implements.
@@ -79,9 +86,9 @@ type ImportServiceServer interface {
 // RegisterImportServiceServer makes s serve imports.v1.ImportService with impl.
 func RegisterImportServiceServer(s *rpc.Server, impl ImportServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &importServiceDesc, impl, opts,
-		rpc.HandleUnary(importServiceGet, ImportServiceServer.Get),
-		rpc.HandleServerStream(importServicePart, ImportServiceServer.Part),
-		rpc.HandleClientStream(importServiceAlone, ImportServiceServer.Alone),
+		rpc.HandleUnary(ImportServiceMethods.Get, ImportServiceServer.Get),
+		rpc.HandleServerStream(ImportServiceMethods.Part, ImportServiceServer.Part),
+		rpc.HandleClientStream(ImportServiceMethods.Alone, ImportServiceServer.Alone),
 	)
 }
 
@@ -90,13 +97,13 @@ func RegisterImportServiceServer(s *rpc.Server, impl ImportServiceServer, opts .
 type UnimplementedImportServiceServer struct{}
 
 func (UnimplementedImportServiceServer) Get(context.Context, *timestamppb.Timestamp) (*wrapperspb.StringValue, error) {
-	return nil, importServiceGet.Unimplemented()
+	return nil, ImportServiceMethods.Get.Unimplemented()
 }
 
 func (UnimplementedImportServiceServer) Part(context.Context, *shapesv1.Request_Part, *rpc.Sender[*shapesv1.Response_Part]) error {
-	return importServicePart.Unimplemented()
+	return ImportServiceMethods.Part.Unimplemented()
 }
 
 func (UnimplementedImportServiceServer) Alone(context.Context, *rpc.Receiver[*noservicev1.Alone]) (*rpc1.Context, error) {
-	return nil, importServiceAlone.Unimplemented()
+	return nil, ImportServiceMethods.Alone.Unimplemented()
 }

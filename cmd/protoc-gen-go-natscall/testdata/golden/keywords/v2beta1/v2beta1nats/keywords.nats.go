@@ -22,53 +22,51 @@ var orderServiceDesc = rpc.ServiceDesc{
 	File:        v2beta1.File_keywords_v2beta1_keywords_proto,
 }
 
-var orderServiceType = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "type",
-})
+// The full names of the methods of keywords.v2beta1.order_service, as in rpc.Call.Method.
+const (
+	OrderServiceTypeMethod     = "/keywords.v2beta1.order_service/type"
+	OrderServiceFuncMethod     = "/keywords.v2beta1.order_service/Func"
+	OrderServiceGetOrderMethod = "/keywords.v2beta1.order_service/get_order"
+	OrderServiceReturn_Method  = "/keywords.v2beta1.order_service/return_"
+	OrderServiceStringMethod   = "/keywords.v2beta1.order_service/string"
+	OrderServiceNilMethod      = "/keywords.v2beta1.order_service/nil"
+	OrderServiceNameMethod     = "/keywords.v2beta1.order_service/Name"
+	OrderServiceDescMethod     = "/keywords.v2beta1.order_service/Desc"
+	OrderServiceClientMethod   = "/keywords.v2beta1.order_service/Client"
+	OrderServiceServerMethod   = "/keywords.v2beta1.order_service/Server"
+	OrderServiceCallMethod     = "/keywords.v2beta1.order_service/Call"
+	OrderServiceCMethod        = "/keywords.v2beta1.order_service/c"
+)
 
-var orderServiceFunc = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "Func",
-})
-
-var orderServiceGetOrder = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "get_order",
-})
-
-var orderServiceReturn_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "return_",
-})
-
-var orderServiceString = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "string",
-})
-
-var orderServiceNil = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "nil",
-})
-
-var orderServiceName = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "Name",
-})
-
-var orderServiceDesc_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "Desc",
-})
-
-var orderServiceClient_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "Client",
-})
-
-var orderServiceServer = rpc.NewBidiMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "Server",
-})
-
-var orderServiceCall = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "Call",
-})
-
-var orderServiceC = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{
-	Name: "c",
-})
+// OrderServiceMethods are the methods of keywords.v2beta1.order_service,
+// for what OrderServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var OrderServiceMethods = struct {
+	Type     *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Func     *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	GetOrder *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Return_  *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	String   *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Nil      *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Name     *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Desc     *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Client   *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Server   *rpc.BidiMethod[*v2beta1.Func, *v2beta1.Func]
+	Call     *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	C        *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+}{
+	Type:     rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "type"}),
+	Func:     rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "Func"}),
+	GetOrder: rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "get_order"}),
+	Return_:  rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "return_"}),
+	String:   rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "string"}),
+	Nil:      rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "nil"}),
+	Name:     rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "Name"}),
+	Desc:     rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "Desc"}),
+	Client:   rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "Client"}),
+	Server:   rpc.NewBidiMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "Server"}),
+	Call:     rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "Call"}),
+	C:        rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&orderServiceDesc, rpc.MethodDesc{Name: "c"}),
+}
 
 // OrderServiceClient calls keywords.v2beta1.order_service.
 // It is safe for concurrent use.
@@ -96,51 +94,51 @@ func NewOrderServiceClient(c *rpc.Client) OrderServiceClient { return orderServi
 type orderServiceClient struct{ c *rpc.Client }
 
 func (c orderServiceClient) Type(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceType.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Type.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) Func(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceFunc.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Func.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) GetOrder(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceGetOrder.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.GetOrder.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) Return_(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceReturn_.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Return_.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) String(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceString.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.String.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) Nil(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceNil.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Nil.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) Name(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceName.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Name.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) Desc(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceDesc_.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Desc.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) Client(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceClient_.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Client.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) Server(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*v2beta1.Func, *v2beta1.Func], error) {
-	return orderServiceServer.Call(ctx, c.c, opts...)
+	return OrderServiceMethods.Server.Call(ctx, c.c, opts...)
 }
 
 func (c orderServiceClient) Call(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceCall.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.Call.Call(ctx, c.c, req, opts...)
 }
 
 func (c orderServiceClient) C(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return orderServiceC.Call(ctx, c.c, req, opts...)
+	return OrderServiceMethods.C.Call(ctx, c.c, req, opts...)
 }
 
 // OrderServiceServer is what a server of keywords.v2beta1.order_service implements.
@@ -166,18 +164,18 @@ type OrderServiceServer interface {
 // RegisterOrderServiceServer makes s serve keywords.v2beta1.order_service with impl.
 func RegisterOrderServiceServer(s *rpc.Server, impl OrderServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &orderServiceDesc, impl, opts,
-		rpc.HandleUnary(orderServiceType, OrderServiceServer.Type),
-		rpc.HandleUnary(orderServiceFunc, OrderServiceServer.Func),
-		rpc.HandleUnary(orderServiceGetOrder, OrderServiceServer.GetOrder),
-		rpc.HandleUnary(orderServiceReturn_, OrderServiceServer.Return_),
-		rpc.HandleUnary(orderServiceString, OrderServiceServer.String),
-		rpc.HandleUnary(orderServiceNil, OrderServiceServer.Nil),
-		rpc.HandleUnary(orderServiceName, OrderServiceServer.Name),
-		rpc.HandleUnary(orderServiceDesc_, OrderServiceServer.Desc),
-		rpc.HandleUnary(orderServiceClient_, OrderServiceServer.Client),
-		rpc.HandleBidi(orderServiceServer, OrderServiceServer.Server),
-		rpc.HandleUnary(orderServiceCall, OrderServiceServer.Call),
-		rpc.HandleUnary(orderServiceC, OrderServiceServer.C),
+		rpc.HandleUnary(OrderServiceMethods.Type, OrderServiceServer.Type),
+		rpc.HandleUnary(OrderServiceMethods.Func, OrderServiceServer.Func),
+		rpc.HandleUnary(OrderServiceMethods.GetOrder, OrderServiceServer.GetOrder),
+		rpc.HandleUnary(OrderServiceMethods.Return_, OrderServiceServer.Return_),
+		rpc.HandleUnary(OrderServiceMethods.String, OrderServiceServer.String),
+		rpc.HandleUnary(OrderServiceMethods.Nil, OrderServiceServer.Nil),
+		rpc.HandleUnary(OrderServiceMethods.Name, OrderServiceServer.Name),
+		rpc.HandleUnary(OrderServiceMethods.Desc, OrderServiceServer.Desc),
+		rpc.HandleUnary(OrderServiceMethods.Client, OrderServiceServer.Client),
+		rpc.HandleBidi(OrderServiceMethods.Server, OrderServiceServer.Server),
+		rpc.HandleUnary(OrderServiceMethods.Call, OrderServiceServer.Call),
+		rpc.HandleUnary(OrderServiceMethods.C, OrderServiceServer.C),
 	)
 }
 
@@ -186,51 +184,51 @@ func RegisterOrderServiceServer(s *rpc.Server, impl OrderServiceServer, opts ...
 type UnimplementedOrderServiceServer struct{}
 
 func (UnimplementedOrderServiceServer) Type(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceType.Unimplemented()
+	return nil, OrderServiceMethods.Type.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Func(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceFunc.Unimplemented()
+	return nil, OrderServiceMethods.Func.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) GetOrder(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceGetOrder.Unimplemented()
+	return nil, OrderServiceMethods.GetOrder.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Return_(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceReturn_.Unimplemented()
+	return nil, OrderServiceMethods.Return_.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) String(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceString.Unimplemented()
+	return nil, OrderServiceMethods.String.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Nil(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceNil.Unimplemented()
+	return nil, OrderServiceMethods.Nil.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Name(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceName.Unimplemented()
+	return nil, OrderServiceMethods.Name.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Desc(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceDesc_.Unimplemented()
+	return nil, OrderServiceMethods.Desc.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Client(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceClient_.Unimplemented()
+	return nil, OrderServiceMethods.Client.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Server(context.Context, *rpc.BidiStream[*v2beta1.Func, *v2beta1.Func]) error {
-	return orderServiceServer.Unimplemented()
+	return OrderServiceMethods.Server.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) Call(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceCall.Unimplemented()
+	return nil, OrderServiceMethods.Call.Unimplemented()
 }
 
 func (UnimplementedOrderServiceServer) C(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, orderServiceC.Unimplemented()
+	return nil, OrderServiceMethods.C.Unimplemented()
 }
 
 // FooName is the full name of the service.
@@ -243,21 +241,27 @@ var fooDesc = rpc.ServiceDesc{
 	File:      v2beta1.File_keywords_v2beta1_keywords_proto,
 }
 
-var fooClient_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
-	Name: "Client",
-})
+// The full names of the methods of keywords.v2beta1.Foo, as in rpc.Call.Method.
+const (
+	FooClientMethod       = "/keywords.v2beta1.Foo/Client"
+	FooClientDescMethod   = "/keywords.v2beta1.Foo/ClientDesc"
+	FooClientClientMethod = "/keywords.v2beta1.Foo/ClientClient"
+	FooCallMethod         = "/keywords.v2beta1.Foo/Call"
+)
 
-var fooClientDesc_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
-	Name: "ClientDesc",
-})
-
-var fooClientClient_ = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
-	Name: "ClientClient",
-})
-
-var fooCall = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{
-	Name: "Call",
-})
+// FooMethods are the methods of keywords.v2beta1.Foo,
+// for what FooClient does not have, such as rpc.UnaryMethod.Gather.
+var FooMethods = struct {
+	Client       *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	ClientDesc   *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	ClientClient *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+	Call         *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+}{
+	Client:       rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{Name: "Client"}),
+	ClientDesc:   rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{Name: "ClientDesc"}),
+	ClientClient: rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{Name: "ClientClient"}),
+	Call:         rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooDesc, rpc.MethodDesc{Name: "Call"}),
+}
 
 // FooClient calls keywords.v2beta1.Foo.
 // It is safe for concurrent use.
@@ -274,19 +278,19 @@ func NewFooClient(c *rpc.Client) FooClient { return fooClient{c} }
 type fooClient struct{ c *rpc.Client }
 
 func (c fooClient) Client(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return fooClient_.Call(ctx, c.c, req, opts...)
+	return FooMethods.Client.Call(ctx, c.c, req, opts...)
 }
 
 func (c fooClient) ClientDesc(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return fooClientDesc_.Call(ctx, c.c, req, opts...)
+	return FooMethods.ClientDesc.Call(ctx, c.c, req, opts...)
 }
 
 func (c fooClient) ClientClient(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return fooClientClient_.Call(ctx, c.c, req, opts...)
+	return FooMethods.ClientClient.Call(ctx, c.c, req, opts...)
 }
 
 func (c fooClient) Call(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return fooCall.Call(ctx, c.c, req, opts...)
+	return FooMethods.Call.Call(ctx, c.c, req, opts...)
 }
 
 // FooServer is what a server of keywords.v2beta1.Foo implements.
@@ -301,10 +305,10 @@ type FooServer interface {
 // RegisterFooServer makes s serve keywords.v2beta1.Foo with impl.
 func RegisterFooServer(s *rpc.Server, impl FooServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &fooDesc, impl, opts,
-		rpc.HandleUnary(fooClient_, FooServer.Client),
-		rpc.HandleUnary(fooClientDesc_, FooServer.ClientDesc),
-		rpc.HandleUnary(fooClientClient_, FooServer.ClientClient),
-		rpc.HandleUnary(fooCall, FooServer.Call),
+		rpc.HandleUnary(FooMethods.Client, FooServer.Client),
+		rpc.HandleUnary(FooMethods.ClientDesc, FooServer.ClientDesc),
+		rpc.HandleUnary(FooMethods.ClientClient, FooServer.ClientClient),
+		rpc.HandleUnary(FooMethods.Call, FooServer.Call),
 	)
 }
 
@@ -313,19 +317,19 @@ func RegisterFooServer(s *rpc.Server, impl FooServer, opts ...rpc.ServiceOption)
 type UnimplementedFooServer struct{}
 
 func (UnimplementedFooServer) Client(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, fooClient_.Unimplemented()
+	return nil, FooMethods.Client.Unimplemented()
 }
 
 func (UnimplementedFooServer) ClientDesc(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, fooClientDesc_.Unimplemented()
+	return nil, FooMethods.ClientDesc.Unimplemented()
 }
 
 func (UnimplementedFooServer) ClientClient(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, fooClientClient_.Unimplemented()
+	return nil, FooMethods.ClientClient.Unimplemented()
 }
 
 func (UnimplementedFooServer) Call(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, fooCall.Unimplemented()
+	return nil, FooMethods.Call.Unimplemented()
 }
 
 // FooClientName is the full name of the service.
@@ -338,9 +342,18 @@ var fooClientDesc = rpc.ServiceDesc{
 	File:      v2beta1.File_keywords_v2beta1_keywords_proto,
 }
 
-var fooClientCall = rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooClientDesc, rpc.MethodDesc{
-	Name: "Call",
-})
+// The full names of the methods of keywords.v2beta1.FooClient, as in rpc.Call.Method.
+const (
+	FooClientCallMethod = "/keywords.v2beta1.FooClient/Call"
+)
+
+// FooClientMethods are the methods of keywords.v2beta1.FooClient,
+// for what FooClientClient does not have, such as rpc.UnaryMethod.Gather.
+var FooClientMethods = struct {
+	Call *rpc.UnaryMethod[*v2beta1.Func, *v2beta1.Func]
+}{
+	Call: rpc.NewUnaryMethod[v2beta1.Func, v2beta1.Func](&fooClientDesc, rpc.MethodDesc{Name: "Call"}),
+}
 
 // FooClientClient calls keywords.v2beta1.FooClient.
 // It is safe for concurrent use.
@@ -354,7 +367,7 @@ func NewFooClientClient(c *rpc.Client) FooClientClient { return fooClientClient{
 type fooClientClient struct{ c *rpc.Client }
 
 func (c fooClientClient) Call(ctx context.Context, req *v2beta1.Func, opts ...rpc.CallOption) (*v2beta1.Func, error) {
-	return fooClientCall.Call(ctx, c.c, req, opts...)
+	return FooClientMethods.Call.Call(ctx, c.c, req, opts...)
 }
 
 // FooClientServer is what a server of keywords.v2beta1.FooClient implements.
@@ -366,7 +379,7 @@ type FooClientServer interface {
 // RegisterFooClientServer makes s serve keywords.v2beta1.FooClient with impl.
 func RegisterFooClientServer(s *rpc.Server, impl FooClientServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &fooClientDesc, impl, opts,
-		rpc.HandleUnary(fooClientCall, FooClientServer.Call),
+		rpc.HandleUnary(FooClientMethods.Call, FooClientServer.Call),
 	)
 }
 
@@ -375,7 +388,7 @@ func RegisterFooClientServer(s *rpc.Server, impl FooClientServer, opts ...rpc.Se
 type UnimplementedFooClientServer struct{}
 
 func (UnimplementedFooClientServer) Call(context.Context, *v2beta1.Func) (*v2beta1.Func, error) {
-	return nil, fooClientCall.Unimplemented()
+	return nil, FooClientMethods.Call.Unimplemented()
 }
 
 // URLServiceName is the full name of the service.

@@ -27,13 +27,21 @@ var everythingDesc = rpc.ServiceDesc{
 	File:          optionsv1.File_options_v1_options_proto,
 }
 
-var everythingEach = rpc.NewUnaryMethod[optionsv1.Empty, optionsv1.Empty](&everythingDesc, rpc.MethodDesc{
-	Name: "Each", Subject: "orders.new", Timeout: 1500 * time.Millisecond, Metadata: map[string]string{"a": "1", "b": "2"}, Idempotency: rpc.IdempotencyIdempotent,
-})
+// The full names of the methods of options.v1.Everything, as in rpc.Call.Method.
+const (
+	EverythingEachMethod = "/options.v1.Everything/Each"
+	EverythingTellMethod = "/options.v1.Everything/Tell"
+)
 
-var everythingTell = rpc.NewOneWayMethod[optionsv1.Empty](&everythingDesc, rpc.MethodDesc{
-	Name: "Tell", Timeout: 7 * time.Nanosecond,
-})
+// EverythingMethods are the methods of options.v1.Everything,
+// for what EverythingClient does not have, such as rpc.UnaryMethod.Gather.
+var EverythingMethods = struct {
+	Each *rpc.UnaryMethod[*optionsv1.Empty, *optionsv1.Empty]
+	Tell *rpc.OneWayMethod[*optionsv1.Empty]
+}{
+	Each: rpc.NewUnaryMethod[optionsv1.Empty, optionsv1.Empty](&everythingDesc, rpc.MethodDesc{Name: "Each", Subject: "orders.new", Timeout: 1500 * time.Millisecond, Metadata: map[string]string{"a": "1", "b": "2"}, Idempotency: rpc.IdempotencyIdempotent}),
+	Tell: rpc.NewOneWayMethod[optionsv1.Empty](&everythingDesc, rpc.MethodDesc{Name: "Tell", Timeout: 7 * time.Nanosecond}),
+}
 
 // EverythingClient calls options.v1.Everything.
 // It is safe for concurrent use.
@@ -50,11 +58,11 @@ func NewEverythingClient(c *rpc.Client) EverythingClient { return everythingClie
 type everythingClient struct{ c *rpc.Client }
 
 func (c everythingClient) Each(ctx context.Context, req *optionsv1.Empty, opts ...rpc.CallOption) (*optionsv1.Empty, error) {
-	return everythingEach.Call(ctx, c.c, req, opts...)
+	return EverythingMethods.Each.Call(ctx, c.c, req, opts...)
 }
 
 func (c everythingClient) Tell(ctx context.Context, req *optionsv1.Empty, opts ...rpc.CallOption) error {
-	return everythingTell.Call(ctx, c.c, req, opts...)
+	return EverythingMethods.Tell.Call(ctx, c.c, req, opts...)
 }
 
 // EverythingServer is what a server of options.v1.Everything implements.
@@ -69,8 +77,8 @@ type EverythingServer interface {
 // RegisterEverythingServer makes s serve options.v1.Everything with impl.
 func RegisterEverythingServer(s *rpc.Server, impl EverythingServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &everythingDesc, impl, opts,
-		rpc.HandleUnary(everythingEach, EverythingServer.Each),
-		rpc.HandleOneWay(everythingTell, EverythingServer.Tell),
+		rpc.HandleUnary(EverythingMethods.Each, EverythingServer.Each),
+		rpc.HandleOneWay(EverythingMethods.Tell, EverythingServer.Tell),
 	)
 }
 
@@ -79,11 +87,11 @@ func RegisterEverythingServer(s *rpc.Server, impl EverythingServer, opts ...rpc.
 type UnimplementedEverythingServer struct{}
 
 func (UnimplementedEverythingServer) Each(context.Context, *optionsv1.Empty) (*optionsv1.Empty, error) {
-	return nil, everythingEach.Unimplemented()
+	return nil, EverythingMethods.Each.Unimplemented()
 }
 
 func (UnimplementedEverythingServer) Tell(context.Context, *optionsv1.Empty) error {
-	return everythingTell.Unimplemented()
+	return EverythingMethods.Tell.Unimplemented()
 }
 
 // BroadcastName is the full name of the service.
@@ -98,9 +106,18 @@ var broadcastDesc = rpc.ServiceDesc{
 	File:         optionsv1.File_options_v1_options_proto,
 }
 
-var broadcastEach = rpc.NewUnaryMethod[optionsv1.Empty, optionsv1.Empty](&broadcastDesc, rpc.MethodDesc{
-	Name: "Each",
-})
+// The full names of the methods of options.v1.Broadcast, as in rpc.Call.Method.
+const (
+	BroadcastEachMethod = "/options.v1.Broadcast/Each"
+)
+
+// BroadcastMethods are the methods of options.v1.Broadcast,
+// for what BroadcastClient does not have, such as rpc.UnaryMethod.Gather.
+var BroadcastMethods = struct {
+	Each *rpc.UnaryMethod[*optionsv1.Empty, *optionsv1.Empty]
+}{
+	Each: rpc.NewUnaryMethod[optionsv1.Empty, optionsv1.Empty](&broadcastDesc, rpc.MethodDesc{Name: "Each"}),
+}
 
 // BroadcastClient calls options.v1.Broadcast.
 // It is safe for concurrent use.
@@ -114,7 +131,7 @@ func NewBroadcastClient(c *rpc.Client) BroadcastClient { return broadcastClient{
 type broadcastClient struct{ c *rpc.Client }
 
 func (c broadcastClient) Each(ctx context.Context, req *optionsv1.Empty, opts ...rpc.CallOption) (*optionsv1.Empty, error) {
-	return broadcastEach.Call(ctx, c.c, req, opts...)
+	return BroadcastMethods.Each.Call(ctx, c.c, req, opts...)
 }
 
 // BroadcastServer is what a server of options.v1.Broadcast implements.
@@ -126,7 +143,7 @@ type BroadcastServer interface {
 // RegisterBroadcastServer makes s serve options.v1.Broadcast with impl.
 func RegisterBroadcastServer(s *rpc.Server, impl BroadcastServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &broadcastDesc, impl, opts,
-		rpc.HandleUnary(broadcastEach, BroadcastServer.Each),
+		rpc.HandleUnary(BroadcastMethods.Each, BroadcastServer.Each),
 	)
 }
 
@@ -135,5 +152,5 @@ func RegisterBroadcastServer(s *rpc.Server, impl BroadcastServer, opts ...rpc.Se
 type UnimplementedBroadcastServer struct{}
 
 func (UnimplementedBroadcastServer) Each(context.Context, *optionsv1.Empty) (*optionsv1.Empty, error) {
-	return nil, broadcastEach.Unimplemented()
+	return nil, BroadcastMethods.Each.Unimplemented()
 }

@@ -21,9 +21,18 @@ var timeServiceDesc = rpc.ServiceDesc{
 	File:      rpc1.File_rpc_v1_rpc_proto,
 }
 
-var timeServiceGet = rpc.NewUnaryMethod[rpc1.Context, rpc1.Context](&timeServiceDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of rpc.v1.TimeService, as in rpc.Call.Method.
+const (
+	TimeServiceGetMethod = "/rpc.v1.TimeService/Get"
+)
+
+// TimeServiceMethods are the methods of rpc.v1.TimeService,
+// for what TimeServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var TimeServiceMethods = struct {
+	Get *rpc.UnaryMethod[*rpc1.Context, *rpc1.Context]
+}{
+	Get: rpc.NewUnaryMethod[rpc1.Context, rpc1.Context](&timeServiceDesc, rpc.MethodDesc{Name: "Get"}),
+}
 
 // TimeServiceClient calls rpc.v1.TimeService.
 // It is safe for concurrent use.
@@ -37,7 +46,7 @@ func NewTimeServiceClient(c *rpc.Client) TimeServiceClient { return timeServiceC
 type timeServiceClient struct{ c *rpc.Client }
 
 func (c timeServiceClient) Get(ctx context.Context, req *rpc1.Context, opts ...rpc.CallOption) (*rpc1.Context, error) {
-	return timeServiceGet.Call(ctx, c.c, req, opts...)
+	return TimeServiceMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 // TimeServiceServer is what a server of rpc.v1.TimeService implements.
@@ -49,7 +58,7 @@ type TimeServiceServer interface {
 // RegisterTimeServiceServer makes s serve rpc.v1.TimeService with impl.
 func RegisterTimeServiceServer(s *rpc.Server, impl TimeServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &timeServiceDesc, impl, opts,
-		rpc.HandleUnary(timeServiceGet, TimeServiceServer.Get),
+		rpc.HandleUnary(TimeServiceMethods.Get, TimeServiceServer.Get),
 	)
 }
 
@@ -58,5 +67,5 @@ func RegisterTimeServiceServer(s *rpc.Server, impl TimeServiceServer, opts ...rp
 type UnimplementedTimeServiceServer struct{}
 
 func (UnimplementedTimeServiceServer) Get(context.Context, *rpc1.Context) (*rpc1.Context, error) {
-	return nil, timeServiceGet.Unimplemented()
+	return nil, TimeServiceMethods.Get.Unimplemented()
 }

@@ -23,37 +23,39 @@ var shapeServiceDesc = rpc.ServiceDesc{
 	File:        shapesv1.File_shapes_v1_shapes_proto,
 }
 
-var shapeServiceUnary = rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Unary",
-})
+// The full names of the methods of shapes.v1.ShapeService, as in rpc.Call.Method.
+const (
+	ShapeServiceUnaryMethod   = "/shapes.v1.ShapeService/Unary"
+	ShapeServiceNotifyMethod  = "/shapes.v1.ShapeService/Notify"
+	ShapeServiceNothingMethod = "/shapes.v1.ShapeService/Nothing"
+	ShapeServiceWatchMethod   = "/shapes.v1.ShapeService/Watch"
+	ShapeServiceUploadMethod  = "/shapes.v1.ShapeService/Upload"
+	ShapeServiceTalkMethod    = "/shapes.v1.ShapeService/Talk"
+	ShapeServiceReadMethod    = "/shapes.v1.ShapeService/Read"
+	ShapeServiceWriteMethod   = "/shapes.v1.ShapeService/Write"
+)
 
-var shapeServiceNotify = rpc.NewOneWayMethod[shapesv1.Request](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Notify",
-})
-
-var shapeServiceNothing = rpc.NewUnaryMethod[emptypb.Empty, emptypb.Empty](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Nothing",
-})
-
-var shapeServiceWatch = rpc.NewServerStreamMethod[shapesv1.Request, shapesv1.Response_Part](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Watch",
-})
-
-var shapeServiceUpload = rpc.NewClientStreamMethod[shapesv1.Request_Part, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Upload",
-})
-
-var shapeServiceTalk = rpc.NewBidiMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Talk",
-})
-
-var shapeServiceRead = rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Read", Idempotency: rpc.IdempotencyNoSideEffects,
-})
-
-var shapeServiceWrite = rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{
-	Name: "Write", Idempotency: rpc.IdempotencyIdempotent,
-})
+// ShapeServiceMethods are the methods of shapes.v1.ShapeService,
+// for what ShapeServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var ShapeServiceMethods = struct {
+	Unary   *rpc.UnaryMethod[*shapesv1.Request, *shapesv1.Response]
+	Notify  *rpc.OneWayMethod[*shapesv1.Request]
+	Nothing *rpc.UnaryMethod[*emptypb.Empty, *emptypb.Empty]
+	Watch   *rpc.ServerStreamMethod[*shapesv1.Request, *shapesv1.Response_Part]
+	Upload  *rpc.ClientStreamMethod[*shapesv1.Request_Part, *shapesv1.Response]
+	Talk    *rpc.BidiMethod[*shapesv1.Request, *shapesv1.Response]
+	Read    *rpc.UnaryMethod[*shapesv1.Request, *shapesv1.Response]
+	Write   *rpc.UnaryMethod[*shapesv1.Request, *shapesv1.Response]
+}{
+	Unary:   rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Unary"}),
+	Notify:  rpc.NewOneWayMethod[shapesv1.Request](&shapeServiceDesc, rpc.MethodDesc{Name: "Notify"}),
+	Nothing: rpc.NewUnaryMethod[emptypb.Empty, emptypb.Empty](&shapeServiceDesc, rpc.MethodDesc{Name: "Nothing"}),
+	Watch:   rpc.NewServerStreamMethod[shapesv1.Request, shapesv1.Response_Part](&shapeServiceDesc, rpc.MethodDesc{Name: "Watch"}),
+	Upload:  rpc.NewClientStreamMethod[shapesv1.Request_Part, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Upload"}),
+	Talk:    rpc.NewBidiMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Talk"}),
+	Read:    rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Read", Idempotency: rpc.IdempotencyNoSideEffects}),
+	Write:   rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Write", Idempotency: rpc.IdempotencyIdempotent}),
+}
 
 // ShapeServiceClient calls shapes.v1.ShapeService.
 // It is safe for concurrent use.
@@ -85,35 +87,35 @@ func NewShapeServiceClient(c *rpc.Client) ShapeServiceClient { return shapeServi
 type shapeServiceClient struct{ c *rpc.Client }
 
 func (c shapeServiceClient) Unary(ctx context.Context, req *shapesv1.Request, opts ...rpc.CallOption) (*shapesv1.Response, error) {
-	return shapeServiceUnary.Call(ctx, c.c, req, opts...)
+	return ShapeServiceMethods.Unary.Call(ctx, c.c, req, opts...)
 }
 
 func (c shapeServiceClient) Notify(ctx context.Context, req *shapesv1.Request, opts ...rpc.CallOption) error {
-	return shapeServiceNotify.Call(ctx, c.c, req, opts...)
+	return ShapeServiceMethods.Notify.Call(ctx, c.c, req, opts...)
 }
 
 func (c shapeServiceClient) Nothing(ctx context.Context, req *emptypb.Empty, opts ...rpc.CallOption) (*emptypb.Empty, error) {
-	return shapeServiceNothing.Call(ctx, c.c, req, opts...)
+	return ShapeServiceMethods.Nothing.Call(ctx, c.c, req, opts...)
 }
 
 func (c shapeServiceClient) Watch(ctx context.Context, req *shapesv1.Request, opts ...rpc.CallOption) (*rpc.Receiver[*shapesv1.Response_Part], error) {
-	return shapeServiceWatch.Call(ctx, c.c, req, opts...)
+	return ShapeServiceMethods.Watch.Call(ctx, c.c, req, opts...)
 }
 
 func (c shapeServiceClient) Upload(ctx context.Context, opts ...rpc.CallOption) (*rpc.ClientStream[*shapesv1.Request_Part, *shapesv1.Response], error) {
-	return shapeServiceUpload.Call(ctx, c.c, opts...)
+	return ShapeServiceMethods.Upload.Call(ctx, c.c, opts...)
 }
 
 func (c shapeServiceClient) Talk(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*shapesv1.Request, *shapesv1.Response], error) {
-	return shapeServiceTalk.Call(ctx, c.c, opts...)
+	return ShapeServiceMethods.Talk.Call(ctx, c.c, opts...)
 }
 
 func (c shapeServiceClient) Read(ctx context.Context, req *shapesv1.Request, opts ...rpc.CallOption) (*shapesv1.Response, error) {
-	return shapeServiceRead.Call(ctx, c.c, req, opts...)
+	return ShapeServiceMethods.Read.Call(ctx, c.c, req, opts...)
 }
 
 func (c shapeServiceClient) Write(ctx context.Context, req *shapesv1.Request, opts ...rpc.CallOption) (*shapesv1.Response, error) {
-	return shapeServiceWrite.Call(ctx, c.c, req, opts...)
+	return ShapeServiceMethods.Write.Call(ctx, c.c, req, opts...)
 }
 
 // ShapeServiceServer is what a server of shapes.v1.ShapeService implements.
@@ -143,14 +145,14 @@ type ShapeServiceServer interface {
 // RegisterShapeServiceServer makes s serve shapes.v1.ShapeService with impl.
 func RegisterShapeServiceServer(s *rpc.Server, impl ShapeServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &shapeServiceDesc, impl, opts,
-		rpc.HandleUnary(shapeServiceUnary, ShapeServiceServer.Unary),
-		rpc.HandleOneWay(shapeServiceNotify, ShapeServiceServer.Notify),
-		rpc.HandleUnary(shapeServiceNothing, ShapeServiceServer.Nothing),
-		rpc.HandleServerStream(shapeServiceWatch, ShapeServiceServer.Watch),
-		rpc.HandleClientStream(shapeServiceUpload, ShapeServiceServer.Upload),
-		rpc.HandleBidi(shapeServiceTalk, ShapeServiceServer.Talk),
-		rpc.HandleUnary(shapeServiceRead, ShapeServiceServer.Read),
-		rpc.HandleUnary(shapeServiceWrite, ShapeServiceServer.Write),
+		rpc.HandleUnary(ShapeServiceMethods.Unary, ShapeServiceServer.Unary),
+		rpc.HandleOneWay(ShapeServiceMethods.Notify, ShapeServiceServer.Notify),
+		rpc.HandleUnary(ShapeServiceMethods.Nothing, ShapeServiceServer.Nothing),
+		rpc.HandleServerStream(ShapeServiceMethods.Watch, ShapeServiceServer.Watch),
+		rpc.HandleClientStream(ShapeServiceMethods.Upload, ShapeServiceServer.Upload),
+		rpc.HandleBidi(ShapeServiceMethods.Talk, ShapeServiceServer.Talk),
+		rpc.HandleUnary(ShapeServiceMethods.Read, ShapeServiceServer.Read),
+		rpc.HandleUnary(ShapeServiceMethods.Write, ShapeServiceServer.Write),
 	)
 }
 
@@ -159,33 +161,33 @@ func RegisterShapeServiceServer(s *rpc.Server, impl ShapeServiceServer, opts ...
 type UnimplementedShapeServiceServer struct{}
 
 func (UnimplementedShapeServiceServer) Unary(context.Context, *shapesv1.Request) (*shapesv1.Response, error) {
-	return nil, shapeServiceUnary.Unimplemented()
+	return nil, ShapeServiceMethods.Unary.Unimplemented()
 }
 
 func (UnimplementedShapeServiceServer) Notify(context.Context, *shapesv1.Request) error {
-	return shapeServiceNotify.Unimplemented()
+	return ShapeServiceMethods.Notify.Unimplemented()
 }
 
 func (UnimplementedShapeServiceServer) Nothing(context.Context, *emptypb.Empty) (*emptypb.Empty, error) {
-	return nil, shapeServiceNothing.Unimplemented()
+	return nil, ShapeServiceMethods.Nothing.Unimplemented()
 }
 
 func (UnimplementedShapeServiceServer) Watch(context.Context, *shapesv1.Request, *rpc.Sender[*shapesv1.Response_Part]) error {
-	return shapeServiceWatch.Unimplemented()
+	return ShapeServiceMethods.Watch.Unimplemented()
 }
 
 func (UnimplementedShapeServiceServer) Upload(context.Context, *rpc.Receiver[*shapesv1.Request_Part]) (*shapesv1.Response, error) {
-	return nil, shapeServiceUpload.Unimplemented()
+	return nil, ShapeServiceMethods.Upload.Unimplemented()
 }
 
 func (UnimplementedShapeServiceServer) Talk(context.Context, *rpc.BidiStream[*shapesv1.Response, *shapesv1.Request]) error {
-	return shapeServiceTalk.Unimplemented()
+	return ShapeServiceMethods.Talk.Unimplemented()
 }
 
 func (UnimplementedShapeServiceServer) Read(context.Context, *shapesv1.Request) (*shapesv1.Response, error) {
-	return nil, shapeServiceRead.Unimplemented()
+	return nil, ShapeServiceMethods.Read.Unimplemented()
 }
 
 func (UnimplementedShapeServiceServer) Write(context.Context, *shapesv1.Request) (*shapesv1.Response, error) {
-	return nil, shapeServiceWrite.Unimplemented()
+	return nil, ShapeServiceMethods.Write.Unimplemented()
 }

@@ -22,29 +22,35 @@ var textServiceDesc = rpc.ServiceDesc{
 	File:        textv1.File_text_v1_text_proto,
 }
 
-var textServiceDirectives = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
-	Name: "Directives",
-})
+// The full names of the methods of text.v1.TextService, as in rpc.Call.Method.
+const (
+	TextServiceDirectivesMethod   = "/text.v1.TextService/Directives"
+	TextServiceLayoutMethod       = "/text.v1.TextService/Layout"
+	TextServiceEndsMethod         = "/text.v1.TextService/Ends"
+	TextServiceSilentMethod       = "/text.v1.TextService/Silent"
+	TextServiceOldMethod          = "/text.v1.TextService/Old"
+	TextServiceOldAndSilentMethod = "/text.v1.TextService/OldAndSilent"
+)
 
-var textServiceLayout = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
-	Name: "Layout",
-})
-
-var textServiceEnds = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
-	Name: "Ends",
-})
-
-var textServiceSilent = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
-	Name: "Silent",
-})
-
-var textServiceOld = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
-	Name: "Old",
-})
-
-var textServiceOldAndSilent = rpc.NewBidiMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{
-	Name: "OldAndSilent",
-})
+// TextServiceMethods are the methods of text.v1.TextService,
+// for what TextServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var TextServiceMethods = struct {
+	Directives *rpc.UnaryMethod[*textv1.Text, *textv1.Text]
+	Layout     *rpc.UnaryMethod[*textv1.Text, *textv1.Text]
+	Ends       *rpc.UnaryMethod[*textv1.Text, *textv1.Text]
+	Silent     *rpc.UnaryMethod[*textv1.Text, *textv1.Text]
+	// Deprecated: Do not use.
+	Old *rpc.UnaryMethod[*textv1.Text, *textv1.Text]
+	// Deprecated: Do not use.
+	OldAndSilent *rpc.BidiMethod[*textv1.Text, *textv1.Text]
+}{
+	Directives:   rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Directives"}),
+	Layout:       rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Layout"}),
+	Ends:         rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Ends"}),
+	Silent:       rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Silent"}),
+	Old:          rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Old"}),
+	OldAndSilent: rpc.NewBidiMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "OldAndSilent"}),
+}
 
 // TextServiceClient calls text.v1.TextService.
 // It is safe for concurrent use.
@@ -84,27 +90,27 @@ func NewTextServiceClient(c *rpc.Client) TextServiceClient { return textServiceC
 type textServiceClient struct{ c *rpc.Client }
 
 func (c textServiceClient) Directives(ctx context.Context, req *textv1.Text, opts ...rpc.CallOption) (*textv1.Text, error) {
-	return textServiceDirectives.Call(ctx, c.c, req, opts...)
+	return TextServiceMethods.Directives.Call(ctx, c.c, req, opts...)
 }
 
 func (c textServiceClient) Layout(ctx context.Context, req *textv1.Text, opts ...rpc.CallOption) (*textv1.Text, error) {
-	return textServiceLayout.Call(ctx, c.c, req, opts...)
+	return TextServiceMethods.Layout.Call(ctx, c.c, req, opts...)
 }
 
 func (c textServiceClient) Ends(ctx context.Context, req *textv1.Text, opts ...rpc.CallOption) (*textv1.Text, error) {
-	return textServiceEnds.Call(ctx, c.c, req, opts...)
+	return TextServiceMethods.Ends.Call(ctx, c.c, req, opts...)
 }
 
 func (c textServiceClient) Silent(ctx context.Context, req *textv1.Text, opts ...rpc.CallOption) (*textv1.Text, error) {
-	return textServiceSilent.Call(ctx, c.c, req, opts...)
+	return TextServiceMethods.Silent.Call(ctx, c.c, req, opts...)
 }
 
 func (c textServiceClient) Old(ctx context.Context, req *textv1.Text, opts ...rpc.CallOption) (*textv1.Text, error) {
-	return textServiceOld.Call(ctx, c.c, req, opts...)
+	return TextServiceMethods.Old.Call(ctx, c.c, req, opts...)
 }
 
 func (c textServiceClient) OldAndSilent(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*textv1.Text, *textv1.Text], error) {
-	return textServiceOldAndSilent.Call(ctx, c.c, opts...)
+	return TextServiceMethods.OldAndSilent.Call(ctx, c.c, opts...)
 }
 
 // TextServiceServer is what a server of text.v1.TextService implements.
@@ -142,12 +148,12 @@ type TextServiceServer interface {
 // RegisterTextServiceServer makes s serve text.v1.TextService with impl.
 func RegisterTextServiceServer(s *rpc.Server, impl TextServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &textServiceDesc, impl, opts,
-		rpc.HandleUnary(textServiceDirectives, TextServiceServer.Directives),
-		rpc.HandleUnary(textServiceLayout, TextServiceServer.Layout),
-		rpc.HandleUnary(textServiceEnds, TextServiceServer.Ends),
-		rpc.HandleUnary(textServiceSilent, TextServiceServer.Silent),
-		rpc.HandleUnary(textServiceOld, TextServiceServer.Old),
-		rpc.HandleBidi(textServiceOldAndSilent, TextServiceServer.OldAndSilent),
+		rpc.HandleUnary(TextServiceMethods.Directives, TextServiceServer.Directives),
+		rpc.HandleUnary(TextServiceMethods.Layout, TextServiceServer.Layout),
+		rpc.HandleUnary(TextServiceMethods.Ends, TextServiceServer.Ends),
+		rpc.HandleUnary(TextServiceMethods.Silent, TextServiceServer.Silent),
+		rpc.HandleUnary(TextServiceMethods.Old, TextServiceServer.Old),
+		rpc.HandleBidi(TextServiceMethods.OldAndSilent, TextServiceServer.OldAndSilent),
 	)
 }
 
@@ -156,27 +162,27 @@ func RegisterTextServiceServer(s *rpc.Server, impl TextServiceServer, opts ...rp
 type UnimplementedTextServiceServer struct{}
 
 func (UnimplementedTextServiceServer) Directives(context.Context, *textv1.Text) (*textv1.Text, error) {
-	return nil, textServiceDirectives.Unimplemented()
+	return nil, TextServiceMethods.Directives.Unimplemented()
 }
 
 func (UnimplementedTextServiceServer) Layout(context.Context, *textv1.Text) (*textv1.Text, error) {
-	return nil, textServiceLayout.Unimplemented()
+	return nil, TextServiceMethods.Layout.Unimplemented()
 }
 
 func (UnimplementedTextServiceServer) Ends(context.Context, *textv1.Text) (*textv1.Text, error) {
-	return nil, textServiceEnds.Unimplemented()
+	return nil, TextServiceMethods.Ends.Unimplemented()
 }
 
 func (UnimplementedTextServiceServer) Silent(context.Context, *textv1.Text) (*textv1.Text, error) {
-	return nil, textServiceSilent.Unimplemented()
+	return nil, TextServiceMethods.Silent.Unimplemented()
 }
 
 func (UnimplementedTextServiceServer) Old(context.Context, *textv1.Text) (*textv1.Text, error) {
-	return nil, textServiceOld.Unimplemented()
+	return nil, TextServiceMethods.Old.Unimplemented()
 }
 
 func (UnimplementedTextServiceServer) OldAndSilent(context.Context, *rpc.BidiStream[*textv1.Text, *textv1.Text]) error {
-	return textServiceOldAndSilent.Unimplemented()
+	return TextServiceMethods.OldAndSilent.Unimplemented()
 }
 
 // OldServiceName is the full name of the service.
@@ -190,9 +196,20 @@ var oldServiceDesc = rpc.ServiceDesc{
 	File:        textv1.File_text_v1_text_proto,
 }
 
-var oldServiceGet = rpc.NewUnaryMethod[textv1.Text, textv1.Text](&oldServiceDesc, rpc.MethodDesc{
-	Name: "Get",
-})
+// The full names of the methods of text.v1.OldService, as in rpc.Call.Method.
+const (
+	OldServiceGetMethod = "/text.v1.OldService/Get"
+)
+
+// OldServiceMethods are the methods of text.v1.OldService,
+// for what OldServiceClient does not have, such as rpc.UnaryMethod.Gather.
+//
+// Deprecated: Do not use.
+var OldServiceMethods = struct {
+	Get *rpc.UnaryMethod[*textv1.Text, *textv1.Text]
+}{
+	Get: rpc.NewUnaryMethod[textv1.Text, textv1.Text](&oldServiceDesc, rpc.MethodDesc{Name: "Get"}),
+}
 
 // OldServiceClient calls text.v1.OldService.
 // It is safe for concurrent use.
@@ -212,7 +229,7 @@ func NewOldServiceClient(c *rpc.Client) OldServiceClient { return oldServiceClie
 type oldServiceClient struct{ c *rpc.Client }
 
 func (c oldServiceClient) Get(ctx context.Context, req *textv1.Text, opts ...rpc.CallOption) (*textv1.Text, error) {
-	return oldServiceGet.Call(ctx, c.c, req, opts...)
+	return OldServiceMethods.Get.Call(ctx, c.c, req, opts...)
 }
 
 // OldServiceServer is what a server of text.v1.OldService implements.
@@ -230,7 +247,7 @@ type OldServiceServer interface {
 // Deprecated: Do not use.
 func RegisterOldServiceServer(s *rpc.Server, impl OldServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &oldServiceDesc, impl, opts,
-		rpc.HandleUnary(oldServiceGet, OldServiceServer.Get),
+		rpc.HandleUnary(OldServiceMethods.Get, OldServiceServer.Get),
 	)
 }
 
@@ -241,5 +258,5 @@ func RegisterOldServiceServer(s *rpc.Server, impl OldServiceServer, opts ...rpc.
 type UnimplementedOldServiceServer struct{}
 
 func (UnimplementedOldServiceServer) Get(context.Context, *textv1.Text) (*textv1.Text, error) {
-	return nil, oldServiceGet.Unimplemented()
+	return nil, OldServiceMethods.Get.Unimplemented()
 }

@@ -18,18 +18,27 @@ var fooDesc = rpc.ServiceDesc{
 	Name:        FooName,
 	MicroName:   "Foo",
 	Version:     "1.0.0",
-	Description: "Foo and FooBar in b.proto would both name a variable fooBarBaz.",
+	Description: "Foo and FooBar in b.proto have names that start alike.",
 	File:        twofilesv1.File_twofiles_v1_a_proto,
 }
 
-var fooBarBaz = rpc.NewUnaryMethod[twofilesv1.Message, twofilesv1.Message](&fooDesc, rpc.MethodDesc{
-	Name: "BarBaz",
-})
+// The full names of the methods of twofiles.v1.Foo, as in rpc.Call.Method.
+const (
+	FooBarBazMethod = "/twofiles.v1.Foo/BarBaz"
+)
+
+// FooMethods are the methods of twofiles.v1.Foo,
+// for what FooClient does not have, such as rpc.UnaryMethod.Gather.
+var FooMethods = struct {
+	BarBaz *rpc.UnaryMethod[*twofilesv1.Message, *twofilesv1.Message]
+}{
+	BarBaz: rpc.NewUnaryMethod[twofilesv1.Message, twofilesv1.Message](&fooDesc, rpc.MethodDesc{Name: "BarBaz"}),
+}
 
 // FooClient calls twofiles.v1.Foo.
 // It is safe for concurrent use.
 //
-// Foo and FooBar in b.proto would both name a variable fooBarBaz.
+// Foo and FooBar in b.proto have names that start alike.
 type FooClient interface {
 	BarBaz(ctx context.Context, req *twofilesv1.Message, opts ...rpc.CallOption) (*twofilesv1.Message, error)
 }
@@ -40,13 +49,13 @@ func NewFooClient(c *rpc.Client) FooClient { return fooClient{c} }
 type fooClient struct{ c *rpc.Client }
 
 func (c fooClient) BarBaz(ctx context.Context, req *twofilesv1.Message, opts ...rpc.CallOption) (*twofilesv1.Message, error) {
-	return fooBarBaz.Call(ctx, c.c, req, opts...)
+	return FooMethods.BarBaz.Call(ctx, c.c, req, opts...)
 }
 
 // FooServer is what a server of twofiles.v1.Foo implements.
 // Its methods are called concurrently.
 //
-// Foo and FooBar in b.proto would both name a variable fooBarBaz.
+// Foo and FooBar in b.proto have names that start alike.
 type FooServer interface {
 	BarBaz(ctx context.Context, req *twofilesv1.Message) (*twofilesv1.Message, error)
 }
@@ -54,7 +63,7 @@ type FooServer interface {
 // RegisterFooServer makes s serve twofiles.v1.Foo with impl.
 func RegisterFooServer(s *rpc.Server, impl FooServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &fooDesc, impl, opts,
-		rpc.HandleUnary(fooBarBaz, FooServer.BarBaz),
+		rpc.HandleUnary(FooMethods.BarBaz, FooServer.BarBaz),
 	)
 }
 
@@ -63,5 +72,5 @@ func RegisterFooServer(s *rpc.Server, impl FooServer, opts ...rpc.ServiceOption)
 type UnimplementedFooServer struct{}
 
 func (UnimplementedFooServer) BarBaz(context.Context, *twofilesv1.Message) (*twofilesv1.Message, error) {
-	return nil, fooBarBaz.Unimplemented()
+	return nil, FooMethods.BarBaz.Unimplemented()
 }

@@ -21,14 +21,23 @@ var fooBarDesc = rpc.ServiceDesc{
 	File:      twofilesv1.File_twofiles_v1_b_proto,
 }
 
-var fooBarBaz_ = rpc.NewUnaryMethod[twofilesv1.Message, twofilesv1.Message](&fooBarDesc, rpc.MethodDesc{
-	Name: "Baz",
-})
+// The full names of the methods of twofiles.v1.FooBar, as in rpc.Call.Method.
+const (
+	FooBarQuxMethod = "/twofiles.v1.FooBar/Qux"
+)
+
+// FooBarMethods are the methods of twofiles.v1.FooBar,
+// for what FooBarClient does not have, such as rpc.UnaryMethod.Gather.
+var FooBarMethods = struct {
+	Qux *rpc.UnaryMethod[*twofilesv1.Message, *twofilesv1.Message]
+}{
+	Qux: rpc.NewUnaryMethod[twofilesv1.Message, twofilesv1.Message](&fooBarDesc, rpc.MethodDesc{Name: "Qux"}),
+}
 
 // FooBarClient calls twofiles.v1.FooBar.
 // It is safe for concurrent use.
 type FooBarClient interface {
-	Baz(ctx context.Context, req *twofilesv1.Message, opts ...rpc.CallOption) (*twofilesv1.Message, error)
+	Qux(ctx context.Context, req *twofilesv1.Message, opts ...rpc.CallOption) (*twofilesv1.Message, error)
 }
 
 // NewFooBarClient returns a client that calls over c.
@@ -36,20 +45,20 @@ func NewFooBarClient(c *rpc.Client) FooBarClient { return fooBarClient{c} }
 
 type fooBarClient struct{ c *rpc.Client }
 
-func (c fooBarClient) Baz(ctx context.Context, req *twofilesv1.Message, opts ...rpc.CallOption) (*twofilesv1.Message, error) {
-	return fooBarBaz_.Call(ctx, c.c, req, opts...)
+func (c fooBarClient) Qux(ctx context.Context, req *twofilesv1.Message, opts ...rpc.CallOption) (*twofilesv1.Message, error) {
+	return FooBarMethods.Qux.Call(ctx, c.c, req, opts...)
 }
 
 // FooBarServer is what a server of twofiles.v1.FooBar implements.
 // Its methods are called concurrently.
 type FooBarServer interface {
-	Baz(ctx context.Context, req *twofilesv1.Message) (*twofilesv1.Message, error)
+	Qux(ctx context.Context, req *twofilesv1.Message) (*twofilesv1.Message, error)
 }
 
 // RegisterFooBarServer makes s serve twofiles.v1.FooBar with impl.
 func RegisterFooBarServer(s *rpc.Server, impl FooBarServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &fooBarDesc, impl, opts,
-		rpc.HandleUnary(fooBarBaz_, FooBarServer.Baz),
+		rpc.HandleUnary(FooBarMethods.Qux, FooBarServer.Qux),
 	)
 }
 
@@ -57,6 +66,6 @@ func RegisterFooBarServer(s *rpc.Server, impl FooBarServer, opts ...rpc.ServiceO
 // A server that embeds it still compiles when the service gets new methods.
 type UnimplementedFooBarServer struct{}
 
-func (UnimplementedFooBarServer) Baz(context.Context, *twofilesv1.Message) (*twofilesv1.Message, error) {
-	return nil, fooBarBaz_.Unimplemented()
+func (UnimplementedFooBarServer) Qux(context.Context, *twofilesv1.Message) (*twofilesv1.Message, error) {
+	return nil, FooBarMethods.Qux.Unimplemented()
 }

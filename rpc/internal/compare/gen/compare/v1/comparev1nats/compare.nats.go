@@ -22,21 +22,27 @@ var compareServiceDesc = rpc.ServiceDesc{
 	File:        comparev1.File_compare_v1_compare_proto,
 }
 
-var compareServiceEcho = rpc.NewUnaryMethod[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
-	Name: "Echo",
-})
+// The full names of the methods of compare.v1.CompareService, as in rpc.Call.Method.
+const (
+	CompareServiceEchoMethod     = "/compare.v1.CompareService/Echo"
+	CompareServiceDownloadMethod = "/compare.v1.CompareService/Download"
+	CompareServiceUploadMethod   = "/compare.v1.CompareService/Upload"
+	CompareServiceChatMethod     = "/compare.v1.CompareService/Chat"
+)
 
-var compareServiceDownload = rpc.NewServerStreamMethod[comparev1.DownloadRequest, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
-	Name: "Download",
-})
-
-var compareServiceUpload = rpc.NewClientStreamMethod[comparev1.Message, comparev1.UploadResponse](&compareServiceDesc, rpc.MethodDesc{
-	Name: "Upload",
-})
-
-var compareServiceChat = rpc.NewBidiMethod[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{
-	Name: "Chat",
-})
+// CompareServiceMethods are the methods of compare.v1.CompareService,
+// for what CompareServiceClient does not have, such as rpc.UnaryMethod.Gather.
+var CompareServiceMethods = struct {
+	Echo     *rpc.UnaryMethod[*comparev1.Message, *comparev1.Message]
+	Download *rpc.ServerStreamMethod[*comparev1.DownloadRequest, *comparev1.Message]
+	Upload   *rpc.ClientStreamMethod[*comparev1.Message, *comparev1.UploadResponse]
+	Chat     *rpc.BidiMethod[*comparev1.Message, *comparev1.Message]
+}{
+	Echo:     rpc.NewUnaryMethod[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{Name: "Echo"}),
+	Download: rpc.NewServerStreamMethod[comparev1.DownloadRequest, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{Name: "Download"}),
+	Upload:   rpc.NewClientStreamMethod[comparev1.Message, comparev1.UploadResponse](&compareServiceDesc, rpc.MethodDesc{Name: "Upload"}),
+	Chat:     rpc.NewBidiMethod[comparev1.Message, comparev1.Message](&compareServiceDesc, rpc.MethodDesc{Name: "Chat"}),
+}
 
 // CompareServiceClient calls compare.v1.CompareService.
 // It is safe for concurrent use.
@@ -59,19 +65,19 @@ func NewCompareServiceClient(c *rpc.Client) CompareServiceClient { return compar
 type compareServiceClient struct{ c *rpc.Client }
 
 func (c compareServiceClient) Echo(ctx context.Context, req *comparev1.Message, opts ...rpc.CallOption) (*comparev1.Message, error) {
-	return compareServiceEcho.Call(ctx, c.c, req, opts...)
+	return CompareServiceMethods.Echo.Call(ctx, c.c, req, opts...)
 }
 
 func (c compareServiceClient) Download(ctx context.Context, req *comparev1.DownloadRequest, opts ...rpc.CallOption) (*rpc.Receiver[*comparev1.Message], error) {
-	return compareServiceDownload.Call(ctx, c.c, req, opts...)
+	return CompareServiceMethods.Download.Call(ctx, c.c, req, opts...)
 }
 
 func (c compareServiceClient) Upload(ctx context.Context, opts ...rpc.CallOption) (*rpc.ClientStream[*comparev1.Message, *comparev1.UploadResponse], error) {
-	return compareServiceUpload.Call(ctx, c.c, opts...)
+	return CompareServiceMethods.Upload.Call(ctx, c.c, opts...)
 }
 
 func (c compareServiceClient) Chat(ctx context.Context, opts ...rpc.CallOption) (*rpc.BidiStream[*comparev1.Message, *comparev1.Message], error) {
-	return compareServiceChat.Call(ctx, c.c, opts...)
+	return CompareServiceMethods.Chat.Call(ctx, c.c, opts...)
 }
 
 // CompareServiceServer is what a server of compare.v1.CompareService implements.
@@ -92,10 +98,10 @@ type CompareServiceServer interface {
 // RegisterCompareServiceServer makes s serve compare.v1.CompareService with impl.
 func RegisterCompareServiceServer(s *rpc.Server, impl CompareServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &compareServiceDesc, impl, opts,
-		rpc.HandleUnary(compareServiceEcho, CompareServiceServer.Echo),
-		rpc.HandleServerStream(compareServiceDownload, CompareServiceServer.Download),
-		rpc.HandleClientStream(compareServiceUpload, CompareServiceServer.Upload),
-		rpc.HandleBidi(compareServiceChat, CompareServiceServer.Chat),
+		rpc.HandleUnary(CompareServiceMethods.Echo, CompareServiceServer.Echo),
+		rpc.HandleServerStream(CompareServiceMethods.Download, CompareServiceServer.Download),
+		rpc.HandleClientStream(CompareServiceMethods.Upload, CompareServiceServer.Upload),
+		rpc.HandleBidi(CompareServiceMethods.Chat, CompareServiceServer.Chat),
 	)
 }
 
@@ -104,17 +110,17 @@ func RegisterCompareServiceServer(s *rpc.Server, impl CompareServiceServer, opts
 type UnimplementedCompareServiceServer struct{}
 
 func (UnimplementedCompareServiceServer) Echo(context.Context, *comparev1.Message) (*comparev1.Message, error) {
-	return nil, compareServiceEcho.Unimplemented()
+	return nil, CompareServiceMethods.Echo.Unimplemented()
 }
 
 func (UnimplementedCompareServiceServer) Download(context.Context, *comparev1.DownloadRequest, *rpc.Sender[*comparev1.Message]) error {
-	return compareServiceDownload.Unimplemented()
+	return CompareServiceMethods.Download.Unimplemented()
 }
 
 func (UnimplementedCompareServiceServer) Upload(context.Context, *rpc.Receiver[*comparev1.Message]) (*comparev1.UploadResponse, error) {
-	return nil, compareServiceUpload.Unimplemented()
+	return nil, CompareServiceMethods.Upload.Unimplemented()
 }
 
 func (UnimplementedCompareServiceServer) Chat(context.Context, *rpc.BidiStream[*comparev1.Message, *comparev1.Message]) error {
-	return compareServiceChat.Unimplemented()
+	return CompareServiceMethods.Chat.Unimplemented()
 }
