@@ -71,6 +71,9 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 
 // sendInside is send inside the interceptors of the call.
 func (c *Client) sendInside(ctx context.Context, call *Call) error {
+	if len(call.client.options.interceptors) == 0 {
+		return c.send(ctx, call)
+	}
 	return chain(call.client.options.interceptors, c.send)(ctx, call)
 }
 

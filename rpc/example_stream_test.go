@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
@@ -258,8 +257,8 @@ func ExampleCall_OnEnd() {
 
 	countMessages := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 		sent, received := 0, 0
-		call.OnSend(func(proto.Message) error { sent++; return nil })
-		call.OnReceive(func(proto.Message) error { received++; return nil })
+		call.OnSend(func(*rpc.Message) error { sent++; return nil })
+		call.OnReceive(func(*rpc.Message) error { received++; return nil })
 		call.OnEnd(func(err error) {
 			ended <- fmt.Sprintf("%s: %d sent, %d received, %v", call.Method(), sent, received, rpc.CodeOf(err))
 		})

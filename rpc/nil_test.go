@@ -47,11 +47,15 @@ type seen struct {
 	texts []string
 }
 
-func (s *seen) see(m proto.Message) error {
+func (s *seen) see(m *rpc.Message) error {
+	value, err := m.Proto()
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text := "<nil>"
-	if v, ok := m.(*wrapperspb.StringValue); ok && v != nil {
+	if v, ok := value.(*wrapperspb.StringValue); ok && v != nil {
 		text = v.GetValue()
 	}
 	s.texts = append(s.texts, text)

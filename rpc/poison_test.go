@@ -311,7 +311,7 @@ func stir(stirred chan<- struct{}) rpc.Interceptor {
 		}
 	}
 	return func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
-		each := func(proto.Message) error { tell(); return nil }
+		each := func(*rpc.Message) error { tell(); return nil }
 		call.OnSend(each)
 		call.OnReceive(each)
 		defer tell()

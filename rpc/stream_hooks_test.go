@@ -9,7 +9,6 @@ import (
 	"sync"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -35,8 +34,8 @@ func (s *spans) tracer() rpc.Interceptor {
 		name := fmt.Sprintf("%s %s %s", side, call.Method()[strings.LastIndexByte(call.Method(), '/')+1:], call.Header().Get("traceparent"))
 		var mu sync.Mutex
 		sent, received := 0, 0
-		counting := func(n *int) func(proto.Message) error {
-			return func(proto.Message) error { mu.Lock(); defer mu.Unlock(); *n++; return nil }
+		counting := func(n *int) func(*rpc.Message) error {
+			return func(*rpc.Message) error { mu.Lock(); defer mu.Unlock(); *n++; return nil }
 		}
 		call.OnSend(counting(&sent))
 		call.OnReceive(counting(&received))
@@ -85,15 +84,15 @@ func TestTracedStreams(t *testing.T) {
 		client, server string
 	}{
 		{"unary", func(t *testing.T) { must(t, callOnce(t, c)) },
-			"Do id-1: 0 sent, 0 received, ok", "Do id-1: 0 sent, 0 received, ok"},
+			"Do id-1: 1 sent, 1 received, ok", "Do id-1: 1 sent, 1 received, ok"},
 		{"large unary", func(t *testing.T) { blob(t, c, 2<<20) },
-			"Blob id-1: 0 sent, 0 received, ok", "Blob id-1: 0 sent, 0 received, ok"},
+			"Blob id-1: 1 sent, 1 received, ok", "Blob id-1: 1 sent, 1 received, ok"},
 		{"server stream", func(t *testing.T) { watchAll(t, c, "3") },
-			"Watch id-1: 0 sent, 3 received, ok", "Watch id-1: 3 sent, 0 received, ok"},
+			"Watch id-1: 1 sent, 3 received, ok", "Watch id-1: 3 sent, 1 received, ok"},
 		{"error after messages", func(t *testing.T) { watchAll(t, c, "3 enough") },
-			"Watch id-1: 0 sent, 3 received, aborted", "Watch id-1: 3 sent, 0 received, aborted"},
+			"Watch id-1: 1 sent, 3 received, aborted", "Watch id-1: 3 sent, 1 received, aborted"},
 		{"client stream", func(t *testing.T) { gatherTwo(t, c) },
-			"Gather id-1: 2 sent, 1 received, ok", "Gather id-1: 0 sent, 2 received, ok"},
+			"Gather id-1: 2 sent, 1 received, ok", "Gather id-1: 1 sent, 2 received, ok"},
 		{"bidirectional", func(t *testing.T) { chatTwo(t, c) },
 			"Chat id-1: 2 sent, 2 received, ok", "Chat id-1: 2 sent, 2 received, ok"},
 	}
@@ -150,7 +149,7 @@ func TestStreamsThatDoNotOpen(t *testing.T) {
 	cancel()
 	_, err = watch(ctx, c, "x")
 	wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionNotRun)
-	want := "client Watch id-1: 0 sent, 0 received, canceled\nclient Watch id-1: 0 sent, 0 received, unavailable"
+	want := "client Watch id-1: 1 sent, 0 received, canceled\nclient Watch id-1: 1 sent, 0 received, unavailable"
 	if got := s.take(t, 2); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -167,8 +166,8 @@ func TestInterceptorsOfStreams(t *testing.T) {
 		return refused
 	}
 	hook := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
-		call.OnSend(func(proto.Message) error { return refused })
-		call.OnReceive(func(proto.Message) error { return refused })
+		call.OnSend(func(*rpc.Message) error { return refused })
+		call.OnReceive(func(*rpc.Message) error { return refused })
 		return next(ctx, call)
 	}
 	serve(t, srv.Connect(), &funcs{})

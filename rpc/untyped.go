@@ -306,6 +306,6 @@ func (noStream) CloseSend()                {}
 func (noStream) Close()                    {}
 
 func (n noStream) Header(context.Context) (map[string][]string, error) { return n.call.Header(), nil }
-func (noStream) Trailer() map[string][]string                           { return nil }
+func (noStream) Trailer() map[string][]string                          { return nil }
 
 var errNoStream = failf(CodeInternal, ExecutionDidRun, "the call has no stream")

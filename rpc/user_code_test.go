@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -69,11 +68,11 @@ func TestUserCodeEndsNothing(t *testing.T) {
 			panic("first")
 		}),
 		"OnSend": around(func(end func(), call *rpc.Call, next func() error) error {
-			call.OnSend(func(proto.Message) error { end(); return nil })
+			call.OnSend(func(*rpc.Message) error { end(); return nil })
 			return next()
 		}),
 		"OnReceive": around(func(end func(), call *rpc.Call, next func() error) error {
-			call.OnReceive(func(proto.Message) error { end(); return nil })
+			call.OnReceive(func(*rpc.Message) error { end(); return nil })
 			return next()
 		}),
 		"an error's text": around(func(end func(), _ *rpc.Call, _ func() error) error { return errorFunc(end) }),
