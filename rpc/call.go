@@ -189,6 +189,34 @@ func (c *Call) QueueTime() time.Duration {
 	return c.served.waited
 }
 
+// Peer is what one side of a call knows of the other side.
+type Peer struct {
+	// Plain says that the caller has sent a plain NATS request, or a client is to send one.
+	Plain bool
+	// Codec is the encoding of the call's messages.
+	Codec Codec
+	// Compression is how the server may compress responses.
+	Compression Compression
+	// Reply is, on a server, the subject for the answer, and "" if none is wanted. A client's inbox
+	// says nothing about who it is, but one that begins with "_R_." proves that the request has
+	// come through a service import of another account: NATS lets no client use such a subject, and
+	// sets the header Nats-Request-Info of the request itself.
+	Reply string
+}
+
+// Peer returns what this side knows of the other side of the call.
+func (c *Call) Peer() Peer {
+	switch {
+	case c.served != nil:
+		r := &c.served.received
+		return Peer{r.plain, r.codec, r.accepts, r.reply}
+	case c.client != nil:
+		o := c.client.options
+		return Peer{Plain: o.plain, Codec: o.codec, Compression: o.compression}
+	}
+	return Peer{}
+}
+
 // DeadlineBy says what has set the deadline of a call on a server.
 type DeadlineBy uint8
 
