@@ -37,7 +37,7 @@ func (c *Call) Descriptor() protoreflect.MethodDescriptor { return c.method.desc
 func (c *Call) Kind() Kind { return c.method.kind }
 
 // Idempotency returns what the method's idempotency_level promises.
-func (c *Call) Idempotency() Idempotency { return c.method.Idempotency }
+func (c *Call) Idempotency() Idempotency { return c.method.desc.Idempotency }
 
 // OnServer reports whether this is the server's side of the call.
 func (c *Call) OnServer() bool { return c.client == nil }

@@ -134,7 +134,7 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 		}
 		return err.retryDelay()
 	case ExecutionMayHaveRun:
-		return 0, c.method.Idempotency != IdempotencyUnknown
+		return 0, c.method.desc.Idempotency != IdempotencyUnknown
 	}
 	return 0, false
 }

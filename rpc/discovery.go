@@ -87,7 +87,7 @@ func (r responder) info() micro.Info {
 	info.Endpoints = make([]micro.EndpointInfo, 0, len(r.endpoints)) // never null in JSON
 	for _, e := range r.endpoints {
 		info.Endpoints = append(info.Endpoints, micro.EndpointInfo{
-			Name: e.method.Name, Subject: e.subject, QueueGroup: e.queueGroup, Metadata: e.metadata(),
+			Name: e.method.desc.Name, Subject: e.subject, QueueGroup: e.queueGroup, Metadata: e.metadata(),
 		})
 	}
 	return info
@@ -98,7 +98,7 @@ func (r responder) statistics() micro.Stats {
 	stats.Endpoints = make([]*micro.EndpointStats, 0, len(r.endpoints))
 	load := r.load()
 	for _, e := range r.endpoints {
-		one := &micro.EndpointStats{Name: e.method.Name, Subject: e.subject, QueueGroup: e.queueGroup}
+		one := &micro.EndpointStats{Name: e.method.desc.Name, Subject: e.subject, QueueGroup: e.queueGroup}
 		e.stats.snapshot(one, load[e])
 		stats.Endpoints = append(stats.Endpoints, one)
 	}

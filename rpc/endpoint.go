@@ -36,7 +36,7 @@ func (e *endpoint) check() error {
 	}
 	return errors.Join(
 		named("subject", names.CheckSubject(e.subject)),
-		named("metadata", names.CheckMetadata(e.method.Metadata)),
+		named("metadata", names.CheckMetadata(e.method.desc.Metadata)),
 	)
 }
 
@@ -139,7 +139,7 @@ func (e *endpoint) guessCodec(body []byte) Codec {
 
 func (e *endpoint) metadata() map[string]string {
 	m := map[string]string{}
-	for k, v := range e.method.Metadata {
+	for k, v := range e.method.desc.Metadata {
 		m[k] = v
 	}
 	m["natscall.method"] = e.method.FullName()
@@ -148,8 +148,8 @@ func (e *endpoint) metadata() map[string]string {
 		m["natscall.request"] = e.method.requestName()
 		m["natscall.response"] = e.method.responseName()
 	}
-	if e.method.Idempotency != IdempotencyUnknown {
-		m["natscall.idempotency"] = e.method.Idempotency.String()
+	if e.method.desc.Idempotency != IdempotencyUnknown {
+		m["natscall.idempotency"] = e.method.desc.Idempotency.String()
 	}
 	return m
 }

@@ -86,7 +86,7 @@ type MethodDesc struct {
 // method is the untyped core of a method: all that the runtime works with. Its messages are
 // proto.Messages or *Raws.
 type method struct {
-	MethodDesc
+	desc        MethodDesc
 	service     *ServiceDesc
 	kind        Kind
 	subject     string // without the prefix of a client or server
@@ -107,7 +107,7 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 }
 
 func untypedMethod(s *ServiceDesc, d MethodDesc, kind Kind) method {
-	m := method{MethodDesc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout}
+	m := method{desc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout}
 	if m.timeout == 0 && kind <= KindOneWay { // a stream has no timeout unless its method sets one
 		m.timeout = s.Timeout
 	}
@@ -125,7 +125,16 @@ type message[T any] interface {
 
 // FullName returns the name that logs, metadata and interceptors use, as in
 // "/order.v1.OrderService/PlaceOrder".
-func (m *method) FullName() string { return "/" + m.service.Name + "/" + m.Name }
+func (m *method) FullName() string { return "/" + m.service.Name + "/" + m.desc.Name }
+
+// Desc returns the description of the method.
+func (m *method) Desc() MethodDesc { return m.desc }
+
+// Service returns the description of the method's service.
+func (m *method) Service() *ServiceDesc { return m.service }
+
+// Kind returns the shape of the method.
+func (m *method) Kind() Kind { return m.kind }
 
 // Unimplemented returns the error of a method that a server does not implement.
 func (m *method) Unimplemented() error {
@@ -142,7 +151,7 @@ func (m *method) descriptor() protoreflect.MethodDescriptor {
 	if service == nil {
 		return nil
 	}
-	return service.Methods().ByName(protoreflect.Name(m.Name))
+	return service.Methods().ByName(protoreflect.Name(m.desc.Name))
 }
 
 // typed reports whether the types of the messages are known.

@@ -89,9 +89,6 @@ func NewRawMethod(s *ServiceDesc, d MethodDesc, kind Kind) *Method {
 	return &Method{untypedMethod(s, d, kind)}
 }
 
-// Kind returns the shape of the method.
-func (m *Method) Kind() Kind { return m.kind }
-
 // Call makes a unary or one-way call. req is a proto.Message or a *[Raw]; the response replaces the
 // contents of res, which is one too, and which a one-way call ignores. After an error the contents
 // of res are undefined. A *Raw request decides the codec of the call, which options may not change.

@@ -1,0 +1,448 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpctest"
+)
+
+// echoFile is the .proto file of a service with a method of each shape, as a tool gets it at run
+// time: nothing of it is linked.
+func echoFile(t testing.TB) protoreflect.ServiceDescriptor {
+	t.Helper()
+	str := func(s string) *string { return &s }
+	method := func(name string, client, server bool, options *descriptorpb.MethodOptions) *descriptorpb.MethodDescriptorProto {
+		const text = ".google.protobuf.StringValue"
+		return &descriptorpb.MethodDescriptorProto{
+			Name: &name, InputType: str(text), OutputType: str(text), Options: options,
+			ClientStreaming: &client, ServerStreaming: &server,
+		}
+	}
+	oneWay := new(descriptorpb.MethodOptions)
+	proto.SetExtension(oneWay, natscallv1.E_Method, &natscallv1.MethodOptions{OneWay: true, Subject: "echo.notes"})
+	safe := &descriptorpb.MethodOptions{IdempotencyLevel: descriptorpb.MethodOptions_NO_SIDE_EFFECTS.Enum()}
+	proto.SetExtension(safe, natscallv1.E_Method, &natscallv1.MethodOptions{Timeout: durationpb.New(7e9)})
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: str("echo.proto"), Package: str("echo.v3"), Syntax: str("proto3"),
+		Dependency: []string{"google/protobuf/wrappers.proto"},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: str("Echo"), Method: []*descriptorpb.MethodDescriptorProto{
+			method("Do", false, false, safe), method("Watch", false, true, nil), method("Gather", true, false, nil),
+			method("Chat", true, true, nil), method("Note", false, false, oneWay),
+		}}},
+	}, protoregistry.GlobalFiles)
+	must(t, err)
+	return file.Services().Get(0)
+}
+
+// echoForm is how a side is written: with generated types, with a dynamic message, or with raw
+// bytes.
+type echoForm struct {
+	name    string
+	methods map[string]*rpc.Method // nil for generated types
+	message func(text string, codec rpc.Codec) any
+	empty   func() any
+	text    func(m any) string
+}
+
+const generated = "generated"
+
+// echoForms returns the three forms.
+func echoForms(t testing.TB) []echoForm {
+	sd := echoFile(t)
+	desc := rpc.NewServiceDesc(sd)
+	dynamic, raw := map[string]*rpc.Method{}, map[string]*rpc.Method{}
+	for i := range sd.Methods().Len() {
+		md := sd.Methods().Get(i)
+		m, err := rpc.NewMethod(desc, md, dynamicpb.NewMessageType(md.Input()), dynamicpb.NewMessageType(md.Output()))
+		must(t, err)
+		dynamic[string(md.Name())] = m
+		raw[string(md.Name())] = rpc.NewRawMethod(desc, m.Desc(), m.Kind())
+	}
+	str := sd.Methods().Get(0).Input()
+	value := str.Fields().Get(0)
+	return []echoForm{
+		{name: generated},
+		{"dynamic", dynamic,
+			func(s string, _ rpc.Codec) any {
+				m := dynamicpb.NewMessage(str)
+				m.Set(value, protoreflect.ValueOfString(s))
+				return m
+			},
+			func() any { return dynamicpb.NewMessage(str) },
+			func(m any) string { return m.(*dynamicpb.Message).Get(value).String() }},
+		{"raw", raw,
+			func(s string, codec rpc.Codec) any { return &rpc.Raw{Codec: codec, Data: encodeText(s, codec)} },
+			func() any { return new(rpc.Raw) },
+			func(m any) string {
+				var out text
+				if err := m.(*rpc.Raw).Unmarshal(&out); err != nil {
+					return err.Error()
+				}
+				return out.GetValue()
+			}},
+	}
+}
+
+func encodeText(s string, codec rpc.Codec) []byte {
+	var data []byte
+	if codec == rpc.CodecJSON {
+		data, _ = protojson.Marshal(wrapperspb.String(s))
+	} else {
+		data, _ = proto.Marshal(wrapperspb.String(s))
+	}
+	return data
+}
+
+// The generated form.
+var (
+	anyDesc   = rpc.ServiceDesc{Name: "echo.v3.Echo", MicroName: "Echo", Version: "3.0.0"}
+	anyDo     = rpc.NewUnaryMethod[text, text](&anyDesc, rpc.MethodDesc{Name: "Do", Idempotency: rpc.IdempotencyNoSideEffects})
+	anyWatch  = rpc.NewServerStreamMethod[text, text](&anyDesc, rpc.MethodDesc{Name: "Watch"})
+	anyGather = rpc.NewClientStreamMethod[text, text](&anyDesc, rpc.MethodDesc{Name: "Gather"})
+	anyChat   = rpc.NewBidiMethod[text, text](&anyDesc, rpc.MethodDesc{Name: "Chat"})
+	anyNote   = rpc.NewOneWayMethod[text](&anyDesc, rpc.MethodDesc{Name: "Note", Subject: "echo.notes"})
+)
+
+// echo is the implementation in any form.
+type echo struct {
+	form  echoForm
+	notes chan string
+}
+
+func (e *echo) register(s *rpc.Server) error {
+	if e.form.name == generated {
+		return rpc.Register(s, &anyDesc, e, nil,
+			rpc.HandleUnary(anyDo, func(_ *echo, ctx context.Context, req *text) (*text, error) {
+				copyHeader(ctx)
+				return req, fail(req.GetValue())
+			}),
+			rpc.HandleServerStream(anyWatch, func(_ *echo, ctx context.Context, req *text, to *rpc.Sender[*text]) error {
+				copyHeader(ctx)
+				for range 3 {
+					if err := to.Send(req); err != nil {
+						return err
+					}
+				}
+				return fail(req.GetValue())
+			}),
+			rpc.HandleClientStream(anyGather, func(_ *echo, ctx context.Context, from *rpc.Receiver[*text]) (*text, error) {
+				copyHeader(ctx)
+				return (&funcs{}).Gather(ctx, from)
+			}),
+			rpc.HandleBidi(anyChat, func(_ *echo, ctx context.Context, with *rpc.BidiStream[*text, *text]) error {
+				copyHeader(ctx)
+				return (&funcs{}).Chat(ctx, with)
+			}),
+			rpc.HandleOneWay(anyNote, func(e *echo, _ context.Context, req *text) error { e.notes <- req.GetValue(); return nil }),
+		)
+	}
+	var handlers []rpc.Handler[*echo]
+	for _, m := range e.form.methods {
+		handlers = append(handlers, rpc.HandleMethod(m, func(e *echo, ctx context.Context, s *rpc.Stream) error { return e.serve(ctx, m, s) }))
+	}
+	return rpc.Register(s, e.form.methods["Do"].Service(), e, nil, handlers...)
+}
+
+// startServer starts a server until the test ends.
+func startServer(t *testing.T, s *rpc.Server) {
+	t.Helper()
+	must(t, s.Start(testContext(t)))
+	t.Cleanup(func() { shutdown(t, s) })
+}
+
+func copyHeader(ctx context.Context) {
+	call := rpc.CallFromContext(ctx)
+	call.ResponseHeader().Set("tenant", call.Header().Get("tenant"))
+	call.ResponseTrailer().Set("cost", "3")
+}
+
+func fail(s string) error {
+	if s == "fail" {
+		return rpc.Errorf(rpc.CodeNotFound, "no %s", s)
+	}
+	return nil
+}
+
+// serve serves any method.
+func (e *echo) serve(ctx context.Context, m *rpc.Method, s *rpc.Stream) error {
+	copyHeader(ctx)
+	var all []string
+	var codec rpc.Codec
+	for {
+		in := e.form.empty()
+		if err := s.Recv(in); err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+		if raw, ok := in.(*rpc.Raw); ok {
+			codec = raw.Codec
+		}
+		all = append(all, e.form.text(in))
+		if m.Kind() == rpc.KindBidi {
+			if err := s.Send(in); err != nil {
+				return err
+			}
+		}
+	}
+	out := e.form.message(strings.Join(all, ""), codec)
+	switch m.Kind() {
+	case rpc.KindUnary, rpc.KindClientStream:
+		if err := fail(all[0]); err != nil {
+			return err
+		}
+		return s.Send(out)
+	case rpc.KindOneWay:
+		e.notes <- all[0]
+	case rpc.KindServerStream:
+		for range 3 {
+			if err := s.Send(out); err != nil {
+				return err
+			}
+		}
+		return fail(all[0])
+	}
+	return nil
+}
+
+// echoClient calls the service in a form. Each method returns the texts that came, joined by commas.
+type echoClient struct {
+	form echoForm
+	c    *rpc.Client
+}
+
+func (e echoClient) unary(ctx context.Context, in string, codec rpc.Codec, opts ...rpc.CallOption) (string, error) {
+	if e.form.name == generated {
+		res, err := anyDo.Call(ctx, e.c, wrapperspb.String(in), append(opts, rpc.WithCodec(codec))...)
+		return res.GetValue(), err
+	}
+	res := e.form.empty()
+	err := e.form.methods["Do"].Call(ctx, e.c, e.form.message(in, codec), res, append(opts, rpc.WithCodec(codec))...)
+	if err != nil {
+		return "", err
+	}
+	return e.form.text(res), nil
+}
+
+func (e echoClient) watch(ctx context.Context, in string, codec rpc.Codec, opts ...rpc.CallOption) (string, rpc.Header, error) {
+	opts = append(opts, rpc.WithCodec(codec))
+	if e.form.name == generated {
+		r, err := anyWatch.Call(ctx, e.c, wrapperspb.String(in), opts...)
+		if err != nil {
+			return "", nil, err
+		}
+		return drain(ctx, func() (string, error) { m, err := r.Recv(); return m.GetValue(), err }, r.Header)
+	}
+	s, err := e.form.methods["Watch"].Open(ctx, e.c, e.form.message(in, codec), opts...)
+	if err != nil {
+		return "", nil, err
+	}
+	return drain(ctx, e.recv(s), s.Header)
+}
+
+func (e echoClient) recv(s *rpc.Stream) func() (string, error) {
+	return func() (string, error) {
+		m := e.form.empty()
+		if err := s.Recv(m); err != nil {
+			return "", err
+		}
+		return e.form.text(m), nil
+	}
+}
+
+func drain(ctx context.Context, recv func() (string, error), header func(context.Context) (rpc.Header, error)) (string, rpc.Header, error) {
+	var all []string
+	for {
+		s, err := recv()
+		if err != nil {
+			h, headerErr := header(ctx)
+			if err == io.EOF {
+				err = nil
+			}
+			return strings.Join(all, ","), h, errors.Join(err, headerErr)
+		}
+		all = append(all, s)
+	}
+}
+
+func (e echoClient) gather(ctx context.Context, in string, codec rpc.Codec, opts ...rpc.CallOption) (string, error) {
+	opts = append(opts, rpc.WithCodec(codec))
+	if e.form.name == generated {
+		s, err := anyGather.Call(ctx, e.c, opts...)
+		if err != nil {
+			return "", err
+		}
+		for range 2 {
+			if err := s.Send(wrapperspb.String(in)); err != nil {
+				return "", err
+			}
+		}
+		res, err := s.CloseAndRecv()
+		return res.GetValue(), err
+	}
+	s, err := e.form.methods["Gather"].Open(ctx, e.c, nil, opts...)
+	if err != nil {
+		return "", err
+	}
+	for range 2 {
+		if err := s.Send(e.form.message(in, codec)); err != nil {
+			return "", err
+		}
+	}
+	s.CloseSend()
+	got, _, err := drain(ctx, e.recv(s), s.Header)
+	return got, err
+}
+
+func (e echoClient) chat(ctx context.Context, in string, codec rpc.Codec, opts ...rpc.CallOption) (string, error) {
+	opts = append(opts, rpc.WithCodec(codec))
+	if e.form.name == generated {
+		s, err := anyChat.Call(ctx, e.c, opts...)
+		if err != nil {
+			return "", err
+		}
+		for range 2 {
+			if err := s.Send(wrapperspb.String(in)); err != nil {
+				return "", err
+			}
+		}
+		s.CloseSend()
+		got, _, err := drain(ctx, func() (string, error) { m, err := s.Recv(); return m.GetValue(), err }, s.Header)
+		return got, err
+	}
+	s, err := e.form.methods["Chat"].Open(ctx, e.c, nil, opts...)
+	if err != nil {
+		return "", err
+	}
+	for range 2 {
+		if err := s.Send(e.form.message(in, codec)); err != nil {
+			return "", err
+		}
+	}
+	s.CloseSend()
+	got, _, err := drain(ctx, e.recv(s), s.Header)
+	return got, err
+}
+
+func (e echoClient) note(ctx context.Context, in string, codec rpc.Codec) error {
+	if e.form.name == generated {
+		return anyNote.Call(ctx, e.c, wrapperspb.String(in), rpc.WithCodec(codec))
+	}
+	return e.form.methods["Note"].Call(ctx, e.c, e.form.message(in, codec), nil)
+}
+
+// TestUntyped: generated, dynamic and raw clients talk to generated, dynamic and raw servers, in
+// every shape, codec, compression and size.
+func TestUntyped(t *testing.T) {
+	forms := echoForms(t)
+	for _, serverForm := range forms {
+		for _, clientForm := range forms {
+			t.Run(clientForm.name+" to "+serverForm.name, func(t *testing.T) {
+				srv := rpctest.NewServer(t)
+				impl := &echo{serverForm, make(chan string, 1)}
+				s := rpc.NewServer(srv.Connect())
+				must(t, impl.register(s))
+				startServer(t, s)
+				e := echoClient{clientForm, dial(t, srv.Connect())}
+				for _, codec := range []rpc.Codec{rpc.CodecProto, rpc.CodecJSON} {
+					for _, compression := range []rpc.Compression{rpc.CompressionNone, rpc.CompressionGzip, rpc.CompressionZstd} {
+						for _, size := range []int{3, 10_000, 2 << 20} {
+							if size > 1<<20 && compression+rpc.Compression(codec) != 0 {
+								continue // encoding so much takes long
+							}
+							t.Run(fmt.Sprintf("%v, %v, %d bytes", codec, compression, size), func(t *testing.T) {
+								everyEcho(t, e, strings.Repeat("a", size), codec, rpc.WithCompression(compression))
+							})
+						}
+					}
+					t.Run(fmt.Sprintf("%v, plain", codec), func(t *testing.T) {
+						got, err := e.unary(testContext(t), "abc", codec, rpc.WithPlainRequests())
+						if err != nil || got != "abc" {
+							t.Errorf("%q, %v", got, err)
+						}
+					})
+					t.Run(fmt.Sprintf("%v, one-way", codec), func(t *testing.T) {
+						must(t, e.note(testContext(t), "abc", codec))
+						if got := <-impl.notes; got != "abc" {
+							t.Errorf("%q", got)
+						}
+					})
+					t.Run(fmt.Sprintf("%v, errors", codec), func(t *testing.T) {
+						_, err := e.unary(testContext(t), "fail", codec)
+						wantText(t, wantCode(t, err, rpc.CodeNotFound, rpc.ExecutionDidRun), "no fail")
+						got, _, err := e.watch(testContext(t), "fail", codec)
+						if rpc.CodeOf(err) != rpc.CodeNotFound || got != "fail,fail,fail" {
+							t.Errorf("%q, %v", got, err)
+						}
+					})
+				}
+			})
+		}
+	}
+}
+
+func everyEcho(t *testing.T, e echoClient, in string, codec rpc.Codec, opts ...rpc.CallOption) {
+	ctx := testContext(t)
+	opts = append(opts, rpc.WithHeader("tenant", "acme"))
+	var h, trailer rpc.Header
+	same := func(shape, got, want string, err error) {
+		t.Helper()
+		if err != nil || got != want {
+			t.Errorf("%s: %d bytes, want %d; %v", shape, len(got), len(want), err)
+		}
+	}
+	got, err := e.unary(ctx, in, codec, append(opts, rpc.ResponseHeader(&h), rpc.ResponseTrailer(&trailer))...)
+	same("unary", got, in, err)
+	if h.Get("tenant") != "acme" || trailer.Get("cost") != "3" {
+		t.Errorf("header %v, trailer %v", h, trailer)
+	}
+	got, h, err = e.watch(ctx, in, codec, opts...)
+	same("server stream", got, in+","+in+","+in, err)
+	if h.Get("tenant") != "acme" {
+		t.Errorf("header %v", h)
+	}
+	got, err = e.gather(ctx, in, codec, opts...)
+	same("client stream", got, in+in, err)
+	got, err = e.chat(ctx, in, codec, opts...)
+	same("bidirectional", got, in+","+in, err)
+}
+
+// TestUntypedPlainStream: an untyped handler streams to a plain NATS client.
+func TestUntypedPlainStream(t *testing.T) {
+	for _, form := range echoForms(t) {
+		nc := rpctest.Connect(t)
+		impl := &echo{form, make(chan string, 1)}
+		s := rpc.NewServer(nc)
+		must(t, impl.register(s))
+		startServer(t, s)
+		inbox, err := nc.SubscribeSync(nc.NewInbox())
+		must(t, err)
+		must(t, nc.PublishMsg(&nats.Msg{Subject: "echo.v3.Echo.Watch", Reply: inbox.Subject, Data: []byte(`"abc"`),
+			Header: nats.Header{"Content-Type": []string{"application/json"}}}))
+		for i := range 4 {
+			m, err := inbox.NextMsgWithContext(testContext(t))
+			must(t, err)
+			if want := [...]string{`"abc"`, `"abc"`, `"abc"`, ""}[i]; string(m.Data) != want {
+				t.Errorf("%s: message %d is %q", form.name, i, m.Data)
+			}
+		}
+	}
+}
