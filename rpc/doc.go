@@ -69,7 +69,7 @@
 //
 // Options of a call add request headers and fetch those of the response; a handler reads and sets
 // them through [CallFromContext]. An [Interceptor] runs around every call of a client or server,
-// and has the same shape on both.
+// and has the same shape on both. [EncodeMetadata] is for adapters of gRPC, Connect and HTTP.
 //
 // # Plain NATS
 //

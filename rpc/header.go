@@ -1,41 +1,84 @@
 package rpc
 
 import (
+	"cmp"
+	"strings"
+
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// Header is the metadata of a call: of its request, its response, or its trailer. As in NATS, keys
-// are case-sensitive. A key consists of letters, digits and !#$%&'*+-.^_`|~; keys that begin with
-// "Nats-" or "Natscall-", and the keys "Status", "Description" and "Content-Type", are reserved. A
-// value is UTF-8 text without control characters and without blanks at either end; encode binary
-// values as base64. A key or value that breaks these rules fails the call with CodeInvalidArgument
-// (in a server's response with CodeInternal).
+// Header is the metadata of a call: of its request, its response, or its trailer. A key consists of
+// letters, digits and !#$%&'*+-.^_`|~. Keys that begin with "Nats-" or "Natscall-", and the keys
+// "Status", "Description" and "Content-Type", are reserved, but for "Natscall-Key-" followed by a
+// key ([EncodeMetadata]). A value is UTF-8 text without control characters and without blanks at
+// either end; encode binary values as base64. A key or value that breaks these rules fails the call
+// with CodeInvalidArgument (in a server's response with CodeInternal).
 //
-// A Header is a map: it must not be used by one goroutine while another changes it. Get and Values
-// work on a nil Header.
+// Keys are sent as they are written, and the methods of Header ignore the case of letters. Where
+// keys differ only in that, Get and Values take the one that is written as asked for, or else the
+// first in the order of bytes.
+//
+// A Header is a map: it must not be used by one goroutine while another changes it. Get, Values and
+// Del work on a nil Header.
 type Header map[string][]string
 
 // Get returns the first value of key, or "".
 func (h Header) Get(key string) string {
-	if v := h[key]; len(v) > 0 {
+	if v := h.Values(key); len(v) > 0 {
 		return v[0]
 	}
 	return ""
 }
 
 // Values returns all values of key. The slice is the header's own, not a copy.
-func (h Header) Values(key string) []string { return h[key] }
+func (h Header) Values(key string) []string {
+	if v, ok := h[key]; ok {
+		return v
+	}
+	return h[h.spelled(key)]
+}
 
-// Set replaces the values of key with value.
-func (h Header) Set(key, value string) { h[key] = []string{value} }
+// Set replaces the values of key, in any case of letters, with value.
+func (h Header) Set(key, value string) {
+	h.Del(key)
+	h[key] = []string{value}
+}
 
-// Add appends a value to those of key.
-func (h Header) Add(key, value string) { h[key] = append(h[key], value) }
+// Add appends a value to those of key, under the spelling that is there.
+func (h Header) Add(key, value string) {
+	key = h.spelled(key)
+	h[key] = append(h[key], value)
+}
 
-// Del removes key.
-func (h Header) Del(key string) { delete(h, key) }
+// Del removes key, in any case of letters.
+func (h Header) Del(key string) {
+	for k := range h {
+		if sameKey(k, key) {
+			delete(h, k)
+		}
+	}
+}
+
+// spelled returns key as h has it: itself, or else the first key that differs from it in the case
+// of letters only, or itself if there is none.
+func (h Header) spelled(key string) string {
+	if _, ok := h[key]; ok {
+		return key
+	}
+	found := ""
+	for k := range h {
+		if sameKey(k, key) && (found == "" || k < found) {
+			found = k
+		}
+	}
+	return cmp.Or(found, key)
+}
+
+// sameKey compares without the case of letters. Keys are ASCII, and the length keeps out letters
+// beyond it that fold to ASCII ones.
+func sameKey(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
 // appendTo adds h to the header of a NATS message, with prefix before each key.
 func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {

@@ -388,6 +388,7 @@ func WithHeader(key, value string) ClientCallOption {
 		}
 		h := Header{} // not the one of the client's defaults
 		maps.Copy(h, o.header)
+		key := h.spelled(key)
 		h[key] = append(slices.Clip(h[key]), value)
 		o.header = h
 		return nil

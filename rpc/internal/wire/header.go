@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,7 +17,8 @@ const (
 	ContentTypeHeader = "Content-Type"
 	TimeoutHeader     = "Natscall-Timeout"
 	TrailerPrefix     = "Natscall-Trailer-"
-	ExtensionPrefix   = "Natscall-Ext-" // of what interceptors add to an attempt
+	KeyPrefix         = "Natscall-Key-" // before a key that would be reserved
+	ExtensionPrefix   = "Natscall-Ext-" // of what interceptors add to a request
 
 	noTimeoutText = "none" // of TimeoutHeader
 
@@ -78,29 +80,46 @@ func IsReservedKey(key string) bool {
 	return false
 }
 
-// CheckMetadata tells what is wrong with a header that a user wants to send.
+// CutKeyPrefix returns what follows KeyPrefix, in any case of letters, in a key. It reports whether
+// the key has the prefix and more.
+func CutKeyPrefix(key string) (name string, ok bool) {
+	return cutPrefixFold(key, KeyPrefix)
+}
+
+func cutPrefixFold(key, prefix string) (rest string, ok bool) {
+	if len(key) <= len(prefix) || !strings.EqualFold(key[:len(prefix)], prefix) {
+		return "", false
+	}
+	return key[len(prefix):], true
+}
+
+// CheckMetadata returns what is wrong with a header or trailer that a user wants to send.
 func CheckMetadata(key, value string) error {
-	if key == "" {
-		return fmt.Errorf("header with an empty key")
+	if err := CheckKey(key); err != nil {
+		return err
 	}
-	if i := strings.IndexFunc(key, notTokenChar); i >= 0 {
-		return fmt.Errorf("header %q: the key may not contain %q", key, key[i:i+1])
-	}
-	if IsReservedKey(key) {
+	if _, escaped := CutKeyPrefix(key); IsReservedKey(key) && !escaped {
 		return fmt.Errorf("header %q is reserved", key)
 	}
-	return checkValue(key, value)
+	return CheckValue(key, value)
 }
 
-// CheckExtension tells what is wrong with a header below ExtensionPrefix.
-func CheckExtension(key, value string) error {
+// CheckExtension returns what is wrong with a header below ExtensionPrefix.
+func CheckExtension(key, value string) error { return cmp.Or(CheckKey(key), CheckValue(key, value)) }
+
+// CheckKey returns what is wrong with the characters of a key.
+func CheckKey(key string) error {
+	if key == "" {
+		return errors.New("header with an empty key")
+	}
 	if i := strings.IndexFunc(key, notTokenChar); i >= 0 {
 		return fmt.Errorf("header %q: the key may not contain %q", key, key[i:i+1])
 	}
-	return checkValue(key, value)
+	return nil
 }
 
-func checkValue(key, value string) error {
+// CheckValue returns what is wrong with a value of key: what NATS would change on the way.
+func CheckValue(key, value string) error {
 	if !utf8.ValidString(value) {
 		return fmt.Errorf("header %q: the value is not UTF-8 (encode binary values as base64)", key)
 	}
@@ -190,14 +209,14 @@ func Truncate(s string, n int) string {
 	return s[:n]
 }
 
-// SplitHeader splits the header of a response into metadata and trailer, neither of them nil, and
+// SplitHeader splits the header of a response into header and trailer, neither of them nil, and
 // drops the keys of NATS and of the protocol. The result shares no memory with h.
 func SplitHeader(h map[string][]string) (header, trailer map[string][]string) {
 	header, trailer = map[string][]string{}, map[string][]string{}
 	for key, values := range h {
 		if name, ok := strings.CutPrefix(key, TrailerPrefix); ok {
 			trailer[name] = slices.Clone(values)
-		} else if !IsReservedKey(key) {
+		} else if _, escaped := CutKeyPrefix(key); escaped || !IsReservedKey(key) {
 			header[key] = slices.Clone(values)
 		}
 	}

@@ -154,10 +154,16 @@ func encode(t *testing.T, m proto.Message) []byte {
 	return b
 }
 
-// hexBlocks reads the blocks that begin with "```hex NAME".
+// hexBlocks reads the blocks of the page.
 func hexBlocks(t testing.TB) map[string][]byte {
 	t.Helper()
-	f, err := os.Open(protocolPage)
+	return hexBlocksOf(t, protocolPage)
+}
+
+// hexBlocksOf reads the blocks of a page that begin with "```hex NAME".
+func hexBlocksOf(t testing.TB, page string) map[string][]byte {
+	t.Helper()
+	f, err := os.Open(page)
 	if err != nil {
 		t.Fatal(err)
 	}

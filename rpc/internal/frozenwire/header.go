@@ -1,0 +1,192 @@
+package frozenwire
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Headers of the protocol.
+const (
+	ContentTypeHeader = "Content-Type"
+	TimeoutHeader     = "Natscall-Timeout"
+	TrailerPrefix     = "Natscall-Trailer-"
+
+	noTimeoutText = "none" // of TimeoutHeader
+
+	// Of an error reply to a plain request, each with the value 1. See Execution.
+	NotRunHeader     = "Natscall-Not-Run"
+	MayHaveRunHeader = "Natscall-May-Have-Run"
+	RefusedHeader    = "Natscall-Refused" // beside NotRunHeader
+
+	ContentTypeProto = "application/protobuf"
+	ContentTypeJSON  = "application/json"
+)
+
+// SetExecution adds what an error reply to a plain request says about its handler.
+func SetExecution(h map[string][]string, x Execution) {
+	switch x {
+	case MayHaveRun:
+		h[MayHaveRunHeader] = []string{"1"}
+	case Refused:
+		h[RefusedHeader] = []string{"1"}
+		fallthrough
+	case NotRun:
+		h[NotRunHeader] = []string{"1"}
+	}
+}
+
+// ExecutionOf is the inverse of SetExecution.
+func ExecutionOf(h map[string][]string) Execution {
+	switch {
+	case len(h[RefusedHeader]) > 0:
+		return Refused
+	case len(h[NotRunHeader]) > 0:
+		return NotRun
+	case len(h[MayHaveRunHeader]) > 0:
+		return MayHaveRun
+	}
+	return DidRun
+}
+
+// reservedPrefixes and reservedKeys, in lower case, are what NATS and the
+// protocol keep for themselves.
+var (
+	reservedPrefixes = []string{"nats-", "natscall-"}
+	reservedKeys     = []string{"status", "description", "content-type"}
+)
+
+// IsReservedKey reports whether a header belongs to NATS or to the protocol.
+func IsReservedKey(key string) bool {
+	lower := strings.ToLower(key)
+	for _, p := range reservedPrefixes {
+		if strings.HasPrefix(lower, p) {
+			return true
+		}
+	}
+	for _, k := range reservedKeys {
+		if lower == k {
+			return true
+		}
+	}
+	return false
+}
+
+// CheckMetadata tells what is wrong with a header that a user wants to send.
+func CheckMetadata(key, value string) error {
+	if key == "" {
+		return fmt.Errorf("header with an empty key")
+	}
+	if i := strings.IndexFunc(key, notTokenChar); i >= 0 {
+		return fmt.Errorf("header %q: the key may not contain %q", key, key[i:i+1])
+	}
+	if IsReservedKey(key) {
+		return fmt.Errorf("header %q is reserved", key)
+	}
+	if !utf8.ValidString(value) {
+		return fmt.Errorf("header %q: the value is not UTF-8 (encode binary values as base64)", key)
+	}
+	if strings.IndexFunc(value, unicode.IsControl) >= 0 {
+		return fmt.Errorf("header %q: the value has a control character", key)
+	}
+	if value != strings.TrimSpace(value) {
+		return fmt.Errorf("header %q: the value begins or ends with a blank", key)
+	}
+	return nil
+}
+
+func notTokenChar(r rune) bool {
+	if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+		return false
+	}
+	return !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+}
+
+// ParseContentType returns the codec of a plain message that has the header.
+func ParseContentType(header string) (Codec, error) {
+	mediaType, _, _ := strings.Cut(header, ";")
+	switch strings.ToLower(strings.TrimSpace(mediaType)) {
+	case ContentTypeProto, "application/x-protobuf":
+		return CodecProto, nil
+	case ContentTypeJSON:
+		return CodecJSON, nil
+	}
+	return 0, fmt.Errorf("header %s: %q is neither %s nor %s", ContentTypeHeader, header, ContentTypeProto, ContentTypeJSON)
+}
+
+// maxTimeoutMillis keeps the milliseconds of a header within a time.Duration.
+const maxTimeoutMillis = uint64(1<<63-1) / uint64(time.Millisecond)
+
+// ParseTimeout reads the timeout of a plain request; an empty header is 0. A number
+// that a time.Duration cannot hold means the longest that it can.
+func ParseTimeout(header string) (time.Duration, error) {
+	switch header {
+	case "":
+		return 0, nil
+	case noTimeoutText:
+		return NoTimeout, nil
+	}
+	millis, err := strconv.ParseUint(header, 10, 64)
+	tooLarge := errors.Is(err, strconv.ErrRange) && strings.Trim(header, "0123456789") == ""
+	if err != nil && !tooLarge || millis == 0 {
+		return 0, fmt.Errorf("header %s: %q is neither a whole number of milliseconds above 0 nor none", TimeoutHeader, header)
+	}
+	return time.Duration(min(millis, maxTimeoutMillis)) * time.Millisecond, nil
+}
+
+// FormatTimeout is the inverse of ParseTimeout, rounded up to a millisecond.
+func FormatTimeout(d time.Duration) string {
+	if d == NoTimeout {
+		return noTimeoutText
+	}
+	return strconv.FormatUint(roundUp(d, time.Millisecond), 10)
+}
+
+// maxErrorText bounds the error text in a header, which counts against max_payload.
+const maxErrorText = 1024
+
+// ErrorText is the text of the Nats-Service-Error header: one line, never empty.
+func ErrorText(code, message string) string {
+	text := code
+	if message != "" {
+		text += ": " + message
+	}
+	return strings.TrimSpace(Truncate(strings.Map(blankControl, text), maxErrorText))
+}
+
+func blankControl(r rune) rune {
+	if unicode.IsControl(r) {
+		return ' '
+	}
+	return r
+}
+
+// Truncate cuts s to at most n bytes without splitting a character.
+func Truncate(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// SplitHeader splits the header of a response into metadata and trailer, neither of them nil, and
+// drops the keys of NATS and of the protocol. The result shares no memory with h.
+func SplitHeader(h map[string][]string) (header, trailer map[string][]string) {
+	header, trailer = map[string][]string{}, map[string][]string{}
+	for key, values := range h {
+		if name, ok := strings.CutPrefix(key, TrailerPrefix); ok {
+			trailer[name] = slices.Clone(values)
+		} else if !IsReservedKey(key) {
+			header[key] = slices.Clone(values)
+		}
+	}
+	return header, trailer
+}
