@@ -100,6 +100,23 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 	return asError(streamError(err)) // or of the watch, or a refusal
 }
 
+// explainAbsence asks the instances of a service about a request that has met no responders. lack
+// is the error if none of them has the method, and all of them serve. unheard reports whether no
+// instance is there, and none has ever answered this client.
+func (a *attempt) explainAbsence(ctx context.Context) (lack *Error, unheard bool) {
+	if !a.deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, a.deadline)
+		defer cancel()
+	}
+	root, m := a.subjects.root, a.call.method
+	found := a.client.known.Ask(ctx, root)
+	if len(found.Instances) > 0 && lacks(found.Instances, m.Name) {
+		return noMethod("the service "+m.service.Name, m.Name, methodsOf(found.Instances)), false
+	}
+	return nil, found.Nobody && !a.client.heardOf(root)
+}
+
 // isLarge reports whether a request has to travel as a stream.
 func (a *attempt) isLarge(h nats.Header, buf *buffer.Buffer) bool {
 	size := len(buf.B) + headerSize(h)

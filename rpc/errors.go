@@ -109,6 +109,9 @@ func (e *Error) withCauseOf(ctx context.Context) *Error {
 	return out.because(context.Cause(ctx))
 }
 
+// isAbsence reports whether e is the error of noService.
+func (e *Error) isAbsence() bool { return e.refused && !e.remote && e.cause == nats.ErrNoResponders }
+
 // Error returns the code's name and the message, as in "not_found: no order 42".
 func (e *Error) Error() string {
 	if e == nil {

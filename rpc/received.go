@@ -45,7 +45,7 @@ func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope
 	}
 	r.id, r.body, r.codec = e.ID, e.Body, Codec(e.Flags.Codec())
 	r.accepts, r.compressed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
-	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
+	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer || e.Kind == wire.KindInstanceAnswer {
 		r.reply = "" // these kinds are never answered
 	}
 	if failed := r.check(&e, err); failed != nil {

@@ -285,6 +285,9 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 			return last
 		}
 	}
+	for _, svc := range services {
+		svc.ready.Store(true)
+	}
 	return nil
 }
 

@@ -38,6 +38,13 @@ const (
 	KindAliveAnswer
 )
 
+// The kinds by which a client asks instances what they are. KindOpen stands between these and those
+// above.
+const (
+	KindInstanceQuery Kind = iota + 7
+	KindInstanceAnswer
+)
+
 // Flags are the flags of an envelope.
 type Flags uint8
 
@@ -202,7 +209,7 @@ func (e *Envelope) check() error {
 	switch e.Kind {
 	case KindRequest, KindOpen:
 		return e.cutTimeout()
-	case KindResponse, KindCancel:
+	case KindResponse, KindCancel, KindInstanceQuery, KindInstanceAnswer:
 		return nil
 	case KindAliveQuery, KindAliveAnswer:
 		if len(e.Body)%len(e.ID) != 0 {
@@ -289,6 +296,16 @@ func AppendAlive(b []byte, kind Kind, ids ...ID) []byte {
 		b = append(b, ids[i+1][:]...)
 	}
 	return b
+}
+
+// AppendInstanceQuery appends the question to instances what they are.
+func AppendInstanceQuery(b []byte, id ID) []byte {
+	return appendHeader(b, KindInstanceQuery, 0, id)
+}
+
+// AppendInstanceAnswer appends the envelope of the answer to such a query; the message follows.
+func AppendInstanceAnswer(b []byte, id ID) []byte {
+	return appendHeader(b, KindInstanceAnswer, 0, id)
 }
 
 func appendHeader(b []byte, kind Kind, flags Flags, id ID) []byte {

@@ -39,7 +39,7 @@ func TestParseRefusals(t *testing.T) {
 		{"version 2", envelope(2, 1, 0, 0), wire.ErrVersion},
 		{"version 2 of an unknown kind", envelope(2, 99, 0xff), wire.ErrVersion},
 		{"kind 0", envelope(1, 0, 0, 0), wire.ErrUnsupported},
-		{"kind 7", envelope(1, 7, 0, 0), wire.ErrUnsupported},
+		{"kind 9", envelope(1, 9, 0, 0), wire.ErrUnsupported},
 		{"kind 255", envelope(1, 255, 0, 0), wire.ErrUnsupported},
 		{"codec 2", envelope(1, 1, 2, 0), wire.ErrUnsupported},
 		{"codec 3", envelope(1, 2, 3), wire.ErrUnsupported},
