@@ -20,6 +20,7 @@ type attempt struct {
 	client   *Client
 	call     *clientCall
 	subjects *subjects
+	subject  string // of the request
 	deadline time.Time
 	byCtx    bool
 	left     time.Duration
@@ -49,7 +50,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
 	r := reply.Request{
-		ID: wire.NewID(), Subject: a.subjects.request, Root: a.subjects.root, Plain: a.call.options.plain,
+		ID: wire.NewID(), Subject: a.subject, Root: a.subjects.root, Plain: a.call.options.plain,
 		Timer: !a.byCtx, Deadline: a.deadline, Left: a.left,
 	}
 	var failed *Error
@@ -89,7 +90,10 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 	case err == reply.ErrDeadline:
 		return endError(context.DeadlineExceeded, ExecutionMayHaveRun)
 	case err == nats.ErrNoResponders:
-		return noService(a.client.nc, a.subjects.request)
+		if instance := a.call.options.instance; instance != "" {
+			return noInstance(instance, a.call.method.service.Name)
+		}
+		return noService(a.client.nc, a.subject)
 	case errors.As(err, &unsent):
 		return unsentError(unsent.Size, h, unsent.Err)
 	case errors.As(err, &invalid):
@@ -129,7 +133,7 @@ func (a *attempt) blameForeign(err *Error, seen reply.Foreign) *Error {
 	out := *err
 	switch {
 	case seen.Acks > 0:
-		out.message += fmt.Sprintf("; an acknowledgement of JetStream came: a stream captures %s, or another subject that this client calls", a.subjects.request)
+		out.message += fmt.Sprintf("; an acknowledgement of JetStream came: a stream captures %s, or another subject that this client calls", a.subject)
 	case seen.Others > 0 && !a.call.options.plain:
 		out.message += "; a reply came that is not natscall's: a plain NATS service needs rpc.WithPlainRequests"
 	default:
@@ -162,6 +166,9 @@ func (a *attempt) encode(id wire.ID) (nats.Header, *buffer.Buffer, *Error) {
 	if !plain {
 		buf.Compress(wire.Compression(a.call.options.compression), envelope)
 		buf.B[wire.FlagsOffset] |= byte(buf.Flags(wire.Compression(a.call.options.compression)))
+		if a.call.asksInstance() {
+			buf.B[wire.FlagsOffset] |= byte(wire.FlagNameInstance)
+		}
 	}
 	return h, buf, nil
 }
@@ -176,7 +183,7 @@ func (a *attempt) publishOneWay() *Error {
 		return failed
 	}
 	defer buf.PutBack()
-	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subjects.request, Header: h, Data: buf.B})
+	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subject, Header: h, Data: buf.B})
 	return unsentError(len(buf.B), h, err)
 }
 
@@ -195,6 +202,9 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 	h[wire.ContentTypeHeader] = []string{a.call.options.codec.contentType()}
 	if a.call.method.kind != KindOneWay {
 		h[wire.TimeoutHeader] = []string{wire.FormatTimeout(a.left)}
+		if a.call.asksInstance() {
+			h[wire.NameInstanceHeader] = []string{"1"}
+		}
 	}
 	return h, nil
 }
@@ -202,12 +212,15 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 // finish turns a reply into the response or error of the call.
 func (a *attempt) finish(r *reply.Reply) *Error {
 	call := a.call
+	if len(r.Msg.Header) > 0 {
+		call.instance = r.Msg.Header.Get(wire.InstanceHeader)
+	}
 	if len(r.Msg.Header) > 0 && (a.client.next != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
 		call.responseHeader, call.responseTrailer = wire.SplitHeader(r.Msg.Header)
 	}
 	if call.options.plain {
 		if err := plainError(r.Msg, call.options.codec); err != nil {
-			return err
+			return err.from(call.instance)
 		}
 		return a.decode(r.Data, r.Msg.Size())
 	}
@@ -215,7 +228,7 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 	whole := r.Msg.Size()
 	switch {
 	case flags&wire.FlagError != 0:
-		return parseStatus(body, flags.Execution())
+		return parseStatus(body, flags.Execution()).from(call.instance)
 	case Codec(flags.Codec()) != call.options.codec:
 		return failf(CodeInternal, ExecutionDidRun, "the response is in %v, the request asked for %v", Codec(flags.Codec()), call.options.codec)
 	case flags&wire.FlagCompressed != 0 && Compression(flags.Compression()) != call.options.compression:
@@ -282,7 +295,7 @@ func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
 	config := stream.ClientConfig{
 		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
-		Subject:  a.subjects.request, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
+		Subject:  a.subject, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
 		Queued: a.call.method.kind == KindUnary,
 		Refuse: func() error { return asNil(c.refusal()) },
 	}
@@ -363,6 +376,7 @@ func (a *attempt) recvResponse(s *messageStream) *Error {
 	res := a.call.method.newResponse()
 	err := s.recvOnly(res)
 	a.call.responseHeader, a.call.responseTrailer = s.metadata()
+	a.call.instance = s.client.Instance()
 	if err != nil {
 		failed := asError(err)
 		s.client.End(failed)

@@ -249,6 +249,8 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req proto.Message,
 	switch {
 	case o.responseHeader != nil || o.responseTrailer != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
+	case o.responseInstance != nil:
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseInstance its stream has the method Instance", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && req == m.nilRequest:
@@ -295,6 +297,10 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 	call.sent = true
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
+	a.subject = a.subjects.request
+	if instance := call.options.instance; instance != "" {
+		a.subject = names.Join(a.subjects.root, wire.InstanceToken, instance, wire.CallToken, call.method.Name)
+	}
 	until := deadline // of further attempts
 	if until.IsZero() {
 		until = time.Now().Add(call.options.clientTimeout)
@@ -335,7 +341,7 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 		if !again {
 			return err
 		}
-		last = err
+		last, call.instance = err, ""
 		delay = max(delay, backoff/2+rand.N(backoff/2))
 		if end := pause(ctx, end, delay); errors.Is(end, context.DeadlineExceeded) {
 			return last
@@ -399,11 +405,13 @@ func (c *Client) heardOf(root string) (heard bool) {
 	return heard || c.known.Heard(root)
 }
 
-// answeredOn reports whether somebody has answered a request to a subject.
+// answeredOn reports whether somebody has answered a request to a subject or, if that is one
+// instance's, any request to its service.
 func (c *Client) answeredOn(request string) (answered bool) {
 	c.subjects.Range(func(_, value any) bool {
 		s := value.(*subjects)
-		answered = s.request == request && s.answered.Load()
+		mine := s.request == request || strings.HasPrefix(request, s.root+"."+wire.InstanceToken+".")
+		answered = mine && s.answered.Load()
 		return !answered
 	})
 	return answered

@@ -57,7 +57,17 @@ func (s *messageStream) sendBuffer(buf *buffer.Buffer, from int) error {
 	if err := s.pack(buf, from); err != nil {
 		return err
 	}
-	return streamError(s.Send(buf, from))
+	return s.failure(s.Send(buf, from))
+}
+
+// failure turns an error of package stream into an *Error which, on a client, names the instance
+// that has accepted the stream.
+func (s *messageStream) failure(err error) error {
+	err = streamError(err)
+	if e, ok := err.(*Error); ok && s.client != nil {
+		return e.from(s.client.Instance())
+	}
+	return err
 }
 
 // pack checks the size of the message that starts in buf at an offset, and compresses it.
@@ -114,7 +124,7 @@ func (s *messageStream) recvMessage(m proto.Message) error {
 		return err
 	}
 	if err := s.coding.unmarshal(b, m, whole); err != nil {
-		return s.Reject(s.peerError("the message is not a valid %s: %v", messageName(m), err))
+		return s.failure(s.Reject(s.peerError("the message is not a valid %s: %v", messageName(m), err)))
 	}
 	// A single request or response is not a message of a stream, but interceptors have no other way
 	// to see the response to a client's stream.
@@ -146,7 +156,7 @@ func (s *messageStream) recvOnly(m proto.Message) error {
 func (s *messageStream) recvBytes() (b []byte, whole int, err error) {
 	m, err := s.Recv()
 	if err != nil || !m.Compressed {
-		return m.Bytes, m.Whole, streamError(err)
+		return m.Bytes, m.Whole, s.failure(err)
 	}
 	b, failed := s.compression.decompress(m.Bytes, s.sizes.receive)
 	if failed == nil {
@@ -155,7 +165,7 @@ func (s *messageStream) recvBytes() (b []byte, whole int, err error) {
 	if s.server == nil && failed.code == CodeInvalidArgument {
 		failed.code = CodeInternal // it is the server's message
 	}
-	return nil, 0, s.Reject(failed)
+	return nil, 0, s.failure(s.Reject(failed))
 }
 
 // peerError returns the error of a peer that has sent something invalid.
@@ -185,7 +195,7 @@ func (s *messageStream) closeSend() {
 func (s *messageStream) notify(ctx context.Context) {
 	s.client.Notify(ctx, func(err error) {
 		s.call.responseHeader, s.call.responseTrailer = s.metadata()
-		s.call.ended(streamError(err))
+		s.call.ended(s.failure(err))
 	})
 }
 
@@ -199,7 +209,9 @@ func (s *messageStream) metadata() (header, trailer Header) {
 type statuses struct{ deadline time.Time }
 
 // Status implements stream.Statuses.
-func (statuses) Status(body []byte, x wire.Execution) error { return parseStatus(body, x) }
+func (statuses) Status(body []byte, x wire.Execution, instance string) error {
+	return parseStatus(body, x).from(instance)
+}
 
 // Unknown implements stream.Statuses. The instance has the same deadline: if that has passed, it is
 // why the instance has ended the stream.

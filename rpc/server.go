@@ -378,6 +378,19 @@ func (s *Server) Unregister(ctx context.Context, name string) error {
 	return nil
 }
 
+// Instance returns the token of the instance of a service, given the service's full name, that this
+// server is: see [WithInstance]. It is "" if the server has no such service.
+func (s *Server) Instance(name string) string {
+	if !s.made() {
+		return ""
+	}
+	svc, _ := s.find(name)
+	if svc == nil {
+		return ""
+	}
+	return svc.identity.ID
+}
+
 // find returns a service, or nil, and the server's state.
 func (s *Server) find(name string) (*service, serverState) {
 	s.mu.Lock()

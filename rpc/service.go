@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/internal/names"
@@ -425,14 +426,29 @@ func (svc *service) conflict(services []*service) error {
 	return nil
 }
 
-// onInstance is the callback for messages to this instance: queries, and frames of clients.
+// onInstance is the callback for messages to this instance: queries, requests, and frames of
+// clients.
 func (s *service) onInstance(m *nats.Msg) {
-	token := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+	token := m.Subject[len(s.root)+len("."+wire.InstanceToken+".")+len(s.identity.ID)+len("."):]
 	if token == wire.InstancesToken {
 		s.onControl(m)
-		return
+	} else if method, ok := strings.CutPrefix(token, wire.CallToken+"."); ok {
+		s.onCall(toInstance, method, m)
+	} else {
+		s.onFrame(token, m)
 	}
-	s.onFrame(token, m)
+}
+
+// onCall takes a request that does not come by the subject of its method.
+func (s *service) onCall(to addressee, method string, m *nats.Msg) {
+	i := slices.IndexFunc(s.endpoints, func(e *endpoint) bool { return e.method.Name == method })
+	switch {
+	case i >= 0:
+		s.endpoints[i].receiveFor(to, m)
+	case m.Reply != "":
+		unknown := newMethod[emptypb.Empty, emptypb.Empty](s.desc, MethodDesc{Name: method}, KindUnary)
+		(&endpoint{service: s, method: &unknown, unknown: true}).receiveFor(to, m)
+	}
 }
 
 // onFrame takes a frame of the stream whose id is the token.

@@ -222,7 +222,16 @@ func (m metadata) Header(ctx context.Context) (Header, error) {
 		return m.stream.call.Header(), nil
 	}
 	h, err := m.stream.client.Header(ctx)
-	return h, streamError(err)
+	return h, m.stream.failure(err)
+}
+
+// Instance returns the token of the instance that serves the stream. [WithInstance] takes it. On a
+// server it is "".
+func (m metadata) Instance() string {
+	if m.stream.client == nil {
+		return ""
+	}
+	return m.stream.client.Instance()
 }
 
 // Trailer returns the server's trailer, which is there after the end of the stream. On a server it

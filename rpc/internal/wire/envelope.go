@@ -52,6 +52,9 @@ type Flags uint8
 const (
 	FlagError Flags = 1 << 4 // the body is a Status
 
+	// FlagNameInstance of a request asks for the instance's token in the answer.
+	FlagNameInstance Flags = 1 << 4
+
 	// FlagCompressed says that the message is compressed.
 	FlagCompressed Flags = 1 << 7
 
@@ -60,9 +63,10 @@ const (
 
 	compressionShift = 2
 
-	// requestAdvice are flags of requests and opens that a receiver that does not know them
-	// ignores.
-	requestAdvice Flags = 0b11 << 4
+	// requestAdvice are flags of requests, openAdvice of opens, that a receiver that does not know
+	// them ignores.
+	requestAdvice Flags = 1 << 5
+	openAdvice    Flags = 0b11 << 4
 )
 
 // Execution is what an error says about the handler: whether it ran.
@@ -194,8 +198,9 @@ func (e *Envelope) check() error {
 	switch {
 	case e.Kind == KindRequest:
 		e.Flags &^= requestAdvice
+		allowed |= FlagNameInstance
 	case e.Kind == KindOpen:
-		e.Flags &^= requestAdvice
+		e.Flags &^= openAdvice
 		allowed = codecMask | compressionMask | FlagHalfClose
 	case e.Kind == KindResponse && e.Flags&FlagError != 0:
 		allowed = codecMask | compressionMask | FlagError | executionMask

@@ -251,8 +251,14 @@ func rewrite(e *wire.Envelope) []byte {
 		b := wire.AppendAlive(nil, e.Kind, slices.Collect(e.IDs())...)
 		b[3] = byte(e.Flags) // they have no use for flags, and do not refuse them
 		return b
-	case wire.KindCancel:
+	case wire.KindCancel, wire.KindInstanceQuery, wire.KindInstanceAnswer:
 		b := append(wire.AppendCancel(nil, e.ID), e.Body...)
+		switch e.Kind {
+		case wire.KindInstanceQuery:
+			b = append(wire.AppendInstanceQuery(nil, e.ID), e.Body...)
+		case wire.KindInstanceAnswer:
+			b = append(wire.AppendInstanceAnswer(nil, e.ID), e.Body...)
+		}
 		b[3] = byte(e.Flags)
 		return b
 	}

@@ -76,6 +76,8 @@ func examples(t *testing.T) map[string]example {
 	notFound := encode(t, &natscallv1.Status{Code: 5, Message: "no order 42"})
 	draining := encode(t, &natscallv1.Status{Code: 14, Message: "server is draining"})
 	instance := encode(t, &natscallv1.Instance{Instance: "ABC", State: natscallv1.State_STATE_SERVING, Methods: []string{"PlaceOrder"}})
+	named := wire.AppendRequest(nil, id, wire.CodecProto, 2*time.Second)
+	named[wire.FlagsOffset] |= byte(wire.FlagNameInstance)
 	refused := wire.FlagError | wire.Refused.Flags()
 	first := append(wire.AppendMessagePrefix(nil, len(message)), message...)
 	x := append(wire.AppendRequest(nil, id, wire.CodecProto, 0), encode(t, wrapperspb.String("x"))...)
@@ -86,6 +88,8 @@ func examples(t *testing.T) map[string]example {
 			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: 2 * time.Second, Body: message}},
 		"request-without-timeout": {append(wire.AppendRequest(nil, id, wire.CodecProto, wire.NoTimeout), message...),
 			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: wire.NoTimeout, Body: message}},
+		"request-to-be-named": {append(named, message...),
+			wire.Envelope{Kind: wire.KindRequest, Flags: wire.FlagNameInstance, ID: id, Timeout: 2 * time.Second, Body: message}},
 		"response": {append(wire.AppendResponse(nil, id, wire.CodecProto, 0), message...),
 			wire.Envelope{Kind: wire.KindResponse, ID: id, Body: message}},
 		"error": {append(wire.AppendResponse(nil, id, wire.CodecProto, wire.FlagError), notFound...),
@@ -129,7 +133,10 @@ func TestWhatIsIgnored(t *testing.T) {
 		case wire.Frame:
 			advice = 0b1111
 		case wire.Envelope:
-			if got.Kind == wire.KindRequest || got.Kind == wire.KindOpen {
+			switch got.Kind {
+			case wire.KindRequest:
+				advice = 1 << 5
+			case wire.KindOpen:
 				advice = 0b11 << 4
 			}
 		}

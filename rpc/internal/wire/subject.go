@@ -12,4 +12,6 @@ const (
 	InstanceToken = "_i"
 	// InstancesToken is where to ask what an instance is, below AllToken or the instance.
 	InstancesToken = "instances"
+	// CallToken is where to send requests, likewise; the method follows.
+	CallToken = "call"
 )
