@@ -21,6 +21,7 @@ type attempt struct {
 	client   *Client
 	call     *clientCall
 	subjects *subjects
+	subject  string // of the request
 	deadline time.Time
 	byCtx    bool
 	left     time.Duration
@@ -50,7 +51,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
 	r := reply.Request{
-		ID: wire.NewID(), Subject: a.subjects.request, Root: a.subjects.root, Plain: a.call.options.plain,
+		ID: wire.NewID(), Subject: a.subject, Root: a.subjects.root, Plain: a.call.options.plain,
 		Timer: !a.byCtx, Deadline: a.deadline, Left: a.left,
 	}
 	var failed *Error
@@ -91,7 +92,10 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 	case err == reply.ErrDeadline:
 		return endError(context.DeadlineExceeded, ExecutionMayHaveRun)
 	case err == nats.ErrNoResponders:
-		return noService(a.client.nc, a.subjects.request)
+		if instance := a.call.options.instance; instance != "" {
+			return noInstance(instance, a.call.method.service.Name)
+		}
+		return noService(a.client.nc, a.subject)
 	case errors.As(err, &unsent):
 		return unsentError(unsent.Size, h, unsent.Err)
 	case errors.As(err, &invalid):
@@ -100,6 +104,23 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 		return unopened(early.Err)
 	}
 	return asError(streamError(err)) // or of the watch, or a refusal
+}
+
+// explainAbsence asks the instances of a service about a request that has met no responders. lack
+// is the error if none of them has the method, and all of them serve. unheard reports whether no
+// instance is there, and none has ever answered this client.
+func (a *attempt) explainAbsence(ctx context.Context) (lack *Error, unheard bool) {
+	if !a.deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, a.deadline)
+		defer cancel()
+	}
+	root, m := a.subjects.root, a.call.method
+	found := a.client.known.Ask(ctx, root)
+	if len(found.Instances) > 0 && lacks(found.Instances, m.desc.Name) {
+		return noMethod("the service "+m.service.Name, m.desc.Name, methodsOf(found.Instances)), false
+	}
+	return nil, found.Nobody && !a.client.heardOf(root)
 }
 
 // isLarge reports whether a request has to travel as a stream.
@@ -114,7 +135,7 @@ func (a *attempt) blameForeign(err *Error, seen reply.Foreign) *Error {
 	out := *err
 	switch {
 	case seen.Acks > 0:
-		out.message += fmt.Sprintf("; an acknowledgement of JetStream came: a stream captures %s, or another subject that this client calls", a.subjects.request)
+		out.message += fmt.Sprintf("; an acknowledgement of JetStream came: a stream captures %s, or another subject that this client calls", a.subject)
 	case seen.Others > 0 && !a.call.options.plain:
 		out.message += "; a reply came that is not natscall's: a plain NATS service needs rpc.WithPlainRequests"
 	default:
@@ -148,6 +169,9 @@ func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large b
 		}
 		buf.Compress(wire.Compression(a.call.options.compression), envelope)
 		buf.B[wire.FlagsOffset] |= byte(buf.Flags(wire.Compression(a.call.options.compression)))
+		if a.call.asksInstance() {
+			buf.B[wire.FlagsOffset] |= byte(wire.FlagNameInstance)
+		}
 	}
 	if large = a.isLarge(h, buf); large || a.call.hooks == nil {
 		return h, buf, large, nil // the stream runs the hooks
@@ -193,7 +217,7 @@ func (a *attempt) publishOneWay() *Error {
 		return failed
 	}
 	defer buf.PutBack()
-	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subjects.request, Header: h, Data: buf.B})
+	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subject, Header: h, Data: buf.B})
 	return unsentError(len(buf.B), h, err)
 }
 
@@ -212,6 +236,9 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 	h[wire.ContentTypeHeader] = []string{a.call.options.codec.contentType()}
 	if a.call.method.kind != KindOneWay {
 		h[wire.TimeoutHeader] = []string{wire.FormatTimeout(a.left)}
+		if a.call.asksInstance() {
+			h[wire.NameInstanceHeader] = []string{"1"}
+		}
 	}
 	return h, nil
 }
@@ -219,13 +246,16 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 // finish turns a reply into the response or error of the call.
 func (a *attempt) finish(r *reply.Reply) *Error {
 	call := a.call
+	if len(r.Msg.Header) > 0 {
+		call.instance = r.Msg.Header.Get(wire.InstanceHeader)
+	}
 	if len(r.Msg.Header) > 0 && (a.client.interceptorsOf(call.options) != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
 		call.responseHeader, call.responseTrailer = wire.SplitHeader(r.Msg.Header)
 	}
 	in := encoded{coding: call.options.coding(), data: r.Data, whole: r.Msg.Size(), wireSize: len(r.Data)}
 	if call.options.plain {
 		if err := plainError(r.Msg, call.options.codec); err != nil {
-			return err
+			return err.from(call.instance)
 		}
 		return a.decode(in)
 	}
@@ -234,7 +264,7 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 	in.wireSize = len(in.data)
 	switch {
 	case flags&wire.FlagError != 0:
-		return parseStatus(in.data, flags.Execution())
+		return parseStatus(in.data, flags.Execution()).from(call.instance)
 	case Codec(flags.Codec()) != call.options.codec:
 		return failf(CodeInternal, ExecutionDidRun, "the response is in %v, the request asked for %v", Codec(flags.Codec()), call.options.codec)
 	case flags&wire.FlagCompressed != 0 && Compression(flags.Compression()) != call.options.compression:
@@ -317,7 +347,7 @@ func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
 	config := stream.ClientConfig{
 		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
-		Subject:  a.subjects.request, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
+		Subject:  a.subject, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
 		Queued: a.call.method.kind == KindUnary,
 		Refuse: func() error { return asNil(c.refusal()) },
 	}
@@ -406,6 +436,7 @@ func (a *attempt) recvResponse(s *messageStream) *Error {
 	res := a.call.newResponse()
 	err := s.RecvOnlyMessage(res)
 	a.call.responseHeader, a.call.responseTrailer = s.metadata()
+	a.call.instance = s.client.Instance()
 	if err != nil {
 		failed := asError(err)
 		s.client.End(failed)

@@ -70,6 +70,29 @@ func (c *Call) ResponseTrailer() Header {
 	return c.responseTrailer
 }
 
+// AskInstance makes the response say which instance has answered. A client's interceptor calls it
+// before next; it costs a NATS header of the response. On a server it does nothing.
+func (c *Call) AskInstance() {
+	if c.client != nil {
+		c.client.asks = true
+	}
+}
+
+// Instance returns the token of an instance, which [WithInstance] takes. On a client it is, when
+// next has returned, the one that has answered: if AskInstance was called or next has returned an
+// error, and always for a stream; otherwise it is "". On a server it is the service's own.
+func (c *Call) Instance() string {
+	switch {
+	case c.served != nil:
+		return c.served.endpoint.service.identity.ID
+	case c.client == nil:
+		return "" // the call has ended
+	case c.client.stream != nil:
+		return c.client.stream.client.Instance()
+	}
+	return c.client.instance
+}
+
 // SendHeader sends the response header before the first message of a stream, so that the client's
 // Header returns. Afterwards ResponseHeader must not be changed. Where the header can only go with
 // the first message or the response (unary calls, plain NATS clients), SendHeader does nothing and

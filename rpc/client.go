@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/instances"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/stream"
@@ -36,10 +37,11 @@ type Client struct {
 	inbox    *reply.Inbox
 	watch    *watch
 	streams  *stream.Table
+	known    *instances.Directory // of services
 	clock    clock
 	subjects sync.Map // *method -> *subjects
 
-	opened atomic.Bool // inbox and watch are set
+	opened atomic.Bool // inbox, watch and known are set
 	closed atomic.Bool
 
 	mu  sync.Mutex // for the first call and Close
@@ -104,6 +106,7 @@ func (c *Client) Close() error {
 	}
 	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
+	c.known.Close()
 	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionDraining) || errors.Is(err, nats.ErrBadSubscription) {
 		return nil // the subscription has ended, or is about to
@@ -126,23 +129,24 @@ func (c *Client) subscribeOnce() *Error {
 	}
 	prefix := c.nc.NewInbox() + "."
 	b := reply.New(prefix, c.out, func() error { return asNil(c.refusal()) })
-	w := newWatch(c, b, prefix)
+	d := instances.New(c.nc, prefix)
+	w := newWatch(c, b, d, prefix)
 	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
-	sub, err := c.subscribe(prefix, b, w)
+	sub, err := c.subscribe(prefix, b, w, d)
 	if err != nil {
 		failed := natsError(err, ExecutionNotRun)
 		failed.execution = ExecutionNotRun // whatever it is
 		w.stop(failed)
 		return failed
 	}
-	c.sub, c.inbox, c.watch = sub, b, w
+	c.sub, c.inbox, c.watch, c.known = sub, b, w, d
 	c.opened.Store(true)
 	go c.out.Run(w.done)
 	return nil
 }
 
 // subscribe makes the subscription for all that comes back.
-func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch) (*nats.Subscription, error) {
+func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances.Directory) (*nats.Subscription, error) {
 	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
@@ -151,6 +155,8 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch) (*nats.Subsc
 			if id, ok := stream.ParseToken(token); ok {
 				c.streams.Deliver(id, m)
 			}
+		case strings.HasPrefix(token, instances.TokenPrefix):
+			d.Deliver(token, m)
 		case wire.IsBatch(m.Data):
 			b.DeliverBatch(m)
 		default:
@@ -263,6 +269,8 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []Ca
 	switch next := c.interceptorsOf(o); {
 	case o.responseHeader != nil || o.responseTrailer != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
+	case o.responseInstance != nil:
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseInstance its stream has the method Instance", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && req == m.nilRequest:
@@ -297,6 +305,9 @@ const (
 	// rolling restart takes: a caller is at most that late.
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = 500 * time.Millisecond
+	// strangerTime is how long a call waits for a service that this client has never heard of: time
+	// to start beside it, while a name that is wrong is noticed soon.
+	strangerTime = 2 * time.Second
 )
 
 // send makes a call and sends it again where that is safe, until its deadline.
@@ -309,12 +320,17 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 	}
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
+	a.subject = a.subjects.request
+	if instance := call.options.instance; instance != "" {
+		a.subject = names.Join(a.subjects.root, wire.InstanceToken, instance, wire.CallToken, call.method.desc.Name)
+	}
 	until := deadline // of further attempts
 	if until.IsZero() {
 		until = time.Now().Add(call.options.clientTimeout)
 	}
 	unbounded := deadline.IsZero() && call.options.timeout == wire.NoTimeout
-	var last *Error // of the attempt before; says more than the deadline that ends the attempts
+	var strangers time.Time // until when a service that nobody has heard of is waited for
+	var last *Error         // of the attempt before; says more than the deadline that ends them
 	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		var began time.Time
 		if unbounded {
@@ -330,14 +346,27 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == ExecutionNotRun {
 			return last
 		}
+		end := until
+		if err.isAbsence() {
+			lack, unheard := a.explainAbsence(ctx)
+			if lack != nil {
+				return lack.after(last)
+			}
+			if strangers.IsZero() {
+				strangers = time.Now().Add(strangerTime)
+			}
+			if unheard && strangers.Before(end) {
+				end = strangers
+			}
+		}
 		err = err.after(last).withCauseOf(ctx)
 		delay, again := call.mayRetry(err)
 		if !again {
 			return err
 		}
-		last = err
+		last, call.instance = err, ""
 		delay = max(delay, backoff/2+rand.N(backoff/2))
-		if end := pause(ctx, until, delay); errors.Is(end, context.DeadlineExceeded) {
+		if end := pause(ctx, end, delay); errors.Is(end, context.DeadlineExceeded) {
 			return last
 		} else if end != nil {
 			return contextError(ctx, last.execution)
@@ -389,11 +418,23 @@ func (s *subjects) hasAnswered() {
 	}
 }
 
-// answeredOn reports whether somebody has answered a request to a subject.
+// heardOf reports whether an instance of the service with a root has ever answered this client.
+func (c *Client) heardOf(root string) (heard bool) {
+	c.subjects.Range(func(_, value any) bool {
+		s := value.(*subjects)
+		heard = s.root == root && s.answered.Load()
+		return !heard
+	})
+	return heard || c.known.Heard(root)
+}
+
+// answeredOn reports whether somebody has answered a request to a subject or, if that is one
+// instance's, any request to its service.
 func (c *Client) answeredOn(request string) (answered bool) {
 	c.subjects.Range(func(_, value any) bool {
 		s := value.(*subjects)
-		answered = s.request == request && s.answered.Load()
+		mine := s.request == request || strings.HasPrefix(request, s.root+"."+wire.InstanceToken+".")
+		answered = mine && s.answered.Load()
 		return !answered
 	})
 	return answered

@@ -20,6 +20,8 @@ type clientCall struct {
 	sending  *Message       // the request, until the functions of OnSent have run for it
 	sent     bool           // an attempt was made
 	streamed bool           // a stream holds it, possibly for longer than the call
+	asks     bool           // the response is to name its instance
+	instance string         // that has answered, where it is known
 }
 
 // callPool has calls to be used again, of clients without interceptors. An interceptor may keep its
@@ -130,7 +132,7 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 	switch err.execution {
 	case ExecutionNotRun:
 		if err.refused {
-			return 0, true
+			return 0, c.options.instance == "" // which another one cannot stand in for
 		}
 		return err.retryDelay()
 	case ExecutionMayHaveRun:
@@ -139,11 +141,18 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 	return 0, false
 }
 
-// end runs the hooks of OnEnd, fills the headers that the caller asked for, and returns the result.
+// asksInstance reports whether the response is to name its instance.
+func (c *clientCall) asksInstance() bool { return c.asks || c.options.responseInstance != nil }
+
+// end runs the hooks of OnEnd, fills what the caller asked for beside the response, and returns the
+// result.
 func (c *clientCall) end(err error) (any, error) {
 	c.ended(err)
 	fillHeader(c.options.responseHeader, c.responseHeader)
 	fillHeader(c.options.responseTrailer, c.responseTrailer)
+	if c.options.responseInstance != nil {
+		*c.options.responseInstance = c.instance
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +168,7 @@ func (c *clientCall) clientError(err error) *Error {
 	case error(out) == err:
 		return out
 	case errors.As(err, &e) && e != nil && e.code != CodeOK:
-		out.remote, out.refused, out.execution = e.remote, e.refused, e.execution
+		out.remote, out.refused, out.execution, out.instance = e.remote, e.refused, e.execution, e.instance
 	case c.sent:
 		out.execution = ExecutionMayHaveRun
 	default:

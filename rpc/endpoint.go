@@ -22,6 +22,7 @@ type endpoint struct {
 	subject    string
 	queueGroup string
 	group15    bool
+	unknown    bool // the service does not have the method
 	invoke     func(ctx context.Context, call *Call) error
 	stats      endpointStats
 	untold     loglimit.Limit // of errors without a caller to send them to
@@ -46,31 +47,33 @@ func (e *endpoint) log() *slog.Logger {
 
 // receive is the callback of an endpoint's subscription. It never blocks: the call goes to the pool
 // or is refused.
-func (e *endpoint) receive(m *nats.Msg) {
+func (e *endpoint) receive(m *nats.Msg) { e.receiveFor(toGroup, m) }
+
+func (e *endpoint) receiveFor(to addressee, m *nats.Msg) {
 	if wire.IsBatch(m.Data) {
-		e.receiveBatch(m)
+		e.receiveBatch(to, m)
 		return
 	}
-	e.take(e.newServerCall(), m, e.service.server.clock.now())
+	e.take(e.newServerCall(to), m, e.service.server.clock.now())
 }
 
 // receiveBatch takes requests that share a NATS message.
-func (e *endpoint) receiveBatch(m *nats.Msg) {
+func (e *endpoint) receiveBatch(to addressee, m *nats.Msg) {
 	batch, err := wire.ParseBatch(m.Data)
 	now := e.service.server.clock.now()
 	if err != nil {
-		e.take(e.newServerCall(), m, now) // it refuses m
+		e.take(e.newServerCall(to), m, now) // it refuses m
 		return
 	}
 	for tag, item := range batch.Items() {
-		c := e.newServerCall()
+		c := e.newServerCall(to)
 		c.batched, c.tag, c.whole = true, tag, uint32(len(m.Data))
 		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
 	}
 }
 
-func (e *endpoint) newServerCall() *serverCall {
-	c := &serverCall{received: received{endpoint: e}}
+func (e *endpoint) newServerCall(to addressee) *serverCall {
+	c := &serverCall{received: received{endpoint: e, to: to}}
 	c.call = Call{method: e.method, served: c}
 	c.ctx.served = c
 	return c
@@ -78,6 +81,9 @@ func (e *endpoint) newServerCall() *serverCall {
 
 func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	err := c.receive(m, at)
+	if err == nil && c.to != toGroup {
+		err = e.absence()
+	}
 	if err != nil {
 		c.refuse(err)
 		return
@@ -99,6 +105,20 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	if !workers.Submit(c) {
 		e.service.calls.Remove(c.id)
 		c.refuse(e.overload())
+	}
+}
+
+// absence returns why a request that is for this instance in particular is not taken, or nil. Any
+// other request comes by a subscription of the method, which ends when the instance drains.
+func (e *endpoint) absence() *Error {
+	if e.unknown {
+		return noMethod("the instance", e.method.desc.Name, e.service.methods())
+	}
+	select {
+	case <-e.service.drainStarted:
+		return refusal("the server is draining")
+	default:
+		return nil
 	}
 }
 

@@ -30,6 +30,7 @@ type Error struct {
 	remote    bool
 	refused   bool // not run, and another instance may take the call: the client sends it again
 	execution Execution
+	instance  string // that sent it, or has accepted its stream
 	cause     error
 }
 
@@ -109,6 +110,9 @@ func (e *Error) withCauseOf(ctx context.Context) *Error {
 	return out.because(context.Cause(ctx))
 }
 
+// isAbsence reports whether e is the error of noService.
+func (e *Error) isAbsence() bool { return e.refused && !e.remote && e.cause == nats.ErrNoResponders }
+
 // Error returns the code's name and the message, as in "not_found: no order 42".
 func (e *Error) Error() string {
 	if e == nil {
@@ -179,6 +183,21 @@ func (e *Error) Remote() bool { return e.orZero().remote }
 
 // Execution says whether the call's handler ran.
 func (e *Error) Execution() Execution { return e.orZero().execution }
+
+// Instance returns the token of the instance that sent the error or, if a stream has ended
+// otherwise, of the one that had accepted it. It is "" if none is known: then the error came from
+// this process, or from a service that is not natscall's. [WithInstance] takes the token.
+func (e *Error) Instance() string { return e.orZero().instance }
+
+// from returns e as the error of a stream or an answer of an instance.
+func (e *Error) from(instance string) *Error {
+	if instance == "" || e.instance != "" {
+		return e
+	}
+	out := *e
+	out.instance = instance
+	return &out
+}
 
 // Unwrap returns the cause, or nil.
 func (e *Error) Unwrap() error { return e.orZero().cause }
@@ -254,7 +273,7 @@ func handlerError(err error) *Error {
 		out.message = strings.Replace(err.Error(), e.Error(), e.message, 1)
 		out.cause = err // which leads to e and to anything else that err wraps
 	}
-	out.remote, out.refused, out.execution = false, false, ExecutionDidRun
+	out.remote, out.refused, out.execution, out.instance = false, false, ExecutionDidRun, ""
 	return &out
 }
 

@@ -8,10 +8,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	orderv1 "github.com/natscall/natscall/gen/order/v1"
+	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
 )
 
-// The code of docs/operations.md. The tests of lameduck_test.go run it.
+// The code of docs/operations.md. The tests of lameduck_test.go and instance_test.go run it.
 
 // serveAndMove serves until ctx ends, and moves to another NATS node when its own is about to
 // leave.
@@ -80,4 +82,14 @@ func stopOrForce() func(*rpc.Server, <-chan os.Signal) error {
 		return s.Shutdown(ctx)
 	}
 	return stop
+}
+
+// placeBoth places an order, and a second one with the instance that has taken the first.
+func placeBoth(ctx context.Context, orders orderv1nats.OrderServiceClient, first, second *orderv1.PlaceOrderRequest) error {
+	var instance string
+	if _, err := orders.PlaceOrder(ctx, first, rpc.ResponseInstance(&instance)); err != nil {
+		return err
+	}
+	_, err := orders.PlaceOrder(ctx, second, rpc.WithInstance(instance))
+	return err
 }

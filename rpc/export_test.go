@@ -54,6 +54,12 @@ func (s *Server) Open() int {
 	return n
 }
 
+// State is what the instance of a service says about itself.
+func (s *Server) State(service string) string {
+	svc, _ := s.find(service)
+	return svc.state().String()
+}
+
 // UnmarshalResponse decodes as a client does.
 func UnmarshalResponse(data []byte, m proto.Message) error {
 	return coding{}.unmarshal(data, m, len(data))

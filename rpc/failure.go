@@ -79,6 +79,12 @@ func noService(nc *nats.Conn, subject string) *Error {
 	return refusal("no service answers on %q%s", subject, hint).because(nats.ErrNoResponders)
 }
 
+// noInstance returns the error of a request to one instance to which NATS answered "no responders".
+// It is final: no other instance may take the call.
+func noInstance(instance, service string) *Error {
+	return failf(CodeUnavailable, ExecutionNotRun, "instance %s of %s has gone or never was", instance, service).because(nats.ErrNoResponders)
+}
+
 // contextError returns the error of a call whose ctx has ended. If ctx has a cause, the message
 // names it and errors.Is finds it.
 func contextError(ctx context.Context, x Execution) *Error {

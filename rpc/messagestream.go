@@ -62,7 +62,17 @@ func (s *messageStream) sendBuffer(buf *buffer.Buffer, from int) error {
 	if err := s.pack(buf, from); err != nil {
 		return err
 	}
-	return streamError(s.Send(buf, from))
+	return s.failure(s.Send(buf, from))
+}
+
+// failure turns an error of package stream into an *Error which, on a client, names the instance
+// that has accepted the stream.
+func (s *messageStream) failure(err error) error {
+	err = streamError(err)
+	if e, ok := err.(*Error); ok && s.client != nil {
+		return e.from(s.client.Instance())
+	}
+	return err
 }
 
 // pack checks the size of the message that starts in buf at an offset, and compresses it.
@@ -128,7 +138,7 @@ func (s *messageStream) RecvMessage(m any) error {
 
 func (s *messageStream) decode(in encoded, m any) error {
 	if err := in.coding.decode(in.data, m, in.whole); err != nil {
-		return s.Reject(s.peerError("the message is not a valid %s: %v", typeName(m), err))
+		return s.failure(s.Reject(s.peerError("the message is not a valid %s: %v", typeName(m), err)))
 	}
 	return nil
 }
@@ -162,7 +172,7 @@ func (s *messageStream) noMessage(err error) error {
 func (s *messageStream) recvEnd() error {
 	switch in, err := s.recvBytes(); {
 	case err == nil:
-		return s.Reject(s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(in.data)))
+		return s.failure(s.Reject(s.peerError("%s: a second message came, of %d bytes, where there is one", s.call.Method(), len(in.data))))
 	case !errors.Is(err, io.EOF):
 		return err
 	}
@@ -174,7 +184,7 @@ func (s *messageStream) recvBytes() (encoded, error) {
 	m, err := s.Recv()
 	in := encoded{s.coding, m.Bytes, m.Whole, len(m.Bytes)}
 	if err != nil || !m.Compressed {
-		return in, streamError(err)
+		return in, s.failure(err)
 	}
 	var failed *Error
 	if in.data, failed = s.compression.decompress(m.Bytes, s.sizes.receive); failed == nil {
@@ -184,7 +194,7 @@ func (s *messageStream) recvBytes() (encoded, error) {
 	if s.server == nil && failed.code == CodeInvalidArgument {
 		failed.code = CodeInternal // it is the server's message
 	}
-	return in, s.Reject(failed)
+	return in, s.failure(s.Reject(failed))
 }
 
 // peerError returns the error of a peer that has sent something invalid.
@@ -215,7 +225,15 @@ func (s *messageStream) Header(ctx context.Context) (map[string][]string, error)
 		return s.call.Header(), nil
 	}
 	h, err := s.client.Header(ctx)
-	return h, streamError(err)
+	return h, s.failure(err)
+}
+
+// Instance returns the instance that has accepted a client's stream. On a server it is "".
+func (s *messageStream) Instance() string {
+	if s.client == nil {
+		return ""
+	}
+	return s.client.Instance()
 }
 
 // Trailer returns the server's trailer. On a server it is nil.
@@ -232,7 +250,7 @@ func (s *messageStream) Trailer() map[string][]string {
 func (s *messageStream) notify(ctx context.Context) {
 	s.client.Notify(ctx, func(err error) {
 		s.call.responseHeader, s.call.responseTrailer = s.metadata()
-		s.call.ended(streamError(err))
+		s.call.ended(s.failure(err))
 	})
 }
 
@@ -246,7 +264,9 @@ func (s *messageStream) metadata() (header, trailer Header) {
 type statuses struct{ deadline time.Time }
 
 // Status implements stream.Statuses.
-func (statuses) Status(body []byte, x wire.Execution) error { return parseStatus(body, x) }
+func (statuses) Status(body []byte, x wire.Execution, instance string) error {
+	return parseStatus(body, x).from(instance)
+}
 
 // Unknown implements stream.Statuses. The instance has the same deadline: if that has passed, it is
 // why the instance has ended the stream.

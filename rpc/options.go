@@ -46,9 +46,9 @@ const (
 // [PeerOption], [PeerCallOption] and [AnyOption].
 type ClientOption interface{ applyClient(*clientOptions) error }
 
-// CallOption is an option of one call: [ResponseHeader], [ResponseTrailer], and each
-// [ClientCallOption], [PeerCallOption] and [AnyOption]. An invalid one fails the call with
-// CodeInvalidArgument.
+// CallOption is an option of one call: [WithInstance], [ResponseHeader], [ResponseTrailer],
+// [ResponseInstance], and each [ClientCallOption], [PeerCallOption] and [AnyOption]. An invalid one
+// fails the call with CodeInvalidArgument.
 type CallOption interface{ applyCall(*callOptions) error }
 
 // ServerOption is an option of [NewServer]: [WithGracePeriod], [WithMaxTimeout],
@@ -120,8 +120,11 @@ type callOptions struct {
 	plain           bool
 	once            bool
 	header          Header
+	instance        string // that alone gets the request, or ""
 	responseHeader  *Header
 	responseTrailer *Header
+	// responseInstance is where to put the token of the instance that has answered.
+	responseInstance *string
 	interceptors    []Interceptor // of this call, inside those of the client
 	logger          *slog.Logger
 }
@@ -404,6 +407,30 @@ func ResponseHeader(h *Header) CallOption {
 // there before.
 func ResponseTrailer(h *Header) CallOption {
 	return option{call: func(o *callOptions) error { o.responseTrailer = h; return nil }}
+}
+
+// ResponseInstance stores in *instance which instance has answered: its token, which [WithInstance]
+// takes. After an error it is that of [Error.Instance]. The request asks for it, and the response
+// needs a NATS header for it. A stream has the method Instance instead.
+func ResponseInstance(instance *string) CallOption {
+	return option{call: func(o *callOptions) error { o.responseInstance = instance; return nil }}
+}
+
+// WithInstance sends the request to one instance, whatever its queue group is, or opens the stream
+// there. The token is one that [Error.Instance], [ResponseInstance], the method Instance of a
+// stream or [Server.Instance] has returned; discovery shows it as the id.
+//
+// No other instance gets the request: if the instance is not there or drains, the call fails at
+// once with CodeUnavailable and ExecutionNotRun. If it does not have the method, the code is
+// CodeUnimplemented.
+func WithInstance(instance string) CallOption {
+	return option{call: func(o *callOptions) error {
+		if err := wire.CheckInstance(instance); err != nil {
+			return fmt.Errorf("WithInstance: the instance %w", err)
+		}
+		o.instance = instance
+		return nil
+	}}
 }
 
 // WithLogger sets the log of a server or client. A server logs what it cannot or must not tell a

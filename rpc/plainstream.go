@@ -95,6 +95,9 @@ func (p *plainStream) header() (nats.Header, error) {
 	if err != nil {
 		return nil, failf(CodeInternal, ExecutionDidRun, "response: %v", err).because(err)
 	}
+	if p.call.named {
+		h = p.call.nameInstance(h)
+	}
 	return h, nil
 }
 

@@ -22,6 +22,8 @@ type received struct {
 	compressed bool        // body is compressed
 	accepts    Compression // of the caller
 	batched    bool        // the request was an item of a batch
+	named      bool        // the answer is to name the instance
+	to         addressee
 	deadlineBy DeadlineBy
 	tag        uint64 // of that item
 	wireSize   uint32 // of body as it came; a message has less than 2 GiB
@@ -29,6 +31,17 @@ type received struct {
 	body       []byte
 	waited     time.Duration // in the queue; until the call runs, when it came
 }
+
+// addressee says which instances a request was sent to.
+type addressee uint8
+
+const (
+	toGroup    addressee = iota // one of each queue group, or all if there is none
+	toInstance                  // this one
+)
+
+// alone reports whether no other instance got the request.
+func (r *received) alone() bool { return r.to == toInstance || r.endpoint.queueGroup != "" }
 
 // parse takes a message. If it returns an error, the request is to be refused with that. The
 // timeout is what the request says, 0 for nothing. The envelope is that of an open, or zero.
@@ -46,8 +59,9 @@ func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope
 	}
 	r.id, r.body, r.codec = e.ID, e.Body, Codec(e.Flags.Codec())
 	r.wireSize = uint32(len(r.body))
+	r.named = e.Kind == wire.KindRequest && e.Flags&wire.FlagNameInstance != 0
 	r.accepts, r.compressed = Compression(e.Flags.Compression()), e.Flags&wire.FlagCompressed != 0
-	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer {
+	if e.Kind == wire.KindCancel || e.Kind == wire.KindAliveAnswer || e.Kind == wire.KindInstanceAnswer {
 		r.reply = "" // these kinds are never answered
 	}
 	if failed := r.check(&e, err); failed != nil {
@@ -74,7 +88,7 @@ func (r *received) check(e *wire.Envelope, err error) *Error {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "an open in a batch")
 	case e.Kind == wire.KindOpen && m.kind == KindOneWay:
 		return failf(CodeUnimplemented, ExecutionNotRun, "%s takes plain messages", m.FullName())
-	case e.Kind == wire.KindOpen && r.endpoint.queueGroup == "": // every instance would take it
+	case e.Kind == wire.KindOpen && !r.alone(): // every instance would take it
 		return failf(CodeUnimplemented, ExecutionNotRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", m.FullName())
 	case e.Kind == wire.KindOpen:
 		return nil
@@ -91,6 +105,7 @@ const maxPlainTimeout = 24 * time.Hour
 
 func (r *received) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	r.id = wire.NewID() // for the table; nobody else knows it
+	r.named = m.Header.Get(wire.NameInstanceHeader) != ""
 	if kind := r.endpoint.method.kind; kind == KindClientStream || kind == KindBidi {
 		return 0, failf(CodeUnimplemented, ExecutionNotRun, "%s is a %v method: it takes a natscall client", r.endpoint.method.FullName(), kind)
 	}

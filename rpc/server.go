@@ -284,6 +284,9 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 			return last
 		}
 	}
+	for _, svc := range services {
+		svc.ready.Store(true)
+	}
 	return nil
 }
 
@@ -372,6 +375,19 @@ func (s *Server) Unregister(ctx context.Context, name string) error {
 		return fmt.Errorf("rpc: unregister %s: %w", name, err)
 	}
 	return nil
+}
+
+// Instance returns the token of the instance of a service, given the service's full name, that this
+// server is: see [WithInstance]. It is "" if the server has no such service.
+func (s *Server) Instance(name string) string {
+	if !s.made() {
+		return ""
+	}
+	svc, _ := s.find(name)
+	if svc == nil {
+		return ""
+	}
+	return svc.identity.ID
 }
 
 // find returns a service, or nil, and the server's state.

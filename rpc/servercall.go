@@ -113,7 +113,7 @@ func (c *serverCall) execution(e *Error) wire.Execution {
 	if x == ExecutionMayHaveRun && c.handling.Load() == callHandled {
 		x = ExecutionDidRun
 	}
-	return x.onWire(e.refused, c.endpoint.queueGroup != "")
+	return x.onWire(e.refused, c.alone())
 }
 
 // receive takes a request that came at a time of the server's clock. If it returns an error, the
@@ -404,7 +404,11 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 // sizeOf is what an encoded response takes of max_payload, with the metadata that the handler has
 // set.
 func (c *serverCall) sizeOf(buf *buffer.Buffer) int {
-	return len(buf.B) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
+	size := len(buf.B) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
+	if c.named {
+		size += headerSize(c.nameInstance(nil))
+	}
+	return size
 }
 
 // refuse answers a call with an error. It is for a call that another goroutine runs, or that none
@@ -441,13 +445,26 @@ func (c *serverCall) Sent(m *publish.Message, err error) {
 // Leads implements publish.Owner. It matters to clients only, since an answer has no reply subject.
 func (c *serverCall) Leads([]*publish.Message) bool { return true }
 
-// header returns the NATS header of the answer, or nil if the handler set no metadata.
+// header returns the NATS header of the answer, or nil if the handler set no metadata and the
+// instance is not to be named.
 func (c *serverCall) header() (nats.Header, error) {
 	h, err := c.call.responseHeader.appendTo(nil, "")
 	if err != nil {
 		return nil, err
 	}
-	return c.call.responseTrailer.appendTo(h, wire.TrailerPrefix)
+	if h, err = c.call.responseTrailer.appendTo(h, wire.TrailerPrefix); err == nil && c.named {
+		h = c.nameInstance(h)
+	}
+	return h, err
+}
+
+// nameInstance adds to the header of an answer which instance it comes from.
+func (c *serverCall) nameInstance(h nats.Header) nats.Header {
+	if h == nil {
+		h = nats.Header{}
+	}
+	h[wire.InstanceHeader] = []string{c.endpoint.service.identity.ID}
+	return h
 }
 
 // errorHeader is header for an error. If the metadata is not valid, the error is sent without it.
@@ -492,7 +509,7 @@ func (c *serverCall) sendError(form statusForm, err *Error, metadata nats.Header
 func (c *serverCall) publishError(form statusForm, err *Error, metadata nats.Header) error {
 	buf := buffer.Take()
 	defer buf.PutBack()
-	h := err.header(metadata)
+	h := c.nameInstance(err.header(metadata))
 	buf.B = form.appendStatus(buf.B, h, err)
 	return publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
+	"google.golang.org/protobuf/types/known/emptypb"
 
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/pool"
@@ -46,6 +48,7 @@ type service struct {
 	calls      calls.Table[*serverCall]
 	started    time.Time
 	draining   atomic.Bool
+	ready      atomic.Bool // NATS has confirmed the subscriptions
 
 	drainStarted chan struct{}
 	stopping     *wait.Joint // the drain
@@ -194,7 +197,7 @@ func (s *service) start() error {
 	s.streamPool.Open()
 	for subject, f := range map[string]nats.MsgHandler{
 		names.Join(s.root, wire.AllWildcard):                       s.onControl,
-		names.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onFrame,
+		names.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onInstance,
 	} {
 		sub, err := s.subscribe(subject, "", f)
 		if err != nil {
@@ -238,7 +241,7 @@ func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Sub
 	return sub, nil
 }
 
-// onControl is the callback for messages to every instance: cancels and alive queries.
+// onControl is the callback for messages to every instance: cancels and queries.
 func (s *service) onControl(m *nats.Msg) {
 	e, err := wire.Parse(m.Data)
 	if err != nil {
@@ -251,7 +254,47 @@ func (s *service) onControl(m *nats.Msg) {
 		}
 	case wire.KindAliveQuery:
 		s.answerAlive(&e, m.Reply)
+	case wire.KindInstanceQuery:
+		s.answerInstance(&e, m.Reply)
 	}
+}
+
+// answerInstance tells a client what the instance is.
+func (s *service) answerInstance(query *wire.Envelope, reply string) {
+	if reply == "" {
+		return
+	}
+	body, err := appendProto(wire.AppendInstanceAnswer(nil, query.ID), &natscallv1.Instance{
+		Instance: s.identity.ID, State: s.state(), Methods: s.methods(),
+	})
+	if err == nil {
+		err = s.server.nc.Publish(reply, body)
+	}
+	if err != nil {
+		s.server.options.logger.Error("natscall: an instance query was not answered", "service", s.desc.Name, "error", err)
+	}
+}
+
+// state returns what the instance says about itself.
+func (s *service) state() natscallv1.State {
+	select {
+	case <-s.drainStarted:
+		return natscallv1.State_STATE_DRAINING
+	default:
+	}
+	if !s.ready.Load() {
+		return natscallv1.State_STATE_STARTING
+	}
+	return natscallv1.State_STATE_SERVING
+}
+
+// methods returns the names of the methods, as in the .proto file.
+func (s *service) methods() []string {
+	all := make([]string, len(s.endpoints))
+	for i, e := range s.endpoints {
+		all[i] = e.method.desc.Name
+	}
+	return all
 }
 
 func (s *service) answerAlive(query *wire.Envelope, reply string) {
@@ -390,9 +433,34 @@ func (svc *service) conflict(services []*service) error {
 	return nil
 }
 
-// onFrame is the callback for the frames of clients to this instance.
-func (s *service) onFrame(m *nats.Msg) {
-	id, ok := wire.ParseID(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+// onInstance is the callback for messages to this instance: queries, requests, and frames of
+// clients.
+func (s *service) onInstance(m *nats.Msg) {
+	token := m.Subject[len(s.root)+len("."+wire.InstanceToken+".")+len(s.identity.ID)+len("."):]
+	if token == wire.InstancesToken {
+		s.onControl(m)
+	} else if method, ok := strings.CutPrefix(token, wire.CallToken+"."); ok {
+		s.onCall(toInstance, method, m)
+	} else {
+		s.onFrame(token, m)
+	}
+}
+
+// onCall takes a request that does not come by the subject of its method.
+func (s *service) onCall(to addressee, method string, m *nats.Msg) {
+	i := slices.IndexFunc(s.endpoints, func(e *endpoint) bool { return e.method.desc.Name == method })
+	switch {
+	case i >= 0:
+		s.endpoints[i].receiveFor(to, m)
+	case m.Reply != "":
+		unknown := newMethod[emptypb.Empty, emptypb.Empty](s.desc, MethodDesc{Name: method}, KindUnary)
+		(&endpoint{service: s, method: &unknown, unknown: true}).receiveFor(to, m)
+	}
+}
+
+// onFrame takes a frame of the stream whose id is the token.
+func (s *service) onFrame(token string, m *nats.Msg) {
+	id, ok := wire.ParseID(token)
 	if ok && s.server.streams.Deliver(id, m) {
 		return
 	}

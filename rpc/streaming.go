@@ -221,6 +221,10 @@ type metadata struct{ stream messages.Stream }
 // not be changed.
 func (m metadata) Header(ctx context.Context) (Header, error) { return m.stream.Header(ctx) }
 
+// Instance returns the token of the instance that serves the stream. [WithInstance] takes it. On a
+// server it is "".
+func (m metadata) Instance() string { return m.stream.Instance() }
+
 // Trailer returns the server's trailer, which is there after the end of the stream. On a server it
 // is nil.
 func (m metadata) Trailer() Header { return m.stream.Trailer() }

@@ -304,5 +304,6 @@ func (noStream) Close()                    {}
 
 func (n noStream) Header(context.Context) (map[string][]string, error) { return n.call.Header(), nil }
 func (noStream) Trailer() map[string][]string                          { return nil }
+func (noStream) Instance() string                                      { return "" }
 
 var errNoStream = failf(CodeInternal, ExecutionDidRun, "the call has no stream")

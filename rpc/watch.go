@@ -11,6 +11,7 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/instances"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/stream"
@@ -36,6 +37,7 @@ const (
 type watch struct {
 	nc      *nats.Conn
 	inbox   *reply.Inbox
+	known   *instances.Directory
 	out     *publish.Publisher
 	streams *stream.Table
 	prefix  string // of the inbox's subjects; with aliveSuffix it is the one for the answers
@@ -62,9 +64,9 @@ type waiting interface {
 	Alive(id wire.ID)
 }
 
-func newWatch(c *Client, b *reply.Inbox, prefix string) *watch {
+func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) *watch {
 	w := &watch{
-		nc: c.nc, inbox: b, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
+		nc: c.nc, inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
 		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{},
 	}
 	w.listener = w.asyncError
@@ -251,7 +253,8 @@ func (w *watch) aliveAnswer(m *nats.Msg) {
 }
 
 // asyncError acts on what NATS refuses: to subscribe to the inbox, which ends all calls; to publish
-// alive queries, of which it takes note; to publish requests, which ends their calls and streams.
+// alive and instance queries, of which it takes note; to publish requests, which ends their calls
+// and streams.
 func (w *watch) asyncError(_ *nats.Subscription, err error) {
 	if inbox, ok := connwatch.Violation(err, connwatch.Subscription); ok && inbox == w.prefix+"*" {
 		w.forbid(inbox, err)
@@ -265,6 +268,10 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 		w.mu.Lock()
 		w.muted[root] = true // silence is no sign of death then
 		w.mu.Unlock()
+		return
+	}
+	if root, isQuery := strings.CutSuffix(subject, "."+wire.AllToken+"."+wire.InstancesToken); isQuery {
+		w.known.Refused(root)
 		return
 	}
 	// If somebody has answered on the subject, the permission was there and was taken away later.

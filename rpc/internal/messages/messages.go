@@ -22,4 +22,6 @@ type Stream interface {
 	Header(ctx context.Context) (map[string][]string, error)
 	// Trailer returns the server's trailer after the end of a client's stream.
 	Trailer() map[string][]string
+	// Instance returns the instance that serves a client's stream. On a server it is "".
+	Instance() string
 }

@@ -35,8 +35,8 @@ type ClientConfig struct {
 
 // Statuses reads what servers say about the end of a stream. It is called under the stream's lock.
 type Statuses interface {
-	// Status returns the error that a server has sent.
-	Status(body []byte, x wire.Execution) error
+	// Status returns the error that an instance has sent.
+	Status(body []byte, x wire.Execution, instance string) error
 	// Unknown returns the error of a stream that its instance does not know, if that is what status
 	// says, else nil.
 	Unknown(status error) error
@@ -52,6 +52,7 @@ type Client struct {
 	release  func()          // of ctx
 
 	// Under mu.
+	instance string // that has accepted the stream
 	foreign  reply.Foreign
 	replies  int // reply subjects so far
 	header   map[string][]string
@@ -170,9 +171,17 @@ func (c *Client) Fetch(instance string, credit uint64) {
 // openedLocked makes the stream send its frames to an instance.
 func (c *Client) openedLocked(instance string, credit uint64) {
 	c.to, c.open = names.Join(c.root, wire.InstanceToken, instance, c.ID.String()), true
+	c.instance = instance
 	c.life.heardAt = time.Now()
 	c.send.Grant(credit)
 	c.flushLocked()
+}
+
+// Instance is the token of the instance that has accepted the stream, or "".
+func (c *Client) Instance() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.instance
 }
 
 // Foreign is what came while the stream opened and was no answer of natscall's.
@@ -354,19 +363,19 @@ func (c *Client) takeAnswer(m *nats.Msg) {
 		c.mu.Unlock()
 		wait.Signal(c.recv.changed)
 	default:
-		c.refused(m.Data)
+		c.refused(m)
 	}
 }
 
 // refused ends the stream with the error that came instead of an accept. After an accept it is
 // another instance's, and the one that has accepted is told.
-func (c *Client) refused(envelope []byte) {
-	flags, body := wire.ResponseOf(envelope)
+func (c *Client) refused(m *nats.Msg) {
+	flags, body := wire.ResponseOf(m.Data)
 	if flags&wire.FlagError == 0 {
 		c.End(&reply.InvalidError{Err: errors.New("a response instead of an accept")})
 		return
 	}
-	if first, open := c.end(c.statuses.Status(body, flags.Execution()), true); first && open {
+	if first, open := c.end(c.statuses.Status(body, flags.Execution(), m.Header.Get(wire.InstanceHeader)), true); first && open {
 		c.publishControl(wire.KindStreamCancel, 0)
 	}
 }
@@ -384,7 +393,7 @@ func (c *Client) takeLocked(f wire.Frame, m *nats.Msg) error {
 	}
 	var status error
 	if len(f.Body) > 0 {
-		status = c.statuses.Status(f.Body, f.Flags.Execution())
+		status = c.statuses.Status(f.Body, f.Flags.Execution(), c.instance)
 		// Such an end has number 0, whatever number is expected.
 		if unknown := c.statuses.Unknown(status); f.Number == 0 && unknown != nil {
 			c.endLocked(unknown, true)

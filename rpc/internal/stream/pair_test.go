@@ -120,7 +120,7 @@ var errUnknown = errors.New("the instance does not know the stream")
 
 type statuses struct{}
 
-func (statuses) Status(body []byte, x wire.Execution) error { return status{string(body), x} }
+func (statuses) Status(body []byte, x wire.Execution, _ string) error { return status{string(body), x} }
 
 func (statuses) Unknown(err error) error {
 	if err.(status).text == unknown {

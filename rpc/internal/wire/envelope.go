@@ -38,12 +38,22 @@ const (
 	KindAliveAnswer
 )
 
+// The kinds by which a client asks instances what they are. KindOpen stands between these and those
+// above.
+const (
+	KindInstanceQuery Kind = iota + 7
+	KindInstanceAnswer
+)
+
 // Flags are the flags of an envelope.
 type Flags uint8
 
 // The flags. The two lowest bits hold the codec.
 const (
 	FlagError Flags = 1 << 4 // the body is a Status
+
+	// FlagNameInstance of a request asks for the instance's token in the answer.
+	FlagNameInstance Flags = 1 << 4
 
 	// FlagCompressed says that the message is compressed.
 	FlagCompressed Flags = 1 << 7
@@ -53,9 +63,10 @@ const (
 
 	compressionShift = 2
 
-	// requestAdvice are flags of requests and opens that a receiver that does not know them
-	// ignores.
-	requestAdvice Flags = 0b11 << 4
+	// requestAdvice are flags of requests, openAdvice of opens, that a receiver that does not know
+	// them ignores.
+	requestAdvice Flags = 1 << 5
+	openAdvice    Flags = 0b11 << 4
 )
 
 // Execution is what an error says about the handler: whether it ran.
@@ -187,8 +198,9 @@ func (e *Envelope) check() error {
 	switch {
 	case e.Kind == KindRequest:
 		e.Flags &^= requestAdvice
+		allowed |= FlagNameInstance
 	case e.Kind == KindOpen:
-		e.Flags &^= requestAdvice
+		e.Flags &^= openAdvice
 		allowed = codecMask | compressionMask | FlagHalfClose
 	case e.Kind == KindResponse && e.Flags&FlagError != 0:
 		allowed = codecMask | compressionMask | FlagError | executionMask
@@ -202,7 +214,7 @@ func (e *Envelope) check() error {
 	switch e.Kind {
 	case KindRequest, KindOpen:
 		return e.cutTimeout()
-	case KindResponse, KindCancel:
+	case KindResponse, KindCancel, KindInstanceQuery, KindInstanceAnswer:
 		return nil
 	case KindAliveQuery, KindAliveAnswer:
 		if len(e.Body)%len(e.ID) != 0 {
@@ -289,6 +301,16 @@ func AppendAlive(b []byte, kind Kind, ids ...ID) []byte {
 		b = append(b, ids[i+1][:]...)
 	}
 	return b
+}
+
+// AppendInstanceQuery appends the question to instances what they are.
+func AppendInstanceQuery(b []byte, id ID) []byte {
+	return appendHeader(b, KindInstanceQuery, 0, id)
+}
+
+// AppendInstanceAnswer appends the envelope of the answer to such a query; the message follows.
+func AppendInstanceAnswer(b []byte, id ID) []byte {
+	return appendHeader(b, KindInstanceAnswer, 0, id)
 }
 
 func appendHeader(b []byte, kind Kind, flags Flags, id ID) []byte {

@@ -39,7 +39,7 @@ func TestParseRefusals(t *testing.T) {
 		{"version 2", envelope(2, 1, 0, 0), wire.ErrVersion},
 		{"version 2 of an unknown kind", envelope(2, 99, 0xff), wire.ErrVersion},
 		{"kind 0", envelope(1, 0, 0, 0), wire.ErrUnsupported},
-		{"kind 7", envelope(1, 7, 0, 0), wire.ErrUnsupported},
+		{"kind 9", envelope(1, 9, 0, 0), wire.ErrUnsupported},
 		{"kind 255", envelope(1, 255, 0, 0), wire.ErrUnsupported},
 		{"codec 2", envelope(1, 1, 2, 0), wire.ErrUnsupported},
 		{"codec 3", envelope(1, 2, 3), wire.ErrUnsupported},
@@ -251,8 +251,14 @@ func rewrite(e *wire.Envelope) []byte {
 		b := wire.AppendAlive(nil, e.Kind, slices.Collect(e.IDs())...)
 		b[3] = byte(e.Flags) // they have no use for flags, and do not refuse them
 		return b
-	case wire.KindCancel:
+	case wire.KindCancel, wire.KindInstanceQuery, wire.KindInstanceAnswer:
 		b := append(wire.AppendCancel(nil, e.ID), e.Body...)
+		switch e.Kind {
+		case wire.KindInstanceQuery:
+			b = append(wire.AppendInstanceQuery(nil, e.ID), e.Body...)
+		case wire.KindInstanceAnswer:
+			b = append(wire.AppendInstanceAnswer(nil, e.ID), e.Body...)
+		}
 		b[3] = byte(e.Flags)
 		return b
 	}

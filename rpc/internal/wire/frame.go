@@ -141,10 +141,18 @@ func ParseAccept(f *Frame) (id ID, instance string, err error) {
 	}
 	copy(id[:], f.Body)
 	instance = string(f.Body[len(id):])
-	if names.CheckSubject(instance) != nil || strings.Contains(instance, ".") {
+	if CheckInstance(instance) != nil {
 		return id, "", fmt.Errorf("%w: instance %q", ErrFrame, instance)
 	}
 	return id, instance, nil
+}
+
+// CheckInstance returns what is wrong with the token of an instance: it is one token of a subject.
+func CheckInstance(instance string) error {
+	if strings.Contains(instance, ".") {
+		return fmt.Errorf("%q is more than one token", instance)
+	}
+	return names.CheckSubject(instance)
 }
 
 // AppendHeartbeat appends a heartbeat: the sequence of the next data or end

@@ -22,6 +22,9 @@ const (
 
 	noTimeoutText = "none" // of TimeoutHeader
 
+	InstanceHeader     = "Natscall-Instance"      // of answers: the token of their instance
+	NameInstanceHeader = "Natscall-Name-Instance" // "1" in plain requests that ask for it
+
 	// Of an error reply to a plain request, each with the value 1. See Execution.
 	NotRunHeader     = "Natscall-Not-Run"
 	MayHaveRunHeader = "Natscall-May-Have-Run"

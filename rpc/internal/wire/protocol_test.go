@@ -75,6 +75,9 @@ func examples(t *testing.T) map[string]example {
 	message := encode(t, wrapperspb.String("42"))
 	notFound := encode(t, &natscallv1.Status{Code: 5, Message: "no order 42"})
 	draining := encode(t, &natscallv1.Status{Code: 14, Message: "server is draining"})
+	instance := encode(t, &natscallv1.Instance{Instance: "ABC", State: natscallv1.State_STATE_SERVING, Methods: []string{"PlaceOrder"}})
+	named := wire.AppendRequest(nil, id, wire.CodecProto, 2*time.Second)
+	named[wire.FlagsOffset] |= byte(wire.FlagNameInstance)
 	refused := wire.FlagError | wire.Refused.Flags()
 	first := append(wire.AppendMessagePrefix(nil, len(message)), message...)
 	x := append(wire.AppendRequest(nil, id, wire.CodecProto, 0), encode(t, wrapperspb.String("x"))...)
@@ -85,6 +88,8 @@ func examples(t *testing.T) map[string]example {
 			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: 2 * time.Second, Body: message}},
 		"request-without-timeout": {append(wire.AppendRequest(nil, id, wire.CodecProto, wire.NoTimeout), message...),
 			wire.Envelope{Kind: wire.KindRequest, ID: id, Timeout: wire.NoTimeout, Body: message}},
+		"request-to-be-named": {append(named, message...),
+			wire.Envelope{Kind: wire.KindRequest, Flags: wire.FlagNameInstance, ID: id, Timeout: 2 * time.Second, Body: message}},
 		"response": {append(wire.AppendResponse(nil, id, wire.CodecProto, 0), message...),
 			wire.Envelope{Kind: wire.KindResponse, ID: id, Body: message}},
 		"error": {append(wire.AppendResponse(nil, id, wire.CodecProto, wire.FlagError), notFound...),
@@ -97,6 +102,10 @@ func examples(t *testing.T) map[string]example {
 			wire.Envelope{Kind: wire.KindAliveQuery, ID: id, Body: second[:]}},
 		"alive-answer": {wire.AppendAlive(nil, wire.KindAliveAnswer, second),
 			wire.Envelope{Kind: wire.KindAliveAnswer, ID: second, Body: []byte{}}},
+		"instance-query": {wire.AppendInstanceQuery(nil, id),
+			wire.Envelope{Kind: wire.KindInstanceQuery, ID: id, Body: []byte{}}},
+		"instance-answer": {append(wire.AppendInstanceAnswer(nil, id), instance...),
+			wire.Envelope{Kind: wire.KindInstanceAnswer, ID: id, Body: instance}},
 		"open": {wire.AppendOpen(nil, id, wire.CodecProto, 2*time.Second, wire.Open{Credit: 512 << 10, Data: first, HalfClose: true}),
 			wire.Envelope{Kind: wire.KindOpen, Flags: wire.FlagHalfClose, ID: id, Timeout: 2 * time.Second, Body: append([]byte{0x80, 0x80, 0x20}, first...)}},
 		"batch": {wire.AppendItem(wire.AppendItem(wire.AppendBatch(nil), 7, x), 300, empty),
@@ -124,7 +133,10 @@ func TestWhatIsIgnored(t *testing.T) {
 		case wire.Frame:
 			advice = 0b1111
 		case wire.Envelope:
-			if got.Kind == wire.KindRequest || got.Kind == wire.KindOpen {
+			switch got.Kind {
+			case wire.KindRequest:
+				advice = 1 << 5
+			case wire.KindOpen:
 				advice = 0b11 << 4
 			}
 		}

@@ -6,6 +6,12 @@ const (
 	CancelToken = "_all.cancel"
 	AliveToken  = "_all.alive"
 	AllWildcard = "_all.>"
+	// AllToken comes before what every instance gets.
+	AllToken = "_all"
 	// InstanceToken comes before the instance and the stream.
 	InstanceToken = "_i"
+	// InstancesToken is where to ask what an instance is, below AllToken or the instance.
+	InstancesToken = "instances"
+	// CallToken is where to send requests, likewise; the method follows.
+	CallToken = "call"
 )

@@ -1,0 +1,251 @@
+// Package instances asks the instances of services what they are.
+package instances
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+const (
+	// queryTime is how long a query waits for answers: several round trips within a region.
+	queryTime = 250 * time.Millisecond
+	// quietTime is how long it waits behind each answer for another one. Instances answer at once,
+	// so their answers come together.
+	quietTime = 20 * time.Millisecond
+	// validTime is for how long the answers to a query count for callers that come later, most of
+	// which have failed for the same reason at the same time.
+	validTime = 100 * time.Millisecond
+	// silentTime is for how long a service is not asked again that was silent: it is older than the
+	// query, or its answers do not get here.
+	silentTime = 10 * time.Second
+	// seenTime is for how long an instance counts as known without having answered again.
+	seenTime = time.Minute
+)
+
+// Directory is what a client has heard of the instances of services. A service is named by its
+// root, which all of its own subjects begin with. All methods may be called concurrently.
+//
+//	      Ask         answers, none for quietTime; 503; queryTime; Refused; Close
+//	idle -----> asking ----------------------------------------------------------> over
+//	  ^                                                                              |
+//	  +------------------------------------------------------------------------------+
+//	                              Ask, after validTime
+//
+// Callers that ask about a service at the same time share one query.
+type Directory struct {
+	conn   Conn
+	prefix string // of the reply subjects
+
+	mu      sync.Mutex
+	closed  bool
+	roots   map[string]*service
+	queries map[wire.ID]*query // the last one of each service: answers may come late
+}
+
+// Conn is what a Directory needs of a *nats.Conn.
+type Conn interface {
+	PublishRequest(subject, reply string, data []byte) error
+	IsConnected() bool
+}
+
+// service is a service of a Directory.
+type service struct {
+	heard  bool // an instance has answered some time
+	silent time.Time
+	last   *query
+	seen   map[string]time.Time // when instances last answered
+}
+
+// query is a question to all instances of a service.
+type query struct {
+	id    wire.ID
+	root  string
+	began time.Time
+	done  chan struct{} // closed when it is over
+	timer *time.Timer   // ends it
+	over  bool
+	ended time.Time
+	found Found // not changed any more when it is over
+}
+
+// Found is what a query has found. The zero value means that nothing is known.
+type Found struct {
+	Instances []*natscallv1.Instance // those that have answered
+	Nobody    bool                   // no instance is there
+}
+
+// New returns a Directory. Answers come to subjects that begin with prefix, which ends with a dot,
+// and TokenPrefix; the caller subscribes, and calls Deliver.
+func New(conn Conn, prefix string) *Directory {
+	return &Directory{conn: conn, prefix: prefix, roots: map[string]*service{}, queries: map[wire.ID]*query{}}
+}
+
+// TokenPrefix begins the last token of the reply subjects of queries.
+const TokenPrefix = "i"
+
+// Ask asks all instances of a service what they are. It returns when their answers have come, or
+// when ctx ends. A service that was silent a short time ago is not asked.
+func (d *Directory) Ask(ctx context.Context, root string) Found {
+	q, begun := d.join(root)
+	if q == nil {
+		return Found{}
+	}
+	if begun {
+		subject := names.Join(root, wire.AllToken, wire.InstancesToken)
+		if d.conn.PublishRequest(subject, d.prefix+TokenPrefix+q.id.String(), wire.AppendInstanceQuery(nil, q.id)) != nil {
+			d.end(q, false)
+		}
+	}
+	select {
+	case <-q.done:
+		return q.found
+	case <-ctx.Done():
+		return Found{}
+	}
+}
+
+// join returns the query to wait for, or nil, and whether the caller has to publish it.
+func (d *Directory) join(root string) (q *query, begun bool) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.serviceLocked(root)
+	switch last := s.last; {
+	case d.closed, now.Before(s.silent):
+		return nil, false
+	case last != nil && (!last.over || last.found.known() && now.Sub(last.ended) < validTime):
+		return last, false
+	case last != nil:
+		delete(d.queries, last.id)
+	}
+	for id, at := range s.seen {
+		if now.Sub(at) > seenTime {
+			delete(s.seen, id)
+		}
+	}
+	q = &query{id: wire.NewID(), root: root, began: now, done: make(chan struct{})}
+	q.timer = time.AfterFunc(queryTime, func() { d.end(q, d.conn.IsConnected()) })
+	s.last, d.queries[q.id] = q, q
+	return q, true
+}
+
+func (f *Found) known() bool { return f.Nobody || len(f.Instances) > 0 }
+
+func (d *Directory) serviceLocked(root string) *service {
+	s := d.roots[root]
+	if s == nil {
+		s = &service{seen: map[string]time.Time{}}
+		d.roots[root] = s
+	}
+	return s
+}
+
+// end ends a query. silence says that the lack of an answer means something.
+func (d *Directory) end(q *query, silence bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.endLocked(q, silence)
+}
+
+func (d *Directory) endLocked(q *query, silence bool) {
+	if q.over {
+		return
+	}
+	q.over, q.ended = true, time.Now()
+	q.timer.Stop()
+	if silence && !q.found.known() {
+		d.serviceLocked(q.root).silent = q.ended.Add(silentTime)
+	}
+	close(q.done)
+}
+
+// Deliver takes a message that came to a reply subject with the token.
+func (d *Directory) Deliver(token string, m *nats.Msg) {
+	id, ok := wire.ParseID(strings.TrimPrefix(token, TokenPrefix))
+	if !ok {
+		return
+	}
+	none := reply.IsNoResponders(m)
+	var answer *natscallv1.Instance
+	if !none {
+		if answer = parse(m.Data, id); answer == nil {
+			return
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch q := d.queries[id]; {
+	case q == nil:
+	case none:
+		q.found.Nobody = len(q.found.Instances) == 0
+		d.endLocked(q, false)
+	default:
+		d.answerLocked(q, answer)
+	}
+}
+
+// parse returns the answer to the query, or nil if it is none.
+func parse(data []byte, id wire.ID) *natscallv1.Instance {
+	e, err := wire.Parse(data)
+	if err != nil || e.Kind != wire.KindInstanceAnswer || e.ID != id {
+		return nil
+	}
+	answer := new(natscallv1.Instance)
+	if proto.Unmarshal(e.Body, answer) != nil || wire.CheckInstance(answer.GetInstance()) != nil {
+		return nil
+	}
+	return answer
+}
+
+// answerLocked takes an answer. One that comes late shows that the service is there.
+func (d *Directory) answerLocked(q *query, answer *natscallv1.Instance) {
+	now := time.Now()
+	s := d.serviceLocked(q.root)
+	s.heard, s.silent = true, time.Time{}
+	s.seen[answer.GetInstance()] = now
+	if q.over || slices.ContainsFunc(q.found.Instances, func(other *natscallv1.Instance) bool {
+		return other.GetInstance() == answer.GetInstance()
+	}) {
+		return
+	}
+	q.found.Instances = append(q.found.Instances, answer)
+	q.timer.Reset(min(quietTime, time.Until(q.began.Add(queryTime))))
+}
+
+// Heard reports whether an instance of the service has ever answered.
+func (d *Directory) Heard(root string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.roots[root]
+	return s != nil && s.heard
+}
+
+// Refused notes that NATS does not let the client ask about a service.
+func (d *Directory) Refused(root string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.roots[root]; s != nil && s.last != nil {
+		d.endLocked(s.last, true)
+	}
+}
+
+// Close ends all queries. Nobody is asked any more.
+func (d *Directory) Close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for _, q := range d.queries {
+		d.endLocked(q, false)
+	}
+}
