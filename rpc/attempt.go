@@ -204,7 +204,7 @@ func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Heade
 	if a.call.options.plain || a.call.method.kind == KindOneWay {
 		id = wire.ID{}
 	}
-	return a.call.attempting(Attempt{id: id, subject: a.subjects.request, data: data, header: h})
+	return a.call.hooks.attempting(Attempt{id: id, subject: a.subjects.request, data: data, header: h})
 }
 
 // publishOneWay publishes at once, so that the caller learns of an error.
@@ -286,7 +286,7 @@ func (a *attempt) decode(in encoded) *Error {
 	}
 	res := a.call.newResponse()
 	if a.call.hooks != nil {
-		if decoded, err := a.call.receive(in, res); err != nil {
+		if decoded, err := a.call.hooks.receive(in, res); err != nil {
 			return hookError(err)
 		} else if decoded {
 			a.call.response = res
@@ -423,7 +423,7 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 	s := a.newStream(ctx, id)
 	s.client.Fetch(instance, f.Number)
 	failed := a.recvResponse(s)
-	if failed != nil && failed.execution == ExecutionNotRun { // the client was closed; the handler has run
+	if failed != nil && failed.execution == ExecutionNotRun { // the client was closed: it has run
 		out := *failed
 		out.execution = ExecutionDidRun
 		return &out

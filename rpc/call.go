@@ -183,6 +183,82 @@ func (c *Call) streamsIn() bool {
 	return false
 }
 
+// OnSend makes f run for each message that this side sends, before it is encoded: for each message
+// of a stream, a single request and a single response. An error of f becomes the error of Send or
+// of the call, and the message is not sent. A request that is sent again is one message: OnAttempt
+// sees how often it is sent.
+//
+// OnSend, OnSent and OnReceive are to be called before next. Several functions run in the order in
+// which they were set; a nil f is ignored. On a bidirectional stream those of sending and those of
+// receiving may run concurrently. On a server they run for the response when all interceptors have
+// returned, so what is to happen after the last message belongs into OnEnd.
+func (c *Call) OnSend(f func(*Message) error) {
+	if f != nil {
+		c.hooked().onSend = append(c.hooked().onSend, f)
+	}
+}
+
+// OnSent makes f run after each message for which the functions of OnSend have run: it has been
+// encoded and given to the connection or the stream's window, or err says why not. A panic in f is
+// logged and goes no further.
+func (c *Call) OnSent(f func(m *Message, err error)) {
+	if f != nil {
+		c.hooked().onSent = append(c.hooked().onSent, f)
+	}
+}
+
+// OnReceive makes f run for each message that this side has received, before it is decoded: for
+// each message of a stream, a single request and a single response. An error of f becomes the error
+// of Recv or of the call. On a server it ends the call before the handler gets the message. A
+// request is received when its handler is about to run.
+func (c *Call) OnReceive(f func(*Message) error) {
+	if f != nil {
+		c.hooked().onReceive = append(c.hooked().onReceive, f)
+	}
+}
+
+// OnEnd makes f run once, with the call's error, when the call is over on this side. f runs on
+// whatever goroutine ends the call, so it must not block, and not close the client or server. A
+// panic in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
+//
+// Only OnEnd is there for the end of a call of any shape. On a client next only opens a stream,
+// which goes on until its end has been received, it is closed, or ctx ends. On a server the
+// response is encoded when next has returned.
+func (c *Call) OnEnd(f func(error)) {
+	if f != nil {
+		c.hooked().onEnd = append(c.hooked().onEnd, f)
+	}
+}
+
+// OnAttempt makes f run on a client before each attempt to send the request or to open the stream,
+// when the request has been encoded. An error of f ends the call. Call OnAttempt before next. A nil
+// f is ignored, and so is OnAttempt on a server.
+func (c *Call) OnAttempt(f func(*Attempt) error) {
+	if f != nil && !c.OnServer() {
+		c.hooked().onAttempt = append(c.hooked().onAttempt, f)
+	}
+}
+
+func (c *Call) hooked() *callHooks {
+	if c.hooks == nil {
+		c.hooks = &callHooks{call: c}
+	}
+	return c.hooks
+}
+
+// decodeRaw decodes a *Raw, which is a response or a request.
+func (c *Call) decodeRaw(raw any, response bool) (proto.Message, error) {
+	newMessage := c.method.newRequest
+	if response {
+		newMessage = c.method.newResponse
+	}
+	if newMessage == nil {
+		return nil, failf(CodeUnimplemented, ExecutionMayHaveRun, "%s: the types of its messages are not known here", c.Method())
+	}
+	m := newMessage()
+	return m, raw.(*Raw).Unmarshal(m)
+}
+
 // log returns the logger of the client or server.
 func (c *Call) log() *slog.Logger {
 	switch {

@@ -296,7 +296,7 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []Ca
 		}
 		return call.stream, nil
 	}
-	call.ended(err)
+	call.hooks.ended(err)
 	return nil, err
 }
 

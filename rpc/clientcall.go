@@ -68,7 +68,7 @@ func (c *clientCall) sendingRequest() error {
 	if c.hooks == nil || c.request == nil {
 		return nil
 	}
-	m, err := c.Call.sending(c.request)
+	m, err := c.Call.hooks.sending(c.request)
 	c.sending = m
 	if err != nil {
 		failed := *asError(err)
@@ -81,7 +81,7 @@ func (c *clientCall) sendingRequest() error {
 // sentRequest runs the functions of OnSent for the request, once.
 func (c *clientCall) sentRequest(size, wireSize int, err *Error) {
 	if c.sending != nil {
-		c.sentMessage(c.sending, size, wireSize, asNil(err))
+		c.hooks.sentMessage(c.sending, size, wireSize, asNil(err))
 		c.sending = nil
 	}
 }
@@ -147,7 +147,7 @@ func (c *clientCall) asksInstance() bool { return c.asks || c.options.responseIn
 // end runs the hooks of OnEnd, fills what the caller asked for beside the response, and returns the
 // result.
 func (c *clientCall) end(err error) (any, error) {
-	c.ended(err)
+	c.hooks.ended(err)
 	fillHeader(c.options.responseHeader, c.responseHeader)
 	fillHeader(c.options.responseTrailer, c.responseTrailer)
 	if c.options.responseInstance != nil {

@@ -44,6 +44,33 @@ type coding struct {
 	json  jsonOptions
 }
 
+// append appends a message, which is a proto.Message or a *Raw.
+func (c coding) append(b []byte, m any) ([]byte, error) {
+	switch m := m.(type) {
+	case *Raw:
+		if m.Codec != c.codec {
+			return b, fmt.Errorf("it is in %v, and the call in %v", m.Codec, c.codec)
+		}
+		return append(b, m.Data...), nil
+	case proto.Message:
+		return c.appendMessage(b, m)
+	}
+	return b, notMessage(m)
+}
+
+// decode decodes data into m, which is an empty proto.Message or a *Raw. whole is the size of the
+// memory that data is part of.
+func (c coding) decode(data []byte, m any, whole int) error {
+	switch m := m.(type) {
+	case *Raw:
+		m.Codec, m.Data = c.codec, data[:len(data):len(data)]
+		return nil
+	case proto.Message:
+		return c.unmarshal(data, m, whole)
+	}
+	return notMessage(m)
+}
+
 func (c coding) appendMessage(b []byte, m proto.Message) ([]byte, error) {
 	if c.codec == CodecJSON {
 		return c.json.append(b, m)

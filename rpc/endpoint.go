@@ -73,7 +73,7 @@ func (e *endpoint) receiveBatch(to addressee, m *nats.Msg) {
 }
 
 func (e *endpoint) newServerCall(to addressee) *serverCall {
-	c := &serverCall{received: received{endpoint: e, to: to}}
+	c := &serverCall{received: received{form: form{to: to}, endpoint: e}}
 	c.call = Call{method: e.method, served: c}
 	c.ctx.served = c
 	return c
@@ -98,9 +98,9 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		c.refuse(endError(context.Canceled, ExecutionNotRun))
 		return
 	}
-	workers := e.service.pool
+	workers := e.service.workers.calls
 	if e.method.kind > KindOneWay {
-		workers = e.service.streamPool
+		workers = e.service.workers.streams
 	}
 	if !workers.Submit(c) {
 		e.service.calls.Remove(c.id)

@@ -203,5 +203,5 @@ func streamError(err error) error {
 			return failf(row.code, ExecutionMayHaveRun, "%s", cmp.Or(row.message, "stream: "+err.Error())).because(err)
 		}
 	}
-	return failf(CodeInternal, ExecutionMayHaveRun, "stream: %v", err).because(err) // of a peer's frame
+	return failf(CodeInternal, ExecutionMayHaveRun, "stream: %v", err).because(err) // a wrong frame
 }

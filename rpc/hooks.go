@@ -11,8 +11,10 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// callHooks are the functions that interceptors have set for a call.
+// callHooks are the functions that interceptors have set for a call. Those that run them may be
+// called on a nil *callHooks, where nobody has set any.
 type callHooks struct {
+	call      *Call
 	onSend    []func(*Message) error
 	onSent    []func(*Message, error)
 	onReceive []func(*Message) error
@@ -65,94 +67,31 @@ func (m *Message) Proto() (proto.Message, error) {
 	return value, err
 }
 
-// OnSend makes f run for each message that this side sends, before it is encoded: for each message
-// of a stream, a single request and a single response. An error of f becomes the error of Send or
-// of the call, and the message is not sent. A request that is sent again is one message: OnAttempt
-// sees how often it is sent.
-//
-// OnSend, OnSent and OnReceive are to be called before next. Several functions run in the order in
-// which they were set; a nil f is ignored. On a bidirectional stream those of sending and those of
-// receiving may run concurrently. On a server they run for the response when all interceptors have
-// returned, so what is to happen after the last message belongs into OnEnd.
-func (c *Call) OnSend(f func(*Message) error) {
-	if f != nil {
-		c.hooked().onSend = append(c.hooked().onSend, f)
-	}
-}
-
-// OnSent makes f run after each message for which the functions of OnSend have run: it has been
-// encoded and given to the connection or the stream's window, or err says why not. A panic in f is
-// logged and goes no further.
-func (c *Call) OnSent(f func(m *Message, err error)) {
-	if f != nil {
-		c.hooked().onSent = append(c.hooked().onSent, f)
-	}
-}
-
-// OnReceive makes f run for each message that this side has received, before it is decoded: for
-// each message of a stream, a single request and a single response. An error of f becomes the error
-// of Recv or of the call. On a server it ends the call before the handler gets the message. A
-// request is received when its handler is about to run.
-func (c *Call) OnReceive(f func(*Message) error) {
-	if f != nil {
-		c.hooked().onReceive = append(c.hooked().onReceive, f)
-	}
-}
-
-// OnEnd makes f run once, with the call's error, when the call is over on this side. f runs on
-// whatever goroutine ends the call, so it must not block, and not close the client or server. A
-// panic in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
-//
-// Only OnEnd is there for the end of a call of any shape. On a client next only opens a stream,
-// which goes on until its end has been received, it is closed, or ctx ends. On a server the
-// response is encoded when next has returned.
-func (c *Call) OnEnd(f func(error)) {
-	if f != nil {
-		c.hooked().onEnd = append(c.hooked().onEnd, f)
-	}
-}
-
-// OnAttempt makes f run on a client before each attempt to send the request or to open the stream,
-// when the request has been encoded. An error of f ends the call. Call OnAttempt before next. A nil
-// f is ignored, and so is OnAttempt on a server.
-func (c *Call) OnAttempt(f func(*Attempt) error) {
-	if f != nil && !c.OnServer() {
-		c.hooked().onAttempt = append(c.hooked().onAttempt, f)
-	}
-}
-
-func (c *Call) hooked() *callHooks {
-	if c.hooks == nil {
-		c.hooks = new(callHooks)
-	}
-	return c.hooks
-}
-
-// sending runs the functions of OnSend, and returns the message for sentMessage: nil if there are no
+// sending runs the functions of OnSend. It returns the message for sentMessage, nil if there are no
 // hooks.
-func (c *Call) sending(value any) (*Message, error) {
-	if c.hooks == nil {
+func (h *callHooks) sending(value any) (*Message, error) {
+	if h == nil {
 		return nil, nil
 	}
-	m := &Message{number: c.hooks.sent, value: value}
-	m.decode = func() (proto.Message, error) { return c.decodeRaw(value, c.OnServer()) }
-	for _, f := range c.hooks.onSend {
+	m := &Message{number: h.sent, value: value}
+	m.decode = func() (proto.Message, error) { return h.call.decodeRaw(value, h.call.OnServer()) }
+	for _, f := range h.onSend {
 		if err := f(m); err != nil {
 			return nil, err
 		}
 	}
-	c.hooks.sent++
+	h.sent++
 	return m, nil
 }
 
 // sentMessage runs the functions of OnSent. m is the result of sending.
-func (c *Call) sentMessage(m *Message, size, wireSize int, err error) {
+func (h *callHooks) sentMessage(m *Message, size, wireSize int, err error) {
 	if m == nil {
 		return
 	}
 	m.size, m.wireSize = size, wireSize
-	for _, f := range c.hooks.onSent {
-		c.runHook("OnSent", func() { f(m, err) })
+	for _, f := range h.onSent {
+		h.run("OnSent", func() { f(m, err) })
 	}
 }
 
@@ -166,7 +105,7 @@ type encoded struct {
 
 // receive runs the functions of OnReceive for a message that is to be decoded into value, an empty
 // proto.Message or a *Raw. It reports whether one of them has done that.
-func (c *Call) receive(e encoded, value any) (decoded bool, err error) {
+func (h *callHooks) receive(e encoded, value any) (decoded bool, err error) {
 	m := &Message{size: len(e.data), wireSize: e.wireSize}
 	if target, ok := value.(proto.Message); ok {
 		m.decode = func() (proto.Message, error) {
@@ -177,17 +116,17 @@ func (c *Call) receive(e encoded, value any) (decoded bool, err error) {
 	} else {
 		m.value = value
 		raw := &Raw{e.coding.codec, e.data}
-		m.decode = func() (proto.Message, error) { return c.decodeRaw(raw, !c.OnServer()) }
+		m.decode = func() (proto.Message, error) { return h.call.decodeRaw(raw, !h.call.OnServer()) }
 	}
-	err = c.receiving(m)
+	err = h.receiving(m)
 	return decoded, err
 }
 
 // receiving runs the functions of OnReceive.
-func (c *Call) receiving(m *Message) error {
-	m.number = c.hooks.received
-	c.hooks.received++
-	for _, f := range c.hooks.onReceive {
+func (h *callHooks) receiving(m *Message) error {
+	m.number = h.received
+	h.received++
+	for _, f := range h.onReceive {
 		if err := f(m); err != nil {
 			return err
 		}
@@ -195,37 +134,23 @@ func (c *Call) receiving(m *Message) error {
 	return nil
 }
 
-// decodeRaw decodes a *Raw, which is a response or a request.
-func (c *Call) decodeRaw(raw any, response bool) (proto.Message, error) {
-	newMessage := c.method.newRequest
-	if response {
-		newMessage = c.method.newResponse
-	}
-	if newMessage == nil {
-		return nil, failf(CodeUnimplemented, ExecutionMayHaveRun, "%s: the types of its messages are not known here", c.Method())
-	}
-	m := newMessage()
-	return m, raw.(*Raw).Unmarshal(m)
-}
-
 // ended runs each function of OnEnd once. err is nil after a clean end.
-func (c *Call) ended(err error) {
-	if c.hooks == nil {
+func (h *callHooks) ended(err error) {
+	if h == nil {
 		return
 	}
-	for n := len(c.hooks.onEnd); n > 0; n = len(c.hooks.onEnd) {
-		f := c.hooks.onEnd[n-1]
-		c.hooks.onEnd = c.hooks.onEnd[:n-1]
-		c.runHook("OnEnd", func() { f(err) })
+	for n := len(h.onEnd); n > 0; n = len(h.onEnd) {
+		f := h.onEnd[n-1]
+		h.onEnd = h.onEnd[:n-1]
+		h.run("OnEnd", func() { f(err) })
 	}
 }
 
-// runHook runs f and stops a panic: the goroutine may be one of nats.go's, or have a call to
-// answer.
-func (c *Call) runHook(name string, f func()) {
+// run runs f and stops a panic: the goroutine may be one of nats.go's, or have a call to answer.
+func (h *callHooks) run(name string, f func()) {
 	defer func() {
 		if r := recover(); r != nil {
-			c.log().Error("natscall: a function of "+name+" panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			h.call.log().Error("natscall: a function of "+name+" panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 		}
 	}()
 	f()
@@ -291,13 +216,13 @@ func (a *Attempt) SetHeader(key, value string) error {
 }
 
 // attempting runs the functions of OnAttempt, and returns the header with what they have added.
-func (c *Call) attempting(a Attempt) (nats.Header, *Error) {
-	if c.hooks == nil || len(c.hooks.onAttempt) == 0 {
+func (h *callHooks) attempting(a Attempt) (nats.Header, *Error) {
+	if h == nil || len(h.onAttempt) == 0 {
 		return a.header, nil
 	}
-	a.number = c.hooks.attempts
-	c.hooks.attempts++
-	for _, f := range c.hooks.onAttempt {
+	a.number = h.attempts
+	h.attempts++
+	for _, f := range h.onAttempt {
 		if err := f(&a); err != nil {
 			failed := *asError(err)
 			failed.execution = ExecutionNotRun

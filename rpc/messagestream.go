@@ -16,8 +16,9 @@ import (
 )
 
 // messageStream is one side of a stream of messages over NATS: it implements messages.Stream, on
-// which Stream, Sender, Receiver, ClientStream and BidiStream stand. Package stream moves the bytes; messageStream encodes and decodes
-// them, runs the hooks of interceptors, and turns errors into *Error.
+// which Stream, Sender, Receiver, ClientStream and BidiStream stand. Package stream moves the bytes;
+// messageStream encodes and decodes them, runs the hooks of interceptors, and turns errors into
+// *Error.
 type messageStream struct {
 	*stream.Stream
 	client *stream.Client // nil on a server
@@ -38,7 +39,7 @@ func (s *messageStream) SendMessage(m any) error {
 	if err := s.fixHeader(); err != nil {
 		return err
 	}
-	hooked, err := s.call.sending(m)
+	hooked, err := s.call.hooks.sending(m)
 	if err != nil {
 		return err
 	}
@@ -46,13 +47,13 @@ func (s *messageStream) SendMessage(m any) error {
 	defer buf.PutBack()
 	if buf.B, err = s.coding.append(buf.B[:flow.FrameRoom], m); err != nil {
 		err = failf(CodeInternal, ExecutionMayHaveRun, "the message does not encode: %v", err).because(err)
-		s.call.sentMessage(hooked, 0, 0, err)
+		s.call.hooks.sentMessage(hooked, 0, 0, err)
 		return err
 	}
 	size := len(buf.B) - flow.FrameRoom
 	err = s.sendBuffer(buf, flow.FrameRoom)
 	if hooked != nil {
-		s.call.sentMessage(hooked, size, len(buf.B)-flow.FrameRoom, err)
+		s.call.hooks.sentMessage(hooked, size, len(buf.B)-flow.FrameRoom, err)
 	}
 	return err
 }
@@ -129,7 +130,7 @@ func (s *messageStream) RecvMessage(m any) error {
 		return err
 	}
 	if s.call.hooks != nil {
-		if decoded, err := s.call.receive(in, m); decoded || err != nil {
+		if decoded, err := s.call.hooks.receive(in, m); decoded || err != nil {
 			return err
 		}
 	}
@@ -250,7 +251,7 @@ func (s *messageStream) Trailer() map[string][]string {
 func (s *messageStream) notify(ctx context.Context) {
 	s.client.Notify(ctx, func(err error) {
 		s.call.responseHeader, s.call.responseTrailer = s.metadata()
-		s.call.ended(s.failure(err))
+		s.call.hooks.ended(s.failure(err))
 	})
 }
 

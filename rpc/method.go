@@ -276,6 +276,24 @@ func (m *method) checkResponse(res any, exact bool) error {
 	return nil
 }
 
+func (m *method) checkRequest(req any) error { return about("the request", req, m.newRequest) }
+
+func (m *method) invalid(err error) error {
+	return failf(CodeInvalidArgument, ExecutionNotRun, "%s: %v", m.FullName(), err).because(err)
+}
+
+// about puts what before the reason why a message cannot be used.
+func about(what string, m any, newMessage func() proto.Message) error {
+	err := checkMessage(m, newMessage)
+	if isNil(m) {
+		err = errors.New("it is nil")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
 // isNil reports whether m is no message: nil, or a nil pointer.
 func isNil(m any) bool {
 	switch m := m.(type) {

@@ -125,8 +125,8 @@ type callOptions struct {
 	responseTrailer *Header
 	// responseInstance is where to put the token of the instance that has answered.
 	responseInstance *string
-	interceptors    []Interceptor // of this call, inside those of the client
-	logger          *slog.Logger
+	interceptors     []Interceptor // of this call, inside those of the client
+	logger           *slog.Logger
 }
 
 type serverOptions struct {
@@ -529,8 +529,8 @@ func WithoutQueueGroup() ServerServiceOption {
 	})
 }
 
-// WithServiceMetadata adds metadata that discovery shows. It replaces the value of a key that is there
-// already. Keys that begin with "natscall." are reserved.
+// WithServiceMetadata adds metadata that discovery shows. It replaces the value of a key that is
+// there already. Keys that begin with "natscall." are reserved.
 func WithServiceMetadata(metadata map[string]string) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		if err := names.CheckMetadata(metadata); err != nil {

@@ -51,14 +51,14 @@ func (p *plainStream) SendMessage(m any) error {
 	if p.ctx.Err() != nil {
 		return contextError(p.ctx, ExecutionMayHaveRun)
 	}
-	hooked, err := c.call.sending(m)
+	hooked, err := c.call.hooks.sending(m)
 	if err != nil {
 		return err
 	}
 	buf := buffer.Take()
 	defer buf.PutBack()
 	err = p.send(buf, m)
-	c.call.sentMessage(hooked, len(buf.B), len(buf.B), err)
+	c.call.hooks.sentMessage(hooked, len(buf.B), len(buf.B), err)
 	return err
 }
 

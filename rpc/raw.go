@@ -26,33 +26,6 @@ func (r *Raw) Unmarshal(m proto.Message) error {
 	return coding{codec: r.Codec}.unmarshal(r.Data, m, len(r.Data))
 }
 
-// append appends a message, which is a proto.Message or a *Raw.
-func (c coding) append(b []byte, m any) ([]byte, error) {
-	switch m := m.(type) {
-	case *Raw:
-		if m.Codec != c.codec {
-			return b, fmt.Errorf("it is in %v, and the call in %v", m.Codec, c.codec)
-		}
-		return append(b, m.Data...), nil
-	case proto.Message:
-		return c.appendMessage(b, m)
-	}
-	return b, notMessage(m)
-}
-
-// decode decodes data into m, which is an empty proto.Message or a *Raw. whole is the size of the
-// memory that data is part of.
-func (c coding) decode(data []byte, m any, whole int) error {
-	switch m := m.(type) {
-	case *Raw:
-		m.Codec, m.Data = c.codec, data[:len(data):len(data)]
-		return nil
-	case proto.Message:
-		return c.unmarshal(data, m, whole)
-	}
-	return notMessage(m)
-}
-
 func notMessage(m any) error {
 	return fmt.Errorf("a %T is neither a proto.Message nor a *rpc.Raw", m)
 }

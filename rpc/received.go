@@ -14,22 +14,27 @@ import (
 // received is a request as it came to an endpoint, in one of its forms: in an envelope, as an item
 // of a batch, or plain. It says how its call is answered.
 type received struct {
-	endpoint   *endpoint
-	reply      string // subject, or "" if no answer is wanted
-	id         wire.ID
+	form
+	endpoint *endpoint
+	reply    string // subject, or "" if no answer is wanted
+	id       wire.ID
+	tag      uint64 // of an item of a batch
+	body     []byte
+	whole    uint32        // size of the memory that body is part of; a message has less than 2 GiB
+	wireSize uint32        // of body as it came
+	waited   time.Duration // in the queue; until the call runs, when it came
+}
+
+// form is how a request came, and how it is to be answered.
+type form struct {
 	plain      bool
+	batched    bool // it was an item of a batch
+	compressed bool // its body is compressed
+	named      bool // the answer is to name the instance
 	codec      Codec
-	compressed bool        // body is compressed
 	accepts    Compression // of the caller
-	batched    bool        // the request was an item of a batch
-	named      bool        // the answer is to name the instance
 	to         addressee
 	deadlineBy DeadlineBy
-	tag        uint64 // of that item
-	wireSize   uint32 // of body as it came; a message has less than 2 GiB
-	whole      uint32 // size of the memory that body is part of
-	body       []byte
-	waited     time.Duration // in the queue; until the call runs, when it came
 }
 
 // addressee says which instances a request was sent to.

@@ -97,7 +97,7 @@ func (c *serverCall) receiving() error {
 	if err != nil {
 		return err
 	}
-	return c.call.receiving(&Message{size: len(data), wireSize: int(c.wireSize), decode: c.call.Request})
+	return c.call.hooks.receiving(&Message{size: len(data), wireSize: int(c.wireSize), decode: c.call.Request})
 }
 
 // giveUp decides against the handler. It reports whether the handler was not called; then it never
@@ -291,7 +291,7 @@ func (c *serverCall) serve() *Error {
 		err = c.call.method.checkResponse(c.call.response, false)
 	}
 	if err == nil && c.call.hooks != nil && c.hasMessage() {
-		c.call.hooks.response.message, err = c.call.sending(c.call.response)
+		c.call.hooks.response.message, err = c.call.hooks.sending(c.call.response)
 	}
 	return c.verdict(err)
 }
@@ -340,7 +340,7 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 // the functions of OnEnd.
 func (c *serverCall) answer(err *Error, took time.Duration) {
 	if !c.steps.take(callAnswered) {
-		c.call.ended(asNil(err))
+		c.call.hooks.ended(asNil(err))
 		return
 	}
 	buf := buffer.Take()
@@ -352,9 +352,9 @@ func (c *serverCall) answer(err *Error, took time.Duration) {
 	if c.call.hooks != nil {
 		defer c.send(buf, err, took) // deferred, since a hook may end the goroutine
 		if sent := c.call.hooks.response; sent.message != nil {
-			c.call.sentMessage(sent.message, sent.size, len(buf.B)-sent.from, asNil(err))
+			c.call.hooks.sentMessage(sent.message, sent.size, len(buf.B)-sent.from, asNil(err))
 		}
-		c.call.ended(asNil(err))
+		c.call.hooks.ended(asNil(err))
 		return
 	}
 	c.send(buf, err, took)

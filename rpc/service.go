@@ -43,17 +43,22 @@ type service struct {
 	next      Next // the folded interceptors of the service, and the handler
 	identity  micro.ServiceIdentity
 
-	pool       *pool.Pool // of unary and one-way calls
-	streamPool *pool.Pool // of streams, which run for long
-	calls      calls.Table[*serverCall]
-	started    time.Time
-	draining   atomic.Bool
-	ready      atomic.Bool // NATS has confirmed the subscriptions
+	workers  workers
+	calls    calls.Table[*serverCall]
+	started  time.Time
+	draining atomic.Bool
+	ready    atomic.Bool // NATS has confirmed the subscriptions
 
 	drainStarted chan struct{}
 	stopping     *wait.Joint // the drain
 
 	subs subscriptions
+}
+
+// workers are the goroutines that run the calls of a service.
+type workers struct {
+	calls   *pool.Pool // unary and one-way
+	streams *pool.Pool // run for long
 }
 
 // subscriptions are those of a service that has started.
@@ -123,8 +128,8 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 		return nil, err
 	}
 	svc.next = chain(svc.options.interceptors, handle)
-	svc.pool = pool.New(svc.options.concurrency, svc.options.queue, s.out)
-	svc.streamPool = pool.New(svc.options.streams, 0, s.out)
+	svc.workers.calls = pool.New(svc.options.concurrency, svc.options.queue, s.out)
+	svc.workers.streams = pool.New(svc.options.streams, 0, s.out)
 	svc.drainStarted = make(chan struct{})
 	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
@@ -193,8 +198,8 @@ func (s *service) start() error {
 	if err := (responder{s}).checkInfo(); err != nil {
 		return err
 	}
-	s.pool.Open() // a start before this one may have failed
-	s.streamPool.Open()
+	s.workers.calls.Open() // a start before this one may have failed
+	s.workers.streams.Open()
 	for subject, f := range map[string]nats.MsgHandler{
 		names.Join(s.root, wire.AllWildcard):                       s.onControl,
 		names.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onInstance,
@@ -331,7 +336,7 @@ func (s *service) drain(ctx context.Context) error {
 }
 
 func (s *service) awaitCalls(ctx context.Context) error {
-	for _, ended := range []<-chan struct{}{s.pool.Close(), s.streamPool.Close()} {
+	for _, ended := range []<-chan struct{}{s.workers.calls.Close(), s.workers.streams.Close()} {
 		select {
 		case <-ended:
 			continue
@@ -409,8 +414,8 @@ func (s *service) abandon() {
 func (s *service) unsubscribeAll() {
 	s.unsubscribe(s.subs.all())
 	s.subs = subscriptions{}
-	s.pool.Close() // calls may have come already
-	s.streamPool.Close()
+	s.workers.calls.Close() // calls may have come already
+	s.workers.streams.Close()
 }
 
 // conflict refuses a service that the server has already, and a subject that is taken.

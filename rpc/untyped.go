@@ -35,8 +35,8 @@ func NewServiceDesc(sd protoreflect.ServiceDescriptor) *ServiceDesc {
 	}
 }
 
-// NewMethod returns a method by its Protobuf descriptor. s describes its service, as [NewServiceDesc]
-// does. request and response make the messages that interceptors see:
+// NewMethod returns a method by its Protobuf descriptor. s describes its service, as
+// [NewServiceDesc] does. request and response make the messages that interceptors see:
 // dynamicpb.NewMessageType(md.Input()), for instance, or the type of a generated message. It fails
 // if they are not of the method's types.
 func NewMethod(s *ServiceDesc, md protoreflect.MethodDescriptor, request, response protoreflect.MessageType) (*Method, error) {
@@ -132,24 +132,6 @@ func (m *Method) Open(ctx context.Context, c *Client, req any, opts ...CallOptio
 		return nil, err
 	}
 	return &Stream{metadata: metadata{s}, side: &clientSide{stream: s, only: m.kind == KindClientStream}}, nil
-}
-
-func (m *method) checkRequest(req any) error { return about("the request", req, m.newRequest) }
-
-// about puts what before the reason why a message cannot be used.
-func about(what string, m any, newMessage func() proto.Message) error {
-	err := checkMessage(m, newMessage)
-	if isNil(m) {
-		err = errors.New("it is nil")
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
-}
-
-func (m *method) invalid(err error) error {
-	return failf(CodeInvalidArgument, ExecutionNotRun, "%s: %v", m.FullName(), err).because(err)
 }
 
 // withCodecOf makes the codec of a raw request that of the call.

@@ -223,7 +223,8 @@ func (e *echo) serve(ctx context.Context, m *rpc.Method, s *rpc.Stream) error {
 	return nil
 }
 
-// echoClient calls the service in a form. Each method returns the texts that came, joined by commas.
+// echoClient calls the service in a form. Each method returns the texts that came, joined by
+// commas.
 type echoClient struct {
 	form echoForm
 	c    *rpc.Client
