@@ -9,13 +9,12 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/natscall/natscall/rpc/internal/wire"
-	"github.com/natscall/natscall/rpc/rpctest"
 )
 
 // TestLateRequestIsRefused: a request that reaches an instance which has stopped is refused in
 // such a way that the caller sends it again, in each form.
 func TestLateRequestIsRefused(t *testing.T) {
-	nc := rpctest.Connect(t)
+	nc := connectInside(t)
 	s := NewServer(nc)
 	svc, err := newService(s, &ServiceDesc{Name: "test.v1.Late", MicroName: "Late", Version: "1.0.0"}, nil)
 	if err != nil {

@@ -15,7 +15,6 @@ import (
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wire"
-	"github.com/natscall/natscall/rpc/rpctest"
 )
 
 // TestStreamErrors: what becomes of the errors of package stream.
@@ -74,7 +73,7 @@ func TestUnopened(t *testing.T) {
 func TestLargeResponseOfClosedClient(t *testing.T) {
 	desc := &ServiceDesc{Name: "test.v1.Service"}
 	m := newMethod[wrapperspb.StringValue, wrapperspb.StringValue, *wrapperspb.StringValue, *wrapperspb.StringValue](desc, MethodDesc{Name: "Do"}, KindUnary)
-	c := NewClient(rpctest.Connect(t))
+	c := NewClient(connectInside(t))
 	if err := c.subscribeOnce(); err != nil {
 		t.Fatal(err)
 	}

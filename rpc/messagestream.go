@@ -15,10 +15,10 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// messageStream is one side of a stream of messages over NATS: it implements messages.Stream, on
-// which Stream, Sender, Receiver, ClientStream and BidiStream stand. Package stream moves the bytes;
-// messageStream encodes and decodes them, runs the hooks of interceptors, and turns errors into
-// *Error.
+// messageStream is one side of a stream of messages over NATS. It implements messages.Stream, on
+// which Stream, Sender, Receiver, ClientStream and BidiStream stand. Package stream moves the
+// bytes; messageStream encodes and decodes them, runs the hooks of interceptors, and turns errors
+// into *Error.
 type messageStream struct {
 	*stream.Stream
 	client *stream.Client // nil on a server

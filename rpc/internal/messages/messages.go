@@ -25,3 +25,9 @@ type Stream interface {
 	// Instance returns the instance that serves a client's stream. On a server it is "".
 	Instance() string
 }
+
+// Call is what a handler finds of a call that has not come over NATS.
+type Call struct {
+	Service, Method string
+	Header          map[string][]string // of the request
+}

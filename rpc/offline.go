@@ -1,0 +1,43 @@
+package rpc
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/rpc/internal/messages"
+)
+
+// The functions of this file are for package rpctest, which makes streams without NATS. Nobody else
+// has a messages.Stream.
+
+// SenderOf returns a typed view of a stream, for package rpctest.
+func SenderOf[M proto.Message](s messages.Stream) *Sender[M] { return &Sender[M]{s} }
+
+// ReceiverOf returns a typed view of a stream, for package rpctest.
+func ReceiverOf[M proto.Message](s messages.Stream) *Receiver[M] {
+	return newReceiver[M](s, newMessageOf[M])
+}
+
+// BidiStreamOf returns a typed view of a stream, for package rpctest.
+func BidiStreamOf[S, R proto.Message](s messages.Stream) *BidiStream[S, R] {
+	return &BidiStream[S, R]{metadata{s}, newMessageOf[R]}
+}
+
+// ClientStreamOf returns a typed view of a stream, for package rpctest.
+func ClientStreamOf[S, R proto.Message](s messages.Stream) *ClientStream[S, R] {
+	return &ClientStream[S, R]{metadata{s}, newMessageOf[R]}
+}
+
+// CallOf returns a context in which CallFromContext finds a call, for package rpctest.
+func CallOf(ctx context.Context, c messages.Call) (context.Context, *Call) {
+	desc := &ServiceDesc{Name: c.Service}
+	m := untypedMethod(desc, MethodDesc{Name: c.Method}, KindUnary)
+	call := &Call{method: &m, header: c.Header}
+	return context.WithValue(ctx, callKey{}, call), call
+}
+
+func newMessageOf[M proto.Message]() proto.Message {
+	var m M
+	return m.ProtoReflect().New().Interface()
+}
