@@ -165,7 +165,7 @@ func (a *attempt) publishOneWay() *Error {
 
 // header returns the NATS header of the request, nil if it needs none.
 func (a *attempt) header(plain bool) (nats.Header, error) {
-	h, err := a.call.header.forRequest()
+	h, err := a.call.header.appendTo(nil, "")
 	if err != nil || !plain {
 		return h, err
 	}

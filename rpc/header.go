@@ -12,10 +12,9 @@ import (
 // Header is the metadata of a call: of its request, its response, or its trailer. A key consists of
 // letters, digits and !#$%&'*+-.^_`|~. Keys that begin with "Nats-" or "Natscall-", and the keys
 // "Status", "Description" and "Content-Type", are reserved, but for "Natscall-Key-" followed by a
-// key ([EncodeMetadata]) and, in a request, "Natscall-Ext-". A value is UTF-8 text without control
-// characters and without blanks at either end; encode binary values as base64. A key or value that
-// breaks these rules fails the call with CodeInvalidArgument (in a server's response with
-// CodeInternal).
+// key, which [EncodeMetadata] makes. A value is UTF-8 text without control characters and without
+// blanks at either end; encode binary values as base64. A key or value that breaks these rules fails
+// the call with CodeInvalidArgument (in a server's response with CodeInternal).
 //
 // Keys are sent as they are written, and the methods of Header ignore the case of letters. Where
 // keys differ only in that, Get and Values take the one that is written as asked for, or else the
@@ -86,21 +85,13 @@ func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 	if len(h) == 0 {
 		return dst, nil // most messages have no header, and this much is inlined
 	}
-	return h.appendAllTo(dst, prefix, wire.CheckMetadata)
+	return h.appendAllTo(dst, prefix)
 }
 
-// forRequest returns h as the header of a NATS message with a request.
-func (h Header) forRequest() (nats.Header, error) {
-	if len(h) == 0 {
-		return nil, nil
-	}
-	return h.appendAllTo(nil, "", wire.CheckRequestMetadata)
-}
-
-func (h Header) appendAllTo(dst nats.Header, prefix string, check func(key, value string) error) (nats.Header, error) {
+func (h Header) appendAllTo(dst nats.Header, prefix string) (nats.Header, error) {
 	for key, values := range h {
 		for _, v := range values {
-			if err := check(key, v); err != nil {
+			if err := wire.CheckMetadata(key, v); err != nil {
 				return nil, err
 			}
 		}

@@ -163,28 +163,6 @@ func TestMetadataRoundTrip(t *testing.T) {
 	}
 }
 
-// TestRequestExtensions: a request may have headers of extensions, and a response may not.
-func TestRequestExtensions(t *testing.T) {
-	nc := rpctest.Connect(t)
-	serve(t, nc, &funcs{do: func(ctx context.Context, in string) (string, error) {
-		call := rpc.CallFromContext(ctx)
-		if in == "answer" {
-			call.ResponseHeader().Set("Natscall-Ext-A", "x")
-		}
-		return call.Header().Get("natscall-ext-a"), nil
-	}})
-	c := dial(t, nc)
-	if got, err := do(testContext(t), c, "x", rpc.WithHeader("Natscall-Ext-A", "1")); got != "1" || err != nil {
-		t.Errorf("got %q, %v", got, err)
-	}
-	_, err := do(testContext(t), c, "answer")
-	if e := wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun); !strings.Contains(e.Message(), `"Natscall-Ext-A" is reserved`) {
-		t.Errorf("error is %v", e)
-	}
-	_, err = do(testContext(t), c, "x", rpc.WithHeader("Natscall-Ext-", "1"))
-	wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
-}
-
 // FuzzMetadata: what is encoded may be sent, and is decoded to what it was.
 func FuzzMetadata(f *testing.F) {
 	for key, values := range nasty() {

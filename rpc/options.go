@@ -373,7 +373,7 @@ func WithoutRetry() ClientCallOption {
 // says which keys and values are allowed.
 func WithHeader(key, value string) ClientCallOption {
 	return forCalls(func(o *callOptions) error {
-		if err := wire.CheckRequestMetadata(key, value); err != nil {
+		if err := wire.CheckMetadata(key, value); err != nil {
 			return fmt.Errorf("WithHeader: %w", err)
 		}
 		h := Header{} // not the one of the client's defaults

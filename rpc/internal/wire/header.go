@@ -17,8 +17,8 @@ const (
 	ContentTypeHeader = "Content-Type"
 	TimeoutHeader     = "Natscall-Timeout"
 	TrailerPrefix     = "Natscall-Trailer-"
+	ExtensionPrefix   = "Natscall-Ext-" // of what interceptors add to an attempt
 	KeyPrefix         = "Natscall-Key-" // before a key that would be reserved
-	ExtensionPrefix   = "Natscall-Ext-" // of requests only
 
 	noTimeoutText = "none" // of TimeoutHeader
 
@@ -83,14 +83,10 @@ func IsReservedKey(key string) bool {
 // CutKeyPrefix returns what follows KeyPrefix, in any case of letters, in a key. It reports whether
 // the key has the prefix and more.
 func CutKeyPrefix(key string) (name string, ok bool) {
-	return cutPrefixFold(key, KeyPrefix)
-}
-
-func cutPrefixFold(key, prefix string) (rest string, ok bool) {
-	if len(key) <= len(prefix) || !strings.EqualFold(key[:len(prefix)], prefix) {
+	if len(key) <= len(KeyPrefix) || !strings.EqualFold(key[:len(KeyPrefix)], KeyPrefix) {
 		return "", false
 	}
-	return key[len(prefix):], true
+	return key[len(KeyPrefix):], true
 }
 
 // CheckMetadata returns what is wrong with a header or trailer that a user wants to send.
@@ -104,11 +100,8 @@ func CheckMetadata(key, value string) error {
 	return CheckValue(key, value)
 }
 
-// CheckRequestMetadata is CheckMetadata for a request, which may also have extensions.
-func CheckRequestMetadata(key, value string) error {
-	if _, ok := cutPrefixFold(key, ExtensionPrefix); !ok {
-		return CheckMetadata(key, value)
-	}
+// CheckExtension returns what is wrong with a header below ExtensionPrefix.
+func CheckExtension(key, value string) error {
 	return cmp.Or(CheckKey(key), CheckValue(key, value))
 }
 
