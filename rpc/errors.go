@@ -44,18 +44,14 @@ func NewError(code Code, message string, details ...proto.Message) error {
 	return e
 }
 
-// AddDetails returns err as an *Error that has details, in addition to those that it has already, as
-// in
+// AddDetails returns err as an *Error that has details, in addition to those that it has already,
+// as in
 //
 //	return nil, rpc.AddDetails(rpc.Errorf(rpc.CodeAborted, "order %s: %w", id, err), order)
 //
-// The details are treated as by [NewError]. What CodeOf(err) returns is the code, and all that err
-// wraps is found in the result, as is err itself, on this side of the wire only. err does not
-// change. AddDetails returns nil if err is nil.
-//
-// It is a function that takes and returns an error, and no method of an *Error that NewError and
-// Errorf would have to return, so that errors keep the type error all the way: an *Error that is nil
-// is an error that is not nil.
+// The details are treated as by [NewError]. The code is that of [CodeOf], and errors.Is and
+// errors.As find err and all that it wraps, on this side of the wire only. err does not change.
+// AddDetails returns nil if err is nil.
 func AddDetails(err error, details ...proto.Message) error {
 	if err == nil {
 		return nil
