@@ -2,8 +2,12 @@ package rpc
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Code is a status code: those of gRPC, with the same numbers and meanings
@@ -56,7 +60,48 @@ func (c Code) String() string {
 	if int(c) < len(codeNames) {
 		return codeNames[c]
 	}
-	return "code_" + strconv.FormatUint(uint64(c), 10)
+	return unnamedCode + strconv.FormatUint(uint64(c), 10)
+}
+
+// unnamedCode begins the text of a code without a name, before its number.
+const unnamedCode = "code_"
+
+// MarshalText returns what String does. So logs and JSON have the name, and a code that has none is
+// read again as it was.
+func (c Code) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads a code: its name in any case of letters, as in "not_found" and gRPC's
+// "NOT_FOUND", or its number, also as in "code_99". "cancelled" is CodeCanceled. It does not change
+// the code if it fails.
+func (c *Code) UnmarshalText(text []byte) error {
+	name := strings.ToLower(string(text))
+	if name == "cancelled" {
+		name = CodeCanceled.String()
+	}
+	if i := slices.Index(codeNames[:], name); i >= 0 {
+		*c = Code(i)
+		return nil
+	}
+	n, err := strconv.ParseUint(strings.TrimPrefix(name, unnamedCode), 10, 32)
+	if err != nil {
+		return fmt.Errorf("rpc: %q is neither the name nor the number of a code", text)
+	}
+	*c = Code(n)
+	return nil
+}
+
+// UnmarshalJSON reads a code from a string, as UnmarshalText does, or from a number.
+func (c *Code) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" { // which by convention changes nothing
+		return nil
+	}
+	text := string(data)
+	if strings.HasPrefix(text, `"`) {
+		if err := json.Unmarshal(data, &text); err != nil {
+			return err
+		}
+	}
+	return c.UnmarshalText([]byte(text))
 }
 
 // isError reports whether an error may have the code.

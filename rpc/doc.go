@@ -31,7 +31,8 @@
 // # Errors
 //
 // Every error of a call is an [*Error] with a [Code]. A handler makes one
-// with [NewError] or [Errorf]; any other error is CodeUnknown to the caller:
+// with [NewError] or [Errorf], and [AddDetails] gives it Protobuf messages for programs. Any other
+// error is CodeUnknown to the caller:
 //
 //	return nil, rpc.Errorf(rpc.CodeNotFound, "there is no order %q", id)
 //
@@ -76,4 +77,18 @@
 // Any NATS client can call a method, in JSON or Protobuf: the body of the request is the message.
 // docs/protocol.md defines this. [WithPlainRequests] lets a typed client call services that are not
 // built with natscall.
+//
+// # For generated code
+//
+// These names are exported for generated code, and of no use to other code:
+//
+//   - [GeneratedCodeV1], by which code and runtime are found not to fit
+//   - [ServiceDesc] and [MethodDesc]
+//   - [NewUnaryMethod], [NewOneWayMethod], [NewServerStreamMethod], [NewClientStreamMethod] and
+//     [NewBidiMethod], and the method Unimplemented of what they return
+//   - [HandleUnary], [HandleOneWay], [HandleServerStream], [HandleClientStream], [HandleBidi], the
+//     [Handler] that they return, and [Register]
+//
+// What the constructors return, such as [UnaryMethod], is for everybody: generated code has it in a
+// variable for each service, such as orderv1nats.OrderServiceMethods.
 package rpc

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +41,31 @@ type Error struct {
 // that is not an error's (CodeOK, or out of range) becomes CodeInternal.
 func NewError(code Code, message string, details ...proto.Message) error {
 	e := newError(code, message)
+	e.addDetails(details)
+	return e
+}
+
+// AddDetails returns err as an *Error that has details, in addition to those that it has already,
+// as in
+//
+//	return nil, rpc.AddDetails(rpc.Errorf(rpc.CodeAborted, "order %s: %w", id, err), order)
+//
+// The details are treated as by [NewError]. The code is that of [CodeOf], and errors.Is and
+// errors.As find err and all that it wraps, on this side of the wire only. err does not change.
+// AddDetails returns nil if err is nil.
+func AddDetails(err error, details ...proto.Message) error {
+	if err == nil {
+		return nil
+	}
+	e := ofChain(err)
+	e.cause = err
+	e.addDetails(details)
+	return e
+}
+
+// addDetails packs details into e, which nobody else has yet.
+func (e *Error) addDetails(details []proto.Message) {
+	e.details = slices.Clip(e.details) // which may be those of another error
 	for _, d := range details {
 		if d == nil || !d.ProtoReflect().IsValid() {
 			continue
@@ -51,7 +77,6 @@ func NewError(code Code, message string, details ...proto.Message) error {
 		}
 		e.details = append(e.details, packed)
 	}
-	return e
 }
 
 // pack returns a detail as it crosses the wire.
@@ -264,16 +289,23 @@ func (e *Error) retryDelay() (delay time.Duration, ok bool) {
 // handlerError turns the error of a handler or an interceptor into the one that is sent to the
 // caller. If it wraps an *Error, the text is that of the whole chain.
 func handlerError(err error) *Error {
+	e := ofChain(err)
+	e.remote, e.refused, e.execution, e.instance = false, false, ExecutionDidRun, ""
+	return e
+}
+
+// ofChain returns a new *Error with all that err and what it wraps say: the first *Error in the
+// chain with the text of the whole chain. It wraps err unless that is an *Error itself.
+func ofChain(err error) *Error {
 	var e *Error
 	if !errors.As(err, &e) || e == nil || e.code == CodeOK {
-		return &Error{code: CodeOf(err), message: err.Error(), execution: ExecutionDidRun, cause: err}
+		return &Error{code: CodeOf(err), message: err.Error(), cause: err}
 	}
 	out := *e
 	if err != error(e) {
 		out.message = strings.Replace(err.Error(), e.Error(), e.message, 1)
 		out.cause = err // which leads to e and to anything else that err wraps
 	}
-	out.remote, out.refused, out.execution, out.instance = false, false, ExecutionDidRun, ""
 	return &out
 }
 

@@ -154,6 +154,80 @@ func TestDetailsOfNewError(t *testing.T) {
 	}
 }
 
+// TestAddDetails: an error gets details and keeps its code, text and causes, here and over the wire.
+func TestAddDetails(t *testing.T) {
+	hi, second := wrapperspb.String("hi"), durationpb.New(time.Second)
+	coded := rpc.NewError(rpc.CodeNotFound, "no order", hi)
+	nc := rpctest.Connect(t)
+	var fail error
+	serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { return "", fail }})
+	c := dial(t, nc)
+	for name, test := range map[string]struct {
+		err     error
+		code    rpc.Code
+		message string
+		details []proto.Message
+	}{
+		"Errorf":             {rpc.Errorf(rpc.CodeAborted, "x: %w", errSentinel), rpc.CodeAborted, "x: a sentinel", []proto.Message{second}},
+		"with details":       {coded, rpc.CodeNotFound, "no order", []proto.Message{hi, second}},
+		"wrapped":            {fmt.Errorf("load: %w", coded), rpc.CodeNotFound, "load: no order", []proto.Message{hi, second}},
+		"joined":             {errors.Join(errSentinel, coded), rpc.CodeNotFound, "a sentinel\nno order", []proto.Message{hi, second}},
+		"of a stranger":      {errSentinel, rpc.CodeUnknown, "a sentinel", []proto.Message{second}},
+		"of package context": {context.Canceled, rpc.CodeCanceled, "context canceled", []proto.Message{second}},
+		"twice":              {rpc.AddDetails(coded, second), rpc.CodeNotFound, "no order", []proto.Message{hi, second, second}},
+		"a nil *Error":       {(*rpc.Error)(nil), rpc.CodeUnknown, "unknown: a nil *rpc.Error", []proto.Message{second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fail = rpc.AddDetails(test.err, nil, second)
+			if !errors.Is(fail, test.err) || errors.Is(test.err, errSentinel) && !errors.Is(fail, errSentinel) {
+				t.Errorf("%v does not wrap %v", fail, test.err)
+			}
+			_, remote := do(testContext(t), c, "x")
+			for _, err := range []error{fail, remote} {
+				var e *rpc.Error
+				if !errors.As(err, &e) || e.Code() != test.code || e.Message() != test.message {
+					t.Fatalf("the error is %v", err)
+				}
+				if diff := cmp.Diff(test.details, e.Details(), protocmp.Transform()); diff != "" {
+					t.Error(diff)
+				}
+			}
+		})
+	}
+	if err := rpc.AddDetails(nil, second); err != nil {
+		t.Errorf("no error becomes %v", err)
+	}
+}
+
+// TestAddDetailsChangesNothing: errors that are made of one do not share their details.
+func TestAddDetailsChangesNothing(t *testing.T) {
+	detail := func(n int64) proto.Message { return wrapperspb.Int64(n) }
+	one := rpc.AddDetails(rpc.NewError(rpc.CodeAborted, "no", detail(1)), detail(2), detail(3))
+	two, three := rpc.AddDetails(one, detail(4)), rpc.AddDetails(one, detail(5))
+	for err, want := range map[error][]proto.Message{
+		one: {detail(1), detail(2), detail(3)}, two: {detail(1), detail(2), detail(3), detail(4)}, three: {detail(1), detail(2), detail(3), detail(5)},
+	} {
+		var e *rpc.Error
+		if !errors.As(err, &e) || e.Message() != "no" {
+			t.Fatalf("the error is %v", err)
+		}
+		if diff := cmp.Diff(want, e.Details(), protocmp.Transform()); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// TestAddDetailsOfRemoteError: what a client knows of an error stays with it.
+func TestAddDetailsOfRemoteError(t *testing.T) {
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { return "", rpc.NewError(rpc.CodeAborted, "no") }})
+	_, err := do(testContext(t), dial(t, nc), "x")
+	e := wantCode(t, rpc.AddDetails(fmt.Errorf("twice: %w", err), durationpb.New(1)), rpc.CodeAborted, rpc.ExecutionDidRun)
+	if !e.Remote() || e.Message() != "twice: no" || len(e.Details()) != 1 {
+		t.Errorf("the error is %v, remote: %v", e, e.Remote())
+	}
+}
+
 // TestDetailsInPlainJSON: a detail that JSON cannot say, or that does not decode, costs only
 // itself.
 func TestDetailsInPlainJSON(t *testing.T) {

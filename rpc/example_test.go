@@ -98,6 +98,16 @@ func ExampleError() {
 	// deadline_exceeded true
 }
 
+func ExampleAddDetails() {
+	errLocked := errors.New("the row is locked")
+
+	err := rpc.AddDetails(rpc.Errorf(rpc.CodeAborted, "order %d: %w", 42, errLocked), durationpb.New(time.Second))
+
+	wait, _ := rpc.Detail[*durationpb.Duration](err)
+	fmt.Println(err, "/", errors.Is(err, errLocked), "/", wait.AsDuration())
+	// Output: aborted: order 42: the row is locked / true / 1s
+}
+
 func ExampleWithHeader() {
 	nc, stop := connect()
 	defer stop()

@@ -12,9 +12,9 @@ import (
 // Header is the metadata of a call: of its request, its response, or its trailer. A key consists of
 // letters, digits and !#$%&'*+-.^_`|~. Keys that begin with "Nats-" or "Natscall-", and the keys
 // "Status", "Description" and "Content-Type", are reserved, but for "Natscall-Key-" followed by a
-// key ([EncodeMetadata]). A value is UTF-8 text without control characters and without blanks at
-// either end; encode binary values as base64. A key or value that breaks these rules fails the call
-// with CodeInvalidArgument (in a server's response with CodeInternal).
+// key, which [EncodeMetadata] makes. A value is UTF-8 text without control characters and without
+// blanks at either end; encode binary values as base64. A key or value that breaks these rules
+// fails the call with CodeInvalidArgument (in a server's response with CodeInternal).
 //
 // Keys are sent as they are written, and the methods of Header ignore the case of letters. Where
 // keys differ only in that, Get and Values take the one that is written as asked for, or else the

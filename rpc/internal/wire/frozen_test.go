@@ -173,7 +173,6 @@ func currentWriters() (all []written) {
 	}
 	half := wire.AppendOpen(nil, someID, 0, 0, wire.Open{HalfClose: true})
 	all = append(all, written{"AppendOpen", half, meaning{Kind: 6, Flags: 1 << 6, ID: someID, HalfClose: true, Body: []byte{}}})
-	// Compression, and compressed.
 	for _, flags := range []wire.Flags{1 << 2, 1<<2 | 1<<7, 2 << 2, 2<<2 | 1<<7} {
 		request := wire.AppendRequest(nil, someID, 0, 0)
 		request[wire.FlagsOffset] |= byte(flags)

@@ -17,8 +17,8 @@ const (
 	ContentTypeHeader = "Content-Type"
 	TimeoutHeader     = "Natscall-Timeout"
 	TrailerPrefix     = "Natscall-Trailer-"
+	ExtensionPrefix   = "Natscall-Ext-" // of what interceptors add to an attempt
 	KeyPrefix         = "Natscall-Key-" // before a key that would be reserved
-	ExtensionPrefix   = "Natscall-Ext-" // of what interceptors add to a request
 
 	noTimeoutText = "none" // of TimeoutHeader
 
@@ -86,14 +86,10 @@ func IsReservedKey(key string) bool {
 // CutKeyPrefix returns what follows KeyPrefix, in any case of letters, in a key. It reports whether
 // the key has the prefix and more.
 func CutKeyPrefix(key string) (name string, ok bool) {
-	return cutPrefixFold(key, KeyPrefix)
-}
-
-func cutPrefixFold(key, prefix string) (rest string, ok bool) {
-	if len(key) <= len(prefix) || !strings.EqualFold(key[:len(prefix)], prefix) {
+	if len(key) <= len(KeyPrefix) || !strings.EqualFold(key[:len(KeyPrefix)], KeyPrefix) {
 		return "", false
 	}
-	return key[len(prefix):], true
+	return key[len(KeyPrefix):], true
 }
 
 // CheckMetadata returns what is wrong with a header or trailer that a user wants to send.
@@ -108,7 +104,9 @@ func CheckMetadata(key, value string) error {
 }
 
 // CheckExtension returns what is wrong with a header below ExtensionPrefix.
-func CheckExtension(key, value string) error { return cmp.Or(CheckKey(key), CheckValue(key, value)) }
+func CheckExtension(key, value string) error {
+	return cmp.Or(CheckKey(key), CheckValue(key, value))
+}
 
 // CheckKey returns what is wrong with the characters of a key.
 func CheckKey(key string) error {
