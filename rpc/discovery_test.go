@@ -128,6 +128,10 @@ func TestLikeMicro(t *testing.T) {
 			ping := discover[micro.Ping](t, ours, "$SRV.PING", 1)[0]
 			twin := serveTwin(t, theirs, discover[micro.Info](t, ours, "$SRV.INFO", 1)[0])
 			a, b := ask(t, ours, doSubject, nil, nil), ask(t, theirs, doSubject, nil, nil)
+			if a.Header.Get("Natscall-Instance") != ping.ID { // what is ours beside micro's
+				t.Errorf("headers of an error: %v, want the instance %s", a.Header, ping.ID)
+			}
+			a.Header.Del("Natscall-Instance")
 			if diff := cmp.Diff(b.Header, a.Header); diff != "" {
 				t.Errorf("headers of an error: %s", diff)
 			}

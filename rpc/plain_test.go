@@ -275,7 +275,7 @@ func TestEnvelopeRefusals(t *testing.T) {
 		{"reserved codec", changed(3, 3), rpc.CodeUnimplemented, "flags 0x03"},
 		{"compression", changed(3, 12), rpc.CodeUnimplemented, "flags 0x0c"},
 		{"reserved flag", changed(3, 0x80), rpc.CodeUnimplemented, "flags 0x80"},
-		{"flags of a response", changed(3, byte(wire.FlagError|wire.Refused.Flags())), rpc.CodeUnimplemented, "flags 0x40"},
+		{"flags of a response", changed(3, byte(wire.FlagError|wire.Refused.Flags())), rpc.CodeUnimplemented, "flags 0x50"},
 		{"a response", changed(2, byte(wire.KindResponse)), rpc.CodeInvalidArgument, "kind 2"},
 		{"an alive query", wire.AppendAlive(nil, wire.KindAliveQuery, id), rpc.CodeInvalidArgument, "kind 4"},
 		{"no timeout", request[:wire.HeaderSize], rpc.CodeInvalidArgument, "timeout"},
