@@ -32,12 +32,7 @@ func benchUnary(b *testing.B, size int) {
 		setup func(b *testing.B, server, client *nats.Conn) (call func(context.Context) error)
 	}{
 		{"raw", func(b *testing.B, server, client *nats.Conn) func(context.Context) error {
-			_, err := server.QueueSubscribe("raw.echo", "q", func(m *nats.Msg) { _ = m.Respond(m.Data) })
-			must(b, err)
-			return func(ctx context.Context) error {
-				_, err := client.RequestWithContext(ctx, "raw.echo", payload)
-				return err
-			}
+			return plainEcho(b, server, client, payload)
 		}},
 		{"micro", func(b *testing.B, server, client *nats.Conn) func(context.Context) error {
 			svc, err := micro.AddService(server, micro.Config{Name: "echo", Version: "1.0.0"})
@@ -80,6 +75,17 @@ func benchUnary(b *testing.B, size int) {
 				benchCall(b, callers.n, call)
 			})
 		}
+	}
+}
+
+// plainEcho returns a call that is made with nats.go alone.
+func plainEcho(b *testing.B, server, client *nats.Conn, payload []byte) func(context.Context) error {
+	_, err := server.QueueSubscribe("raw.echo", "q", func(m *nats.Msg) { _ = m.Respond(m.Data) })
+	must(b, err)
+	must(b, server.Flush())
+	return func(ctx context.Context) error {
+		_, err := client.RequestWithContext(ctx, "raw.echo", payload)
+		return err
 	}
 }
 

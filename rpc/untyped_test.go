@@ -162,7 +162,7 @@ func (e *echo) register(s *rpc.Server) error {
 }
 
 // startServer starts a server until the test ends.
-func startServer(t *testing.T, s *rpc.Server) {
+func startServer(t testing.TB, s *rpc.Server) {
 	t.Helper()
 	must(t, s.Start(testContext(t)))
 	t.Cleanup(func() { shutdown(t, s) })
@@ -241,6 +241,49 @@ func (e echoClient) unary(ctx context.Context, in string, codec rpc.Codec, opts 
 		return "", err
 	}
 	return e.form.text(res), nil
+}
+
+// once makes a unary call without options.
+func (e echoClient) once(ctx context.Context, in string) error {
+	if e.form.name == generated {
+		_, err := anyDo.Call(ctx, e.c, wrapperspb.String(in))
+		return err
+	}
+	return e.form.methods["Do"].Call(ctx, e.c, e.form.message(in, rpc.CodecProto), e.form.empty())
+}
+
+// pingPong sends a message and waits for the answer, n times.
+func (e echoClient) pingPong(ctx context.Context, in string, n int) error {
+	if e.form.name == generated {
+		s, err := anyChat.Call(ctx, e.c)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		for range n {
+			if err := s.Send(wrapperspb.String(in)); err != nil {
+				return err
+			}
+			if _, err := s.Recv(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	s, err := e.form.methods["Chat"].Open(ctx, e.c, nil)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for range n {
+		if err := s.Send(e.form.message(in, rpc.CodecProto)); err != nil {
+			return err
+		}
+		if err := s.Recv(e.form.empty()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e echoClient) watch(ctx context.Context, in string, codec rpc.Codec, opts ...rpc.CallOption) (string, rpc.Header, error) {
