@@ -10,8 +10,10 @@ import (
 // The Go code of a guide is code that runs: each block is a part of the file of its examples.
 func TestGuidesAreExamples(t *testing.T) {
 	for page, file := range map[string]string{
-		"../docs/streams.md":    "example_stream_test.go",
-		"../docs/operations.md": "example_operations_test.go",
+		"../docs/streams.md":      "example_stream_test.go",
+		"../docs/operations.md":   "example_operations_test.go",
+		"../docs/interceptors.md": "example_interceptors_test.go",
+		"../docs/untyped.md":      "example_untyped_test.go",
 	} {
 		guide, err := os.ReadFile(page)
 		must(t, err)

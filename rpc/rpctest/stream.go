@@ -213,6 +213,11 @@ func (p *pipe) SendMessage(m any) error {
 		return err
 	}
 	select {
+	case <-p.ended: // even if there is room
+		return io.EOF
+	default:
+	}
+	select {
 	case <-p.ended:
 		return io.EOF
 	case <-p.caller.Done():
@@ -274,12 +279,11 @@ func (p *pipe) Close() {
 func (p *pipe) Header(ctx context.Context) (map[string][]string, error) {
 	select {
 	case <-p.begun:
-		return maps.Clone(p.call.ResponseHeader()), nil
 	case <-p.ended:
-		return map[string][]string{}, p.err
 	case <-ctx.Done():
 		return nil, contextError(ctx)
 	}
+	return maps.Clone(p.call.ResponseHeader()), nil
 }
 
 func (p *pipe) Trailer() map[string][]string {

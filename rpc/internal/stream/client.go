@@ -248,10 +248,13 @@ func (c *Client) CloseSend() {
 // End ends the stream for a reason of this side, and tells the server. At the deadline it does not,
 // as the server has the deadline too.
 func (c *Client) End(err error) {
-	first, open := c.end(err, false)
+	c.mu.Lock()
+	first, open := c.endLocked(err, false), c.open
+	c.mu.Unlock()
 	if !first {
 		return
 	}
+	defer c.leave() // at last: Table.Close waits until the server has been told
 	ended, byContext := err.(*ContextError)
 	switch {
 	case byContext && ended.Ctx.Err() == context.DeadlineExceeded:

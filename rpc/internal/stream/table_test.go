@@ -505,3 +505,26 @@ func TestParseToken(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseAwaitsCancels: a table is closed once the servers of streams that end at that time have
+// been told, also if something else has ended them.
+func TestCloseAwaitsCancels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		p.open()
+		p.up.take()
+		p.up.block = make(chan struct{})
+		ending := begin(func() error { p.client.End(errMine); return nil })
+		if got := ending.state(); got != waits {
+			t.Fatalf("End: %s", got)
+		}
+		closing := begin(func() error { p.clients.Close(errOther); return nil })
+		if got := closing.state(); got != waits {
+			t.Errorf("Close returns %s before the server has been told", got)
+		}
+		close(p.up.block)
+		if closing.state() != "nil" || ending.state() != "nil" || p.up.published() != "cancel" {
+			t.Error("the end and the close do not return")
+		}
+	})
+}

@@ -1,0 +1,59 @@
+package rpc_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
+	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
+	"github.com/natscall/natscall/rpc"
+)
+
+// The code of docs/interceptors.md comes from this file.
+
+func ExampleCall_OnAttempt() {
+	nc, stop := connect()
+	defer stop()
+	ctx := context.Background()
+
+	onlyFor := func(tenant string) rpc.Interceptor {
+		return func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+			if call.Header().Get("tenant") != tenant {
+				return rpc.Errorf(rpc.CodePermissionDenied, "%s is for %s", call.Method(), tenant)
+			}
+			return next(ctx, call)
+		}
+	}
+	srv := rpc.NewServer(nc) // rpc.WithInterceptors here is for all of its services
+	err := inventoryv1nats.RegisterInventoryServiceServer(srv, product{}, rpc.WithInterceptors(onlyFor("acme")))
+
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := srv.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Shutdown(ctx)
+	client := rpc.NewClient(nc)
+	defer client.Close()
+	stock := inventoryv1nats.NewInventoryServiceClient(client)
+	req := &inventoryv1.GetStockRequest{ProductId: "apple"}
+
+	printAttempts := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnAttempt(func(a *rpc.Attempt) error {
+			fmt.Printf("attempt %d of %s: %d bytes to %s\n", a.Number(), call.Method(), len(a.Data()), a.Subject())
+			return a.SetHeader(rpc.ExtensionPrefix+"Attempt", fmt.Sprint(a.Number()))
+		})
+		return next(ctx, call)
+	}
+	_, err = stock.GetStock(ctx, req, rpc.WithInterceptors(printAttempts))
+
+	fmt.Println(err)
+	_, err = stock.GetStock(ctx, req, rpc.WithHeader("Tenant", "acme"))
+	fmt.Println(err)
+	// Output:
+	// attempt 0 of /inventory.v1.InventoryService/GetStock: 7 bytes to inventory.v1.InventoryService.GetStock
+	// permission_denied: /inventory.v1.InventoryService/GetStock is for acme
+	// <nil>
+}
