@@ -74,7 +74,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	}
 	a.subjects.hasAnswered()
 	if !r.Plain && wire.IsFrame(got.Data) {
-		return a.largeResponse(ctx, r.ID, got.Data)
+		return a.largeResponse(ctx, r.ID, r.ID, got.Data)
 	}
 	return a.finish(&got)
 }
@@ -265,7 +265,8 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	if err != nil {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
-	s := a.newStream(ctx, wire.NewID())
+	id := wire.NewID()
+	s := a.newStream(ctx, id, id)
 	if failed := a.sendRequest(s); failed != nil {
 		s.client.Break(failed)
 		return failed
@@ -289,13 +290,14 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	return nil
 }
 
-// newStream makes the client's side of a stream. It ends with ctx or at the deadline.
-func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
+// newStream makes the client's side of a stream, with an id of its own for the table. It ends with
+// ctx or at the deadline.
+func (a *attempt) newStream(ctx context.Context, id, callID wire.ID) *messageStream {
 	c := a.client
 	config := stream.ClientConfig{
 		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
-		Subject:  a.subject, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
+		CallID:   callID, Subject: a.subject, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
 		Queued: a.call.method.kind == KindUnary,
 		Refuse: func() error { return asNil(c.refusal()) },
 	}
@@ -350,8 +352,9 @@ func (a *attempt) largeRequest(ctx context.Context) *Error {
 	return a.recvResponse(a.call.stream)
 }
 
-// largeResponse receives the response that an accept has announced.
-func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) *Error {
+// largeResponse receives the response that an accept has announced, in a stream with an id of its
+// own.
+func (a *attempt) largeResponse(ctx context.Context, id, callID wire.ID, accept []byte) *Error {
 	f, err := wire.ParseFrame(accept)
 	if err != nil {
 		return failf(CodeInternal, ExecutionMayHaveRun, "%v", err)
@@ -360,7 +363,7 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 	if err != nil {
 		return failf(CodeInternal, ExecutionMayHaveRun, "%v", err)
 	}
-	s := a.newStream(ctx, id)
+	s := a.newStream(ctx, id, callID)
 	s.client.Fetch(instance, f.Number)
 	failed := a.recvResponse(s)
 	if failed != nil && failed.execution == ExecutionNotRun { // the client was closed; the handler has run

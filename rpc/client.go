@@ -89,6 +89,7 @@ func (c *Client) Close() error {
 	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.known.Close()
+	c.known.Mail.End(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionDraining) || errors.Is(err, nats.ErrBadSubscription) {
 		return nil // the subscription has ended, or is about to
@@ -139,6 +140,8 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 			}
 		case strings.HasPrefix(token, instances.TokenPrefix):
 			d.Deliver(token, m)
+		case strings.HasPrefix(token, instances.MailPrefix):
+			d.Mail.Deliver(token, m)
 		case wire.IsBatch(m.Data):
 			b.DeliverBatch(m)
 		default:
@@ -405,12 +408,12 @@ func (c *Client) heardOf(root string) (heard bool) {
 	return heard || c.known.Heard(root)
 }
 
-// answeredOn reports whether somebody has answered a request to a subject or, if that is one
-// instance's, any request to its service.
+// answeredOn reports whether somebody has answered a request to a subject or, if that is one of the
+// runtime's own, any request to its service.
 func (c *Client) answeredOn(request string) (answered bool) {
 	c.subjects.Range(func(_, value any) bool {
 		s := value.(*subjects)
-		mine := s.request == request || strings.HasPrefix(request, s.root+"."+wire.InstanceToken+".")
+		mine := s.request == request || strings.HasPrefix(request, s.root+"._")
 		answered = mine && s.answered.Load()
 		return !answered
 	})

@@ -3,17 +3,20 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"log"
 	"os"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
 
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
 )
 
-// The code of docs/operations.md. The tests of lameduck_test.go and instance_test.go run it.
+// The code of docs/operations.md. The tests of lameduck_test.go, instance_test.go and
+// gather_test.go run it.
 
 // serveAndMove serves until ctx ends, and moves to another NATS node when its own is about to
 // leave.
@@ -92,4 +95,19 @@ func placeBoth(ctx context.Context, orders orderv1nats.OrderServiceClient, first
 	}
 	_, err := orders.PlaceOrder(ctx, second, rpc.WithInstance(instance))
 	return err
+}
+
+// useAll gives the responses of all instances to use.
+func useAll[Req, Res proto.Message](ctx context.Context, client *rpc.Client, method *rpc.UnaryMethod[Req, Res], req Req, use func(Res)) {
+	g := method.Gather(ctx, client, req, rpc.UntilStall(time.Second))
+	for row := range g.All() {
+		if row.Err != nil {
+			log.Printf("instance %s: %v", row.Instance, row.Err)
+			continue
+		}
+		use(row.Response)
+	}
+	if r := g.Result(); r.Ended != rpc.GatherEndAll {
+		log.Printf("ended by %v; missing: %v; %v", r.Ended, r.Missing, r.Err)
+	}
 }
