@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
@@ -24,6 +25,17 @@ type attempt struct {
 	deadline time.Time
 	byCtx    bool
 	left     time.Duration
+	// strangers is until when a service that this client has never heard of is waited for; zero
+	// until an attempt has met no responders.
+	strangers time.Time
+}
+
+// requestSubject returns where the request goes.
+func (a *attempt) requestSubject() string {
+	if instance := a.call.options.instance; instance != "" {
+		return names.Join(a.subjects.root, wire.InstanceToken, instance, wire.CallToken, a.call.method.Name)
+	}
+	return a.subjects.request
 }
 
 // run sends the request and waits for the end of the call.
@@ -105,9 +117,13 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 }
 
 // explainAbsence asks the instances of a service about a request that has met no responders. lack
-// is the error if none of them has the method, and all of them serve. unheard reports whether no
-// instance is there, and none has ever answered this client.
-func (a *attempt) explainAbsence(ctx context.Context) (lack *Error, unheard bool) {
+// is the error if none of them has the method, and all of them serve. Otherwise the request may be
+// sent again until the time until or, if no instance is there and none has ever answered this
+// client, for a short while.
+func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Error, giveUp time.Time) {
+	if a.strangers.IsZero() {
+		a.strangers = time.Now().Add(strangerTime)
+	}
 	if !a.deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
@@ -115,10 +131,13 @@ func (a *attempt) explainAbsence(ctx context.Context) (lack *Error, unheard bool
 	}
 	root, m := a.subjects.root, a.call.method
 	found := a.client.known.Ask(ctx, root)
-	if len(found.Instances) > 0 && lacks(found.Instances, m.Name) {
-		return noMethod("the service "+m.service.Name, m.Name, methodsOf(found.Instances)), false
+	switch {
+	case len(found.Instances) > 0 && lacks(found.Instances, m.Name):
+		return noMethod("the service "+m.service.Name, m.Name, methodsOf(found.Instances)), until
+	case found.Nobody && a.strangers.Before(until) && !a.client.heardOf(root):
+		return nil, a.strangers
 	}
-	return nil, found.Nobody && !a.client.heardOf(root)
+	return nil, until
 }
 
 // isLarge reports whether a request has to travel as a stream.

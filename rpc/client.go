@@ -300,17 +300,13 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 	call.sent = true
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
-	a.subject = a.subjects.request
-	if instance := call.options.instance; instance != "" {
-		a.subject = names.Join(a.subjects.root, wire.InstanceToken, instance, wire.CallToken, call.method.Name)
-	}
+	a.subject = a.requestSubject()
 	until := deadline // of further attempts
 	if until.IsZero() {
 		until = time.Now().Add(call.options.clientTimeout)
 	}
 	unbounded := deadline.IsZero() && call.options.timeout == wire.NoTimeout
-	var strangers time.Time // until when a service that nobody has heard of is waited for
-	var last *Error         // of the attempt before; says more than the deadline that ends them
+	var last *Error // of the attempt before; says more than the deadline that ends the attempts
 	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		var began time.Time
 		if unbounded {
@@ -326,17 +322,11 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == ExecutionNotRun {
 			return last
 		}
-		end := until
+		giveUp := until
 		if err.isAbsence() {
-			lack, unheard := a.explainAbsence(ctx)
-			if lack != nil {
+			var lack *Error
+			if lack, giveUp = a.explainAbsence(ctx, until); lack != nil {
 				return lack.after(last)
-			}
-			if strangers.IsZero() {
-				strangers = time.Now().Add(strangerTime)
-			}
-			if unheard && strangers.Before(end) {
-				end = strangers
 			}
 		}
 		err = err.after(last).withCauseOf(ctx)
@@ -346,7 +336,7 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 		}
 		last, call.instance = err, ""
 		delay = max(delay, backoff/2+rand.N(backoff/2))
-		if end := pause(ctx, end, delay); errors.Is(end, context.DeadlineExceeded) {
+		if end := pause(ctx, giveUp, delay); errors.Is(end, context.DeadlineExceeded) {
 			return last
 		} else if end != nil {
 			return contextError(ctx, last.execution)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/proto"
 
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
@@ -97,9 +96,13 @@ func placeBoth(ctx context.Context, orders orderv1nats.OrderServiceClient, first
 	return err
 }
 
-// useAll gives the responses of all instances to use.
-func useAll[Req, Res proto.Message](ctx context.Context, client *rpc.Client, method *rpc.UnaryMethod[Req, Res], req Req, use func(Res)) {
-	g := method.Gather(ctx, client, req, rpc.UntilStall(time.Second))
+// placeOrder is a method of the generated service, for placeEverywhere.
+var placeOrder = rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](
+	&rpc.ServiceDesc{Name: orderv1nats.OrderServiceName}, rpc.MethodDesc{Name: "PlaceOrder"})
+
+// placeEverywhere places an order with every instance, and gives the responses to use.
+func placeEverywhere(ctx context.Context, client *rpc.Client, req *orderv1.PlaceOrderRequest, use func(*orderv1.PlaceOrderResponse)) {
+	g := placeOrder.Gather(ctx, client, req, rpc.UntilStall(time.Second))
 	for row := range g.All() {
 		if row.Err != nil {
 			log.Printf("instance %s: %v", row.Instance, row.Err)

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	orderv1 "github.com/natscall/natscall/gen/order/v1"
+	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/internal/wire"
 	"github.com/natscall/natscall/rpc/rpctest"
@@ -128,7 +130,11 @@ func newUnequal(t *testing.T) *unequal {
 	_, u.good = start(srv.Connect(), echo)
 	_, u.failing = start(srv.Connect(), func(context.Context, string) (string, error) { return "", rpc.Errorf(rpc.CodeAborted, "no") })
 	_, u.slow = start(srv.Connect(), func(ctx context.Context, in string) (string, error) {
-		if in == "all" {
+		switch in {
+		case "all":
+			return in, nil
+		case "deaf":
+			<-u.release
 			return in, nil
 		}
 		select {
@@ -213,10 +219,10 @@ func TestGatherUnequal(t *testing.T) {
 func TestGatherDeadline(t *testing.T) {
 	u := newUnequal(t)
 	u.pause()
-	_, r := gatherDo(testContext(t), u.client, "x", rpc.WithCallOptions(rpc.WithTimeout(500*time.Millisecond)))
+	_, r := gatherDo(testContext(t), u.client, "deaf", rpc.WithCallOptions(rpc.WithTimeout(500*time.Millisecond)))
+	close(u.release)
 	wantResult(t, r, rpc.GatherEndDeadline, sorted(u.good, u.failing, u.draining), sorted(u.slow, u.paused))
 	wantCode(t, r.Err, rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun)
-	<-u.canceled // at its own deadline
 }
 
 // TestGatherEndsEarly: the options that end a gathering, and the loop, end what still runs.
@@ -571,14 +577,25 @@ func changedByte(b []byte, at int, value byte) []byte {
 	return b
 }
 
-// TestGatherGuide: the code of the guide uses every response.
+// TestGatherGuide: the code of the guide reaches every instance.
 func TestGatherGuide(t *testing.T) {
 	nc := rpctest.Connect(t)
-	serveReplicas(t, func() *nats.Conn { return nc }, 3)
-	var names []string
-	useAll(testContext(t), dial(t, nc), testDo, wrapperspb.String("x"), func(m *text) { names = append(names, m.GetValue()) })
-	if slices.Sort(names); !slices.Equal(names, []string{"0", "1", "2"}) {
-		t.Errorf("the responses are %v", names)
+	var counters [3]orderCounter
+	for i := range counters {
+		s := rpc.NewServer(nc)
+		must(t, orderv1nats.RegisterOrderServiceServer(s, &counters[i]))
+		must(t, s.Start(testContext(t)))
+		defer shutdown(t, s)
+	}
+	used := 0
+	placeEverywhere(testContext(t), dial(t, nc), new(orderv1.PlaceOrderRequest), func(*orderv1.PlaceOrderResponse) { used++ })
+	for i := range counters {
+		if n := counters[i].taken.Load(); n != 1 {
+			t.Errorf("instance %d has taken %d orders", i, n)
+		}
+	}
+	if used != len(counters) {
+		t.Errorf("%d responses were used", used)
 	}
 }
 

@@ -40,11 +40,10 @@ func (g *gathering) run(ctx context.Context, yield func(gatherRow) bool) {
 		return
 	}
 	g.used = true
-	g.result.Ended = GatherEndFailed
 	var o gatherOptions
 	call, err := g.newCall(&o)
 	if err != nil {
-		g.result.Err = err
+		g.result.Ended, g.result.Err = GatherEndFailed, err
 		return
 	}
 	deadline, _ := call.deadline(ctx)
