@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
@@ -25,6 +26,17 @@ type attempt struct {
 	deadline time.Time
 	byCtx    bool
 	left     time.Duration
+	// strangers is until when a service that this client has never heard of is waited for; zero
+	// until an attempt has met no responders.
+	strangers time.Time
+}
+
+// requestSubject returns where the request goes.
+func (a *attempt) requestSubject() string {
+	if instance := a.call.options.instance; instance != "" {
+		return names.Join(a.subjects.root, wire.InstanceToken, instance, wire.CallToken, a.call.method.desc.Name)
+	}
+	return a.subjects.request
 }
 
 // run sends the request and waits for the end of the call.
@@ -76,7 +88,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	}
 	a.subjects.hasAnswered()
 	if !r.Plain && wire.IsFrame(got.Data) {
-		return a.largeResponse(ctx, r.ID, got.Data)
+		return a.largeResponse(ctx, r.ID, r.ID, got.Data)
 	}
 	return a.finish(&got)
 }
@@ -107,9 +119,13 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 }
 
 // explainAbsence asks the instances of a service about a request that has met no responders. lack
-// is the error if none of them has the method, and all of them serve. unheard reports whether no
-// instance is there, and none has ever answered this client.
-func (a *attempt) explainAbsence(ctx context.Context) (lack *Error, unheard bool) {
+// is the error if none of them has the method, and all of them serve. Otherwise the request may be
+// sent again until the time until or, if no instance is there and none has ever answered this
+// client, for a short while.
+func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Error, giveUp time.Time) {
+	if a.strangers.IsZero() {
+		a.strangers = time.Now().Add(strangerTime)
+	}
 	if !a.deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
@@ -117,10 +133,13 @@ func (a *attempt) explainAbsence(ctx context.Context) (lack *Error, unheard bool
 	}
 	root, m := a.subjects.root, a.call.method
 	found := a.client.known.Ask(ctx, root)
-	if len(found.Instances) > 0 && lacks(found.Instances, m.desc.Name) {
-		return noMethod("the service "+m.service.Name, m.desc.Name, methodsOf(found.Instances)), false
+	switch {
+	case len(found.Instances) > 0 && lacks(found.Instances, m.desc.Name):
+		return noMethod("the service "+m.service.Name, m.desc.Name, methodsOf(found.Instances)), until
+	case found.Nobody && a.strangers.Before(until) && !a.client.heardOf(root):
+		return nil, a.strangers
 	}
-	return nil, found.Nobody && !a.client.heardOf(root)
+	return nil, until
 }
 
 // isLarge reports whether a request has to travel as a stream.
@@ -204,7 +223,9 @@ func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Heade
 	if a.call.options.plain || a.call.method.kind == KindOneWay {
 		id = wire.ID{}
 	}
-	return a.call.hooks.attempting(Attempt{id: id, subject: a.subjects.request, data: data, header: h})
+	return a.call.hooks.attempting(Attempt{
+		id: id, subject: a.subject, instance: a.call.options.instance, data: data, header: h,
+	})
 }
 
 // publishOneWay publishes at once, so that the caller learns of an error.
@@ -316,7 +337,8 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	if err != nil {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
-	s := a.newStream(ctx, wire.NewID())
+	id := wire.NewID()
+	s := a.newStream(ctx, id, id)
 	header, failed := a.sendRequest(s, header)
 	if failed != nil {
 		s.client.Break(failed)
@@ -341,13 +363,14 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	return nil
 }
 
-// newStream makes the client's side of a stream. It ends with ctx or at the deadline.
-func (a *attempt) newStream(ctx context.Context, id wire.ID) *messageStream {
+// newStream makes the client's side of a stream, with an id of its own for the table. It ends with
+// ctx or at the deadline.
+func (a *attempt) newStream(ctx context.Context, id, callID wire.ID) *messageStream {
 	c := a.client
 	config := stream.ClientConfig{
 		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
-		Subject:  a.subject, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
+		CallID:   callID, Subject: a.subject, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
 		Queued: a.call.method.kind == KindUnary,
 		Refuse: func() error { return asNil(c.refusal()) },
 	}
@@ -410,8 +433,9 @@ func (a *attempt) largeRequest(ctx context.Context) *Error {
 	return a.recvResponse(a.call.stream)
 }
 
-// largeResponse receives the response that an accept has announced.
-func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) *Error {
+// largeResponse receives the response that an accept has announced, in a stream with an id of its
+// own.
+func (a *attempt) largeResponse(ctx context.Context, id, callID wire.ID, accept []byte) *Error {
 	f, err := wire.ParseFrame(accept)
 	if err != nil {
 		return failf(CodeInternal, ExecutionMayHaveRun, "%v", err)
@@ -420,7 +444,7 @@ func (a *attempt) largeResponse(ctx context.Context, id wire.ID, accept []byte) 
 	if err != nil {
 		return failf(CodeInternal, ExecutionMayHaveRun, "%v", err)
 	}
-	s := a.newStream(ctx, id)
+	s := a.newStream(ctx, id, callID)
 	s.client.Fetch(instance, f.Number)
 	failed := a.recvResponse(s)
 	if failed != nil && failed.execution == ExecutionNotRun { // the client was closed: it has run

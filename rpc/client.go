@@ -112,6 +112,7 @@ func (c *Client) Close() error {
 	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.known.Close()
 	streams := len(c.streams.All())
+	c.known.Mail.End(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	if streams > 0 && c.nc.IsConnected() {
 		// If the connection is closed next, the cancels of the streams may be lost with what it has
@@ -167,6 +168,8 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 			}
 		case strings.HasPrefix(token, instances.TokenPrefix):
 			d.Deliver(token, m)
+		case strings.HasPrefix(token, instances.MailPrefix):
+			d.Mail.Deliver(token, m)
 		case wire.IsBatch(m.Data):
 			b.DeliverBatch(m)
 		default:
@@ -330,17 +333,13 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 	}
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
-	a.subject = a.subjects.request
-	if instance := call.options.instance; instance != "" {
-		a.subject = names.Join(a.subjects.root, wire.InstanceToken, instance, wire.CallToken, call.method.desc.Name)
-	}
+	a.subject = a.requestSubject()
 	until := deadline // of further attempts
 	if until.IsZero() {
 		until = time.Now().Add(call.options.clientTimeout)
 	}
 	unbounded := deadline.IsZero() && call.options.timeout == wire.NoTimeout
-	var strangers time.Time // until when a service that nobody has heard of is waited for
-	var last *Error         // of the attempt before; says more than the deadline that ends them
+	var last *Error // of the attempt before; says more than the deadline that ends the attempts
 	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		var began time.Time
 		if unbounded {
@@ -356,17 +355,11 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == ExecutionNotRun {
 			return last
 		}
-		end := until
+		giveUp := until
 		if err.isAbsence() {
-			lack, unheard := a.explainAbsence(ctx)
-			if lack != nil {
+			var lack *Error
+			if lack, giveUp = a.explainAbsence(ctx, until); lack != nil {
 				return lack.after(last)
-			}
-			if strangers.IsZero() {
-				strangers = time.Now().Add(strangerTime)
-			}
-			if unheard && strangers.Before(end) {
-				end = strangers
 			}
 		}
 		err = err.after(last).withCauseOf(ctx)
@@ -376,7 +369,7 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 		}
 		last, call.instance = err, ""
 		delay = max(delay, backoff/2+rand.N(backoff/2))
-		if end := pause(ctx, end, delay); errors.Is(end, context.DeadlineExceeded) {
+		if end := pause(ctx, giveUp, delay); errors.Is(end, context.DeadlineExceeded) {
 			return last
 		} else if end != nil {
 			return contextError(ctx, last.execution)
@@ -438,12 +431,12 @@ func (c *Client) heardOf(root string) (heard bool) {
 	return heard || c.known.Heard(root)
 }
 
-// answeredOn reports whether somebody has answered a request to a subject or, if that is one
-// instance's, any request to its service.
+// answeredOn reports whether somebody has answered a request to a subject or, if that is one of the
+// runtime's own, any request to its service.
 func (c *Client) answeredOn(request string) (answered bool) {
 	c.subjects.Range(func(_, value any) bool {
 		s := value.(*subjects)
-		mine := s.request == request || strings.HasPrefix(request, s.root+"."+wire.InstanceToken+".")
+		mine := s.request == request || strings.HasPrefix(request, s.root+"._")
 		answered = mine && s.answered.Load()
 		return !answered
 	})

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"log"
 	"os"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// The code of docs/operations.md. The tests of lameduck_test.go and instance_test.go run it.
+// The code of docs/operations.md. The tests of lameduck_test.go, instance_test.go and
+// gather_test.go run it.
 
 // serveAndMove serves until ctx ends, and moves to another NATS node when its own is about to
 // leave.
@@ -92,4 +94,23 @@ func placeBoth(ctx context.Context, orders orderv1nats.OrderServiceClient, first
 	}
 	_, err := orders.PlaceOrder(ctx, second, rpc.WithInstance(instance))
 	return err
+}
+
+// placeOrder is a method of the generated service, for placeEverywhere.
+var placeOrder = rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](
+	&rpc.ServiceDesc{Name: orderv1nats.OrderServiceName}, rpc.MethodDesc{Name: "PlaceOrder"})
+
+// placeEverywhere places an order with every instance, and gives the responses to use.
+func placeEverywhere(ctx context.Context, client *rpc.Client, req *orderv1.PlaceOrderRequest, use func(*orderv1.PlaceOrderResponse)) {
+	g := placeOrder.Gather(ctx, client, req, rpc.UntilStall(time.Second))
+	for row := range g.All() {
+		if row.Err != nil {
+			log.Printf("instance %s: %v", row.Instance, row.Err)
+			continue
+		}
+		use(row.Response)
+	}
+	if r := g.Result(); r.Ended != rpc.GatherEndAll {
+		log.Printf("ended by %v; missing: %v; %v", r.Ended, r.Missing, r.Err)
+	}
 }

@@ -13,6 +13,9 @@ import (
 // OpenStreams is how many streams a client has in its table.
 func (c *Client) OpenStreams() int { return len(c.streams.All()) }
 
+// Mailboxes is how many gatherings of a client have not ended.
+func (c *Client) Mailboxes() int { return c.known.Mail.Len() }
+
 // Waiters is how many slots for pending calls a client has made, and how many of them are free.
 func (c *Client) Waiters() (all, free int) { return c.inbox.Slots() }
 

@@ -83,7 +83,7 @@ func TestLargeResponseOfClosedClient(t *testing.T) {
 	call, id := new(clientCall), wire.NewID()
 	call.set(&m, nil, nil, nil, &c.options.callOptions)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(&m), byCtx: true}
-	failed := a.largeResponse(t.Context(), id, wire.AppendAccept(nil, id, 0, "I"))
+	failed := a.largeResponse(t.Context(), id, id, wire.AppendAccept(nil, id, 0, "I"))
 	if failed == nil || failed.code != CodeCanceled || failed.execution != ExecutionDidRun {
 		t.Errorf("the error is %v", failed)
 	}

@@ -310,7 +310,7 @@ func TestResponsesNameInstances(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			nc := srv.Connect()
-			named := countNamed(t, nc)
+			named := listenForNames(t, nc)
 			c := dial(t, nc, opts...)
 			var instance string
 			var h, trailer rpc.Header
@@ -338,26 +338,18 @@ func TestResponsesNameInstances(t *testing.T) {
 	}
 }
 
-// countNamed counts the replies to a connection's inbox that name an instance.
-func countNamed(t testing.TB, nc *nats.Conn) func() int32 {
+// listenForNames returns a function that counts the replies to a connection's inbox since it was
+// last called that name an instance.
+func listenForNames(t testing.TB, nc *nats.Conn) func() int {
 	t.Helper()
-	var n atomic.Int32
-	sub, err := nc.Subscribe("_INBOX.>", func(m *nats.Msg) {
-		if m.Header.Get("Natscall-Instance") != "" {
-			n.Add(1)
-		}
-	})
-	must(t, err)
-	must(t, nc.Flush())
-	return func() int32 {
-		for {
-			pending, _, err := sub.Pending()
-			must(t, err)
-			if pending == 0 {
-				return n.Load()
+	replies := listen(t, nc, "_INBOX.>")
+	return func() (n int) {
+		for _, m := range replies() {
+			if m.Header.Get("Natscall-Instance") != "" {
+				n++
 			}
-			runtime.Gosched()
 		}
+		return n
 	}
 }
 

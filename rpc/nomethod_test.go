@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,14 +34,26 @@ func serveOlder(t testing.TB, nc *nats.Conn, impl testServer) *rpc.Server {
 	return s
 }
 
-// countQueries counts the instance queries about the test service.
-func countQueries(t testing.TB, nc *nats.Conn) *atomic.Int32 {
+// listen returns a function that returns what has come to a subject since it was last called.
+func listen(t testing.TB, nc *nats.Conn, subject string) func() []*nats.Msg {
 	t.Helper()
-	n := new(atomic.Int32)
-	_, err := nc.Subscribe(testRoot+"._all.instances", func(*nats.Msg) { n.Add(1) })
+	messages := make(chan *nats.Msg, 1000)
+	_, err := nc.ChanSubscribe(subject, messages)
 	must(t, err)
 	must(t, nc.Flush())
-	return n
+	return func() (all []*nats.Msg) {
+		must(t, nc.Flush())
+		for len(messages) > 0 {
+			all = append(all, <-messages)
+		}
+		return all
+	}
+}
+
+// listenToQueries is listen for the instance queries about the test service.
+func listenToQueries(t testing.TB, nc *nats.Conn) func() []*nats.Msg {
+	t.Helper()
+	return listen(t, nc, testRoot+"._all.instances")
 }
 
 func read(ctx context.Context, c *rpc.Client, opts ...rpc.CallOption) error {
@@ -56,7 +67,7 @@ func TestNoSuchMethod(t *testing.T) {
 	for range 3 {
 		serveOlder(t, srv.Connect(), &funcs{})
 	}
-	queries := countQueries(t, srv.Connect())
+	queries := listenToQueries(t, srv.Connect())
 	for name, test := range map[string]struct {
 		call func(context.Context, *rpc.Client) error
 		opts []rpc.ClientOption
@@ -77,13 +88,12 @@ func TestNoSuchMethod(t *testing.T) {
 		"bidi":          {call: func(ctx context.Context, c *rpc.Client) error { _, err := testChat.Call(ctx, c); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := queries.Load()
 			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 			defer cancel()
 			e := wantCode(t, test.call(ctx, dial(t, srv.Connect(), test.opts...)), rpc.CodeUnimplemented, rpc.ExecutionNotRun)
 			wantText(t, e, "the service test.v1.TestService has no method ")
 			wantText(t, e, "; it has Do, Note")
-			if n := queries.Load() - before; n != 1 {
+			if n := len(queries()); n != 1 {
 				t.Errorf("%d queries were sent", n)
 			}
 		})
@@ -114,7 +124,7 @@ func TestManyCallersAsk(t *testing.T) {
 	const callers = 256
 	srv := rpctest.NewServer(t)
 	serveOlder(t, srv.Connect(), &funcs{})
-	queries := countQueries(t, srv.Connect())
+	queries := listenToQueries(t, srv.Connect())
 	c := dial(t, srv.Connect())
 	must(t, callOnce(t, c))
 	_, release := c.HoldRequests()
@@ -125,7 +135,7 @@ func TestManyCallersAsk(t *testing.T) {
 		}
 		return nil
 	})
-	if n := queries.Load(); n != 1 {
+	if n := len(queries()); n != 1 {
 		t.Errorf("%d queries were sent", n)
 	}
 }

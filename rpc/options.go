@@ -520,8 +520,8 @@ func WithQueueGroup(group string) ServerServiceOption {
 }
 
 // WithoutQueueGroup makes every instance get every request. The caller sees the first answer. It is
-// for one-way methods and for gathering. Streaming methods, which need one instance, then fail with
-// CodeUnimplemented.
+// for one-way methods; [UnaryMethod.Gather], which takes the answers of all, does not need it.
+// Streaming methods, which need one instance, then fail with CodeUnimplemented.
 func WithoutQueueGroup() ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		o.queueGroup, o.noQueueGroup = "", true

@@ -43,10 +43,13 @@ type addressee uint8
 const (
 	toGroup    addressee = iota // one of each queue group, or all if there is none
 	toInstance                  // this one
+	toAll                       // all; the caller takes the answer of each
 )
 
 // alone reports whether no other instance got the request.
-func (r *received) alone() bool { return r.to == toInstance || r.endpoint.queueGroup != "" }
+func (r *received) alone() bool {
+	return r.to == toInstance || r.to == toGroup && r.endpoint.queueGroup != ""
+}
 
 // parse takes a message. If it returns an error, the request is to be refused with that. The
 // timeout is what the request says, 0 for nothing. The envelope is that of an open, or zero.
@@ -93,6 +96,8 @@ func (r *received) check(e *wire.Envelope, err error) *Error {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "an open in a batch")
 	case e.Kind == wire.KindOpen && m.kind == KindOneWay:
 		return failf(CodeUnimplemented, ExecutionNotRun, "%s takes plain messages", m.FullName())
+	case e.Kind == wire.KindOpen && r.to == toAll:
+		return failf(CodeUnimplemented, ExecutionNotRun, "a request to all instances is one NATS message and no stream")
 	case e.Kind == wire.KindOpen && !r.alone(): // every instance would take it
 		return failf(CodeUnimplemented, ExecutionNotRun, "%s has no queue group: it takes no streams, and no requests larger than the NATS server's max_payload", m.FullName())
 	case e.Kind == wire.KindOpen:

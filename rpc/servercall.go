@@ -107,13 +107,14 @@ func (c *serverCall) giveUp() bool {
 }
 
 // execution returns what the caller is told about the execution of the call that e ended. Without a
-// queue group that is never "not run": another instance may have run the call.
+// queue group that is never "not run": another instance may have run the call. A caller that has
+// asked all instances is told about this one.
 func (c *serverCall) execution(e *Error) wire.Execution {
 	x := e.execution
 	if x == ExecutionMayHaveRun && c.handling.Load() == callHandled {
 		x = ExecutionDidRun
 	}
-	return x.onWire(e.refused, c.alone())
+	return x.onWire(e.refused, c.to == toAll || c.alone())
 }
 
 // receive takes a request that came at a time of the server's clock. If it returns an error, the

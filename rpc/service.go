@@ -201,7 +201,7 @@ func (s *service) start() error {
 	s.workers.calls.Open() // a start before this one may have failed
 	s.workers.streams.Open()
 	for subject, f := range map[string]nats.MsgHandler{
-		names.Join(s.root, wire.AllWildcard):                       s.onControl,
+		names.Join(s.root, wire.AllWildcard):                       s.onAll,
 		names.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onInstance,
 	} {
 		sub, err := s.subscribe(subject, "", f)
@@ -246,7 +246,17 @@ func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Sub
 	return sub, nil
 }
 
-// onControl is the callback for messages to every instance: cancels and queries.
+// onAll is the callback for messages to every instance: cancels, queries and requests.
+func (s *service) onAll(m *nats.Msg) {
+	token := m.Subject[len(s.root)+len("."+wire.AllToken+"."):]
+	if method, ok := strings.CutPrefix(token, wire.CallToken+"."); ok {
+		s.onCall(toAll, method, m)
+		return
+	}
+	s.onControl(m)
+}
+
+// onControl takes a cancel or a query.
 func (s *service) onControl(m *nats.Msg) {
 	e, err := wire.Parse(m.Data)
 	if err != nil {

@@ -84,7 +84,9 @@ func (w *watch) start(onLost, onClosed func()) {
 		if w.run(onLost) {
 			onLost()
 			onClosed()
-			w.inbox.End(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
+			closed := failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed)
+			w.inbox.End(closed)
+			w.known.Mail.End(closed)
 		}
 	}()
 }
@@ -290,6 +292,7 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 		}
 		return refused(!p.Old())
 	})
+	w.known.Mail.Refused(subject, refused(true))
 	for _, s := range w.streams.All() {
 		if to, early := s.To(); to == subject {
 			s.Break(refused(early))
@@ -304,5 +307,6 @@ func (w *watch) forbid(inbox string, err error) {
 	waiting := *forbidden
 	waiting.execution = ExecutionMayHaveRun
 	w.inbox.End(&waiting)
+	w.known.Mail.End(&waiting)
 	w.streams.Break(&waiting)
 }

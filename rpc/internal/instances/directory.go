@@ -1,4 +1,5 @@
-// Package instances asks the instances of services what they are.
+// Package instances asks the instances of services what they are, and keeps what several of them
+// reply to one request.
 package instances
 
 import (
@@ -44,13 +45,15 @@ const (
 //
 // Callers that ask about a service at the same time share one query.
 type Directory struct {
+	Mail *Mailboxes
+
 	conn   Conn
 	prefix string // of the reply subjects
 
 	mu      sync.Mutex
 	closed  bool
 	roots   map[string]*service
-	queries map[wire.ID]*query // the last one of each service: answers may come late
+	queries map[wire.ID]*Query // the last one of each service: answers may come late
 }
 
 // Conn is what a Directory needs of a *nats.Conn.
@@ -63,12 +66,12 @@ type Conn interface {
 type service struct {
 	heard  bool // an instance has answered some time
 	silent time.Time
-	last   *query
+	last   *Query
 	seen   map[string]time.Time // when instances last answered
 }
 
-// query is a question to all instances of a service.
-type query struct {
+// Query is a question to all instances of a service.
+type Query struct {
 	id    wire.ID
 	root  string
 	began time.Time
@@ -79,6 +82,12 @@ type query struct {
 	found Found // not changed any more when it is over
 }
 
+// Over returns a channel that is closed when the answers have come.
+func (q *Query) Over() <-chan struct{} { return q.done }
+
+// Found returns what the query, which is over, has found.
+func (q *Query) Found() Found { return q.found }
+
 // Found is what a query has found. The zero value means that nothing is known.
 type Found struct {
 	Instances []*natscallv1.Instance // those that have answered
@@ -86,9 +95,9 @@ type Found struct {
 }
 
 // New returns a Directory. Answers come to subjects that begin with prefix, which ends with a dot,
-// and TokenPrefix; the caller subscribes, and calls Deliver.
+// and TokenPrefix or, for its mailboxes, MailPrefix; the caller subscribes, and calls Deliver.
 func New(conn Conn, prefix string) *Directory {
-	return &Directory{conn: conn, prefix: prefix, roots: map[string]*service{}, queries: map[wire.ID]*query{}}
+	return &Directory{Mail: newMailboxes(prefix), conn: conn, prefix: prefix, roots: map[string]*service{}, queries: map[wire.ID]*Query{}}
 }
 
 // TokenPrefix begins the last token of the reply subjects of queries.
@@ -97,34 +106,48 @@ const TokenPrefix = "i"
 // Ask asks all instances of a service what they are. It returns when their answers have come, or
 // when ctx ends. A service that was silent a short time ago is not asked.
 func (d *Directory) Ask(ctx context.Context, root string) Found {
-	q, begun := d.join(root)
-	if q == nil {
+	q := d.begin(root, validTime)
+	select {
+	case <-q.Over():
+		return q.Found()
+	case <-ctx.Done():
 		return Found{}
 	}
+}
+
+// Begin is Ask without the wait, and takes no answers to a query that is over. When it returns the
+// query has been published.
+func (d *Directory) Begin(root string) *Query { return d.begin(root, 0) }
+
+func (d *Directory) begin(root string, valid time.Duration) *Query {
+	q, begun := d.join(root, valid)
 	if begun {
 		subject := names.Join(root, wire.AllToken, wire.InstancesToken)
 		if d.conn.PublishRequest(subject, d.prefix+TokenPrefix+q.id.String(), wire.AppendInstanceQuery(nil, q.id)) != nil {
 			d.end(q, false)
 		}
 	}
-	select {
-	case <-q.done:
-		return q.found
-	case <-ctx.Done():
-		return Found{}
-	}
+	return q
 }
 
-// join returns the query to wait for, or nil, and whether the caller has to publish it.
-func (d *Directory) join(root string) (q *query, begun bool) {
+// noQuery is what there is to wait for where nobody is asked.
+var noQuery = func() *Query {
+	q := &Query{done: make(chan struct{})}
+	close(q.done)
+	return q
+}()
+
+// join returns the query to wait for, and whether the caller has to publish it. The answers to one
+// that is over count for a while.
+func (d *Directory) join(root string, valid time.Duration) (q *Query, begun bool) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.serviceLocked(root)
 	switch last := s.last; {
 	case d.closed, now.Before(s.silent):
-		return nil, false
-	case last != nil && (!last.over || last.found.known() && now.Sub(last.ended) < validTime):
+		return noQuery, false
+	case last != nil && (!last.over || last.found.Known() && now.Sub(last.ended) < valid):
 		return last, false
 	case last != nil:
 		delete(d.queries, last.id)
@@ -134,13 +157,14 @@ func (d *Directory) join(root string) (q *query, begun bool) {
 			delete(s.seen, id)
 		}
 	}
-	q = &query{id: wire.NewID(), root: root, began: now, done: make(chan struct{})}
+	q = &Query{id: wire.NewID(), root: root, began: now, done: make(chan struct{})}
 	q.timer = time.AfterFunc(queryTime, func() { d.end(q, d.conn.IsConnected()) })
 	s.last, d.queries[q.id] = q, q
 	return q, true
 }
 
-func (f *Found) known() bool { return f.Nobody || len(f.Instances) > 0 }
+// Known reports whether the query has found out anything.
+func (f *Found) Known() bool { return f.Nobody || len(f.Instances) > 0 }
 
 func (d *Directory) serviceLocked(root string) *service {
 	s := d.roots[root]
@@ -152,19 +176,19 @@ func (d *Directory) serviceLocked(root string) *service {
 }
 
 // end ends a query. silence says that the lack of an answer means something.
-func (d *Directory) end(q *query, silence bool) {
+func (d *Directory) end(q *Query, silence bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.endLocked(q, silence)
 }
 
-func (d *Directory) endLocked(q *query, silence bool) {
+func (d *Directory) endLocked(q *Query, silence bool) {
 	if q.over {
 		return
 	}
 	q.over, q.ended = true, time.Now()
 	q.timer.Stop()
-	if silence && !q.found.known() {
+	if silence && !q.found.Known() {
 		d.serviceLocked(q.root).silent = q.ended.Add(silentTime)
 	}
 	close(q.done)
@@ -179,7 +203,7 @@ func (d *Directory) Deliver(token string, m *nats.Msg) {
 	none := reply.IsNoResponders(m)
 	var answer *natscallv1.Instance
 	if !none {
-		if answer = parse(m.Data, id); answer == nil {
+		if answer = Parse(m.Data, id); answer == nil {
 			return
 		}
 	}
@@ -195,8 +219,8 @@ func (d *Directory) Deliver(token string, m *nats.Msg) {
 	}
 }
 
-// parse returns the answer to the query, or nil if it is none.
-func parse(data []byte, id wire.ID) *natscallv1.Instance {
+// Parse returns the answer to the query, or nil if it is none.
+func Parse(data []byte, id wire.ID) *natscallv1.Instance {
 	e, err := wire.Parse(data)
 	if err != nil || e.Kind != wire.KindInstanceAnswer || e.ID != id {
 		return nil
@@ -209,7 +233,7 @@ func parse(data []byte, id wire.ID) *natscallv1.Instance {
 }
 
 // answerLocked takes an answer. One that comes late shows that the service is there.
-func (d *Directory) answerLocked(q *query, answer *natscallv1.Instance) {
+func (d *Directory) answerLocked(q *Query, answer *natscallv1.Instance) {
 	now := time.Now()
 	s := d.serviceLocked(q.root)
 	s.heard, s.silent = true, time.Time{}
@@ -221,6 +245,38 @@ func (d *Directory) answerLocked(q *query, answer *natscallv1.Instance) {
 	}
 	q.found.Instances = append(q.found.Instances, answer)
 	q.timer.Reset(min(quietTime, time.Until(q.began.Add(queryTime))))
+}
+
+// Seen returns the instances of a service that have answered a short time ago.
+func (d *Directory) Seen(root string) (seen []string) {
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.roots[root]; s != nil {
+		for id, at := range s.seen {
+			if now.Sub(at) <= seenTime {
+				seen = append(seen, id)
+			}
+		}
+	}
+	return seen
+}
+
+// See notes that an instance has answered.
+func (d *Directory) See(root, instance string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.serviceLocked(root)
+	s.heard, s.silent, s.seen[instance] = true, time.Time{}, time.Now()
+}
+
+// Forget notes that an instance has gone.
+func (d *Directory) Forget(root, instance string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.roots[root]; s != nil {
+		delete(s.seen, instance)
+	}
 }
 
 // Heard reports whether an instance of the service has ever answered.

@@ -141,7 +141,7 @@ func TestWhenToAskAgain(t *testing.T) {
 			if !want {
 				return
 			}
-			if found := <-result; found.known() {
+			if found := <-result; found.Known() {
 				t.Errorf("found %v", &found)
 			}
 		}
@@ -175,7 +175,7 @@ func TestWhenToAskAgain(t *testing.T) {
 		refused := ask(t.Context(), d, 1)
 		c.query(t)
 		d.Refused("root")
-		if found := <-refused; found.known() {
+		if found := <-refused; found.Known() {
 			t.Errorf("found %v", &found)
 		}
 		silent(silentTime-time.Millisecond, true)
@@ -186,6 +186,45 @@ func TestWhenToAskAgain(t *testing.T) {
 	})
 }
 
+// TestSeen: an instance is known for a while after its last answer, and a query that is begun is a
+// new one unless one runs.
+func TestSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := new(conn)
+		d := New(c, "inbox.")
+		defer d.Close()
+		if seen := d.Seen("root"); seen != nil {
+			t.Errorf("seen: %v", seen)
+		}
+		d.Forget("root", "A")
+		first := d.Begin("root")
+		m := c.query(t)
+		if d.Begin("root") != first {
+			t.Error("a query that runs is not joined")
+		}
+		d.Deliver(m.Reply[len("inbox."):], &nats.Msg{Data: answer(t, m, "A")})
+		<-first.Over()
+		if d.Begin("root") == first {
+			t.Error("a query that is over is joined")
+		}
+		<-time.After(seenTime - quietTime)
+		d.See("root", "B")
+		if seen := d.Seen("root"); len(seen) != 2 {
+			t.Errorf("seen: %v", seen)
+		}
+		<-time.After(time.Millisecond)
+		if seen := d.Seen("root"); len(seen) != 1 || seen[0] != "B" {
+			t.Errorf("seen: %v", seen)
+		}
+		d.Forget("root", "B")
+		if seen := d.Seen("root"); seen != nil || !d.Heard("root") {
+			t.Errorf("seen: %v", seen)
+		}
+		d.Close()
+		<-d.Begin("root").Over() // which is none
+	})
+}
+
 // TestAskEnds: a caller waits for no longer than its context, and not for what was not published.
 func TestAskEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -193,7 +232,7 @@ func TestAskEnds(t *testing.T) {
 		d := New(c, "inbox.")
 		defer d.Close()
 		began := time.Now()
-		if found := <-ask(t.Context(), d, 1); found.known() {
+		if found := <-ask(t.Context(), d, 1); found.Known() {
 			t.Errorf("found %v", &found)
 		}
 		c.err = nil

@@ -25,6 +25,9 @@ type ClientConfig struct {
 	ReplyPrefix string // beginning of the reply subjects
 	// Deadline ends the stream, if it is not zero, beside the context.
 	Deadline time.Time
+	// CallID is the id of the call at the instance, if it is not ID: where several streams belong
+	// to one call, each needs an ID of its own.
+	CallID wire.ID
 	// Queued says that the server may have the open wait in a queue: then only alive queries find
 	// out that nobody will accept it.
 	Queued bool
@@ -48,6 +51,7 @@ type Client struct {
 	statuses Statuses
 	root     string
 	inbox    string
+	callID   wire.ID
 	caller   context.Context // the one that ctx has been derived from, or nil
 	release  func()          // of ctx
 
@@ -72,6 +76,9 @@ func NewClient(ctx context.Context, config ClientConfig) *Client {
 	}
 	c.init(ctx, config.Config, c)
 	c.to = config.Subject
+	if c.callID = config.CallID; c.callID == (wire.ID{}) {
+		c.callID = config.ID
+	}
 	if !config.Queued {
 		c.life.openTimeout = maxSilence * c.Table.heartbeat
 	}
@@ -170,7 +177,7 @@ func (c *Client) Fetch(instance string, credit uint64) {
 
 // openedLocked makes the stream send its frames to an instance.
 func (c *Client) openedLocked(instance string, credit uint64) {
-	c.to, c.open = names.Join(c.root, wire.InstanceToken, instance, c.ID.String()), true
+	c.to, c.open = names.Join(c.root, wire.InstanceToken, instance, c.callID.String()), true
 	c.instance = instance
 	c.life.heardAt = time.Now()
 	c.send.Grant(credit)
@@ -451,7 +458,7 @@ func (c *Client) whileOpening(f func(*Client) error) error {
 }
 
 // CallID is the id of the call.
-func (c *Client) CallID() wire.ID { return c.ID }
+func (c *Client) CallID() wire.ID { return c.callID }
 
 // Root is where to ask whether the call is alive.
 func (c *Client) Root() string { return c.root }

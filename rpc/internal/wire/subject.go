@@ -12,6 +12,6 @@ const (
 	InstanceToken = "_i"
 	// InstancesToken is where to ask what an instance is, below AllToken or the instance.
 	InstancesToken = "instances"
-	// CallToken is where to send requests, likewise; the method follows.
+	// CallToken is where to send requests to an instance or to all; the method follows.
 	CallToken = "call"
 )
