@@ -42,7 +42,7 @@ func ExampleCall_OnAttempt() {
 
 	printAttempts := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 		call.OnAttempt(func(a *rpc.Attempt) error {
-			fmt.Printf("attempt %d of %s: %d bytes to %s\n", a.Number(), call.Method(), len(a.Data()), a.Subject())
+			fmt.Printf("attempt %d to %s: %d bytes\n", a.Number(), a.Subject(), len(a.Data()))
 			return a.SetHeader(rpc.ExtensionPrefix+"Attempt", fmt.Sprint(a.Number()))
 		})
 		return next(ctx, call)
@@ -53,7 +53,7 @@ func ExampleCall_OnAttempt() {
 	_, err = stock.GetStock(ctx, req, rpc.WithHeader("Tenant", "acme"))
 	fmt.Println(err)
 	// Output:
-	// attempt 0 of /inventory.v1.InventoryService/GetStock: 7 bytes to inventory.v1.InventoryService.GetStock
+	// attempt 0 to inventory.v1.InventoryService.GetStock: 7 bytes
 	// permission_denied: /inventory.v1.InventoryService/GetStock is for acme
 	// <nil>
 }

@@ -41,7 +41,8 @@ func ExampleMethod_dynamic() {
 	defer srv.Shutdown(ctx)
 	client := rpc.NewClient(nc)
 	defer client.Close()
-	sd := inventoryv1.File_inventory_v1_inventory_proto.Services().Get(0) // or from protodesc.NewFiles
+	// A tool gets it from protodesc.NewFiles.
+	sd := inventoryv1.File_inventory_v1_inventory_proto.Services().Get(0)
 
 	callJSON := func(sd protoreflect.ServiceDescriptor, name protoreflect.Name, in string) (string, error) {
 		md := sd.Methods().ByName(name)

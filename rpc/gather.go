@@ -1,38 +1,10 @@
 package rpc
 
 import (
-	"context"
 	"fmt"
 	"iter"
 	"time"
-
 )
-
-// Gather asks every instance of the service, whatever its queue group is, and yields their answers
-// as they come: see [Gathering.All], which sends the request. It never sends it again.
-//
-// A gathering ends when all instances have answered that are known, unless an option ends it
-// before. These are the ones that answer a query, which is sent together with the request, and
-// those that have answered this client within the last minute and are still there. An instance
-// that is not known, as it is paused since before, is not waited for. If nothing is known of the
-// instances, as the client may not ask them or they are older than the query, the gathering goes on
-// until its deadline, which is that of a unary call.
-//
-// The request has to fit into a NATS message; a response need not. The interceptors of the client
-// do not run, since their call has one response; those of the servers do. Across accounts the
-// export needs the response type stream: otherwise only one answer comes, and one instance is
-// known.
-func (m *UnaryMethod[Req, Res]) Gather(ctx context.Context, c *Client, req Req, opts ...GatherOption) *Gathering[Res] {
-	g := &gathering{client: c, method: &m.method, request: req, given: opts}
-	return &Gathering[Res]{g, func(yield func(gatherRow) bool) { g.run(ctx, yield) }}
-}
-
-// Gather is like [UnaryMethod.Gather]. req is a proto.Message or a *[Raw], and newResponse makes
-// what each response is decoded into, which is one too.
-func (m *Method) Gather(ctx context.Context, c *Client, req any, newResponse func() any, opts ...GatherOption) *Gathering[any] {
-	g := &gathering{client: c, method: &m.method, request: req, newResponse: newResponse, given: opts}
-	return &Gathering[any]{g, func(yield func(gatherRow) bool) { g.run(ctx, yield) }}
-}
 
 // Gathering is a request to all instances of a service. One goroutine may use it.
 type Gathering[Res any] struct {

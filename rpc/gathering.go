@@ -24,9 +24,9 @@ type gathering struct {
 	request any
 	// newResponse makes what a response is decoded into. It is nil for the generated type.
 	newResponse func() any
-	given   []GatherOption
-	used    bool
-	result  GatherResult
+	given       []GatherOption
+	used        bool
+	result      GatherResult
 }
 
 // gatherRow is the answer of an instance.

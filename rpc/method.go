@@ -209,6 +209,25 @@ func (m *UnaryMethod[Req, Res]) Call(ctx context.Context, c *Client, req Req, op
 	return res.(Res), nil
 }
 
+// Gather asks every instance of the service, whatever its queue group is, and yields their answers
+// as they come: see [Gathering.All], which sends the request. It never sends it again.
+//
+// A gathering ends when all instances have answered that are known, unless an option ends it
+// before. These are the ones that answer a query, which is sent together with the request, and
+// those that have answered this client within the last minute and are still there. An instance
+// that is not known, as it is paused since before, is not waited for. If nothing is known of the
+// instances, as the client may not ask them or they are older than the query, the gathering goes on
+// until its deadline, which is that of a unary call.
+//
+// The request has to fit into a NATS message; a response need not. The interceptors of the client
+// do not run, since their call has one response; those of the servers do. Across accounts the
+// export needs the response type stream: otherwise only one answer comes, and one instance is
+// known.
+func (m *UnaryMethod[Req, Res]) Gather(ctx context.Context, c *Client, req Req, opts ...GatherOption) *Gathering[Res] {
+	g := &gathering{client: c, method: &m.method, request: req, given: opts}
+	return &Gathering[Res]{g, func(yield func(gatherRow) bool) { g.run(ctx, yield) }}
+}
+
 // HandleUnary joins a unary method with the method of S that serves it.
 func HandleUnary[S any, Req, Res proto.Message](m *UnaryMethod[Req, Res], f func(S, context.Context, Req) (Res, error)) Handler[S] {
 	return Handler[S]{&m.method, func(impl S, ctx context.Context, call *Call) error {

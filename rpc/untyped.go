@@ -134,6 +134,13 @@ func (m *Method) Open(ctx context.Context, c *Client, req any, opts ...CallOptio
 	return &Stream{metadata: metadata{s}, side: &clientSide{stream: s, only: m.kind == KindClientStream}}, nil
 }
 
+// Gather is like [UnaryMethod.Gather]. req is a proto.Message or a *[Raw], and newResponse makes
+// what each response is decoded into, which is one too.
+func (m *Method) Gather(ctx context.Context, c *Client, req any, newResponse func() any, opts ...GatherOption) *Gathering[any] {
+	g := &gathering{client: c, method: &m.method, request: req, newResponse: newResponse, given: opts}
+	return &Gathering[any]{g, func(yield func(gatherRow) bool) { g.run(ctx, yield) }}
+}
+
 // withCodecOf makes the codec of a raw request that of the call.
 func withCodecOf(req any, c *Client, opts []CallOption) []CallOption {
 	if raw, ok := req.(*Raw); ok && (c == nil || raw.Codec != c.options.codec) {

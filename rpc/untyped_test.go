@@ -469,6 +469,130 @@ func everyEcho(t *testing.T, e echoClient, in string, codec rpc.Codec, opts ...r
 	same("bidirectional", got, in+","+in, err)
 }
 
+// TestUntypedGather: the rows of a gathering are of the kind that was asked for.
+func TestUntypedGather(t *testing.T) {
+	for _, form := range echoForms(t)[1:] {
+		srv := rpctest.NewServer(t)
+		for range 2 {
+			s := rpc.NewServer(srv.Connect())
+			must(t, (&echo{form: form}).register(s))
+			startServer(t, s)
+		}
+		c := dial(t, srv.Connect())
+		for _, codec := range []rpc.Codec{rpc.CodecProto, rpc.CodecJSON} {
+			rows := 0
+			g := form.methods["Do"].Gather(testContext(t), c, form.message("abc", codec), form.empty, rpc.WithCallOptions(rpc.WithCodec(codec)))
+			for row := range g.All() {
+				rows++
+				if row.Err != nil || form.text(row.Response) != "abc" {
+					t.Errorf("%s: %v, %v", form.name, row.Response, row.Err)
+				}
+			}
+			if rows != 2 {
+				t.Errorf("%s, %v: %d rows, %+v", form.name, codec, rows, g.Result())
+			}
+		}
+		for name, g := range map[string]*rpc.Gathering[any]{
+			"stream":      form.methods["Watch"].Gather(testContext(t), c, form.message("x", 0), form.empty),
+			"no request":  form.methods["Do"].Gather(testContext(t), c, nil, form.empty),
+			"no response": form.methods["Do"].Gather(testContext(t), c, form.message("x", 0), func() any { return nil }),
+		} {
+			for range g.All() {
+				t.Errorf("%s: a row", name)
+			}
+			wantCode(t, g.Result().Err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun)
+		}
+	}
+}
+
+// TestUntypedMisuse: what cannot be sent or filled is refused, and named.
+func TestUntypedMisuse(t *testing.T) {
+	nc := rpctest.Connect(t)
+	forms := echoForms(t)
+	s := rpc.NewServer(nc)
+	must(t, (&echo{form: forms[0]}).register(s))
+	startServer(t, s)
+	c := dial(t, nc)
+	ctx := testContext(t)
+	dynamic, raw := forms[1].methods, forms[2].methods
+	ok, res := forms[1].message("x", 0), forms[1].empty()
+	stream, err := dynamic["Chat"].Open(ctx, c, nil)
+	must(t, err)
+	watching, err := dynamic["Watch"].Open(ctx, c, ok)
+	must(t, err)
+	var nilRaw *rpc.Raw
+	for _, test := range []struct {
+		name, text string
+		err        error
+	}{
+		{"no request", "the request: it is nil", dynamic["Do"].Call(ctx, c, nil, res)},
+		{"nil request", "the request: it is nil", raw["Do"].Call(ctx, c, nilRaw, new(rpc.Raw))},
+		{"no response", "the response: it is nil", dynamic["Do"].Call(ctx, c, ok, nil)},
+		{"another type", "the request: it is a google.protobuf.BytesValue, not a google.protobuf.StringValue", dynamic["Do"].Call(ctx, c, wrapperspb.Bytes(nil), res)},
+		{"another response", "the response: it is a google.protobuf.BytesValue", dynamic["Do"].Call(ctx, c, ok, new(bytes))},
+		{"no message", "the request: a string is neither a proto.Message nor a *rpc.Raw", dynamic["Do"].Call(ctx, c, "x", res)},
+		{"another codec", "it is in json, and the call in protobuf", raw["Do"].Call(ctx, c, &rpc.Raw{Codec: rpc.CodecJSON}, new(rpc.Raw), rpc.WithCodec(rpc.CodecProto))},
+		{"no such codec", "there is no such codec", raw["Do"].Call(ctx, c, &rpc.Raw{Codec: 9}, new(rpc.Raw))},
+		{"Call of a stream", "it is a bidi_stream method: Open opens", dynamic["Chat"].Call(ctx, c, ok, res)},
+		{"Open of a unary method", "it is a unary method: Call calls", openError(dynamic["Do"].Open(ctx, c, ok))},
+		{"Open with a request", "its requests are sent on the stream", openError(dynamic["Chat"].Open(ctx, c, ok))},
+		{"Open without a request", "the request: it is nil", openError(dynamic["Watch"].Open(ctx, c, nil))},
+		{"no client", "the *rpc.Client is nil", dynamic["Do"].Call(ctx, nil, ok, res)},
+		{"Send of another type", "the message: it is a google.protobuf.BytesValue", stream.Send(wrapperspb.Bytes(nil))},
+		{"Send(nil)", "the message: it is nil", stream.Send(nil)},
+		{"Recv(nil)", "there is nothing to fill", stream.Recv(nil)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if rpc.CodeOf(test.err) != rpc.CodeInvalidArgument {
+				t.Errorf("%v", test.err)
+			}
+			wantText(t, test.err, test.text)
+		})
+	}
+	if err := watching.Send(ok); rpc.CodeOf(err) != rpc.CodeFailedPrecondition {
+		t.Errorf("Send on a server stream is %v", err)
+	}
+	must(t, stream.Send(ok)) // it goes on
+	must(t, stream.Recv(res))
+	if err := stream.Recv("x"); rpc.CodeOf(err) == rpc.CodeOK {
+		t.Error("a string was filled")
+	}
+}
+
+func openError(_ *rpc.Stream, err error) error { return err }
+
+// TestUntypedDescriptions: a method is what its descriptor says, and nothing that does not fit.
+func TestUntypedDescriptions(t *testing.T) {
+	sd := echoFile(t)
+	desc := rpc.NewServiceDesc(sd)
+	if desc.Name != "echo.v3.Echo" || desc.MicroName != "Echo" || desc.Version != "3.0.0" || desc.File != sd.ParentFile() {
+		t.Errorf("%+v", desc)
+	}
+	methods := echoForms(t)[1].methods
+	for name, want := range map[string]struct {
+		kind    rpc.Kind
+		subject string
+	}{"Do": {rpc.KindUnary, ""}, "Watch": {rpc.KindServerStream, ""}, "Gather": {rpc.KindClientStream, ""}, "Chat": {rpc.KindBidi, ""}, "Note": {rpc.KindOneWay, "echo.notes"}} {
+		m := methods[name]
+		if m.Kind() != want.kind || m.Desc().Subject != want.subject || m.FullName() != "/echo.v3.Echo/"+name {
+			t.Errorf("%s is %v, %+v", m.FullName(), m.Kind(), m.Desc())
+		}
+	}
+	if d := methods["Do"].Desc(); d.Idempotency != rpc.IdempotencyNoSideEffects || d.Timeout.Seconds() != 7 {
+		t.Errorf("Do: %+v", d)
+	}
+	md := sd.Methods().Get(0)
+	str, blob := dynamicpb.NewMessageType(md.Input()), (&bytes{}).ProtoReflect().Type()
+	for text, new := range map[string]func() (*rpc.Method, error){
+		"the type of the request is not":        func() (*rpc.Method, error) { return rpc.NewMethod(desc, md, blob, str) },
+		"the type of the response is not":       func() (*rpc.Method, error) { return rpc.NewMethod(desc, md, str, nil) },
+		"the description is of another service": func() (*rpc.Method, error) { return rpc.NewMethod(&testDesc, md, str, str) },
+	} {
+		_, err := new()
+		wantText(t, err, text)
+	}
+}
+
 // TestUntypedPlainStream: an untyped handler streams to a plain NATS client.
 func TestUntypedPlainStream(t *testing.T) {
 	for _, form := range echoForms(t) {
