@@ -66,11 +66,23 @@
 // Send waits for a slow reader. A stream has no deadline unless it is given one, and never resumes
 // by itself. docs/streams.md is the guide.
 //
-// # Metadata and interceptors
+// # Headers and interceptors
 //
 // Options of a call add request headers and fetch those of the response; a handler reads and sets
-// them through [CallFromContext]. An [Interceptor] runs around every call of a client or server,
-// and has the same shape on both. [EncodeMetadata] is for adapters of gRPC, Connect and HTTP.
+// them through [CallFromContext]. An [Interceptor] runs around the calls of a client, a server or a
+// service, or around one call, and has the same shape for all: docs/interceptors.md.
+// [EncodeMetadata] is for adapters of gRPC, Connect and HTTP.
+//
+// # Instances
+//
+// NATS chooses the instance that gets a request. [WithInstance] chooses it instead, and
+// [UnaryMethod.Gather] asks all of them. Errors and streams name the instance that they come from,
+// and so does a response on request ([ResponseInstance]).
+//
+// # Without generated types
+//
+// A [Method] calls and serves methods that are known at run time only, with dynamic or encoded
+// messages: docs/untyped.md.
 //
 // # Plain NATS
 //
@@ -83,12 +95,13 @@
 // These names are exported for generated code, and of no use to other code:
 //
 //   - [GeneratedCodeV1], by which code and runtime are found not to fit
-//   - [ServiceDesc] and [MethodDesc]
 //   - [NewUnaryMethod], [NewOneWayMethod], [NewServerStreamMethod], [NewClientStreamMethod] and
 //     [NewBidiMethod], and the method Unimplemented of what they return
-//   - [HandleUnary], [HandleOneWay], [HandleServerStream], [HandleClientStream], [HandleBidi], the
-//     [Handler] that they return, and [Register]
+//   - [HandleUnary], [HandleOneWay], [HandleServerStream], [HandleClientStream] and [HandleBidi]
 //
 // What the constructors return, such as [UnaryMethod], is for everybody: generated code has it in a
-// variable for each service, such as orderv1nats.OrderServiceMethods.
+// variable for each service, such as orderv1nats.OrderServiceMethods. [ServiceDesc], [MethodDesc],
+// [Register] and its [Handler] are also for services without generated types.
+//
+// [SenderOf], [ReceiverOf], [BidiStreamOf], [ClientStreamOf] and [CallOf] are for package rpctest.
 package rpc
