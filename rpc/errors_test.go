@@ -154,7 +154,8 @@ func TestDetailsOfNewError(t *testing.T) {
 	}
 }
 
-// TestAddDetails: an error gets details and keeps its code, text and causes, here and over the wire.
+// TestAddDetails: an error gets details and keeps its code and text, here and over the wire, and
+// its causes.
 func TestAddDetails(t *testing.T) {
 	hi, second := wrapperspb.String("hi"), durationpb.New(time.Second)
 	coded := rpc.NewError(rpc.CodeNotFound, "no order", hi)
