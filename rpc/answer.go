@@ -19,9 +19,9 @@ type answerForm interface {
 	// respond sends the response that encode has left in buf, or the end of the stream if the
 	// method has none. It reports whether it keeps the buffer. took is how long the handler ran.
 	respond(buf *buffer.Buffer, took time.Duration) (kept bool)
-	// fail sends an error, and the metadata that the handler has set.
+	// fail sends an error, and the header and trailer that the handler has set.
 	fail(err *Error)
-	// refuse sends an error at once, and without metadata, since a running handler may still change
+	// refuse sends an error at once, and without those, since a running handler may still change
 	// that.
 	refuse(err *Error)
 }

@@ -459,7 +459,7 @@ func (a *attempt) largeResponse(ctx context.Context, id, callID wire.ID, accept 
 func (a *attempt) recvResponse(s *messageStream) *Error {
 	res := a.call.newResponse()
 	err := s.RecvOnlyMessage(res)
-	a.call.responseHeader, a.call.responseTrailer = s.metadata()
+	a.call.responseHeader, a.call.responseTrailer = s.headers()
 	a.call.instance = s.client.Instance()
 	if err != nil {
 		failed := asError(err)

@@ -42,7 +42,7 @@ func (c *Call) Idempotency() Idempotency { return c.method.desc.Idempotency }
 // OnServer reports whether this is the server's side of the call.
 func (c *Call) OnServer() bool { return c.client == nil }
 
-// Header returns the metadata of the request. A client's interceptor may change it before it calls
+// Header returns the header of the request. A client's interceptor may change it before it calls
 // next. On the server it is what was received, including the headers of NATS and of the protocol,
 // and must not be changed.
 func (c *Call) Header() Header {
@@ -52,7 +52,7 @@ func (c *Call) Header() Header {
 	return c.header
 }
 
-// ResponseHeader returns the metadata of the response. On the server, fill it before the handler
+// ResponseHeader returns the header of the response. On the server, fill it before the handler
 // returns or, on a stream, sends its first message or calls SendHeader. On the client it is filled
 // when next returns, or for a stream when OnEnd runs.
 func (c *Call) ResponseHeader() Header {

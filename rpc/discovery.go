@@ -77,7 +77,7 @@ func (r responder) answerVerb(verb string) any {
 func (r responder) checkInfo() error {
 	data, err := json.Marshal(r.info())
 	if limit := r.server.nc.MaxPayload(); err == nil && limit > 0 && int64(len(data)) > limit {
-		err = fmt.Errorf("discovery of %s needs %d bytes, the NATS server's max_payload is %d: less metadata, please", r.desc.Name, len(data), limit)
+		err = fmt.Errorf("discovery of %s needs %d bytes, the NATS server's max_payload is %d: the service has too much discovery metadata or too many methods", r.desc.Name, len(data), limit)
 	}
 	return err
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// Header is the metadata of a call: of its request, its response, or its trailer. A key consists of
+// Header is the header of a request or response, or a trailer. A key consists of
 // letters, digits and !#$%&'*+-.^_`|~. Keys that begin with "Nats-" or "Natscall-", and the keys
 // "Status", "Description" and "Content-Type", are reserved, but for "Natscall-Key-" followed by a
 // key, which [EncodeMetadata] makes. A value is UTF-8 text without control characters and without
@@ -91,7 +91,7 @@ func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 func (h Header) appendAllTo(dst nats.Header, prefix string) (nats.Header, error) {
 	for key, values := range h {
 		for _, v := range values {
-			if err := wire.CheckMetadata(key, v); err != nil {
+			if err := wire.CheckHeader(key, v); err != nil {
 				return nil, err
 			}
 		}

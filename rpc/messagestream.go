@@ -107,18 +107,18 @@ func (s *messageStream) setHeader(set func(nats.Header)) error {
 	if err != nil {
 		return failf(CodeInternal, ExecutionDidRun, "response: %v", err).because(err)
 	}
-	if failed := s.checkMetadata(h); failed != nil {
+	if failed := s.checkHeaderSize(h); failed != nil {
 		return failed
 	}
 	set(h)
 	return nil
 }
 
-// checkMetadata checks the size of a response header or trailer. Each may take an eighth of
+// checkHeaderSize checks the size of a response header or trailer. Each may take an eighth of
 // max_payload, and a status half: so all of them fit into one end frame.
-func (s *messageStream) checkMetadata(h nats.Header) *Error {
+func (s *messageStream) checkHeaderSize(h nats.Header) *Error {
 	if size, limit := headerSize(h), int(s.Conn.MaxPayload()/8); size > limit {
-		return failf(CodeResourceExhausted, ExecutionDidRun, "response: %d bytes of metadata, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
+		return failf(CodeResourceExhausted, ExecutionDidRun, "response: the header or trailer has %d bytes, the limit is %d, an eighth of the NATS server's max_payload", size, limit)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (s *messageStream) CloseSend() {
 	}
 }
 
-// Header returns the metadata of the peer; a client waits for it.
+// Header returns the header of the peer; a client waits for it.
 func (s *messageStream) Header(ctx context.Context) (map[string][]string, error) {
 	if s.client == nil {
 		return s.call.Header(), nil
@@ -242,7 +242,7 @@ func (s *messageStream) Trailer() map[string][]string {
 	if s.client == nil {
 		return nil
 	}
-	_, trailer := s.client.Metadata()
+	_, trailer := s.client.Headers()
 	return trailer
 }
 
@@ -250,14 +250,14 @@ func (s *messageStream) Trailer() map[string][]string {
 // end.
 func (s *messageStream) notify(ctx context.Context) {
 	s.client.Notify(ctx, func(err error) {
-		s.call.responseHeader, s.call.responseTrailer = s.metadata()
+		s.call.responseHeader, s.call.responseTrailer = s.headers()
 		s.call.hooks.ended(s.failure(err))
 	})
 }
 
-// metadata returns what has come of the response's metadata.
-func (s *messageStream) metadata() (header, trailer Header) {
-	h, t := s.client.Metadata()
+// headers returns what has come of the response's header and trailer.
+func (s *messageStream) headers() (header, trailer Header) {
+	h, t := s.client.Headers()
 	return h, t
 }
 

@@ -211,7 +211,7 @@ func FuzzMetadata(f *testing.F) {
 		}
 		for k, values := range h {
 			for _, v := range values {
-				if err := wire.CheckMetadata(k, v); err != nil {
+				if err := wire.CheckHeader(k, v); err != nil {
 					t.Errorf("it may not be sent: %v", err)
 				}
 			}

@@ -123,7 +123,7 @@ type message[T any] interface {
 	proto.Message
 }
 
-// FullName returns the name that logs, metadata and interceptors use, as in
+// FullName returns the name that logs, discovery and interceptors use, as in
 // "/order.v1.OrderService/PlaceOrder".
 func (m *method) FullName() string { return "/" + m.service.Name + "/" + m.desc.Name }
 

@@ -21,12 +21,12 @@ func ReceiverOf[M proto.Message](s messages.Stream) *Receiver[M] {
 
 // BidiStreamOf returns a typed view of a stream, for package rpctest.
 func BidiStreamOf[S, R proto.Message](s messages.Stream) *BidiStream[S, R] {
-	return &BidiStream[S, R]{metadata{s}, newMessageOf[R]}
+	return &BidiStream[S, R]{view{s}, newMessageOf[R]}
 }
 
 // ClientStreamOf returns a typed view of a stream, for package rpctest.
 func ClientStreamOf[S, R proto.Message](s messages.Stream) *ClientStream[S, R] {
-	return &ClientStream[S, R]{metadata{s}, newMessageOf[R]}
+	return &ClientStream[S, R]{view{s}, newMessageOf[R]}
 }
 
 // CallOf returns a context in which CallFromContext finds a call, for package rpctest.

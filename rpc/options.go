@@ -386,7 +386,7 @@ func WithoutRetry() ClientCallOption {
 // says which keys and values are allowed.
 func WithHeader(key, value string) ClientCallOption {
 	return forCalls(func(o *callOptions) error {
-		if err := wire.CheckMetadata(key, value); err != nil {
+		if err := wire.CheckHeader(key, value); err != nil {
 			return fmt.Errorf("WithHeader: %w", err)
 		}
 		h := Header{} // not the one of the client's defaults
@@ -398,7 +398,7 @@ func WithHeader(key, value string) ClientCallOption {
 	})
 }
 
-// ResponseHeader stores the metadata of the response in *h, and removes what was there before.
+// ResponseHeader stores the header of the response in *h, and removes what was there before.
 func ResponseHeader(h *Header) CallOption {
 	return option{call: func(o *callOptions) error { o.responseHeader = h; return nil }}
 }

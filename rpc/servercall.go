@@ -402,8 +402,8 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	return nil
 }
 
-// sizeOf is what an encoded response takes of max_payload, with the metadata that the handler has
-// set.
+// sizeOf is what an encoded response takes of max_payload, with the header and trailer that the
+// handler has set.
 func (c *serverCall) sizeOf(buf *buffer.Buffer) int {
 	size := len(buf.B) + headerSize(c.call.responseHeader) + headerSize(c.call.responseTrailer)
 	if c.named {
@@ -446,7 +446,7 @@ func (c *serverCall) Sent(m *publish.Message, err error) {
 // Leads implements publish.Owner. It matters to clients only, since an answer has no reply subject.
 func (c *serverCall) Leads([]*publish.Message) bool { return true }
 
-// header returns the NATS header of the answer, or nil if the handler set no metadata and the
+// header returns the NATS header of the answer, or nil if the handler set none and the
 // instance is not to be named.
 func (c *serverCall) header() (nats.Header, error) {
 	h, err := c.call.responseHeader.appendTo(nil, "")
@@ -468,11 +468,11 @@ func (c *serverCall) nameInstance(h nats.Header) nats.Header {
 	return h
 }
 
-// errorHeader is header for an error. If the metadata is not valid, the error is sent without it.
+// errorHeader is header for an error. If what the handler has set is not valid, the error is sent without it.
 func (c *serverCall) errorHeader() nats.Header {
 	h, err := c.header()
 	if err != nil {
-		c.endpoint.log().Error("natscall: metadata of an error was left out", "error", err)
+		c.endpoint.log().Error("natscall: the header and trailer of an error were left out", "error", err)
 		return nil
 	}
 	return h
@@ -485,17 +485,17 @@ type statusForm interface {
 }
 
 // tell sends an error, unless that would acknowledge a message of JetStream.
-func (c *serverCall) tell(form statusForm, err *Error, metadata nats.Header) {
+func (c *serverCall) tell(form statusForm, err *Error, header nats.Header) {
 	if c.acknowledges() {
 		c.logUntold(err)
 		return
 	}
-	c.sendError(form, err, metadata)
+	c.sendError(form, err, header)
 }
 
 // sendError publishes an error, and shortens it if it does not fit into a NATS message.
-func (c *serverCall) sendError(form statusForm, err *Error, metadata nats.Header) {
-	failed := c.publishError(form, err, metadata)
+func (c *serverCall) sendError(form statusForm, err *Error, header nats.Header) {
+	failed := c.publishError(form, err, header)
 	if errors.Is(failed, nats.ErrMaxPayload) {
 		failed = c.publishError(form, err.shortened(), nil)
 	}
@@ -507,10 +507,10 @@ func (c *serverCall) sendError(form statusForm, err *Error, metadata nats.Header
 	}
 }
 
-func (c *serverCall) publishError(form statusForm, err *Error, metadata nats.Header) error {
+func (c *serverCall) publishError(form statusForm, err *Error, header nats.Header) error {
 	buf := buffer.Take()
 	defer buf.PutBack()
-	h := c.nameInstance(err.header(metadata))
+	h := c.nameInstance(err.header(header))
 	buf.B = form.appendStatus(buf.B, h, err)
 	return publish.Send(c.endpoint.service.server.nc, &nats.Msg{Subject: c.reply, Header: h, Data: c.answerBody(buf.B)})
 }

@@ -145,7 +145,7 @@ func (a streamAnswer) trailer() (nats.Header, *Error) {
 	if err != nil {
 		return nil, failf(CodeInternal, ExecutionDidRun, "response: %v", err)
 	}
-	if failed := a.stream.checkMetadata(h); failed != nil {
+	if failed := a.stream.checkHeaderSize(h); failed != nil {
 		return nil, failed
 	}
 	return h, nil

@@ -54,7 +54,7 @@ func (m *ClientStreamMethod[Req, Res]) Call(ctx context.Context, c *Client, opts
 	if err != nil {
 		return nil, err
 	}
-	return &ClientStream[Req, Res]{metadata{s}, m.newResponse}, nil
+	return &ClientStream[Req, Res]{view{s}, m.newResponse}, nil
 }
 
 // HandleClientStream joins a client-streaming method with the method of S that serves it.
@@ -83,7 +83,7 @@ func (m *BidiMethod[Req, Res]) Call(ctx context.Context, c *Client, opts ...Call
 	if err != nil {
 		return nil, err
 	}
-	return &BidiStream[Req, Res]{metadata{s}, m.newResponse}, nil
+	return &BidiStream[Req, Res]{view{s}, m.newResponse}, nil
 }
 
 // HandleBidi joins a bidirectional method with the method of S that serves it.
@@ -92,7 +92,7 @@ func HandleBidi[S any, Req, Res proto.Message](m *BidiMethod[Req, Res], f func(S
 		if err := call.served.enter(); err != nil {
 			return err
 		}
-		return f(impl, ctx, &BidiStream[Res, Req]{metadata{call.served.stream}, m.newRequest})
+		return f(impl, ctx, &BidiStream[Res, Req]{view{call.served.stream}, m.newRequest})
 	}}
 }
 
@@ -118,12 +118,12 @@ func (s *Sender[M]) Send(m M) error { return s.to.SendMessage(m) }
 // Receiver is the receiving half of a stream of M: responses on a client,
 // requests in a client-streaming handler. One goroutine at a time may receive.
 type Receiver[M proto.Message] struct {
-	metadata
+	view
 	newMessage func() proto.Message
 }
 
 func newReceiver[M proto.Message](s messages.Stream, newMessage func() proto.Message) *Receiver[M] {
-	return &Receiver[M]{metadata{s}, newMessage}
+	return &Receiver[M]{view{s}, newMessage}
 }
 
 // Recv waits for the next message. At the clean end, after the last message, the error is io.EOF.
@@ -160,7 +160,7 @@ func (r *Receiver[M]) Close() { r.stream.Close() }
 
 // BidiStream sends S and receives R. One goroutine may send while another receives.
 type BidiStream[S, R proto.Message] struct {
-	metadata
+	view
 	newMessage func() proto.Message
 }
 
@@ -180,7 +180,7 @@ func (b *BidiStream[S, R]) Recv() (R, error) { return recv[R](b.stream, b.newMes
 
 // All is like [Receiver.All].
 func (b *BidiStream[S, R]) All() iter.Seq2[R, error] {
-	return (&Receiver[R]{b.metadata, b.newMessage}).All()
+	return (&Receiver[R]{b.view, b.newMessage}).All()
 }
 
 // Close ends the stream early, like [Receiver.Close].
@@ -188,7 +188,7 @@ func (b *BidiStream[S, R]) Close() { b.stream.Close() }
 
 // ClientStream sends S and then receives one R, on a client.
 type ClientStream[S, R proto.Message] struct {
-	metadata
+	view
 	newMessage func() proto.Message
 }
 
@@ -210,21 +210,21 @@ func (c *ClientStream[S, R]) CloseAndRecv() (R, error) {
 // Close ends the stream early, like [Receiver.Close].
 func (c *ClientStream[S, R]) Close() { c.stream.Close() }
 
-// metadata is what all streams share.
-type metadata struct{ stream messages.Stream }
+// view is what the views of a stream share.
+type view struct{ stream messages.Stream }
 
-// Header returns the metadata of the peer. On a client that is the response header: Header waits
+// Header returns the header of the peer. On a client that is the response header: Header waits
 // until the server has sent it, early with [Call.SendHeader], or with its first message or the end.
 // The error is an *Error: ctx has ended (the stream goes on), or the stream has ended before a
 // header came. Of a stream that ends with an error status and has no header the result is empty,
 // and Recv has the error. On a server Header returns the request header at once. The result must
 // not be changed.
-func (m metadata) Header(ctx context.Context) (Header, error) { return m.stream.Header(ctx) }
+func (v view) Header(ctx context.Context) (Header, error) { return v.stream.Header(ctx) }
 
 // Instance returns the token of the instance that serves the stream. [WithInstance] takes it. On a
 // server it is "".
-func (m metadata) Instance() string { return m.stream.Instance() }
+func (v view) Instance() string { return v.stream.Instance() }
 
 // Trailer returns the server's trailer, which is there after the end of the stream. On a server it
 // is nil.
-func (m metadata) Trailer() Header { return m.stream.Trailer() }
+func (v view) Trailer() Header { return v.stream.Trailer() }

@@ -131,7 +131,7 @@ func (m *Method) Open(ctx context.Context, c *Client, req any, opts ...CallOptio
 	if err != nil {
 		return nil, err
 	}
-	return &Stream{metadata: metadata{s}, side: &clientSide{stream: s, only: m.kind == KindClientStream}}, nil
+	return &Stream{view: view{s}, side: &clientSide{stream: s, only: m.kind == KindClientStream}}, nil
 }
 
 // Gather is like [UnaryMethod.Gather]. req is a proto.Message or a *[Raw], and newResponse makes
@@ -169,7 +169,7 @@ func HandleMethod[S any](m *Method, f func(S, context.Context, *Stream) error) H
 		if c.stream != nil {
 			stream = c.stream
 		}
-		err := f(impl, ctx, &Stream{metadata: metadata{stream}, side: side})
+		err := f(impl, ctx, &Stream{view: view{stream}, side: side})
 		if err == nil && m.kind == KindOneWay {
 			call.response = noResponse
 		}
@@ -181,7 +181,7 @@ func HandleMethod[S any](m *Method, f func(S, context.Context, *Stream) error) H
 // handler. It takes and fills proto.Messages and *[Raw]s. One goroutine may send while another
 // receives.
 type Stream struct {
-	metadata
+	view
 	side side
 }
 

@@ -198,9 +198,9 @@ func (c *Client) Foreign() reply.Foreign {
 	return c.foreign
 }
 
-// Metadata returns the header of the first frame and the trailer of the last, nil until they have
+// Headers returns the header of the first frame and the trailer of the last, nil until they have
 // come.
-func (c *Client) Metadata() (header, trailer map[string][]string) {
+func (c *Client) Headers() (header, trailer map[string][]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.header, c.trailer

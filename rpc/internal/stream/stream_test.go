@@ -649,7 +649,7 @@ func TestHeaders(t *testing.T) {
 				// A heartbeat and a credit have no headers.
 				<-time.After(heartbeat)
 				synctest.Wait()
-				if h, tr := p.client.Metadata(); h != nil || tr != nil {
+				if h, tr := p.client.Headers(); h != nil || tr != nil {
 					t.Error("the client has metadata")
 				}
 				test.run(p.server)
@@ -678,7 +678,7 @@ func TestHeaders(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				h, tr := p.client.Metadata()
+				h, tr := p.client.Headers()
 				if (h != nil) != test.h || (tr != nil) != test.t {
 					t.Errorf("the client has %v, %v", h, tr)
 				}

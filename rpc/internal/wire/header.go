@@ -92,8 +92,8 @@ func CutKeyPrefix(key string) (name string, ok bool) {
 	return key[len(KeyPrefix):], true
 }
 
-// CheckMetadata returns what is wrong with a header or trailer that a user wants to send.
-func CheckMetadata(key, value string) error {
+// CheckHeader returns what is wrong with a header or trailer that a user wants to send.
+func CheckHeader(key, value string) error {
 	if err := CheckKey(key); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-func TestCheckMetadata(t *testing.T) {
+func TestCheckHeader(t *testing.T) {
 	for _, test := range []struct{ name, key, value, want string }{
 		{"plain", "tenant", "acme", ""},
 		{"every character of a token", "azAZ09!#$%&'*+-.^_`|~", "x", ""},
@@ -50,9 +50,9 @@ func TestCheckMetadata(t *testing.T) {
 		{"blank behind", "k", "a ", "begins or ends with a blank"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := wire.CheckMetadata(test.key, test.value)
+			err := wire.CheckHeader(test.key, test.value)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
-				t.Errorf("CheckMetadata(%q, %q) = %v, want %q", test.key, test.value, err, test.want)
+				t.Errorf("CheckHeader(%q, %q) = %v, want %q", test.key, test.value, err, test.want)
 			}
 		})
 	}
@@ -161,8 +161,8 @@ func (e *echo) header(t *testing.T, h nats.Header) nats.Header {
 	return m.Header
 }
 
-// FuzzCheckMetadata: what is accepted goes through NATS unchanged, also as a trailer.
-func FuzzCheckMetadata(f *testing.F) {
+// FuzzCheckHeader: what is accepted goes through NATS unchanged, also as a trailer.
+func FuzzCheckHeader(f *testing.F) {
 	f.Add("tenant", "acme")
 	f.Add("a.b-c_d~", "grüße: 世界")
 	f.Add("k", "\u00a0x\u2028y\ufeff")
@@ -171,7 +171,7 @@ func FuzzCheckMetadata(f *testing.F) {
 	f.Add("k", "")
 	e := newEcho(f)
 	f.Fuzz(func(t *testing.T, key, value string) {
-		err := wire.CheckMetadata(key, value)
+		err := wire.CheckHeader(key, value)
 		if _, escaped := wire.CutKeyPrefix(key); wire.IsReservedKey(key) && !escaped && err == nil {
 			t.Errorf("reserved key %q is accepted", key)
 		}
