@@ -11,6 +11,7 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/stream"
@@ -26,6 +27,9 @@ type attempt struct {
 	deadline time.Time
 	byCtx    bool
 	left     time.Duration
+	// reconnectBy is until when the call waits for a connection that is down. It is zero if it has
+	// not been down yet.
+	reconnectBy time.Time
 	// strangers is until when a service that this client has never heard of is waited for; zero
 	// until an attempt has met no responders.
 	strangers time.Time
@@ -59,6 +63,36 @@ func (a *attempt) run(ctx context.Context) *Error {
 		return a.publishOneWay()
 	}
 	return a.openStream(ctx)
+}
+
+// awaitConnection waits for a connection that was down when the call was to be sent, which takes
+// time from the call's reconnectWait, and then runs the attempt. It returns offline, which says
+// that the connection is down, if that does not come back in time.
+func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
+	if a.reconnectBy.IsZero() {
+		a.reconnectBy = time.Now().Add(a.call.options.reconnectWait)
+	}
+	by := a.reconnectBy
+	if !a.deadline.IsZero() && a.deadline.Before(by) {
+		by = a.deadline
+	}
+	waiting, cancel := context.WithDeadline(ctx, by)
+	defer cancel()
+	for offline.offline {
+		switch {
+		case connwatch.Await(waiting, a.client.nc) == nil:
+		case errors.Is(ctx.Err(), context.Canceled):
+			return contextError(ctx, ExecutionNotRun)
+		default:
+			return offline
+		}
+		err := a.run(ctx)
+		if err == nil || !err.offline {
+			return err
+		}
+		offline = err
+	}
+	return offline
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {

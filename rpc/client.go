@@ -56,6 +56,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 	c.options.clientTimeout = defaultClientTimeout
 	c.options.heartbeat = defaultHeartbeat
 	c.options.logger = slog.Default()
+	c.options.reconnectWait = defaultReconnectWait
 	for _, opt := range opts {
 		if opt == nil {
 			c.err = errors.Join(c.err, errNilOption)
@@ -346,6 +347,9 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 			began = time.Now()
 		}
 		err := a.run(ctx)
+		if err != nil && err.offline {
+			err = a.awaitConnection(ctx, err)
+		}
 		if err == nil {
 			return nil
 		}

@@ -30,6 +30,7 @@ type Error struct {
 	details   []*anypb.Any
 	remote    bool
 	refused   bool // not run, and another instance may take the call: the client sends it again
+	offline   bool // not sent, as the connection is down, and may come back
 	execution Execution
 	instance  string // that sent it, or has accepted its stream
 	cause     error

@@ -162,7 +162,9 @@ func connectionError(nc *nats.Conn) *Error {
 		err := connwatch.ClosedError(nc)
 		return failf(CodeUnavailable, ExecutionNotRun, "%v", err).because(err)
 	default:
-		return failf(CodeUnavailable, ExecutionNotRun, "%s", connwatch.Describe(nc))
+		err := failf(CodeUnavailable, ExecutionNotRun, "%s", connwatch.Describe(nc))
+		err.offline = !nc.IsDraining()
+		return err
 	}
 }
 

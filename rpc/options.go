@@ -20,6 +20,9 @@ const (
 	// defaultClientTimeout is shorter, since it is also how long a call waits for a service that is
 	// not there.
 	defaultClientTimeout = 10 * time.Second
+	// defaultReconnectWait is more than what nats.go waits before it tries another NATS server
+	// (nats.ReconnectWait, 2 s) with its jitter and a handshake.
+	defaultReconnectWait = 3 * time.Second
 	// defaultMaxSize bounds the memory of one message.
 	defaultMaxSize = 16 << 20
 	// defaultConcurrency is the number of handlers of a service that run at once. A waiting handler
@@ -113,6 +116,7 @@ type sizeLimits struct{ send, receive int }
 type callOptions struct {
 	sizes           sizeLimits
 	timeout         time.Duration // of this call; 0 means unset, wire.NoTimeout none
+	reconnectWait   time.Duration
 	clientTimeout   time.Duration // the client's default
 	codec           Codec
 	json            jsonOptions
@@ -240,6 +244,21 @@ func WithTimeout(d time.Duration) PeerCallOption {
 func WithoutTimeout() ClientCallOption {
 	return forCalls(func(o *callOptions) error {
 		o.timeout = wire.NoTimeout
+		return nil
+	})
+}
+
+// WithReconnectWait sets how long a call, or the opening of a stream, waits for a connection that
+// is down when it is to be sent. It is sent once the connection is back, so it never waits in the
+// reconnect buffer of nats.go, where it would run after its caller has gone. The default is 3 s; 0
+// means that the call fails at once with CodeUnavailable. A connection that is closed or draining
+// is never waited for.
+func WithReconnectWait(d time.Duration) ClientCallOption {
+	return forCalls(func(o *callOptions) error {
+		if d < 0 {
+			return fmt.Errorf("WithReconnectWait(%v): must not be negative", d)
+		}
+		o.reconnectWait = d
 		return nil
 	})
 }

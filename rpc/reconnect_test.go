@@ -2,9 +2,12 @@ package rpc_test
 
 import (
 	"context"
+	"errors"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -118,4 +121,87 @@ func TestManyCallsOverAReconnect(t *testing.T) {
 	for range long {
 		must(t, <-longs)
 	}
+}
+
+// gatedDialer connects while its gate is open. It does not wait, as nats.go holds its lock
+// meanwhile.
+type gatedDialer struct {
+	closed atomic.Bool
+	conns  chan net.Conn
+}
+
+func (d *gatedDialer) Dial(network, address string) (net.Conn, error) {
+	if d.closed.Load() {
+		return nil, errors.New("the gate is closed")
+	}
+	conn, err := net.Dial(network, address)
+	if err == nil {
+		d.conns <- conn
+	}
+	return conn, err
+}
+
+// offline returns a client whose connection is down until the function that it returns is called.
+func offline(t *testing.T, srv *rpctest.Server, opts ...rpc.ClientOption) (c *rpc.Client, nc *nats.Conn, online func()) {
+	t.Helper()
+	d := &gatedDialer{conns: make(chan net.Conn, 8)}
+	lost := make(chan bool, 1)
+	nc = srv.Connect(nats.SetCustomDialer(d), nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(0, 0), nats.MaxReconnects(-1),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { lost <- true }))
+	c = dial(t, nc, opts...)
+	must(t, callOnce(t, c))
+	d.closed.Store(true)
+	must(t, (<-d.conns).Close())
+	<-lost
+	return c, nc, func() { d.closed.Store(false) }
+}
+
+// TestReconnectWait: calls of every shape wait for a connection that is down, and are sent then,
+// once.
+func TestReconnectWait(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	c, _, online := offline(t, srv, rpc.WithReconnectWait(time.Minute))
+	type result struct {
+		shape string
+		err   error
+	}
+	calls := everyShape(testContext(t), c)
+	ended := make(chan result, len(calls))
+	for shape, call := range calls {
+		go func() { ended <- result{shape, call()} }()
+	}
+	_, err := do(testContext(t), c, "x", rpc.WithReconnectWait(10*time.Millisecond))
+	wantText(t, wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun), "reconnecting")
+	_, err = do(testContext(t), c, "x", rpc.WithReconnectWait(0))
+	wantText(t, wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun), "reconnecting")
+	_, err = do(testContext(t), c, "x", rpc.WithTimeout(10*time.Millisecond))
+	wantText(t, wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun), "reconnecting")
+	ctx, cancel := context.WithCancel(testContext(t))
+	canceled := make(chan error, 1)
+	go func() { _, err := do(ctx, c, "x"); canceled <- err }()
+	cancel()
+	wantCode(t, <-canceled, rpc.CodeCanceled, rpc.ExecutionNotRun)
+	select {
+	case r := <-ended:
+		t.Fatalf("%s has ended without a connection: %v", r.shape, r.err)
+	default:
+	}
+	online()
+	for range calls {
+		if r := <-ended; r.err != nil {
+			t.Errorf("%s: %v", r.shape, r.err)
+		}
+	}
+}
+
+// TestReconnectWaitEnds: nobody waits for a connection that has been closed, or a client.
+func TestReconnectWaitEnds(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	c, nc, _ := offline(t, srv, rpc.WithReconnectWait(time.Hour), rpc.WithTimeout(time.Hour))
+	ended := make(chan error, 1)
+	go func() { _, err := do(context.Background(), c, "x"); ended <- err }()
+	nc.Close()
+	wantText(t, wantCode(t, <-ended, rpc.CodeUnavailable, rpc.ExecutionNotRun), "closed")
 }
