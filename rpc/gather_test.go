@@ -37,6 +37,16 @@ func gatherDo(ctx context.Context, c *rpc.Client, in string, opts ...rpc.GatherO
 	return rows, g.Result()
 }
 
+// know gathers until a client knows n instances, as answers to its first query may be late.
+func know(t testing.TB, c *rpc.Client, n int) {
+	t.Helper()
+	for ctx := testContext(t); ; must(t, ctx.Err()) {
+		if _, r := gatherDo(ctx, c, "all"); len(r.Answered) == n {
+			return
+		}
+	}
+}
+
 // ids are the tokens of replicas, in order.
 func ids(replicas ...*replica) []string {
 	var all []string
@@ -73,6 +83,7 @@ func TestGather(t *testing.T) {
 				c := dial(t, srv.Connect(), rpc.WithSubjectPrefix(group), rpc.WithInterceptors(func(context.Context, *rpc.Call, rpc.Next) error {
 					return errors.New("an interceptor ran")
 				}))
+				know(t, c, len(replicas))
 				rows, result := gatherDo(testContext(t), c, strings.Repeat("x", 2000), rpc.WithCallOptions(opts...))
 				for _, r := range replicas {
 					if rows[r.id()] != r.name {
@@ -155,10 +166,7 @@ func newUnequal(t *testing.T) *unequal {
 		return in, nil
 	})
 	u.draining = id
-	_, r := gatherDo(testContext(t), u.client, "all") // so that all are known
-	if len(r.Answered) != 5 || r.Ended != rpc.GatherEndAll {
-		t.Fatalf("the result is %v", r)
-	}
+	know(t, u.client, 5)
 	held, stopped := make(chan error, 1), make(chan error, 1)
 	go func() { _, err := do(testContext(t), u.client, "hold", rpc.WithInstance(id)); held <- err }()
 	<-inside
@@ -188,7 +196,7 @@ func sorted(ids ...string) []string { return slices.Sorted(slices.Values(ids)) }
 func TestGatherUnequal(t *testing.T) {
 	u := newUnequal(t)
 	u.pause()
-	g := testDo.Gather(testContext(t), u.client, wrapperspb.String("x"), rpc.UntilStall(300*time.Millisecond))
+	g := testDo.Gather(testContext(t), u.client, wrapperspb.String("x"), rpc.UntilStall(2*time.Second))
 	var order []string
 	for row := range g.All() {
 		order = append(order, row.Instance)
@@ -219,7 +227,7 @@ func TestGatherUnequal(t *testing.T) {
 func TestGatherDeadline(t *testing.T) {
 	u := newUnequal(t)
 	u.pause()
-	_, r := gatherDo(testContext(t), u.client, "deaf", rpc.WithCallOptions(rpc.WithTimeout(500*time.Millisecond)))
+	_, r := gatherDo(testContext(t), u.client, "deaf", rpc.WithCallOptions(rpc.WithTimeout(2*time.Second)))
 	close(u.release)
 	wantResult(t, r, rpc.GatherEndDeadline, sorted(u.good, u.failing, u.draining), sorted(u.slow, u.paused))
 	wantCode(t, r.Err, rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun)
@@ -288,14 +296,16 @@ func TestGatherQuorum(t *testing.T) {
 	blocked := make(chan struct{}, 2)
 	for i := range 5 {
 		serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
-			if i >= 3 {
+			if i >= 3 && in != "all" {
 				<-ctx.Done()
 				blocked <- struct{}{}
 			}
 			return in, ctx.Err()
 		}})
 	}
-	_, r := gatherDo(testContext(t), dial(t, srv.Connect()), "x", rpc.UntilQuorum())
+	c := dial(t, srv.Connect())
+	know(t, c, 5)
+	_, r := gatherDo(testContext(t), c, "x", rpc.UntilQuorum())
 	if r.Ended != rpc.GatherEndQuorum || len(r.Answered) != 3 || len(r.Missing) != 2 || len(r.Expected) != 5 || r.Err != nil {
 		t.Errorf("the result is %v", r)
 	}
@@ -318,8 +328,7 @@ func TestGatherInstancesThatGo(t *testing.T) {
 	}})
 	third := s.Instance(testDesc.Name)
 	c := dial(t, srv.Connect())
-	_, r := gatherDo(testContext(t), c, "x")
-	wantResult(t, r, rpc.GatherEndAll, sorted(append(ids(replicas...), third)...), nil)
+	know(t, c, 3)
 	go func() {
 		<-inside
 		dying.Close()
@@ -348,6 +357,7 @@ func TestGatherLarge(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	replicas := serveReplicas(t, func() *nats.Conn { return srv.Connect() }, 4)
 	c := dial(t, srv.Connect())
+	know(t, c, len(replicas))
 	gatherLarge(t, c, replicas)
 	g := testBlob.Gather(testContext(t), c, wrapperspb.Bytes([]byte("x")))
 	for range g.All() {
@@ -397,7 +407,9 @@ func TestGatherWithoutMethod(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	older := serveOlder(t, srv.Connect(), &funcs{}).Instance(testDesc.Name)
 	newer := serve(t, srv.Connect(), &funcs{}).Instance(testDesc.Name)
-	g := testRead.Gather(testContext(t), dial(t, srv.Connect()), wrapperspb.String("x"))
+	c := dial(t, srv.Connect())
+	know(t, c, 2)
+	g := testRead.Gather(testContext(t), c, wrapperspb.String("x"))
 	for row := range g.All() {
 		if row.Instance == older {
 			wantText(t, wantCode(t, row.Err, rpc.CodeUnimplemented, rpc.ExecutionNotRun), "it has Do, Note")
@@ -414,6 +426,7 @@ func TestGatherAcrossAccounts(t *testing.T) {
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { accounts(t, o) }))
 	replicas := serveReplicas(t, func() *nats.Conn { return srv.Connect(nats.UserInfo("svc", "x")) }, 3)
 	c := dial(t, srv.Connect(nats.UserInfo("app", "x")), rpc.WithSubjectPrefix("ext"))
+	know(t, c, len(replicas))
 	for range 3 {
 		_, r := gatherDo(testContext(t), c, "x")
 		wantResult(t, r, rpc.GatherEndAll, ids(replicas...), nil)
@@ -521,12 +534,12 @@ func TestGatherWithoutDiscovery(t *testing.T) {
 		&server.User{Username: "caller", Password: "x", Permissions: &server.Permissions{Publish: allow(testRoot + "._all.call.*")}})
 	replicas := serveReplicas(t, func() *nats.Conn { return srv.Connect(nats.UserInfo("service", "x")) }, 3)
 	c := dial(t, srv.Connect(nats.UserInfo("caller", "x"), quiet))
-	_, r := gatherDo(testContext(t), c, "x", rpc.WithCallOptions(rpc.WithTimeout(time.Second)))
+	_, r := gatherDo(testContext(t), c, "x", rpc.WithCallOptions(rpc.WithTimeout(2*time.Second)))
 	wantResult(t, r, rpc.GatherEndDeadline, ids(replicas...), nil)
 	c = dial(t, srv.Connect(nats.UserInfo("caller", "x"), quiet))
 	_, r = gatherDo(testContext(t), c, "x", rpc.UntilFirst(3))
 	wantResult(t, r, rpc.GatherEndFirst, ids(replicas...), nil)
-	_, r = gatherDo(testContext(t), dial(t, srv.Connect(nats.UserInfo("caller", "x"), quiet)), "x", rpc.UntilStall(300*time.Millisecond))
+	_, r = gatherDo(testContext(t), dial(t, srv.Connect(nats.UserInfo("caller", "x"), quiet)), "x", rpc.UntilStall(2*time.Second))
 	wantResult(t, r, rpc.GatherEndStall, ids(replicas...), nil)
 }
 

@@ -122,6 +122,7 @@ type gatherSearch struct {
 	attempt attempt // of the request; a copy for each row
 	id      wire.ID
 	box     *instances.Mailbox
+	query   *instances.Query
 
 	known    bool            // the instances that there are
 	expected map[string]bool // true if the instance was there when the request was sent
@@ -157,14 +158,14 @@ func (s *gatherSearch) run(ctx context.Context) {
 	defer s.box.Close()
 	before := s.client.known.Seen(a.subjects.root)
 	// The query is first, so no instance is expected that has started too late for the request.
-	query := s.client.known.Begin(a.subjects.root)
+	s.query = s.client.known.Begin(a.subjects.root)
 	if err := s.send(); err != nil {
 		s.fail(err)
 		return
 	}
 	s.end = GatherEndLeft // if the loop panics
 	defer s.cancelRest()
-	s.await(ctx, query, before)
+	s.await(ctx, before)
 }
 
 // send publishes the request.
@@ -202,7 +203,7 @@ func (s *gatherSearch) endByContext(ctx context.Context, x Execution) {
 }
 
 // await yields the rows until the gathering has ended.
-func (s *gatherSearch) await(ctx context.Context, query *instances.Query, before []string) {
+func (s *gatherSearch) await(ctx context.Context, before []string) {
 	s.end = GatherEndNone
 	defer func() {
 		if s.end == GatherEndNone { // the loop over the rows has panicked
@@ -214,7 +215,7 @@ func (s *gatherSearch) await(ctx context.Context, query *instances.Query, before
 	stall := time.NewTimer(time.Hour)
 	stall.Stop()
 	defer stall.Stop()
-	over := query.Over()
+	over := s.query.Over()
 	for {
 		rows := len(s.answered)
 		if s.readMail(ctx); s.end != GatherEndNone {
@@ -232,7 +233,7 @@ func (s *gatherSearch) await(ctx context.Context, query *instances.Query, before
 			}
 		case <-over:
 			over = nil
-			s.learn(query.Found(), before)
+			s.learn(before)
 		case <-ping.C:
 			if over == nil {
 				s.ping()
@@ -258,6 +259,9 @@ func (s *gatherSearch) finish(end GatherEnd) {
 
 // look ends the gathering if enough instances have answered.
 func (s *gatherSearch) look() {
+	if s.known {
+		s.expectFound() // some may have answered late
+	}
 	switch {
 	case s.options.first > 0 && s.good >= s.options.first:
 		s.finish(GatherEndFirst)
@@ -281,21 +285,28 @@ func (s *gatherSearch) missing() (missing []string) {
 
 // learn takes what the query has found. Instances from before that have not answered it are asked
 // one by one, since NATS says of each whether it is still there.
-func (s *gatherSearch) learn(found instances.Found, before []string) {
+func (s *gatherSearch) learn(before []string) {
 	for _, instance := range before {
 		if _, ok := s.expected[instance]; !ok {
 			s.expected[instance] = false
 		}
 	}
-	s.known = found.Known() || len(before) > 0
-	for _, instance := range found.Instances {
-		s.expected[instance.GetInstance()] = true
-	}
+	s.known = s.expectFound() || len(before) > 0
 	for _, instance := range before {
 		if !s.expected[instance] {
 			s.pingOne(instance)
 		}
 	}
+}
+
+// expectFound expects the instances that have answered the query. It reports whether the query has
+// found out anything.
+func (s *gatherSearch) expectFound() (known bool) {
+	found := s.query.Found()
+	for _, instance := range found.Instances {
+		s.expected[instance.GetInstance()] = true
+	}
+	return found.Known()
 }
 
 // ping asks the instances that have not answered whether they are still there.

@@ -21,8 +21,8 @@ import (
 const (
 	// queryTime is how long a query waits for answers: several round trips within a region.
 	queryTime = 250 * time.Millisecond
-	// quietTime is how long it waits behind each answer for another one. Instances answer at once,
-	// so their answers come together.
+	// quietTime is how long it waits behind each answer for another one, or as long as that answer
+	// took, if this is longer: on a slow way the answers are spread too.
 	quietTime = 20 * time.Millisecond
 	// validTime is for how long the answers to a query count for callers that come later, most of
 	// which have failed for the same reason at the same time.
@@ -79,14 +79,23 @@ type Query struct {
 	timer *time.Timer   // ends it
 	over  bool
 	ended time.Time
-	found Found // not changed any more when it is over
+
+	dir   *Directory // nil if nobody is asked
+	found Found      // under its mu, unlike id, root, began and done
 }
 
 // Over returns a channel that is closed when the answers have come.
 func (q *Query) Over() <-chan struct{} { return q.done }
 
-// Found returns what the query, which is over, has found.
-func (q *Query) Found() Found { return q.found }
+// Found returns what the query, which is over, has found. Late answers may be added later.
+func (q *Query) Found() Found {
+	if q.dir == nil {
+		return Found{}
+	}
+	q.dir.mu.Lock()
+	defer q.dir.mu.Unlock()
+	return q.found
+}
 
 // Found is what a query has found. The zero value means that nothing is known.
 type Found struct {
@@ -157,7 +166,7 @@ func (d *Directory) join(root string, valid time.Duration) (q *Query, begun bool
 			delete(s.seen, id)
 		}
 	}
-	q = &Query{id: wire.NewID(), root: root, began: now, done: make(chan struct{})}
+	q = &Query{id: wire.NewID(), root: root, began: now, done: make(chan struct{}), dir: d}
 	q.timer = time.AfterFunc(queryTime, func() { d.end(q, d.conn.IsConnected()) })
 	s.last, d.queries[q.id] = q, q
 	return q, true
@@ -212,7 +221,7 @@ func (d *Directory) Deliver(token string, m *nats.Msg) {
 	switch q := d.queries[id]; {
 	case q == nil:
 	case none:
-		q.found.Nobody = len(q.found.Instances) == 0
+		q.found.Nobody = !q.over && len(q.found.Instances) == 0
 		d.endLocked(q, false)
 	default:
 		d.answerLocked(q, answer)
@@ -232,19 +241,22 @@ func Parse(data []byte, id wire.ID) *natscallv1.Instance {
 	return answer
 }
 
-// answerLocked takes an answer. One that comes late shows that the service is there.
+// answerLocked takes an answer. One that comes late shows that the service is there, and is found
+// by those that look again.
 func (d *Directory) answerLocked(q *Query, answer *natscallv1.Instance) {
 	now := time.Now()
 	s := d.serviceLocked(q.root)
 	s.heard, s.silent = true, time.Time{}
 	s.seen[answer.GetInstance()] = now
-	if q.over || slices.ContainsFunc(q.found.Instances, func(other *natscallv1.Instance) bool {
+	if slices.ContainsFunc(q.found.Instances, func(other *natscallv1.Instance) bool {
 		return other.GetInstance() == answer.GetInstance()
 	}) {
 		return
 	}
-	q.found.Instances = append(q.found.Instances, answer)
-	q.timer.Reset(min(quietTime, time.Until(q.began.Add(queryTime))))
+	q.found.Instances = append(slices.Clip(q.found.Instances), answer) // others may have the slice
+	if took := now.Sub(q.began); !q.over {
+		q.timer.Reset(min(max(quietTime, took), queryTime-took))
+	}
 }
 
 // Seen returns the instances of a service that have answered a short time ago.

@@ -83,7 +83,8 @@ func TestQuery(t *testing.T) {
 	}{
 		{name: "nobody", events: []event{{5 * time.Millisecond, ""}}, nobody: true, took: 5 * time.Millisecond},
 		{name: "one", events: []event{{5 * time.Millisecond, "A"}}, found: 1, took: 25 * time.Millisecond},
-		{name: "several", events: []event{{0, "A"}, {19 * time.Millisecond, "B"}, {19 * time.Millisecond, "C"}}, found: 3, took: 58 * time.Millisecond},
+		{name: "several", events: []event{{0, "A"}, {19 * time.Millisecond, "B"}, {19 * time.Millisecond, "C"}}, found: 3, took: 76 * time.Millisecond},
+		{name: "slow way", events: []event{{80 * time.Millisecond, "A"}, {70 * time.Millisecond, "B"}}, found: 2, took: queryTime},
 		{name: "one twice", events: []event{{0, "A"}, {10 * time.Millisecond, "A"}}, found: 1, took: 20 * time.Millisecond},
 		{name: "not valid", events: []event{{0, "A.B"}, {0, "*"}}, took: queryTime},
 		{name: "silence", took: queryTime},
@@ -204,6 +205,11 @@ func TestSeen(t *testing.T) {
 		}
 		d.Deliver(m.Reply[len("inbox."):], &nats.Msg{Data: answer(t, m, "A")})
 		<-first.Over()
+		d.Deliver(m.Reply[len("inbox."):], &nats.Msg{Data: answer(t, m, "late")})
+		if n := len(first.Found().Instances); n != 2 {
+			t.Errorf("%d instances were found", n)
+		}
+		d.Forget("root", "late")
 		if d.Begin("root") == first {
 			t.Error("a query that is over is joined")
 		}
