@@ -96,13 +96,9 @@ func placeBoth(ctx context.Context, orders orderv1nats.OrderServiceClient, first
 	return err
 }
 
-// placeOrder is a method of the generated service, for placeEverywhere.
-var placeOrder = rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](
-	&rpc.ServiceDesc{Name: orderv1nats.OrderServiceName}, rpc.MethodDesc{Name: "PlaceOrder"})
-
 // placeEverywhere places an order with every instance, and gives the responses to use.
 func placeEverywhere(ctx context.Context, client *rpc.Client, req *orderv1.PlaceOrderRequest, use func(*orderv1.PlaceOrderResponse)) {
-	g := placeOrder.Gather(ctx, client, req, rpc.UntilStall(time.Second))
+	g := orderv1nats.OrderServiceMethods.PlaceOrder.Gather(ctx, client, req, rpc.UntilStall(time.Second))
 	for row := range g.All() {
 		if row.Err != nil {
 			log.Printf("instance %s: %v", row.Instance, row.Err)
