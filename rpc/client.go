@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/instances"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
@@ -45,7 +46,7 @@ type Client struct {
 	closed atomic.Bool
 
 	mu  sync.Mutex // for the first call and Close
-	sub *nats.Subscription
+	sub *connwatch.Subscription
 }
 
 // NewClient returns a client for a connection. An invalid option fails every
@@ -158,8 +159,8 @@ func (c *Client) subscribeOnce() *Error {
 }
 
 // subscribe makes the subscription for all that comes back.
-func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances.Directory) (*nats.Subscription, error) {
-	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
+func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances.Directory) (*connwatch.Subscription, error) {
+	deliver := func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
 			w.aliveAnswer(m)
@@ -176,13 +177,16 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 		default:
 			b.Deliver(m)
 		}
-	})
-	if err == nil {
-		// Replies wait in memory that the calls have asked for: no limit of the
-		// subscription may drop them.
-		err = sub.SetPendingLimits(-1, -1)
 	}
-	return sub, err
+	return w.subscriptions.Subscribe(prefix+"*", func() (*nats.Subscription, error) {
+		sub, err := c.nc.Subscribe(prefix+"*", deliver)
+		if err == nil {
+			// Replies wait in memory that the calls have asked for: no limit of the subscription may
+			// drop them.
+			err = sub.SetPendingLimits(-1, -1)
+		}
+		return sub, err
+	})
 }
 
 // offline is why nothing can be published now, or nil.
