@@ -178,11 +178,11 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 			b.Deliver(m)
 		}
 	}
-	return w.subscriptions.Subscribe(prefix+"*", func() (*nats.Subscription, error) {
+	return w.access.subscriptions.Subscribe(prefix+"*", func() (*nats.Subscription, error) {
 		sub, err := c.nc.Subscribe(prefix+"*", deliver)
 		if err == nil {
-			// Replies wait in memory that the calls have asked for: no limit of the subscription may
-			// drop them.
+			// Replies wait in memory that the calls have asked for: no limit of the
+			// subscription may drop them.
 			err = sub.SetPendingLimits(-1, -1)
 		}
 		return sub, err
@@ -200,7 +200,7 @@ func (c *Client) refusal() *Error {
 		}
 		return failf(CodeCanceled, ExecutionNotRun, "the client was closed")
 	}
-	return c.watch.forbidden.Load()
+	return c.watch.access.forbidden.Load()
 }
 
 // connectionLost runs at each loss of the connection, and at its end: frames may be lost.
@@ -285,9 +285,9 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []Ca
 	call := new(clientCall)
 	call.set(m, o.header, req, nil, o)
 	switch next := c.interceptorsOf(o); {
-	case o.responseHeader != nil || o.responseTrailer != nil:
+	case o.results.header != nil || o.results.trailer != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
-	case o.responseInstance != nil:
+	case o.results.instance != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseInstance its stream has the method Instance", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())

@@ -48,9 +48,7 @@ type watch struct {
 
 	answered func(request string) bool // somebody has answered on the subject
 
-	forbidden     atomic.Pointer[Error] // why no reply can come, if so
-	subscriptions *connwatch.Subscriptions
-	log           *slog.Logger
+	access access // to the inbox
 
 	quit     chan struct{}
 	done     chan struct{}
@@ -59,7 +57,14 @@ type watch struct {
 
 	mu    sync.Mutex
 	asked map[wire.ID]waiting  // the calls that are asked about; never changed
-	muted map[string]time.Time // until when a root is not asked, as the client may not publish there
+	muted map[string]time.Time // until when a root, where the client may not publish, is not asked
+}
+
+// access is what NATS lets a client have of its inbox.
+type access struct {
+	forbidden     atomic.Pointer[Error] // why no reply can come, if so
+	subscriptions *connwatch.Subscriptions
+	log           *slog.Logger
 }
 
 // waiting is a call that waits for its reply, or a stream that waits for its first answer.
@@ -74,7 +79,7 @@ func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) 
 	w := &watch{
 		nc: c.nc, inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
 		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]time.Time{},
-		subscriptions: connwatch.NewSubscriptions(), log: c.options.logger,
+		access: access{subscriptions: connwatch.NewSubscriptions(), log: c.options.logger},
 	}
 	w.listener = w.asyncError
 	return w
@@ -130,7 +135,7 @@ func (w *watch) run(onLost func()) (closed bool) {
 			if w.look((*reply.Patience).Recheck) {
 				recheck.Reset(recheckInterval)
 			}
-		case <-w.subscriptions.Refused:
+		case <-w.access.subscriptions.Refused:
 			tend.Reset(tendInterval)
 		case <-tend.C:
 			if w.tend() > 0 {
@@ -148,10 +153,10 @@ func (w *watch) tend() (refused int) {
 	if w.nc.Status() != nats.CONNECTED {
 		return 1 // nothing is known
 	}
-	back, refused := w.subscriptions.Tend()
+	back, refused := w.access.subscriptions.Tend()
 	for _, sub := range back {
-		w.forbidden.Store(nil)
-		w.log.Warn("natscall: the NATS user may subscribe to its inbox again: calls are possible", "subject", sub.Subject)
+		w.access.forbidden.Store(nil)
+		w.access.log.Warn("natscall: the NATS user may subscribe to its inbox again: calls are possible", "subject", sub.Subject)
 	}
 	return refused
 }
@@ -290,7 +295,7 @@ func (w *watch) aliveAnswer(m *nats.Msg) {
 // and streams.
 func (w *watch) asyncError(_ *nats.Subscription, err error) {
 	if inbox, ok := connwatch.Violation(err, connwatch.ToSubscribe); ok && inbox == w.prefix+"*" {
-		w.subscriptions.Refuse(inbox, err)
+		w.access.subscriptions.Refuse(inbox, err)
 		w.forbid(inbox, err)
 		return
 	}
@@ -335,8 +340,8 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 // forbid ends all calls, and those to come, of a client that may not subscribe to its inbox.
 func (w *watch) forbid(inbox string, err error) {
 	forbidden := failf(CodePermissionDenied, ExecutionNotRun, "the NATS user may not subscribe to its inbox %q", inbox).because(err)
-	if w.forbidden.Swap(forbidden) == nil {
-		w.log.Error("natscall: the NATS user may not subscribe to its inbox: no call is possible until it may", "subject", inbox)
+	if w.access.forbidden.Swap(forbidden) == nil {
+		w.access.log.Error("natscall: the NATS user may not subscribe to its inbox: no call is possible until it may", "subject", inbox)
 	}
 	waiting := *forbidden
 	waiting.execution = ExecutionMayHaveRun

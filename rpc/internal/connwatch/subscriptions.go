@@ -107,7 +107,7 @@ func (s *Subscription) renew() {
 	if ended {
 		return
 	}
-	_ = old.Unsubscribe() // of a connection that is down; then the next call of Tend finds it refused
+	_ = old.Unsubscribe()
 	sub, err := s.subscribe()
 	s.of.mu.Lock()
 	if ended = s.ended; err == nil && !ended {
