@@ -304,7 +304,7 @@ func (a *attempt) finish(r *reply.Reply) *Error {
 	if len(r.Msg.Header) > 0 {
 		call.instance = r.Msg.Header.Get(wire.InstanceHeader)
 	}
-	if len(r.Msg.Header) > 0 && (a.client.interceptorsOf(call.options) != nil || call.options.responseHeader != nil || call.options.responseTrailer != nil) {
+	if len(r.Msg.Header) > 0 && (a.client.interceptorsOf(call.options) != nil || call.options.results.header != nil || call.options.results.trailer != nil) {
 		call.responseHeader, call.responseTrailer = wire.SplitHeader(r.Msg.Header)
 	}
 	in := encoded{coding: call.options.coding(), data: r.Data, whole: r.Msg.Size(), wireSize: len(r.Data)}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/instances"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
@@ -45,7 +46,7 @@ type Client struct {
 	closed atomic.Bool
 
 	mu  sync.Mutex // for the first call and Close
-	sub *nats.Subscription
+	sub *connwatch.Subscription
 }
 
 // NewClient returns a client for a connection. An invalid option fails every
@@ -158,8 +159,8 @@ func (c *Client) subscribeOnce() *Error {
 }
 
 // subscribe makes the subscription for all that comes back.
-func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances.Directory) (*nats.Subscription, error) {
-	sub, err := c.nc.Subscribe(prefix+"*", func(m *nats.Msg) {
+func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances.Directory) (*connwatch.Subscription, error) {
+	deliver := func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case token == aliveSuffix:
 			w.aliveAnswer(m)
@@ -176,13 +177,16 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 		default:
 			b.Deliver(m)
 		}
-	})
-	if err == nil {
-		// Replies wait in memory that the calls have asked for: no limit of the
-		// subscription may drop them.
-		err = sub.SetPendingLimits(-1, -1)
 	}
-	return sub, err
+	return w.access.subscriptions.Subscribe(prefix+"*", func() (*nats.Subscription, error) {
+		sub, err := c.nc.Subscribe(prefix+"*", deliver)
+		if err == nil {
+			// Replies wait in memory that the calls have asked for: no limit of the
+			// subscription may drop them.
+			err = sub.SetPendingLimits(-1, -1)
+		}
+		return sub, err
+	})
 }
 
 // offline is why nothing can be published now, or nil.
@@ -196,7 +200,7 @@ func (c *Client) refusal() *Error {
 		}
 		return failf(CodeCanceled, ExecutionNotRun, "the client was closed")
 	}
-	return c.watch.forbidden.Load()
+	return c.watch.access.forbidden.Load()
 }
 
 // connectionLost runs at each loss of the connection, and at its end: frames may be lost.
@@ -281,9 +285,9 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []Ca
 	call := new(clientCall)
 	call.set(m, o.header, req, nil, o)
 	switch next := c.interceptorsOf(o); {
-	case o.responseHeader != nil || o.responseTrailer != nil:
+	case o.results.header != nil || o.results.trailer != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
-	case o.responseInstance != nil:
+	case o.results.instance != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseInstance its stream has the method Instance", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())

@@ -142,16 +142,16 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 }
 
 // asksInstance reports whether the response is to name its instance.
-func (c *clientCall) asksInstance() bool { return c.asks || c.options.responseInstance != nil }
+func (c *clientCall) asksInstance() bool { return c.asks || c.options.results.instance != nil }
 
 // end runs the hooks of OnEnd, fills what the caller asked for beside the response, and returns the
 // result.
 func (c *clientCall) end(err error) (any, error) {
 	c.hooks.ended(err)
-	fillHeader(c.options.responseHeader, c.responseHeader)
-	fillHeader(c.options.responseTrailer, c.responseTrailer)
-	if c.options.responseInstance != nil {
-		*c.options.responseInstance = c.instance
+	fillHeader(c.options.results.header, c.responseHeader)
+	fillHeader(c.options.results.trailer, c.responseTrailer)
+	if c.options.results.instance != nil {
+		*c.options.results.instance = c.instance
 	}
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -64,13 +65,28 @@ func bareStats(stats micro.Stats) micro.Stats {
 func (r responder) answerVerb(verb string) any {
 	switch verb {
 	case micro.PingVerb.String():
-		return micro.Ping{ServiceIdentity: r.identity, Type: micro.PingResponseType}
+		return micro.Ping{ServiceIdentity: r.listed(), Type: micro.PingResponseType}
 	case micro.InfoVerb.String():
 		return r.info()
 	case micro.StatsVerb.String():
 		return r.statistics()
 	}
 	return nil
+}
+
+// listed returns the identity, with the reason if the service does not serve.
+func (r responder) listed() micro.ServiceIdentity {
+	if !r.ready.Load() {
+		return r.identity
+	}
+	err := r.subs.err()
+	if err == nil {
+		return r.identity
+	}
+	out := r.identity
+	out.Metadata = maps.Clone(out.Metadata)
+	out.Metadata["natscall.not_serving"] = err.Error()
+	return out
 }
 
 // checkInfo refuses a service whose INFO does not fit into a message: no listing would show it.
@@ -83,7 +99,7 @@ func (r responder) checkInfo() error {
 }
 
 func (r responder) info() micro.Info {
-	info := micro.Info{ServiceIdentity: r.identity, Type: micro.InfoResponseType, Description: r.desc.Description}
+	info := micro.Info{ServiceIdentity: r.listed(), Type: micro.InfoResponseType, Description: r.desc.Description}
 	info.Endpoints = make([]micro.EndpointInfo, 0, len(r.endpoints)) // never null in JSON
 	for _, e := range r.endpoints {
 		info.Endpoints = append(info.Endpoints, micro.EndpointInfo{
@@ -94,7 +110,7 @@ func (r responder) info() micro.Info {
 }
 
 func (r responder) statistics() micro.Stats {
-	stats := micro.Stats{ServiceIdentity: r.identity, Type: micro.StatsResponseType, Started: r.started}
+	stats := micro.Stats{ServiceIdentity: r.listed(), Type: micro.StatsResponseType, Started: r.started}
 	stats.Endpoints = make([]*micro.EndpointStats, 0, len(r.endpoints))
 	load := r.load()
 	for _, e := range r.endpoints {

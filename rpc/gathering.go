@@ -94,7 +94,7 @@ func (g *gathering) newCall(o *gatherOptions) (*clientCall, error) {
 		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s: rpc.WithPlainRequests is not for Gather", g.method.FullName())
 	case options.instance != "":
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: rpc.WithInstance is not for Gather", g.method.FullName())
-	case options.responseHeader != nil || options.responseTrailer != nil || options.responseInstance != nil:
+	case options.results.header != nil || options.results.trailer != nil || options.results.instance != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: Gather has several responses, and no place for what belongs to one", g.method.FullName())
 	case g.request == g.method.nilRequest:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: the request is nil", g.method.FullName())

@@ -114,23 +114,26 @@ type peerOptions struct {
 type sizeLimits struct{ send, receive int }
 
 type callOptions struct {
-	sizes           sizeLimits
-	timeout         time.Duration // of this call; 0 means unset, wire.NoTimeout none
-	reconnectWait   time.Duration
-	clientTimeout   time.Duration // the client's default
-	codec           Codec
-	json            jsonOptions
-	compression     Compression
-	plain           bool
-	once            bool
-	header          Header
-	instance        string // that alone gets the request, or ""
-	responseHeader  *Header
-	responseTrailer *Header
-	// responseInstance is where to put the token of the instance that has answered.
-	responseInstance *string
-	interceptors     []Interceptor // of this call, inside those of the client
-	logger           *slog.Logger
+	sizes         sizeLimits
+	timeout       time.Duration // of this call; 0 means unset, wire.NoTimeout none
+	reconnectWait time.Duration
+	clientTimeout time.Duration // the client's default
+	codec         Codec
+	json          jsonOptions
+	compression   Compression
+	plain         bool
+	once          bool
+	header        Header
+	instance      string // that alone gets the request, or ""
+	results       results
+	interceptors  []Interceptor // of this call, inside those of the client
+	logger        *slog.Logger
+}
+
+// results are where the caller wants what comes beside the response, each nil if it does not.
+type results struct {
+	header, trailer *Header
+	instance        *string
 }
 
 type serverOptions struct {
@@ -419,20 +422,20 @@ func WithHeader(key, value string) ClientCallOption {
 
 // ResponseHeader stores the header of the response in *h, and removes what was there before.
 func ResponseHeader(h *Header) CallOption {
-	return option{call: func(o *callOptions) error { o.responseHeader = h; return nil }}
+	return option{call: func(o *callOptions) error { o.results.header = h; return nil }}
 }
 
 // ResponseTrailer stores the trailer of the response, or of the error, in *h, and removes what was
 // there before.
 func ResponseTrailer(h *Header) CallOption {
-	return option{call: func(o *callOptions) error { o.responseTrailer = h; return nil }}
+	return option{call: func(o *callOptions) error { o.results.trailer = h; return nil }}
 }
 
 // ResponseInstance stores in *instance which instance has answered: its token, which [WithInstance]
 // takes. After an error it is that of [Error.Instance]. The request asks for it, and the response
 // needs a NATS header for it. A stream has the method Instance instead.
 func ResponseInstance(instance *string) CallOption {
-	return option{call: func(o *callOptions) error { o.responseInstance = instance; return nil }}
+	return option{call: func(o *callOptions) error { o.results.instance = instance; return nil }}
 }
 
 // WithInstance sends the request to one instance, whatever its queue group is, or opens the stream

@@ -57,9 +57,10 @@ type serving struct {
 
 // asyncErrors is what a server does with the errors that its connection reports asynchronously.
 type asyncErrors struct {
-	listener   connwatch.Listener
-	refused    connwatch.Refusals // while services start
-	violations loglimit.Limit
+	listener      connwatch.Listener
+	refused       connwatch.Refusals // while services start
+	subscriptions *connwatch.Subscriptions
+	violations    loglimit.Limit
 }
 
 // errNoServer is the error of a Server that was not made by NewServer.
@@ -115,6 +116,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 		return call.served.endpoint.service.next(ctx, call)
 	})
 	s.async.listener = s.asyncError
+	s.async.subscriptions = connwatch.NewSubscriptions()
 	return s
 }
 
@@ -215,11 +217,26 @@ func (s *Server) setState(state serverState) {
 }
 
 // watchConnection ends the streams when the connection is lost, and the server when it is closed.
-// It ends then, or when Shutdown closes the channel.
+// It also makes subscriptions again that NATS has refused. It ends when the connection is closed,
+// or when Shutdown closes the channel.
 func (s *Server) watchConnection(status <-chan nats.Status) {
+	tend := time.NewTimer(tendInterval)
+	tend.Stop()
+	defer tend.Stop()
 	for !s.nc.IsClosed() { // it may have been closed before status was registered
-		if _, ok := <-status; !ok {
-			return // the server has been shut down
+		select {
+		case <-s.async.subscriptions.Refused:
+			tend.Reset(tendInterval)
+			continue
+		case <-tend.C:
+			if s.tend() > 0 {
+				tend.Reset(tendInterval)
+			}
+			continue
+		case _, ok := <-status:
+			if !ok {
+				return // the server has been shut down
+			}
 		}
 		if s.nc.Status() == nats.DRAINING_SUBS {
 			s.options.logger.Warn("natscall: the NATS connection is draining; it does not wait for handlers, Server.Shutdown does")
@@ -236,6 +253,22 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 	if err := s.Shutdown(now); err != nil && !errors.Is(err, context.Canceled) {
 		s.options.logger.Error("natscall: shutdown after the connection was closed", "error", err)
 	}
+}
+
+// tendInterval is the time between two attempts to make a subscription again that NATS has refused.
+// A permission that has come back is used after that, and noticed after twice that.
+const tendInterval = 1500 * time.Millisecond
+
+// tend makes the subscriptions again that NATS has refused. It returns how many there are still.
+func (s *Server) tend() (refused int) {
+	if !s.nc.IsConnected() {
+		return 1 // nothing is known
+	}
+	back, refused := s.async.subscriptions.Tend()
+	for _, sub := range back {
+		s.options.logger.Warn("natscall: the NATS user may subscribe to a subject again: it is served", "subject", sub.Subject)
+	}
+	return refused
 }
 
 // subscribe starts services and makes sure that NATS has accepted their subscriptions.
@@ -275,7 +308,7 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 	if last != nil && last != before { //nolint:errorlint // identity: is it a new one?
 		switch {
 		case errors.Is(last, nats.ErrPermissionViolation):
-			var subs []*nats.Subscription
+			var subs []*connwatch.Subscription
 			for _, svc := range services {
 				subs = append(subs, svc.subs.all()...)
 			}
@@ -480,10 +513,14 @@ func (s *Server) lastFlush(ctx context.Context) error {
 
 // asyncError notes what NATS does not let the server do, which nothing else reports.
 func (s *Server) asyncError(_ *nats.Subscription, err error) {
-	if errors.Is(err, nats.ErrPermissionViolation) {
-		s.async.refused.Add(err)
+	if subject, ok := connwatch.Violation(err, connwatch.ToSubscribe); ok {
+		served := s.async.subscriptions.Refuse(subject, err)
+		if starting := s.async.refused.Add(err); served && !starting {
+			s.options.logger.Error("natscall: the NATS user may not subscribe to a subject any more: it is not served until it may",
+				"subject", subject)
+		}
 	}
-	subject, ok := connwatch.Violation(err, connwatch.Publish)
+	subject, ok := connwatch.Violation(err, connwatch.ToPublish)
 	if !ok {
 		return
 	}

@@ -18,6 +18,7 @@ import (
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/calls"
+	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/pool"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wait"
@@ -63,13 +64,23 @@ type workers struct {
 
 // subscriptions are those of a service that has started.
 type subscriptions struct {
-	requests []*nats.Subscription // of the methods
-	control  []*nats.Subscription // cancel and alive, frames of streams
-	verbs    []*nats.Subscription // discovery
+	requests []*connwatch.Subscription // of the methods
+	control  []*connwatch.Subscription // cancel and alive, frames of streams
+	verbs    []*connwatch.Subscription // discovery
 }
 
-func (s *subscriptions) all() []*nats.Subscription {
+func (s *subscriptions) all() []*connwatch.Subscription {
 	return slices.Concat(s.requests, s.verbs, s.control)
+}
+
+// err returns why one of the subscriptions does not serve, or nil.
+func (s *subscriptions) err() error {
+	for _, sub := range s.all() {
+		if err := sub.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // listensTo reports whether subject is one of the service's own.
@@ -227,23 +238,23 @@ func (s *service) start() error {
 	return nil
 }
 
-func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*nats.Subscription, error) {
-	var sub *nats.Subscription
-	var err error
-	if group == "" {
-		sub, err = s.server.nc.Subscribe(subject, f)
-	} else {
-		sub, err = s.server.nc.QueueSubscribe(subject, group, f)
-	}
-	if err == nil {
-		// The callbacks never block, and answer what they refuse. A limit here would drop requests
-		// silently.
-		err = sub.SetPendingLimits(-1, -1)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to %q: %w", subject, err)
-	}
-	return sub, nil
+func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*connwatch.Subscription, error) {
+	return s.server.async.subscriptions.Subscribe(subject, func() (sub *nats.Subscription, err error) {
+		if group == "" {
+			sub, err = s.server.nc.Subscribe(subject, f)
+		} else {
+			sub, err = s.server.nc.QueueSubscribe(subject, group, f)
+		}
+		if err == nil {
+			// The callbacks never block, and answer what they refuse. A limit here would drop
+			// requests silently.
+			err = sub.SetPendingLimits(-1, -1)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("subscribe to %q: %w", subject, err)
+		}
+		return sub, nil
+	})
 }
 
 // onAll is the callback for messages to every instance: cancels, queries and requests.
@@ -297,8 +308,11 @@ func (s *service) state() natscallv1.State {
 		return natscallv1.State_STATE_DRAINING
 	default:
 	}
-	if !s.ready.Load() {
+	switch {
+	case !s.ready.Load():
 		return natscallv1.State_STATE_STARTING
+	case s.subs.err() != nil:
+		return natscallv1.State_STATE_UNHEALTHY
 	}
 	return natscallv1.State_STATE_SERVING
 }
@@ -379,18 +393,19 @@ func (s *service) running() string {
 
 // drainRequests ends the subscriptions of the methods after they have delivered what they have.
 func (s *service) drainRequests(ctx context.Context) error {
-	var closed []<-chan nats.SubStatus
+	var draining []<-chan nats.SubStatus
 	for _, sub := range s.subs.requests {
-		ch := sub.StatusChanged(nats.SubscriptionClosed)
 		// A drain during a reconnect leaves interest behind on the NATS server, so without a
 		// connection it is Unsubscribe.
-		if !s.server.nc.IsConnected() || sub.Drain() != nil {
-			s.unsubscribe([]*nats.Subscription{sub})
-			continue
+		if !s.server.nc.IsConnected() {
+			s.unsubscribe([]*connwatch.Subscription{sub})
+		} else if ch, err := sub.Drain(); err != nil {
+			s.logUnsubscribe(sub, err)
+		} else if ch != nil {
+			draining = append(draining, ch)
 		}
-		closed = append(closed, ch)
 	}
-	for _, ch := range closed {
+	for _, ch := range draining {
 		select {
 		case <-ch:
 		case <-ctx.Done():
@@ -401,11 +416,17 @@ func (s *service) drainRequests(ctx context.Context) error {
 	return nil
 }
 
-func (s *service) unsubscribe(subs []*nats.Subscription) {
+func (s *service) unsubscribe(subs []*connwatch.Subscription) {
 	for _, sub := range subs {
-		if err := sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
-			s.server.options.logger.Error("natscall: unsubscribe", "subject", sub.Subject, "error", err)
+		if err := sub.Unsubscribe(); err != nil {
+			s.logUnsubscribe(sub, err)
 		}
+	}
+}
+
+func (s *service) logUnsubscribe(sub *connwatch.Subscription, err error) {
+	if !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
+		s.server.options.logger.Error("natscall: unsubscribe", "subject", sub.Subject, "error", err)
 	}
 }
 

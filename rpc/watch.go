@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"log/slog"
 	"maps"
 	"strings"
 	"sync"
@@ -25,6 +26,9 @@ const (
 	// recheckInterval is the time between alive queries after a reconnect. If three of them find
 	// nobody, in three quarters of a second, the call is lost.
 	recheckInterval = 250 * time.Millisecond
+	// muteTime is for how long a service is not asked after NATS has refused it. The permission may
+	// come back.
+	muteTime = 3 * time.Second
 	// maxShared is how many calls share a first query: 1 KiB.
 	maxShared = 64
 	// aliveSuffix is the last token of the reply subject of alive queries.
@@ -44,7 +48,7 @@ type watch struct {
 
 	answered func(request string) bool // somebody has answered on the subject
 
-	forbidden atomic.Pointer[Error] // why no reply can come, if so
+	access access // to the inbox
 
 	quit     chan struct{}
 	done     chan struct{}
@@ -52,8 +56,15 @@ type watch struct {
 	status   chan nats.Status
 
 	mu    sync.Mutex
-	asked map[wire.ID]waiting // the calls that are asked about; never changed
-	muted map[string]bool     // roots whose alive subject the client may not publish to
+	asked map[wire.ID]waiting  // the calls that are asked about; never changed
+	muted map[string]time.Time // until when a root, where the client may not publish, is not asked
+}
+
+// access is what NATS lets a client have of its inbox.
+type access struct {
+	forbidden     atomic.Pointer[Error] // why no reply can come, if so
+	subscriptions *connwatch.Subscriptions
+	log           *slog.Logger
 }
 
 // waiting is a call that waits for its reply, or a stream that waits for its first answer.
@@ -67,7 +78,8 @@ type waiting interface {
 func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) *watch {
 	w := &watch{
 		nc: c.nc, inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
-		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]bool{},
+		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]time.Time{},
+		access: access{subscriptions: connwatch.NewSubscriptions(), log: c.options.logger},
 	}
 	w.listener = w.asyncError
 	return w
@@ -98,6 +110,9 @@ func (w *watch) run(onLost func()) (closed bool) {
 	recheck := time.NewTimer(recheckInterval)
 	recheck.Stop()
 	defer recheck.Stop()
+	tend := time.NewTimer(tendInterval)
+	tend.Stop()
+	defer tend.Stop()
 	if w.nc.IsClosed() { // before anybody listened
 		return true
 	}
@@ -120,10 +135,30 @@ func (w *watch) run(onLost func()) (closed bool) {
 			if w.look((*reply.Patience).Recheck) {
 				recheck.Reset(recheckInterval)
 			}
+		case <-w.access.subscriptions.Refused:
+			tend.Reset(tendInterval)
+		case <-tend.C:
+			if w.tend() > 0 {
+				tend.Reset(tendInterval)
+			}
 		case <-w.quit:
 			return false
 		}
 	}
+}
+
+// tend makes the subscription to the inbox again after NATS has refused it. It returns how many
+// subscriptions are refused still.
+func (w *watch) tend() (refused int) {
+	if w.nc.Status() != nats.CONNECTED {
+		return 1 // nothing is known
+	}
+	back, refused := w.access.subscriptions.Tend()
+	for _, sub := range back {
+		w.access.forbidden.Store(nil)
+		w.access.log.Warn("natscall: the NATS user may subscribe to its inbox again: calls are possible", "subject", sub.Subject)
+	}
+	return refused
 }
 
 // stop ends the goroutine, waits for it, and ends all calls with err.
@@ -147,6 +182,7 @@ func (w *watch) tick() {
 // up, asks about those that rule names. It reports whether it has asked.
 func (w *watch) look(rule reply.Rule) (asks bool) {
 	w.mu.Lock()
+	maps.DeleteFunc(w.muted, func(_ string, until time.Time) bool { return time.Now().After(until) })
 	muted := maps.Clone(w.muted)
 	w.mu.Unlock()
 	l := look{rule: rule, connected: w.nc.Status() == nats.CONNECTED, muted: muted, asked: map[wire.ID]waiting{}}
@@ -163,7 +199,7 @@ func (w *watch) look(rule reply.Rule) (asks bool) {
 type look struct {
 	rule      reply.Rule
 	connected bool
-	muted     map[string]bool // roots that may not be asked
+	muted     map[string]time.Time // roots that may not be asked
 	queries   queries
 	asked     map[wire.ID]waiting // all that an answer may be about, also a late one
 }
@@ -171,7 +207,7 @@ type look struct {
 // at looks at a call. It returns the error of one that is lost.
 func (l *look) at(call waiting) error {
 	p := call.Waited()
-	if root := call.Root(); l.connected && (root == "" || l.muted[root]) {
+	if root := call.Root(); l.connected && (root == "" || !l.muted[root].IsZero()) {
 		p.Skip()
 		return nil
 	}
@@ -258,17 +294,18 @@ func (w *watch) aliveAnswer(m *nats.Msg) {
 // alive and instance queries, of which it takes note; to publish requests, which ends their calls
 // and streams.
 func (w *watch) asyncError(_ *nats.Subscription, err error) {
-	if inbox, ok := connwatch.Violation(err, connwatch.Subscription); ok && inbox == w.prefix+"*" {
+	if inbox, ok := connwatch.Violation(err, connwatch.ToSubscribe); ok && inbox == w.prefix+"*" {
+		w.access.subscriptions.Refuse(inbox, err)
 		w.forbid(inbox, err)
 		return
 	}
-	subject, ok := connwatch.Violation(err, connwatch.Publish)
+	subject, ok := connwatch.Violation(err, connwatch.ToPublish)
 	if !ok {
 		return
 	}
 	if root, isQuery := strings.CutSuffix(subject, "."+wire.AliveToken); isQuery {
 		w.mu.Lock()
-		w.muted[root] = true // silence is no sign of death then
+		w.muted[root] = time.Now().Add(muteTime) // silence is no sign of death then
 		w.mu.Unlock()
 		return
 	}
@@ -303,7 +340,9 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 // forbid ends all calls, and those to come, of a client that may not subscribe to its inbox.
 func (w *watch) forbid(inbox string, err error) {
 	forbidden := failf(CodePermissionDenied, ExecutionNotRun, "the NATS user may not subscribe to its inbox %q", inbox).because(err)
-	w.forbidden.Store(forbidden)
+	if w.access.forbidden.Swap(forbidden) == nil {
+		w.access.log.Error("natscall: the NATS user may not subscribe to its inbox: no call is possible until it may", "subject", inbox)
+	}
 	waiting := *forbidden
 	waiting.execution = ExecutionMayHaveRun
 	w.inbox.End(&waiting)

@@ -31,7 +31,7 @@ func TestLookWithoutQueries(t *testing.T) {
 		c := &call{root: test.root}
 		l := look{
 			rule: (*reply.Patience).Tick, connected: true,
-			muted: map[string]bool{"muted": true}, asked: map[wire.ID]waiting{},
+			muted: map[string]time.Time{"muted": time.Now()}, asked: map[wire.ID]waiting{},
 		}
 		lost := false
 		for range 20 {

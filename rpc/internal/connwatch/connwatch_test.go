@@ -87,11 +87,11 @@ func TestViolation(t *testing.T) {
 		subject string
 		ok      bool
 	}{
-		{refused(Publish, "a.b"), Publish, "a.b", true},
-		{refused(Publish, "a.b"), Subscription, "", false},
-		{refused(Subscription, "a.>"), Subscription, "a.>", true},
-		{fmt.Errorf("%w: of a newer server", nats.ErrPermissionViolation), Publish, "", false},
-		{errors.New(`Permissions Violation for Publish to "a.b"`), Publish, "", false},
+		{refused(ToPublish, "a.b"), ToPublish, "a.b", true},
+		{refused(ToPublish, "a.b"), ToSubscribe, "", false},
+		{refused(ToSubscribe, "a.>"), ToSubscribe, "a.>", true},
+		{fmt.Errorf("%w: of a newer server", nats.ErrPermissionViolation), ToPublish, "", false},
+		{errors.New(`Permissions Violation for Publish to "a.b"`), ToPublish, "", false},
 	} {
 		if subject, ok := Violation(test.err, test.what); subject != test.subject || ok != test.ok {
 			t.Errorf("%v, %s: %q, %v", test.err, test.what, subject, ok)
@@ -102,8 +102,8 @@ func TestViolation(t *testing.T) {
 // TestRefusals: of all violations up to the last one, which the handler may tell late, those
 // count that are about the subscriptions.
 func TestRefusals(t *testing.T) {
-	subs := []*nats.Subscription{{Subject: "a"}, {Subject: "b"}, {Subject: "c"}}
-	a, other, publish, c := refused(Subscription, "a"), refused(Subscription, "z"), refused(Publish, "b"), refused(Subscription, "c")
+	subs := []*Subscription{{Subject: "a"}, {Subject: "b"}, {Subject: "c"}}
+	a, other, publish, c := refused(ToSubscribe, "a"), refused(ToSubscribe, "z"), refused(ToPublish, "b"), refused(ToSubscribe, "c")
 	for _, test := range []struct {
 		name    string
 		heard   []error
@@ -192,12 +192,12 @@ func TestListenBehindChain(t *testing.T) {
 func TestRefusalsOfAnother(t *testing.T) {
 	var r Refusals
 	r.Begin()
-	r.Add(refused(Subscription, "a"))
+	r.Add(refused(ToSubscribe, "a"))
 	r.End()
 	if errs, came := r.soFar(); errs != nil || came != nil {
 		t.Error("it keeps errors while nothing is collected")
 	}
-	r.Add(refused(Subscription, "b"))
+	r.Add(refused(ToSubscribe, "b"))
 	r.Begin()
 	defer r.End()
 	if errs, _ := r.soFar(); len(errs) > 0 {

@@ -17,12 +17,12 @@ import (
 
 // What a permissions violation may be about.
 const (
-	Publish      = "Publish"
-	Subscription = "Subscription"
+	ToPublish   = "Publish"
+	ToSubscribe = "Subscription"
 )
 
 // Violation returns the subject of a permissions violation, whose text is
-// `Permissions Violation for Publish to "a.b"`. what is Publish or Subscription.
+// `Permissions Violation for Publish to "a.b"`. what is ToPublish or ToSubscribe.
 func Violation(err error, what string) (subject string, ok bool) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return "", false
@@ -57,14 +57,16 @@ func (r *Refusals) End() {
 	r.errs, r.came = nil, nil
 }
 
-// Add takes an error that a listener has heard.
-func (r *Refusals) Add(err error) {
+// Add takes an error that a listener has heard. It reports whether errors are collected.
+func (r *Refusals) Add(err error) (collected bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.came != nil {
-		r.errs = append(r.errs, err)
-		wait.Signal(r.came)
+	if r.came == nil {
+		return false
 	}
+	r.errs = append(r.errs, err)
+	wait.Signal(r.came)
+	return true
 }
 
 // refusalWait bounds the wait for nats.go's error handler, which may run late, and does not call
@@ -74,7 +76,7 @@ const refusalWait = time.Second
 // Of returns one error that names every one of subs that was refused, nil if none was. last is the
 // last violation of the connection. It may be another subscriber's and have come after those of
 // subs: the handler is called for each of them, in order.
-func (r *Refusals) Of(ctx context.Context, subs []*nats.Subscription, last error) error {
+func (r *Refusals) Of(ctx context.Context, subs []*Subscription, last error) error {
 	ctx, cancel := context.WithTimeout(ctx, refusalWait)
 	defer cancel()
 	for {
@@ -98,11 +100,11 @@ func (r *Refusals) soFar() ([]error, <-chan struct{}) {
 	return r.errs, r.came
 }
 
-func refusedError(subs []*nats.Subscription, errs []error) error {
+func refusedError(subs []*Subscription, errs []error) error {
 	var subjects []string
 	for _, err := range errs {
-		subject, ok := Violation(err, Subscription)
-		ours := func(sub *nats.Subscription) bool { return sub.Subject == subject }
+		subject, ok := Violation(err, ToSubscribe)
+		ours := func(sub *Subscription) bool { return sub.Subject == subject }
 		if ok && slices.ContainsFunc(subs, ours) {
 			subjects = append(subjects, strconv.Quote(subject))
 		}

@@ -29,7 +29,7 @@ const (
 	validTime = 100 * time.Millisecond
 	// silentTime is for how long a service is not asked again that was silent: it is older than the
 	// query, or its answers do not get here.
-	silentTime = 10 * time.Second
+	silentTime = 4 * time.Second
 	// seenTime is for how long an instance counts as known without having answered again.
 	seenTime = time.Minute
 )

@@ -1,0 +1,152 @@
+package connwatch
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/wait"
+)
+
+// Subscriptions are the subscriptions of a client or server that are made again after NATS has
+// refused them: a user's permissions may change while it is connected, and NATS does not say when
+// they come back. All methods may be called concurrently.
+//
+//	          Refuse            Tend                Tend
+//	serving ---------> refused ------> made again ---------> serving
+//	                      ^                 |
+//	                      +-----------------+
+//	                            Refuse
+type Subscriptions struct {
+	// Refused holds a token when NATS has refused a subscription that was serving.
+	Refused chan struct{}
+
+	mu   sync.Mutex
+	subs []*Subscription
+}
+
+// NewSubscriptions returns no subscriptions.
+func NewSubscriptions() *Subscriptions {
+	return &Subscriptions{Refused: make(chan struct{}, 1)}
+}
+
+// Subscription is one of Subscriptions. Its fields are protected by their lock.
+type Subscription struct {
+	Subject   string
+	of        *Subscriptions
+	subscribe func() (*nats.Subscription, error)
+
+	sub     *nats.Subscription
+	refused error // why it does not serve, or nil
+	again   bool  // it has been made again since it was refused
+	ended   bool
+}
+
+// Subscribe makes a subscription.
+func (s *Subscriptions) Subscribe(subject string, subscribe func() (*nats.Subscription, error)) (*Subscription, error) {
+	sub, err := subscribe()
+	if err != nil {
+		return nil, err
+	}
+	out := &Subscription{Subject: subject, of: s, subscribe: subscribe, sub: sub}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subs = append(s.subs, out)
+	return out, nil
+}
+
+// Refuse notes that NATS has refused the subscriptions to a subject. It reports whether there are
+// any that served.
+func (s *Subscriptions) Refuse(subject string, err error) (any bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sub := range s.subs {
+		if sub.Subject == subject {
+			any = any || sub.refused == nil
+			sub.refused, sub.again = err, false
+		}
+	}
+	if any {
+		wait.Signal(s.Refused)
+	}
+	return any
+}
+
+// Tend makes the subscriptions again that NATS has refused. What it has made again, and NATS has
+// not refused since the call of Tend before, serves again: Tend returns those, and how many do not
+// serve. It is to be called every few seconds while there are any.
+func (s *Subscriptions) Tend() (back []*Subscription, refused int) {
+	var again []*Subscription
+	s.mu.Lock()
+	for _, sub := range s.subs {
+		switch {
+		case sub.refused == nil:
+		case sub.again:
+			sub.refused, sub.again = nil, false
+			back = append(back, sub)
+		default:
+			refused++
+			again = append(again, sub)
+		}
+	}
+	s.mu.Unlock()
+	for _, sub := range again {
+		sub.renew()
+	}
+	return back, refused
+}
+
+// renew makes the subscription again. The old one goes first: if NATS has it after all, each
+// message would come twice.
+func (s *Subscription) renew() {
+	s.of.mu.Lock()
+	old, ended := s.sub, s.ended
+	s.again = true // before NATS can refuse it
+	s.of.mu.Unlock()
+	if ended {
+		return
+	}
+	_ = old.Unsubscribe()
+	sub, err := s.subscribe()
+	s.of.mu.Lock()
+	if ended = s.ended; err == nil && !ended {
+		s.sub = sub
+	} else {
+		s.again = false
+	}
+	s.of.mu.Unlock()
+	if err == nil && ended {
+		_ = sub.Unsubscribe()
+	}
+}
+
+// end makes sure that the subscription is not made again, and returns it.
+func (s *Subscription) end() *nats.Subscription {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.ended = true
+	s.of.subs = slices.DeleteFunc(s.of.subs, func(other *Subscription) bool { return other == s })
+	return s.sub
+}
+
+// Err returns why the subscription does not serve, or nil.
+func (s *Subscription) Err() error {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	return s.refused
+}
+
+// Unsubscribe ends the subscription, also one that drains.
+func (s *Subscription) Unsubscribe() error { return s.end().Unsubscribe() }
+
+// Drain ends the subscription after it has delivered what it has. The channel gets a value then.
+// If it cannot drain, it ends at once, and the channel is nil.
+func (s *Subscription) Drain() (<-chan nats.SubStatus, error) {
+	sub := s.end()
+	closed := sub.StatusChanged(nats.SubscriptionClosed)
+	if sub.Drain() != nil {
+		return nil, sub.Unsubscribe()
+	}
+	return closed, nil
+}
