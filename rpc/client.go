@@ -95,9 +95,9 @@ const closeFlushTimeout = time.Second
 
 var errNilOption = errors.New("an option is nil")
 
-// Close ends the calls that wait with CodeCanceled, and frees what the client holds. If streams are
-// open, it waits until the NATS server has their cancels, for at most a second. It does not close
-// the connection. Closing again does nothing.
+// Close ends the calls that wait with CodeCanceled, and frees what the client holds. If it has made
+// calls, it waits until the NATS server has all that they have sent, cancels for instance, for at
+// most a second. It does not close the connection. Closing again does nothing.
 func (c *Client) Close() error {
 	if c == nil {
 		return nil // there is nothing to end
@@ -113,12 +113,11 @@ func (c *Client) Close() error {
 	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.known.Close()
-	streams := len(c.streams.All())
 	c.known.Mail.End(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
-	if streams > 0 && c.nc.IsConnected() {
-		// If the connection is closed next, the cancels of the streams may be lost with what it has
-		// not read. An error is ignored: without them the instances notice by heartbeats.
+	if c.nc.IsConnected() {
+		// If the connection is closed next, the last cancels may be lost with what it has not read.
+		// An error is ignored: without them the instances notice by heartbeats.
 		_ = c.nc.FlushTimeout(closeFlushTimeout)
 	}
 	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionDraining) || errors.Is(err, nats.ErrBadSubscription) {
