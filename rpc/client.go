@@ -327,7 +327,7 @@ const (
 // It is the Next behind the last interceptor.
 func (c *Client) send(ctx context.Context, seen *Call) error {
 	call := seen.client
-	call.sent = true
+	call.sent, call.response = true, nil
 	if err := call.sendingRequest(); err != nil {
 		return err
 	}

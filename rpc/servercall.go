@@ -326,7 +326,11 @@ func handle(ctx context.Context, call *Call) error {
 		before := c.stream.WaitUnder(ctx)
 		defer c.stream.WaitUnder(before) // for the answer
 	}
-	return c.endpoint.invoke(ctx, call)
+	err := c.endpoint.invoke(ctx, call)
+	if err != nil {
+		call.response = nil
+	}
+	return err
 }
 
 // sender returns what a server-streaming handler sends to. ctx is the handler's context.

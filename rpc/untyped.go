@@ -67,6 +67,7 @@ func NewMethod(s *ServiceDesc, md protoreflect.MethodDescriptor, request, respon
 	m := &Method{untypedMethod(s, MethodDesc{
 		Name: d.Name, Subject: d.Subject, Timeout: d.Timeout, Metadata: d.Metadata, Idempotency: idempotencyOf(d.Idempotency),
 	}, kind)}
+	m.request, m.response = string(md.Input().FullName()), string(md.Output().FullName())
 	m.newRequest = func() proto.Message { return request.New().Interface() }
 	m.newResponse = func() proto.Message { return response.New().Interface() }
 	return m, nil
@@ -101,7 +102,7 @@ func (m *Method) Call(ctx context.Context, c *Client, req, res any, opts ...Call
 	case m.kind == KindOneWay:
 		err, res = m.checkRequest(req), nil
 	default:
-		err = errors.Join(m.checkRequest(req), about("the response", res, m.newResponse))
+		err = errors.Join(m.checkRequest(req), about("the response", res, m.responseName()))
 	}
 	if err != nil {
 		return m.invalid(err)
@@ -169,6 +170,7 @@ func HandleMethod[S any](m *Method, f func(S, context.Context, *Stream) error) H
 		if c.stream != nil {
 			stream = c.stream
 		}
+		call.response = nil // of an interceptor, or of a run before
 		err := f(impl, ctx, &Stream{metadata: metadata{stream}, side: side})
 		if err == nil && m.kind == KindOneWay {
 			call.response = noResponse
@@ -197,17 +199,18 @@ type side interface {
 // response may send one.
 func (s *Stream) Send(m any) error { return s.side.send(m) }
 
-// Recv receives the next message into m, whose contents it replaces. It waits and fails as
-// [Receiver.Recv] does. Where there is one message, the single request in a handler or the response
-// to a client's stream, the next Recv returns io.EOF.
-func (s *Stream) Recv(m any) error {
-	if isNil(m) {
-		return failf(CodeInvalidArgument, ExecutionMayHaveRun, "Recv(nil): there is nothing to fill")
-	}
+// Recv receives the next message into m, whose contents it replaces; if none comes, m stays as it
+// is. It waits and fails as [Receiver.Recv] does. Where there is one message, the single request in
+// a handler or the response to a client's stream, the next Recv returns io.EOF. The error of an m
+// that cannot be filled has CodeInvalidArgument (on a server CodeInternal), and does not end the
+// stream.
+func (s *Stream) Recv(m any) error { return s.side.recv(m) }
+
+// clearMessage makes a message that is to be filled empty.
+func clearMessage(m any) {
 	if m, ok := m.(proto.Message); ok {
 		proto.Reset(m)
 	}
-	return s.side.recv(m)
 }
 
 // CloseSend is like [BidiStream.CloseSend].
@@ -226,18 +229,23 @@ func (c *clientSide) send(m any) error {
 	if c.stream.call.Kind() == KindServerStream {
 		return failf(CodeFailedPrecondition, ExecutionMayHaveRun, "%s: the request has been sent", c.stream.call.Method())
 	}
-	if err := about("the message", m, c.stream.call.method.newRequest); err != nil {
-		return c.stream.call.method.invalid(err)
+	method := c.stream.call.method
+	if err := about("the message", m, method.requestName()); err != nil {
+		return failf(CodeInvalidArgument, ExecutionMayHaveRun, "%s: Send: %v", method.FullName(), err).because(err)
 	}
 	return c.stream.SendMessage(m)
 }
 
 func (c *clientSide) recv(m any) error {
+	method := c.stream.call.method
+	if err := about("what to fill", m, method.responseName()); err != nil {
+		return failf(CodeInvalidArgument, ExecutionMayHaveRun, "%s: Recv: %v", method.FullName(), err).because(err)
+	}
 	if c.only {
 		c.only = false
-		return c.stream.RecvOnlyMessage(m)
+		return c.stream.recvOnlyInto(m)
 	}
-	return c.stream.RecvMessage(m)
+	return c.stream.recvInto(m)
 }
 
 // serverSide is the side of a handler, of a call of any shape.
@@ -249,8 +257,8 @@ type serverSide struct {
 
 func (s *serverSide) send(m any) error {
 	call := &s.call.call
-	if err := about("the message", m, call.method.newResponse); err != nil {
-		return failf(CodeInternal, ExecutionDidRun, "%s: %v", call.Method(), err).because(err)
+	if err := about("the message", m, call.method.responseName()); err != nil {
+		return failf(CodeInternal, ExecutionDidRun, "%s: Send: %v", call.Method(), err).because(err)
 	}
 	switch {
 	case call.method.kind == KindOneWay:
@@ -266,9 +274,12 @@ func (s *serverSide) send(m any) error {
 
 func (s *serverSide) recv(m any) error {
 	c := s.call
+	if err := about("what to fill", m, c.call.method.requestName()); err != nil {
+		return failf(CodeInternal, ExecutionDidRun, "%s: Recv: %v", c.call.Method(), err).because(err)
+	}
 	switch {
 	case c.call.streamsIn():
-		return c.stream.RecvMessage(m)
+		return c.stream.recvInto(m)
 	case s.read:
 		return io.EOF
 	}
@@ -279,6 +290,7 @@ func (s *serverSide) recv(m any) error {
 	if _, err := c.data(); err != nil {
 		return err
 	}
+	clearMessage(m)
 	return asNil(c.decodeInto(m))
 }
 

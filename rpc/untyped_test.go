@@ -132,7 +132,10 @@ func (e *echo) register(s *rpc.Server) error {
 		return rpc.Register(s, &anyDesc, e, nil,
 			rpc.HandleUnary(anyDo, func(_ *echo, ctx context.Context, req *text) (*text, error) {
 				copyHeader(ctx)
-				return req, fail(req.GetValue())
+				if err := fail(req.GetValue()); err != nil {
+					return nil, err
+				}
+				return req, nil
 			}),
 			rpc.HandleServerStream(anyWatch, func(_ *echo, ctx context.Context, req *text, to *rpc.Sender[*text]) error {
 				copyHeader(ctx)
@@ -540,7 +543,9 @@ func TestUntypedMisuse(t *testing.T) {
 		{"no client", "the *rpc.Client is nil", dynamic["Do"].Call(ctx, nil, ok, res)},
 		{"Send of another type", "the message: it is a google.protobuf.BytesValue", stream.Send(wrapperspb.Bytes(nil))},
 		{"Send(nil)", "the message: it is nil", stream.Send(nil)},
-		{"Recv(nil)", "there is nothing to fill", stream.Recv(nil)},
+		{"Recv(nil)", "Recv: what to fill: it is nil", stream.Recv(nil)},
+		{"Recv into no message", "what to fill: a string is neither a proto.Message nor a *rpc.Raw", stream.Recv("x")},
+		{"Recv into another type", "what to fill: it is a google.protobuf.BytesValue", stream.Recv(new(bytes))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if rpc.CodeOf(test.err) != rpc.CodeInvalidArgument {
@@ -554,8 +559,110 @@ func TestUntypedMisuse(t *testing.T) {
 	}
 	must(t, stream.Send(ok)) // it goes on
 	must(t, stream.Recv(res))
-	if err := stream.Recv("x"); rpc.CodeOf(err) == rpc.CodeOK {
-		t.Error("a string was filled")
+	stream.CloseSend()
+	if err := stream.Recv(res); err != io.EOF || forms[1].text(res) != "x" {
+		t.Errorf("the end is %v and leaves %q of the last message", err, forms[1].text(res))
+	}
+}
+
+// TestUntypedHandlerMisuse: what a handler does wrong is an error of the server, which names it, and
+// the call goes on.
+func TestUntypedHandlerMisuse(t *testing.T) {
+	forms := echoForms(t)
+	dynamic := forms[1]
+	other := new(bytes)
+	errs := make(chan error, 10)
+	reports := func(f func(s *rpc.Stream)) func(*echo, context.Context, *rpc.Stream) error {
+		return func(_ *echo, _ context.Context, s *rpc.Stream) error {
+			defer func() { errs <- nil }()
+			f(s)
+			return s.Send(dynamic.message("done", 0))
+		}
+	}
+	use := reports(func(s *rpc.Stream) {
+		for _, m := range []any{nil, (*rpc.Raw)(nil), "x", other} {
+			errs <- s.Recv(m)
+			errs <- s.Send(m)
+		}
+		in := dynamic.empty()
+		if err := s.Recv(in); err != nil || dynamic.text(in) != "x" {
+			t.Errorf("%v, %v", in, err)
+		}
+	})
+	nc := rpctest.Connect(t)
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, dynamic.methods["Do"].Service(), new(echo), nil,
+		rpc.HandleMethod(dynamic.methods["Do"], use), rpc.HandleMethod(dynamic.methods["Watch"], use),
+		rpc.HandleMethod(dynamic.methods["Gather"], use), rpc.HandleMethod(dynamic.methods["Chat"], use)))
+	startServer(t, s)
+	e := echoClient{forms[0], dial(t, nc)}
+	for shape, call := range map[string]func() (string, error){
+		"unary":         func() (string, error) { return e.unary(testContext(t), "x", 0) },
+		"server stream": func() (string, error) { got, _, err := e.watch(testContext(t), "x", 0); return got, err },
+		"client stream": func() (string, error) { return e.gather(testContext(t), "x", 0) },
+		"bidirectional": func() (string, error) { return e.chat(testContext(t), "x", 0) },
+	} {
+		got, err := call()
+		if err != nil || got != "done" {
+			t.Errorf("%s: %q, %v", shape, got, err)
+		}
+		for range 8 {
+			err := wantCode(t, <-errs, rpc.CodeInternal, rpc.ExecutionDidRun)
+			wantText(t, err, "/echo.v3.Echo/")
+		}
+		if err := <-errs; err != nil {
+			t.Errorf("%s: %v", shape, err)
+		}
+	}
+}
+
+// TestUntypedHandlerTwice: an interceptor may run a handler again, or answer in its place, and finds
+// no response after an error.
+func TestUntypedHandlerTwice(t *testing.T) {
+	for _, form := range echoForms(t) {
+		nc := rpctest.Connect(t)
+		s := rpc.NewServer(nc, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+			call.SetResponse(wrapperspb.String("an interceptor's"))
+			if err := next(ctx, call); err != nil {
+				if call.Response() != nil {
+					t.Errorf("%s: after an error the response is %v", form.name, call.Response())
+				}
+				return err
+			}
+			if call.Response() == nil && form.name != "raw" {
+				t.Errorf("%s: no response", form.name)
+			}
+			return next(ctx, call)
+		}))
+		must(t, (&echo{form: form}).register(s))
+		startServer(t, s)
+		e := echoClient{form, dial(t, nc)}
+		if got, err := e.unary(testContext(t), "x", 0); err != nil || got != "x" {
+			t.Errorf("%s: %q, %v", form.name, got, err)
+		}
+		_, err := e.unary(testContext(t), "fail", 0)
+		wantCode(t, err, rpc.CodeNotFound, rpc.ExecutionDidRun)
+	}
+	failing := func(_ *echo, _ context.Context, s *rpc.Stream) error {
+		if err := s.Send(wrapperspb.String("half")); err != nil {
+			return err
+		}
+		return rpc.NewError(rpc.CodeAborted, "no")
+	}
+	nc := rpctest.Connect(t)
+	var response any
+	s := rpc.NewServer(nc, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		err := next(ctx, call)
+		response = call.Response()
+		return err
+	}))
+	do := echoForms(t)[1].methods["Do"]
+	must(t, rpc.Register(s, do.Service(), new(echo), nil, rpc.HandleMethod(do, failing)))
+	startServer(t, s)
+	err := do.Call(testContext(t), dial(t, nc), wrapperspb.String("x"), new(text))
+	wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun)
+	if response != nil {
+		t.Errorf("after an error the response is %v", response)
 	}
 }
 
