@@ -275,13 +275,9 @@ func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, cont
 		if err != nil {
 			return err
 		}
-		call.response = noResponse
 		return f(impl, ctx, req.(Req))
 	}}
 }
-
-// noResponse is the answer of a one-way method to a request with a reply subject.
-var noResponse = new(emptypb.Empty)
 
 // isResponse reports whether a plain JSON reply that has the form of JetStream's acknowledgement is
 // a response of the method all the same: its type has those fields. A natscall server gives such a
@@ -293,9 +289,6 @@ func (m *method) isResponse(reply *nats.Msg) bool {
 // checkResponse refuses a message that is not a response of m. With exact it has to be of the
 // generated type, otherwise it may also be a *Raw or have another Go type for the same message.
 func (m *method) checkResponse(res any, exact bool) error {
-	if m.kind == KindOneWay && res == any(noResponse) {
-		return nil
-	}
 	if m.nilResponse != nil && reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
 		return nil
 	}

@@ -288,11 +288,10 @@ func (c *serverCall) serve() *Error {
 		}
 	}
 	err := c.endpoint.service.server.next(&c.ctx, &c.call)
-	if err == nil && c.call.method.hasResponse() {
-		err = c.call.method.checkResponse(c.call.response, false)
-	}
-	if err == nil && c.call.hooks != nil && c.hasMessage() {
-		c.call.hooks.response.message, err = c.call.hooks.sending(c.call.response)
+	if err == nil && c.hasMessage() {
+		if err = c.call.method.checkResponse(c.call.response, false); err == nil && c.call.hooks != nil {
+			c.call.hooks.response.message, err = c.call.hooks.sending(c.call.response)
+		}
 	}
 	return c.verdict(err)
 }

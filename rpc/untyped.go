@@ -171,11 +171,7 @@ func HandleMethod[S any](m *Method, f func(S, context.Context, *Stream) error) H
 			stream = c.stream
 		}
 		call.response = nil // of an interceptor, or of a run before
-		err := f(impl, ctx, &Stream{metadata: metadata{stream}, side: side})
-		if err == nil && m.kind == KindOneWay {
-			call.response = noResponse
-		}
-		return err
+		return f(impl, ctx, &Stream{metadata: metadata{stream}, side: side})
 	}}
 }
 

@@ -565,8 +565,8 @@ func TestUntypedMisuse(t *testing.T) {
 	}
 }
 
-// TestUntypedHandlerMisuse: what a handler does wrong is an error of the server, which names it, and
-// the call goes on.
+// TestUntypedHandlerMisuse: what a handler does wrong is an error of the server, which names it,
+// and the call goes on.
 func TestUntypedHandlerMisuse(t *testing.T) {
 	forms := echoForms(t)
 	dynamic := forms[1]
@@ -616,8 +616,8 @@ func TestUntypedHandlerMisuse(t *testing.T) {
 	}
 }
 
-// TestUntypedHandlerTwice: an interceptor may run a handler again, or answer in its place, and finds
-// no response after an error.
+// TestUntypedHandlerTwice: an interceptor may run a handler again, or answer in its place, and
+// finds no response after an error.
 func TestUntypedHandlerTwice(t *testing.T) {
 	for _, form := range echoForms(t) {
 		nc := rpctest.Connect(t)
