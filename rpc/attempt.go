@@ -78,6 +78,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	if r.Plain && a.call.options.codec == CodecJSON {
 		r.IsResponse = a.call.method.isResponse
 	}
+	a.call.sentRequest(nil)
 	got, foreign, err := a.client.inbox.Do(ctx, &r)
 	if err != nil {
 		failed = a.replyError(ctx, err, r.Header)
@@ -142,9 +143,16 @@ func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Er
 	return nil, until
 }
 
+// extensionRoom is what is left of max_payload for the headers that functions of OnAttempt are yet
+// to set: a signature and a token.
+const extensionRoom = 4096
+
 // isLarge reports whether a request has to travel as a stream.
 func (a *attempt) isLarge(h nats.Header, buf *buffer.Buffer) bool {
 	size := len(buf.B) + headerSize(h)
+	if a.call.hooks != nil && len(a.call.hooks.onAttempt) > 0 {
+		size += extensionRoom
+	}
 	return size > smallestMaxPayload && !a.call.options.plain && a.call.method.kind != KindOneWay && int64(size) > a.client.nc.MaxPayload()
 }
 
@@ -195,7 +203,7 @@ func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large b
 	if large = a.isLarge(h, buf); large || a.call.hooks == nil {
 		return h, buf, large, nil // the stream runs the hooks
 	}
-	a.call.sentRequest(len(data), len(buf.B)-envelope, nil)
+	a.call.encodedRequest(len(data), len(buf.B)-envelope)
 	if h, failed = a.attempting(id, data, h); failed != nil {
 		buf.PutBack()
 	}
@@ -205,17 +213,16 @@ func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large b
 // appendRequest appends the encoded request to the buffer, and returns it.
 func (a *attempt) appendRequest(buf *buffer.Buffer, coding coding) ([]byte, *Error) {
 	from := len(buf.B)
-	var failed *Error
 	var err error
 	if buf.B, err = coding.append(buf.B, a.call.request); err != nil {
-		failed = failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
-	} else if size, limit := len(buf.B)-from, a.call.options.sizes.send; size > limit {
-		failed = overSendLimit("request", size, limit, ExecutionNotRun)
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
 	}
-	if failed != nil {
-		a.call.sentRequest(len(buf.B)-from, 0, failed)
+	size, limit := len(buf.B)-from, a.call.options.sizes.send
+	a.call.encodedRequest(size, 0)
+	if size > limit {
+		return nil, overSendLimit("request", size, limit, ExecutionNotRun)
 	}
-	return buf.B[from:], failed
+	return buf.B[from:], nil
 }
 
 // attempting runs the functions of OnAttempt. It returns the header with what they have added.
@@ -239,7 +246,11 @@ func (a *attempt) publishOneWay() *Error {
 	}
 	defer buf.PutBack()
 	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subject, Header: h, Data: buf.B})
-	return unsentError(len(buf.B), h, err)
+	failed = unsentError(len(buf.B), h, err)
+	if failed == nil {
+		a.call.sentRequest(nil)
+	}
+	return failed
 }
 
 // header returns the NATS header of the request, nil if it needs none.
@@ -338,8 +349,15 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
 	id := wire.NewID()
-	s := a.newStream(ctx, id, id)
-	header, failed := a.sendRequest(s, header)
+	buf := buffer.Take()
+	header, failed := a.encodeOpening(id, buf, header)
+	if failed != nil {
+		buf.PutBack()
+		return failed
+	}
+	s := a.newStream(ctx, id, id) // after the functions of OnAttempt, which may panic
+	failed = a.queueRequest(s, buf)
+	buf.PutBack()
 	if failed != nil {
 		s.client.Break(failed)
 		return failed
@@ -385,33 +403,36 @@ func (a *attempt) newStream(ctx context.Context, id, callID wire.ID) *messageStr
 	}
 }
 
-// sendRequest queues the request, if there is only one, for the open to take along. It returns the
-// header of the open.
-func (a *attempt) sendRequest(s *messageStream, h nats.Header) (nats.Header, *Error) {
+// encodeOpening encodes the request into buf, if there is only one, and runs the functions of
+// OnAttempt. It returns the header of the open.
+func (a *attempt) encodeOpening(id wire.ID, buf *buffer.Buffer, h nats.Header) (nats.Header, *Error) {
 	if a.call.request == nil {
-		return a.attempting(s.ID, nil, h)
+		return a.attempting(id, nil, h)
 	}
-	buf := buffer.Take()
-	defer buf.PutBack()
-	data, failed := a.appendRequest(buf, s.coding)
+	data, failed := a.appendRequest(buf, a.call.options.coding())
 	if failed != nil {
 		return nil, failed
 	}
-	h, failed = a.attempting(s.ID, data, h)
-	if failed != nil {
-		return nil, failed
+	return a.attempting(id, data, h)
+}
+
+// queueRequest queues the only request, if there is one, for the open to take along.
+func (a *attempt) queueRequest(s *messageStream, buf *buffer.Buffer) *Error {
+	if a.call.request == nil {
+		return nil
 	}
-	size := len(data)
+	size := len(buf.B)
 	err := s.pack(buf, 0)
 	if err == nil {
 		err = s.Send(buf, 0)
 	}
 	if err != nil {
-		failed = unopened(err)
+		return unopened(err)
 	}
-	a.call.sentRequest(size, len(buf.B), failed)
+	a.call.encodedRequest(size, len(buf.B))
+	a.call.sentRequest(nil)
 	s.CloseSend()
-	return h, failed
+	return nil
 }
 
 // unopened returns the error of a stream that has ended before its open was published.
@@ -457,8 +478,15 @@ func (a *attempt) largeResponse(ctx context.Context, id, callID wire.ID, accept 
 
 // recvResponse receives the response of a unary call from a stream.
 func (a *attempt) recvResponse(s *messageStream) *Error {
+	received := false
+	defer func() {
+		if !received { // a function of OnReceive has panicked
+			s.client.End(failf(CodeCanceled, ExecutionDidRun, "the caller has panicked"))
+		}
+	}()
 	res := a.call.newResponse()
 	err := s.RecvOnlyMessage(res)
+	received = true
 	a.call.responseHeader, a.call.responseTrailer = s.metadata()
 	a.call.instance = s.client.Instance()
 	if err != nil {

@@ -198,9 +198,10 @@ func (c *Call) OnSend(f func(*Message) error) {
 	}
 }
 
-// OnSent makes f run after each message for which the functions of OnSend have run: it has been
-// encoded and given to the connection or the stream's window, or err says why not. A panic in f is
-// logged and goes no further.
+// OnSent makes f run once after each message for which all functions of OnSend have run: it has
+// been encoded and given to the stream's window, or is given to the connection next, or err says
+// why not. It runs after OnAttempt, and for a request with the first attempt. A panic in f is logged
+// and goes no further.
 func (c *Call) OnSent(f func(m *Message, err error)) {
 	if f != nil {
 		c.hooked().onSent = append(c.hooked().onSent, f)
@@ -219,7 +220,8 @@ func (c *Call) OnReceive(f func(*Message) error) {
 
 // OnEnd makes f run once, with the call's error, when the call is over on this side. f runs on
 // whatever goroutine ends the call, so it must not block, and not close the client or server. A
-// panic in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
+// panic in f is logged and goes no further. Call OnEnd before next. Of several functions the one
+// that was set last runs first, as with defer. A nil f is ignored.
 //
 // Only OnEnd is there for the end of a call of any shape. On a client next only opens a stream,
 // which goes on until its end has been received, it is closed, or ctx ends. On a server the
@@ -232,7 +234,8 @@ func (c *Call) OnEnd(f func(error)) {
 
 // OnAttempt makes f run on a client before each attempt to send the request or to open the stream,
 // when the request has been encoded. An error of f ends the call. Call OnAttempt before next. A nil
-// f is ignored, and so is OnAttempt on a server.
+// f is ignored, and so is OnAttempt on a server. A request that leaves less than 4 KiB of
+// max_payload for the headers that f sets is sent as a stream.
 func (c *Call) OnAttempt(f func(*Attempt) error) {
 	if f != nil && !c.OnServer() {
 		c.hooked().onAttempt = append(c.hooked().onAttempt, f)
@@ -311,7 +314,7 @@ func (c *Call) Peer() Peer {
 		return Peer{r.plain, r.codec, r.accepts, r.reply}
 	case c.client != nil:
 		o := c.client.options
-		return Peer{Plain: o.plain, Codec: o.codec, Compression: o.compression}
+		return Peer{Plain: o.plain || c.Kind() == KindOneWay, Codec: o.codec, Compression: o.compression}
 	}
 	return Peer{}
 }

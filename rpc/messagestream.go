@@ -36,11 +36,12 @@ func (s *messageStream) SendMessage(m any) error {
 	if err := s.call.checkSent(m); err != nil {
 		return err
 	}
-	if err := s.fixHeader(); err != nil {
-		return err
-	}
 	hooked, err := s.call.hooks.sending(m)
 	if err != nil {
+		return err
+	}
+	if err := s.fixHeader(); err != nil {
+		s.call.hooks.sentMessage(hooked, 0, 0, err)
 		return err
 	}
 	buf := buffer.Take()
@@ -145,7 +146,10 @@ func (s *messageStream) recvInto(m any) error {
 // fill runs the functions of OnReceive and decodes the message into m, which is empty.
 func (s *messageStream) fill(in encoded, m any) error {
 	if s.call.hooks != nil {
-		if decoded, err := s.call.hooks.receive(in, m); decoded || err != nil {
+		switch decoded, err := s.call.hooks.receive(in, m); {
+		case err != nil && s.client != nil && s.call.Kind() == KindUnary: // a large response
+			return hookError(err)
+		case decoded || err != nil:
 			return err
 		}
 	}

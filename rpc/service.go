@@ -413,7 +413,7 @@ func (s *service) unsubscribe(subs []*nats.Subscription) {
 // not wait for handlers that ignore their context.
 func (s *service) abandon() {
 	for _, c := range s.calls.All() {
-		err := c.verdict(failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the call had ended"))
+		err := c.verdict(errStopped())
 		err.refused = err.execution == ExecutionNotRun
 		c.refuse(err)
 		c.ctx.endWith(contextStopped) // after refuse, or the handler's own answer might come first
