@@ -104,6 +104,8 @@ func (c *Call) SendHeader() error {
 	switch {
 	case c.client != nil:
 		return failf(CodeFailedPrecondition, ExecutionMayHaveRun, "%s: SendHeader is for servers", c.Method())
+	case c.hooks != nil && c.hooks.sendHeader != nil:
+		return c.hooks.sendHeader()
 	case c.served == nil || c.served.stream == nil || c.Kind() <= KindOneWay:
 		return nil
 	}
@@ -200,8 +202,8 @@ func (c *Call) OnSend(f func(*Message) error) {
 
 // OnSent makes f run once after each message for which all functions of OnSend have run: it has
 // been encoded and given to the stream's window, or is given to the connection next, or err says
-// why not. It runs after OnAttempt, and for a request with the first attempt. A panic in f is logged
-// and goes no further.
+// why not. It runs after OnAttempt, and for a request with the first attempt. A panic in f is
+// logged and goes no further.
 func (c *Call) OnSent(f func(m *Message, err error)) {
 	if f != nil {
 		c.hooked().onSent = append(c.hooked().onSent, f)

@@ -24,6 +24,8 @@ type callHooks struct {
 	sent, received int // messages so far, each counted by the goroutine that sends or receives
 	attempts       int
 
+	sendHeader func() error // of a call without NATS
+
 	// Of a server's call.
 	requestErr *Error // why the request does not decode
 	response   struct {
