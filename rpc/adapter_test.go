@@ -205,7 +205,8 @@ func TestAdapter(t *testing.T) {
 	must(t, err)
 	must(t, watch.SendMsg(x))
 	must(t, watch.CloseSend())
-	if h, err := watch.Header(); err != nil || rpc.Header(h).Get("h") != "1" { // before the first message
+	// Before the first message:
+	if h, err := watch.Header(); err != nil || rpc.Header(h).Get("h") != "1" {
 		t.Errorf("header %v, %v", h, err)
 	}
 	close(goOn)
