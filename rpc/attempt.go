@@ -73,7 +73,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	}
 	if large {
 		r.Buffer.PutBack()
-		return a.largeRequest(ctx)
+		return a.largeRequest(ctx, r.ID, r.Header)
 	}
 	if r.Plain && a.call.options.codec == CodecJSON {
 		r.IsResponse = a.call.method.isResponse
@@ -143,16 +143,9 @@ func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Er
 	return nil, until
 }
 
-// extensionRoom is what is left of max_payload for the headers that functions of OnAttempt are yet
-// to set: a signature and a token.
-const extensionRoom = 4096
-
 // isLarge reports whether a request has to travel as a stream.
 func (a *attempt) isLarge(h nats.Header, buf *buffer.Buffer) bool {
 	size := len(buf.B) + headerSize(h)
-	if a.call.hooks != nil && len(a.call.hooks.onAttempt) > 0 {
-		size += extensionRoom
-	}
 	return size > smallestMaxPayload && !a.call.options.plain && a.call.method.kind != KindOneWay && int64(size) > a.client.nc.MaxPayload()
 }
 
@@ -200,14 +193,14 @@ func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large b
 			buf.B[wire.FlagsOffset] |= byte(wire.FlagNameInstance)
 		}
 	}
-	if large = a.isLarge(h, buf); large || a.call.hooks == nil {
-		return h, buf, large, nil // the stream runs the hooks
+	if a.call.hooks != nil {
+		a.call.encodedRequest(len(data), len(buf.B)-envelope)
+		if h, failed = a.attempting(id, data, h); failed != nil {
+			buf.PutBack()
+			return nil, nil, false, failed
+		}
 	}
-	a.call.encodedRequest(len(data), len(buf.B)-envelope)
-	if h, failed = a.attempting(id, data, h); failed != nil {
-		buf.PutBack()
-	}
-	return h, buf, false, failed
+	return h, buf, a.isLarge(h, buf), nil
 }
 
 // appendRequest appends the encoded request to the buffer, and returns it.
@@ -348,21 +341,25 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	if err != nil {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
-	id := wire.NewID()
-	buf := buffer.Take()
+	id, buf := wire.NewID(), buffer.Take()
 	header, failed := a.encodeOpening(id, buf, header)
 	if failed != nil {
 		buf.PutBack()
 		return failed
 	}
+	return a.open(ctx, id, header, buf)
+}
+
+// open opens a stream with the request in buf, if there is only one. It puts back buf.
+func (a *attempt) open(ctx context.Context, id wire.ID, header nats.Header, buf *buffer.Buffer) *Error {
 	s := a.newStream(ctx, id, id) // after the functions of OnAttempt, which may panic
-	failed = a.queueRequest(s, buf)
+	failed := a.queueRequest(s, buf)
 	buf.PutBack()
 	if failed != nil {
 		s.client.Break(failed)
 		return failed
 	}
-	err = s.client.Open(stream.Open{
+	err := s.client.Open(stream.Open{
 		Header: header, HeaderSize: headerSize(header), Timeout: a.left,
 		Codec: wire.Codec(s.coding.codec), Compression: wire.Compression(s.compression),
 	})
@@ -447,8 +444,17 @@ func unopened(err error) *Error {
 }
 
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
-func (a *attempt) largeRequest(ctx context.Context) *Error {
-	if failed := a.openStream(ctx); failed != nil {
+// The functions of OnAttempt have run.
+func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header) *Error {
+	if failed := connectionError(a.client.nc); failed != nil {
+		return failed
+	}
+	buf := buffer.Take()
+	if _, failed := a.appendRequest(buf, a.call.options.coding()); failed != nil {
+		buf.PutBack()
+		return failed
+	}
+	if failed := a.open(ctx, id, h, buf); failed != nil {
 		return failed
 	}
 	return a.recvResponse(a.call.stream)

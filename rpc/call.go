@@ -236,8 +236,7 @@ func (c *Call) OnEnd(f func(error)) {
 
 // OnAttempt makes f run on a client before each attempt to send the request or to open the stream,
 // when the request has been encoded. An error of f ends the call. Call OnAttempt before next. A nil
-// f is ignored, and so is OnAttempt on a server. A request that leaves less than 4 KiB of
-// max_payload for the headers that f sets is sent as a stream.
+// f is ignored, and so is OnAttempt on a server.
 func (c *Call) OnAttempt(f func(*Attempt) error) {
 	if f != nil && !c.OnServer() {
 		c.hooked().onAttempt = append(c.hooked().onAttempt, f)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -251,11 +252,16 @@ func TestRetriedHooks(t *testing.T) {
 // goes as a stream, and is one attempt.
 func TestExtensionsNearMaxPayload(t *testing.T) {
 	nc := rpctest.Connect(t)
-	serve(t, nc, &funcs{})
-	attempts := 0
+	var seen []string
+	serve(t, nc, &funcs{blob: func(ctx context.Context, b []byte) ([]byte, error) {
+		call := rpc.CallFromContext(ctx)
+		seen = append(seen, fmt.Sprint(call.ID(), len(call.Header().Get(rpc.ExtensionPrefix+"Token"))))
+		return b, nil
+	}})
+	var attempts []string
 	c := dial(t, nc, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 		call.OnAttempt(func(a *rpc.Attempt) error {
-			attempts++
+			attempts = append(attempts, fmt.Sprint(a.ID(), 2000))
 			return a.SetHeader(rpc.ExtensionPrefix+"Token", strings.Repeat("t", 2000))
 		})
 		return next(ctx, call)
@@ -267,8 +273,8 @@ func TestExtensionsNearMaxPayload(t *testing.T) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
-	if attempts != 5 {
-		t.Errorf("%d attempts", attempts)
+	if len(seen) != 5 || !slices.Equal(seen, attempts) {
+		t.Errorf("%v attempts came as %v", attempts, seen)
 	}
 }
 
