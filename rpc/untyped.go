@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/natscall/natscall/internal/describe"
-	"github.com/natscall/natscall/rpc/internal/messages"
 )
 
 // Method is a method without Go types for its messages, for tools, gateways and adapters that
@@ -160,18 +159,14 @@ func HandleMethod[S any](m *Method, f func(S, context.Context, *Stream) error) H
 			return err
 		}
 		side := &serverSide{call: c}
-		stream := messages.Stream(noStream{call})
 		switch {
 		case m.kind == KindServerStream:
 			side.to = c.sender(ctx)
 		case c.stream != nil:
 			side.to = c.stream
 		}
-		if c.stream != nil {
-			stream = c.stream
-		}
 		call.response = nil // of an interceptor, or of a run before
-		return f(impl, ctx, &Stream{metadata: metadata{stream}, side: side})
+		return f(impl, ctx, &Stream{metadata: metadata{serverMetadata{call}}, side: side})
 	}}
 }
 
@@ -291,17 +286,19 @@ func (s *serverSide) recv(m any) error {
 	return asNil(c.decodeInto(m))
 }
 
-// noStream is a server's side of a call without a stream.
-type noStream struct{ call *Call }
+// serverMetadata is what a handler's Stream has of a messages.Stream: it sends and receives nothing.
+type serverMetadata struct{ call *Call }
 
-func (noStream) SendMessage(any) error     { return errNoStream }
-func (noStream) RecvMessage(any) error     { return errNoStream }
-func (noStream) RecvOnlyMessage(any) error { return errNoStream }
-func (noStream) CloseSend()                {}
-func (noStream) Close()                    {}
+func (serverMetadata) SendMessage(any) error     { return errNoStream }
+func (serverMetadata) RecvMessage(any) error     { return errNoStream }
+func (serverMetadata) RecvOnlyMessage(any) error { return errNoStream }
+func (serverMetadata) CloseSend()                {}
+func (serverMetadata) Close()                    {}
 
-func (n noStream) Header(context.Context) (map[string][]string, error) { return n.call.Header(), nil }
-func (noStream) Trailer() map[string][]string                          { return nil }
-func (noStream) Instance() string                                      { return "" }
+func (m serverMetadata) Header(context.Context) (map[string][]string, error) {
+	return m.call.Header(), nil
+}
+func (serverMetadata) Trailer() map[string][]string { return nil }
+func (serverMetadata) Instance() string             { return "" }
 
 var errNoStream = failf(CodeInternal, ExecutionDidRun, "the call has no stream")

@@ -668,6 +668,159 @@ func TestUntypedHandlerTwice(t *testing.T) {
 
 func openError(_ *rpc.Stream, err error) error { return err }
 
+// TestUntypedOnlyResponse: a client stream has one response, whatever the server sends.
+func TestUntypedOnlyResponse(t *testing.T) {
+	nc := rpctest.Connect(t)
+	desc := &rpc.ServiceDesc{Name: "x.v1.X", MicroName: "X", Version: "1.0.0"}
+	method := func(kind rpc.Kind) *rpc.Method { return rpc.NewRawMethod(desc, rpc.MethodDesc{Name: "Do"}, kind) }
+	responses := 0
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, desc, 0, nil, rpc.HandleMethod(method(rpc.KindBidi), func(_ int, ctx context.Context, s *rpc.Stream) error {
+		if h, err := s.Header(ctx); err != nil || h.Get("tenant") != "acme" || s.Trailer() != nil || s.Instance() != "" {
+			t.Errorf("the handler's header is %v, %v", h, err)
+		}
+		s.Close() // does nothing
+		s.CloseSend()
+		for range responses {
+			if err := s.Send(&rpc.Raw{Codec: rpc.CallFromContext(ctx).Peer().Codec, Data: []byte("x")}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})))
+	startServer(t, s)
+	c := dial(t, nc)
+	for responses = range 3 {
+		s, err := method(rpc.KindClientStream).Open(testContext(t), c, nil, rpc.WithHeader("tenant", "acme"), rpc.WithCodec(rpc.CodecJSON))
+		must(t, err)
+		s.CloseSend()
+		var res rpc.Raw
+		err = s.Recv(&res)
+		if responses == 1 {
+			if err != nil || string(res.Data) != "x" || res.Codec != rpc.CodecJSON {
+				t.Errorf("%v, %v", res, err)
+			}
+			if err := s.Recv(&res); err != io.EOF {
+				t.Errorf("the end is %v", err)
+			}
+			continue
+		}
+		wantText(t, wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun), []string{"ended without a message", "", "a second message came"}[responses])
+	}
+}
+
+// TestUntypedInterceptors: interceptors see the messages of untyped calls decoded, where their types
+// are known, and may answer in any of their forms.
+func TestUntypedInterceptors(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	forms := echoForms(t)
+	s := rpc.NewServer(srv.Connect(), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		if call.Header().Get("by") == "server" {
+			call.SetResponse(wrapperspb.String("set"))
+			return nil
+		}
+		return next(ctx, call)
+	}))
+	must(t, (&echo{form: forms[0]}).register(s))
+	startServer(t, s)
+	value := func(m proto.Message) string {
+		if m == nil {
+			return "nothing"
+		}
+		return m.ProtoReflect().Get(m.ProtoReflect().Descriptor().Fields().Get(0)).String()
+	}
+	ofMessage := func(m *rpc.Message) string {
+		p, err := m.Proto()
+		if err != nil {
+			return rpc.CodeOf(err).String()
+		}
+		return value(p)
+	}
+	typed := echoForm{"typed raw", forms[1].methods, forms[2].message, forms[2].empty, forms[2].text}
+	for _, form := range []echoForm{forms[1], forms[2], typed} {
+		var seen []string
+		see := func(what, s string) { seen = append(seen, what+" "+s) }
+		c := dial(t, srv.Connect(), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+			call.OnSend(func(m *rpc.Message) error { see("send", ofMessage(m)); return nil })
+			call.OnSent(func(m *rpc.Message, err error) { see("sent", ofMessage(m)) })
+			call.OnReceive(func(m *rpc.Message) error { see("receive", ofMessage(m)+ofMessage(m)); return nil })
+			req, err := call.Request()
+			if err != nil {
+				see("request", rpc.CodeOf(err).String())
+			} else {
+				see("request", value(req))
+			}
+			switch call.Header().Get("by") {
+			case "client":
+				call.SetResponse(wrapperspb.String("set"))
+				return nil
+			case "other type":
+				call.SetResponse(wrapperspb.Bytes(nil))
+				return nil
+			}
+			err = next(ctx, call)
+			see("response", value(call.Response()))
+			return err
+		}))
+		for _, codec := range []rpc.Codec{rpc.CodecProto, rpc.CodecJSON} {
+			for by, want := range map[string]string{"": "a", "client": "set", "server": "set"} {
+				seen = nil
+				got, err := echoClient{form, c}.unary(testContext(t), "a", codec, rpc.WithHeader("by", by))
+				if err != nil || got != want {
+					t.Errorf("%s, %v, by %q: %q, %v", form.name, codec, by, got, err)
+				}
+				all := fmt.Sprintf("[request a send a sent a receive %s%[1]s response %[1]s]", want)
+				switch {
+				case form.name == "raw" && by == "client":
+					all = "[request unimplemented]"
+				case by == "client":
+					all = "[request a]"
+				case form.name == "raw":
+					all = "[request unimplemented send unimplemented sent unimplemented receive unimplementedunimplemented response nothing]"
+				}
+				if fmt.Sprint(seen) != all {
+					t.Errorf("%s, %v, by %q: the interceptor saw %s, want %s", form.name, codec, by, seen, all)
+				}
+			}
+		}
+		_, err := echoClient{form, c}.unary(testContext(t), "a", rpc.CodecProto, rpc.WithHeader("by", "other type"))
+		if form.name != "raw" { // where the type is not known
+			wantText(t, wantCode(t, err, rpc.CodeInternal, rpc.ExecutionNotRun), "an interceptor ended the call without a response")
+		}
+	}
+}
+
+// TestUntypedSendsOnce: a handler with one response sends one, and that of a one-way method none.
+func TestUntypedSendsOnce(t *testing.T) {
+	nc := rpctest.Connect(t)
+	methods := echoForms(t)[1].methods
+	errs := make(chan error, 3)
+	twice := func(_ *echo, _ context.Context, s *rpc.Stream) error {
+		errs <- s.Send(wrapperspb.String("a"))
+		errs <- s.Send(wrapperspb.String("b"))
+		return nil
+	}
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, methods["Do"].Service(), new(echo), nil, rpc.HandleMethod(methods["Do"], twice),
+		rpc.HandleMethod(methods["Gather"], twice), rpc.HandleMethod(methods["Note"], twice)))
+	startServer(t, s)
+	e := echoClient{echoForms(t)[0], dial(t, nc)}
+	for _, call := range []func() (string, error){
+		func() (string, error) { return e.unary(testContext(t), "x", 0) },
+		func() (string, error) { return e.gather(testContext(t), "x", 0) },
+	} {
+		if got, err := call(); err != nil || got != "a" {
+			t.Errorf("%q, %v", got, err)
+		}
+		must(t, <-errs)
+		wantText(t, wantCode(t, <-errs, rpc.CodeInternal, rpc.ExecutionDidRun), "there is one response, and it has been sent")
+	}
+	must(t, e.note(testContext(t), "x", 0))
+	for range 2 {
+		wantText(t, wantCode(t, <-errs, rpc.CodeInternal, rpc.ExecutionDidRun), "it has no response")
+	}
+}
+
 // TestUntypedDescriptions: a method is what its descriptor says, and nothing that does not fit.
 func TestUntypedDescriptions(t *testing.T) {
 	sd := echoFile(t)
