@@ -286,7 +286,7 @@ func (s *serverSide) recv(m any) error {
 	return asNil(c.decodeInto(m))
 }
 
-// serverMetadata is what a handler's Stream has of a messages.Stream: it sends and receives nothing.
+// serverMetadata is what a handler's Stream has of a messages.Stream, which sends nothing.
 type serverMetadata struct{ call *Call }
 
 func (serverMetadata) SendMessage(any) error     { return errNoStream }

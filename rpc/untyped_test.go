@@ -709,8 +709,8 @@ func TestUntypedOnlyResponse(t *testing.T) {
 	}
 }
 
-// TestUntypedInterceptors: interceptors see the messages of untyped calls decoded, where their types
-// are known, and may answer in any of their forms.
+// TestUntypedInterceptors: interceptors see the messages of untyped calls decoded, where their
+// types are known, and may answer in any of their forms.
 func TestUntypedInterceptors(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	forms := echoForms(t)
@@ -727,7 +727,7 @@ func TestUntypedInterceptors(t *testing.T) {
 		if m == nil {
 			return "nothing"
 		}
-		return m.ProtoReflect().Get(m.ProtoReflect().Descriptor().Fields().Get(0)).String()
+		return protoText(m)
 	}
 	ofMessage := func(m *rpc.Message) string {
 		p, err := m.Proto()
@@ -790,12 +790,125 @@ func TestUntypedInterceptors(t *testing.T) {
 	}
 }
 
+// TestUntypedServerHooks: the hooks of a server run for untyped handlers as for generated ones, and
+// refuse the only request before the handler has it.
+func TestUntypedServerHooks(t *testing.T) {
+	log := newHookLog()
+	seen := make(chan string, 10)
+	refuse := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnReceive(func(m *rpc.Message) error {
+			p, err := m.Proto()
+			if rpc.CodeOf(err) == rpc.CodeUnimplemented {
+				seen <- "?"
+			} else {
+				seen <- protoText(p)
+			}
+			if call.Header().Get("refuse") != "" {
+				return rpc.NewError(rpc.CodePermissionDenied, "no")
+			}
+			return nil
+		})
+		return next(ctx, call)
+	}
+	for _, form := range echoForms(t)[1:] {
+		srv := rpctest.NewServer(t)
+		s := rpc.NewServer(srv.Connect(), rpc.WithInterceptors(log.intercept, refuse))
+		must(t, (&echo{form: form}).register(s))
+		startServer(t, s)
+		e := echoClient{echoForms(t)[0], dial(t, srv.Connect())}
+		const received = "received 0: 3 bytes, all on the wire\n"
+		sent := func(n int) string { return fmt.Sprintf("send %d\nsent %[1]d: 3 bytes, all on the wire, ok\n", n) }
+		for shape, test := range map[string]struct {
+			call  func(opts ...rpc.CallOption) error
+			lines string
+		}{
+			"unary": {func(o ...rpc.CallOption) error { _, err := e.unary(testContext(t), "x", 0, o...); return err },
+				received + sent(0) + "end: ok"},
+			"server stream": {func(o ...rpc.CallOption) error { _, _, err := e.watch(testContext(t), "x", 0, o...); return err },
+				received + sent(0) + sent(1) + sent(2) + "end: ok"},
+		} {
+			must(t, test.call())
+			if got, _ := log.take(t); got != test.lines {
+				t.Errorf("%s, %s: got\n%s\nwant\n%s", form.name, shape, got, test.lines)
+			}
+			want := "x"
+			if form.name == "raw" {
+				want = "?"
+			}
+			if got := <-seen; got != want {
+				t.Errorf("%s, %s: OnReceive saw %s", form.name, shape, got)
+			}
+			wantCode(t, test.call(rpc.WithHeader("refuse", "1")), rpc.CodePermissionDenied, rpc.ExecutionDidRun)
+			<-seen
+			log.take(t)
+		}
+	}
+}
+
+// protoText is the text of a google.protobuf.StringValue, dynamic or not.
+func protoText(m proto.Message) string {
+	return m.ProtoReflect().Get(m.ProtoReflect().Descriptor().Fields().Get(0)).String()
+}
+
+// TestUntypedReplaces: what is received replaces all that a message has, on either side.
+func TestUntypedReplaces(t *testing.T) {
+	old := func() *text {
+		m := wrapperspb.String("old")
+		m.ProtoReflect().SetUnknown(protoreflect.RawFields{15<<3 | 0, 1})
+		return m
+	}
+	empty := func(where string, m *text) {
+		t.Helper()
+		if proto.Size(m) != 0 {
+			t.Errorf("%s: the message is %v", where, m)
+		}
+	}
+	methods := echoForms(t)[1].methods
+	serve := func(_ *echo, _ context.Context, s *rpc.Stream) error {
+		m := old()
+		if err := s.Recv(m); err != nil {
+			return err
+		}
+		empty("a handler", m)
+		return s.Send(m)
+	}
+	var handlers []rpc.Handler[*echo]
+	for _, name := range []string{"Do", "Watch", "Gather", "Chat"} {
+		handlers = append(handlers, rpc.HandleMethod(methods[name], serve))
+	}
+	nc := rpctest.Connect(t)
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, methods["Do"].Service(), new(echo), nil, handlers...))
+	startServer(t, s)
+	c, ctx := dial(t, nc), testContext(t)
+	m := old()
+	must(t, methods["Do"].Call(ctx, c, new(text), m))
+	empty("Call", m)
+	for name, req := range map[string]any{"Watch": new(text), "Gather": nil, "Chat": nil} {
+		s, err := methods[name].Open(ctx, c, req)
+		must(t, err)
+		if req == nil {
+			must(t, s.Send(new(text)))
+		}
+		m := old()
+		must(t, s.Recv(m))
+		empty(name, m)
+		s.Close()
+	}
+	m = old()
+	must(t, new(rpc.Raw).Unmarshal(m))
+	empty("Unmarshal", m)
+}
+
 // TestUntypedSendsOnce: a handler with one response sends one, and that of a one-way method none.
 func TestUntypedSendsOnce(t *testing.T) {
 	nc := rpctest.Connect(t)
 	methods := echoForms(t)[1].methods
 	errs := make(chan error, 3)
 	twice := func(_ *echo, _ context.Context, s *rpc.Stream) error {
+		for err := error(nil); err != io.EOF; err = s.Recv(new(rpc.Raw)) {
+			must(t, err)
+		}
 		errs <- s.Send(wrapperspb.String("a"))
 		errs <- s.Send(wrapperspb.String("b"))
 		return nil
