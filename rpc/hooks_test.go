@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -148,6 +149,79 @@ func TestHooksOfUnaryCalls(t *testing.T) {
 				t.Errorf("the server saw\n%s\nwant\n%s", lines, want)
 			}
 		})
+	}
+}
+
+// TestHooksOfStreams: messages are counted in each direction, and have the sizes of their own.
+func TestHooksOfStreams(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	client, server := newHookLog(), newHookLog()
+	long := strings.Repeat("a", 10_000)
+	serve(t, srv.Connect(), &funcs{watch: func(_ context.Context, in string, to *rpc.Sender[*text]) error {
+		return errors.Join(to.Send(wrapperspb.String(in)), to.Send(wrapperspb.String(long)), to.Send(hello))
+	}}, rpc.WithInterceptors(server.intercept))
+	c := dial(t, srv.Connect(), rpc.WithInterceptors(client.intercept))
+	for _, test := range []struct {
+		compression rpc.Compression
+		wire        string
+	}{{rpc.CompressionNone, "all"}, {rpc.CompressionGzip, "few"}} {
+		r, err := watch(testContext(t), c, long, rpc.WithCompression(test.compression))
+		must(t, err)
+		if n, err := recvAll(r.Recv); n != 3 || err != nil {
+			t.Errorf("%d messages, %v", n, err)
+		}
+		want := fmt.Sprintf("send 0\nattempt 0: 10003 bytes\nsent 0: 10003 bytes, %s on the wire, ok\n"+
+			"received 0: 10003 bytes, %[1]s on the wire\nreceived 1: 10003 bytes, %[1]s on the wire\nreceived 2: 7 bytes, all on the wire\nend: ok", test.wire)
+		if got, _ := client.take(t); got != want {
+			t.Errorf("the client saw\n%s\nwant\n%s", got, want)
+		}
+		want = fmt.Sprintf("received 0: 10003 bytes, %s on the wire\nsend 0\nsent 0: 10003 bytes, %[1]s on the wire, ok\n"+
+			"send 1\nsent 1: 10003 bytes, %[1]s on the wire, ok\nsend 2\nsent 2: 7 bytes, all on the wire, ok\nend: ok", test.wire)
+		if got, _ := server.take(t); got != want {
+			t.Errorf("the server saw\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
+// TestHooksDecodeOnce: a message that a hook has looked at is not decoded into twice.
+func TestHooksDecodeOnce(t *testing.T) {
+	type list = structpb.ListValue
+	desc := rpc.ServiceDesc{Name: "x.v1.X", MicroName: "X", Version: "1.0.0"}
+	unary := rpc.NewUnaryMethod[list, list](&desc, rpc.MethodDesc{Name: "Do"})
+	bidi := rpc.NewBidiMethod[list, list](&desc, rpc.MethodDesc{Name: "Chat"})
+	look := rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		for range 2 {
+			call.OnReceive(func(m *rpc.Message) error {
+				p, err := m.Proto()
+				if again, _ := m.Proto(); err != nil || again != p || len(p.(*list).GetValues()) != 1 {
+					t.Errorf("a hook saw %v, %v", p, err)
+				}
+				return nil
+			})
+		}
+		return next(ctx, call)
+	})
+	srv := rpctest.NewServer(t)
+	s := rpc.NewServer(srv.Connect(), look)
+	must(t, rpc.Register(s, &desc, 0, nil,
+		rpc.HandleUnary(unary, func(_ int, _ context.Context, m *list) (*list, error) { return m, nil }),
+		rpc.HandleBidi(bidi, func(_ int, _ context.Context, with *rpc.BidiStream[*list, *list]) error {
+			m, err := with.Recv()
+			return errors.Join(err, with.Send(m))
+		})))
+	startServer(t, s)
+	c, ctx := dial(t, srv.Connect(), look), testContext(t)
+	one := &list{Values: []*structpb.Value{structpb.NewStringValue("x")}}
+	res, err := unary.Call(ctx, c, one)
+	if err != nil || len(res.GetValues()) != 1 {
+		t.Errorf("%v, %v", res, err)
+	}
+	chat, err := bidi.Call(ctx, c)
+	must(t, err)
+	defer chat.Close()
+	must(t, chat.Send(one))
+	if res, err = chat.Recv(); err != nil || len(res.GetValues()) != 1 {
+		t.Errorf("%v, %v", res, err)
 	}
 }
 

@@ -289,7 +289,7 @@ func (m *method) isResponse(reply *nats.Msg) bool {
 // checkResponse refuses a message that is not a response of m. With exact it has to be of the
 // generated type, otherwise it may also be a *Raw or have another Go type for the same message.
 func (m *method) checkResponse(res any, exact bool) error {
-	if m.nilResponse != nil && reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
+	if reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
 		return nil
 	}
 	switch err := checkMessage(res, m.responseName()); {

@@ -313,6 +313,7 @@ func TestPoisonedRaws(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		kept[r] = string(encode(t, want))
+		_ = append(r.Data, "into what lies behind"...)
 	}
 	clients := []*rpc.Client{dial(t, srv.Connect()), dial(t, srv.Connect(), checked), dial(t, srv.Connect(), checked, rpc.WithBatching(16<<10))}
 	work := []func(c *rpc.Client, seed uint64) error{

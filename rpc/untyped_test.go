@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctest"
@@ -787,6 +790,111 @@ func TestUntypedInterceptors(t *testing.T) {
 		if form.name != "raw" { // where the type is not known
 			wantText(t, wantCode(t, err, rpc.CodeInternal, rpc.ExecutionNotRun), "an interceptor ended the call without a response")
 		}
+	}
+}
+
+// TestDynamicResponseOfInterceptor: an interceptor of the server may answer a call of generated code
+// with a dynamic message, one of its client may not, since the caller has a type.
+func TestDynamicResponseOfInterceptor(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	dynamic := echoForms(t)[1]
+	answer := rpc.WithInterceptors(func(_ context.Context, call *rpc.Call, _ rpc.Next) error {
+		call.SetResponse(dynamic.message("set", 0).(proto.Message))
+		return nil
+	})
+	s := rpc.NewServer(srv.Connect(), answer)
+	must(t, (&echo{form: echoForms(t)[0]}).register(s))
+	startServer(t, s)
+	res, err := anyDo.Call(testContext(t), dial(t, srv.Connect()), hello)
+	if err != nil || res.GetValue() != "set" {
+		t.Errorf("%v, %v", res, err)
+	}
+	_, err = anyDo.Call(testContext(t), dial(t, srv.Connect(), answer), hello)
+	wantCode(t, err, rpc.CodeInternal, rpc.ExecutionNotRun)
+	wantText(t, errors.Unwrap(err), "response is a *dynamicpb.Message, not a *wrapperspb.StringValue")
+}
+
+// TestRawMessagesOfHooks: raw messages are decoded as what they are, requests or responses, on
+// either side.
+func TestRawMessagesOfHooks(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	see := func(what string, m proto.Message, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			what += " " + err.Error()
+		} else {
+			what += " " + string(m.ProtoReflect().Descriptor().Name())
+		}
+		if !slices.Contains(seen, what) {
+			seen = append(seen, what)
+		}
+	}
+	intercept := rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		side := fmt.Sprint(call.OnServer())
+		call.OnSend(func(m *rpc.Message) error { p, err := m.Proto(); see(side+" send", p, err); return nil })
+		call.OnReceive(func(m *rpc.Message) error { p, err := m.Proto(); see(side+" receive", p, err); return nil })
+		err := next(ctx, call)
+		if call.Kind() == rpc.KindUnary {
+			req, reqErr := call.Request()
+			see(side+" request", req, reqErr)
+			see(side+" response", call.Response(), nil)
+		}
+		return err
+	})
+	sd := inventoryv1.File_inventory_v1_inventory_proto.Services().ByName("InventoryService")
+	desc := rpc.NewServiceDesc(sd)
+	method := func(name protoreflect.Name) *rpc.Method {
+		md := sd.Methods().ByName(name)
+		m, err := rpc.NewMethod(desc, md, dynamicpb.NewMessageType(md.Input()), dynamicpb.NewMessageType(md.Output()))
+		must(t, err)
+		return m
+	}
+	unary, stream, upload := method("GetStock"), method("WatchStock"), method("ImportStock")
+	echo := func(_ int, _ context.Context, s *rpc.Stream) error {
+		var m rpc.Raw
+		return errors.Join(s.Recv(&m), s.Send(&m))
+	}
+	nc := rpctest.Connect(t)
+	s := rpc.NewServer(nc, intercept)
+	must(t, rpc.Register(s, desc, 0, nil, rpc.HandleMethod(unary, echo), rpc.HandleMethod(stream, echo), rpc.HandleMethod(upload, echo)))
+	startServer(t, s)
+	c, ctx := dial(t, nc, intercept), testContext(t)
+	var res rpc.Raw
+	for m, kinds := range map[*rpc.Method]string{unary: "GetStock", stream: "WatchStock", upload: "ImportStock"} {
+		seen = nil
+		if m == unary {
+			must(t, m.Call(ctx, c, new(rpc.Raw), &res))
+		} else {
+			var req any
+			if m == stream {
+				req = new(rpc.Raw)
+			}
+			open, err := m.Open(ctx, c, req)
+			must(t, err)
+			if req == nil {
+				must(t, open.Send(new(rpc.Raw)))
+				open.CloseSend()
+			}
+			for err == nil {
+				err = open.Recv(&res)
+			}
+			if err != io.EOF {
+				t.Errorf("%s: the end is %v", kinds, err)
+			}
+		}
+		want := []string{"false receive ?Response", "false send ?Request", "true receive ?Request", "true send ?Response"}
+		if m == unary {
+			want = append(want, "false request ?Request", "false response ?Response", "true request ?Request", "true response ?Response")
+		}
+		slices.Sort(want)
+		mu.Lock()
+		slices.Sort(seen)
+		if got := strings.Join(seen, "\n"); got != strings.ReplaceAll(strings.Join(want, "\n"), "?", kinds) {
+			t.Errorf("%s: the hooks saw\n%s", kinds, got)
+		}
+		mu.Unlock()
 	}
 }
 
