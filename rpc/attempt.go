@@ -107,11 +107,12 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	}
 	if large {
 		r.Buffer.PutBack()
-		return a.largeRequest(ctx)
+		return a.largeRequest(ctx, r.ID, r.Header)
 	}
 	if r.Plain && a.call.options.codec == CodecJSON {
 		r.IsResponse = a.call.method.isResponse
 	}
+	a.call.sentRequest(nil)
 	got, foreign, err := a.client.inbox.Do(ctx, &r)
 	if err != nil {
 		failed = a.replyError(ctx, err, r.Header)
@@ -226,30 +227,29 @@ func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large b
 			buf.B[wire.FlagsOffset] |= byte(wire.FlagNameInstance)
 		}
 	}
-	if large = a.isLarge(h, buf); large || a.call.hooks == nil {
-		return h, buf, large, nil // the stream runs the hooks
+	if a.call.hooks != nil {
+		a.call.encodedRequest(len(data), len(buf.B)-envelope)
+		if h, failed = a.attempting(id, data, h); failed != nil {
+			buf.PutBack()
+			return nil, nil, false, failed
+		}
 	}
-	a.call.sentRequest(len(data), len(buf.B)-envelope, nil)
-	if h, failed = a.attempting(id, data, h); failed != nil {
-		buf.PutBack()
-	}
-	return h, buf, false, failed
+	return h, buf, a.isLarge(h, buf), nil
 }
 
 // appendRequest appends the encoded request to the buffer, and returns it.
 func (a *attempt) appendRequest(buf *buffer.Buffer, coding coding) ([]byte, *Error) {
 	from := len(buf.B)
-	var failed *Error
 	var err error
 	if buf.B, err = coding.append(buf.B, a.call.request); err != nil {
-		failed = failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
-	} else if size, limit := len(buf.B)-from, a.call.options.sizes.send; size > limit {
-		failed = overSendLimit("request", size, limit, ExecutionNotRun)
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "the request does not encode: %v", err).because(err)
 	}
-	if failed != nil {
-		a.call.sentRequest(len(buf.B)-from, 0, failed)
+	size, limit := len(buf.B)-from, a.call.options.sizes.send
+	a.call.encodedRequest(size, 0)
+	if size > limit {
+		return nil, overSendLimit("request", size, limit, ExecutionNotRun)
 	}
-	return buf.B[from:], failed
+	return buf.B[from:], nil
 }
 
 // attempting runs the functions of OnAttempt. It returns the header with what they have added.
@@ -273,7 +273,11 @@ func (a *attempt) publishOneWay() *Error {
 	}
 	defer buf.PutBack()
 	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subject, Header: h, Data: buf.B})
-	return unsentError(len(buf.B), h, err)
+	failed = unsentError(len(buf.B), h, err)
+	if failed == nil {
+		a.call.sentRequest(nil)
+	}
+	return failed
 }
 
 // header returns the NATS header of the request, nil if it needs none.
@@ -371,14 +375,25 @@ func (a *attempt) openStream(ctx context.Context) *Error {
 	if err != nil {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
 	}
-	id := wire.NewID()
-	s := a.newStream(ctx, id, id)
-	header, failed := a.sendRequest(s, header)
+	id, buf := wire.NewID(), buffer.Take()
+	header, failed := a.encodeOpening(id, buf, header)
+	if failed != nil {
+		buf.PutBack()
+		return failed
+	}
+	return a.open(ctx, id, header, buf)
+}
+
+// open opens a stream with the request in buf, if there is only one. It puts back buf.
+func (a *attempt) open(ctx context.Context, id wire.ID, header nats.Header, buf *buffer.Buffer) *Error {
+	s := a.newStream(ctx, id, id) // after the functions of OnAttempt, which may panic
+	failed := a.queueRequest(s, buf)
+	buf.PutBack()
 	if failed != nil {
 		s.client.Break(failed)
 		return failed
 	}
-	err = s.client.Open(stream.Open{
+	err := s.client.Open(stream.Open{
 		Header: header, HeaderSize: headerSize(header), Timeout: a.left,
 		Codec: wire.Codec(s.coding.codec), Compression: wire.Compression(s.compression),
 	})
@@ -419,33 +434,36 @@ func (a *attempt) newStream(ctx context.Context, id, callID wire.ID) *messageStr
 	}
 }
 
-// sendRequest queues the request, if there is only one, for the open to take along. It returns the
-// header of the open.
-func (a *attempt) sendRequest(s *messageStream, h nats.Header) (nats.Header, *Error) {
+// encodeOpening encodes the request into buf, if there is only one, and runs the functions of
+// OnAttempt. It returns the header of the open.
+func (a *attempt) encodeOpening(id wire.ID, buf *buffer.Buffer, h nats.Header) (nats.Header, *Error) {
 	if a.call.request == nil {
-		return a.attempting(s.ID, nil, h)
+		return a.attempting(id, nil, h)
 	}
-	buf := buffer.Take()
-	defer buf.PutBack()
-	data, failed := a.appendRequest(buf, s.coding)
+	data, failed := a.appendRequest(buf, a.call.options.coding())
 	if failed != nil {
 		return nil, failed
 	}
-	h, failed = a.attempting(s.ID, data, h)
-	if failed != nil {
-		return nil, failed
+	return a.attempting(id, data, h)
+}
+
+// queueRequest queues the only request, if there is one, for the open to take along.
+func (a *attempt) queueRequest(s *messageStream, buf *buffer.Buffer) *Error {
+	if a.call.request == nil {
+		return nil
 	}
-	size := len(data)
+	size := len(buf.B)
 	err := s.pack(buf, 0)
 	if err == nil {
 		err = s.Send(buf, 0)
 	}
 	if err != nil {
-		failed = unopened(err)
+		return unopened(err)
 	}
-	a.call.sentRequest(size, len(buf.B), failed)
+	a.call.encodedRequest(size, len(buf.B))
+	a.call.sentRequest(nil)
 	s.CloseSend()
-	return h, failed
+	return nil
 }
 
 // unopened returns the error of a stream that has ended before its open was published.
@@ -460,8 +478,17 @@ func unopened(err error) *Error {
 }
 
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
-func (a *attempt) largeRequest(ctx context.Context) *Error {
-	if failed := a.openStream(ctx); failed != nil {
+// The functions of OnAttempt have run.
+func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header) *Error {
+	if failed := connectionError(a.client.nc); failed != nil {
+		return failed
+	}
+	buf := buffer.Take()
+	if _, failed := a.appendRequest(buf, a.call.options.coding()); failed != nil {
+		buf.PutBack()
+		return failed
+	}
+	if failed := a.open(ctx, id, h, buf); failed != nil {
 		return failed
 	}
 	return a.recvResponse(a.call.stream)
@@ -491,8 +518,15 @@ func (a *attempt) largeResponse(ctx context.Context, id, callID wire.ID, accept 
 
 // recvResponse receives the response of a unary call from a stream.
 func (a *attempt) recvResponse(s *messageStream) *Error {
+	received := false
+	defer func() {
+		if !received { // a function of OnReceive has panicked
+			s.client.End(failf(CodeCanceled, ExecutionDidRun, "the caller has panicked"))
+		}
+	}()
 	res := a.call.newResponse()
 	err := s.RecvOnlyMessage(res)
+	received = true
 	a.call.responseHeader, a.call.responseTrailer = s.headers()
 	a.call.instance = s.client.Instance()
 	if err != nil {

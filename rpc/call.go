@@ -104,6 +104,8 @@ func (c *Call) SendHeader() error {
 	switch {
 	case c.client != nil:
 		return failf(CodeFailedPrecondition, ExecutionMayHaveRun, "%s: SendHeader is for servers", c.Method())
+	case c.hooks != nil && c.hooks.sendHeader != nil:
+		return c.hooks.sendHeader()
 	case c.served == nil || c.served.stream == nil || c.Kind() <= KindOneWay:
 		return nil
 	}
@@ -198,8 +200,9 @@ func (c *Call) OnSend(f func(*Message) error) {
 	}
 }
 
-// OnSent makes f run after each message for which the functions of OnSend have run: it has been
-// encoded and given to the connection or the stream's window, or err says why not. A panic in f is
+// OnSent makes f run once after each message for which all functions of OnSend have run: it has
+// been encoded and given to the stream's window, or is given to the connection next, or err says
+// why not. It runs after OnAttempt, and for a request with the first attempt. A panic in f is
 // logged and goes no further.
 func (c *Call) OnSent(f func(m *Message, err error)) {
 	if f != nil {
@@ -219,7 +222,8 @@ func (c *Call) OnReceive(f func(*Message) error) {
 
 // OnEnd makes f run once, with the call's error, when the call is over on this side. f runs on
 // whatever goroutine ends the call, so it must not block, and not close the client or server. A
-// panic in f is logged and goes no further. Call OnEnd before next. A nil f is ignored.
+// panic in f is logged and goes no further. Call OnEnd before next. Of several functions the one
+// that was set last runs first, as with defer. A nil f is ignored.
 //
 // Only OnEnd is there for the end of a call of any shape. On a client next only opens a stream,
 // which goes on until its end has been received, it is closed, or ctx ends. On a server the
@@ -311,7 +315,7 @@ func (c *Call) Peer() Peer {
 		return Peer{r.plain, r.codec, r.accepts, r.reply}
 	case c.client != nil:
 		o := c.client.options
-		return Peer{Plain: o.plain, Codec: o.codec, Compression: o.compression}
+		return Peer{Plain: o.plain || c.Kind() == KindOneWay, Codec: o.codec, Compression: o.compression}
 	}
 	return Peer{}
 }

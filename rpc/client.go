@@ -262,7 +262,7 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 // intercepted runs a call through the interceptors and makes sure that what
 // they return is what a client promises: an *Error or a response.
 func (c *Client) intercepted(ctx context.Context, call *clientCall, next Next) error {
-	err := next(ctx, &call.Call)
+	err := call.run(ctx, next)
 	if err == nil && call.method.kind == KindUnary {
 		err = call.method.checkResponse(call.response, call.into == nil)
 		if err != nil && !call.sent {
@@ -296,7 +296,7 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []Ca
 		err = c.send(ctx, &call.Call)
 	default:
 		call.header = maps.Clone(o.header)
-		err = next(ctx, &call.Call)
+		err = call.run(ctx, next)
 	}
 	switch {
 	case err != nil && call.stream != nil: // an interceptor refuses the stream
@@ -327,14 +327,22 @@ const (
 	strangerTime = 2 * time.Second
 )
 
-// send makes a call and sends it again where that is safe, until its deadline.
-// It is the Next behind the last interceptor.
+// send makes a call. It is the Next behind the last interceptor.
 func (c *Client) send(ctx context.Context, seen *Call) error {
 	call := seen.client
-	call.sent = true
-	if err := call.sendingRequest(); err != nil {
-		return err
+	call.sent, call.response = true, nil
+	err := call.sendingRequest()
+	if err == nil {
+		err = c.sendAgain(ctx, call)
 	}
+	if err != nil {
+		call.sentRequest(err)
+	}
+	return err
+}
+
+// sendAgain sends a call, and again where that is safe, until its deadline.
+func (c *Client) sendAgain(ctx context.Context, call *clientCall) error {
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
 	a.subject = a.requestSubject()

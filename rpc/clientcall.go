@@ -78,12 +78,40 @@ func (c *clientCall) sendingRequest() error {
 	return nil
 }
 
-// sentRequest runs the functions of OnSent for the request, once.
-func (c *clientCall) sentRequest(size, wireSize int, err *Error) {
+// encodedRequest notes the sizes of the request for the functions of OnSent.
+func (c *clientCall) encodedRequest(size, wireSize int) {
 	if c.sending != nil {
-		c.hooks.sentMessage(c.sending, size, wireSize, asNil(err))
-		c.sending = nil
+		c.sending.size, c.sending.wireSize = size, wireSize
 	}
+}
+
+// sentRequest runs the functions of OnSent for the request, once: when the first attempt is on its
+// way, or when the call has ended before that.
+func (c *clientCall) sentRequest(err error) {
+	if m := c.sending; m != nil {
+		c.sending = nil
+		c.hooks.sentMessage(m, m.size, m.wireSize, err)
+	}
+}
+
+// run runs the interceptors and the call. If one of them panics or ends its goroutine, the call
+// ends all the same.
+func (c *clientCall) run(ctx context.Context, next Next) error {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		failed := failf(CodeInternal, ExecutionMayHaveRun, "%s: an interceptor panicked", c.method.FullName())
+		if c.stream != nil {
+			c.stream.client.End(failed)
+		}
+		c.sentRequest(failed)
+		c.hooks.ended(failed)
+	}()
+	err := next(ctx, &c.Call)
+	returned = true
+	return err
 }
 
 // putBack makes the call available to others, unless a stream has it.

@@ -103,5 +103,6 @@
 // variable for each service, such as orderv1nats.OrderServiceMethods. [ServiceDesc], [MethodDesc],
 // [Register] and its [Handler] are also for services without generated types.
 //
-// [SenderOf], [ReceiverOf], [BidiStreamOf], [ClientStreamOf] and [CallOf] are for package rpctest.
+// [SenderOf], [ReceiverOf], [BidiStreamOf], [ClientStreamOf], [CallOf], [OnSendHeader] and
+// [RemoteError] are for package rpctest.
 package rpc

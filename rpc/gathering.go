@@ -110,7 +110,7 @@ func (g *gathering) checkUntyped() error {
 	if g.method.kind != KindUnary {
 		return fmt.Errorf("it is a %v method: Gather is for unary ones", g.method.kind)
 	}
-	return errors.Join(g.method.checkRequest(g.request), about("the response", g.newResponse(), g.method.newResponse))
+	return errors.Join(g.method.checkRequest(g.request), about("the response", g.newResponse(), g.method.responseName()))
 }
 
 // gatherSearch is a gathering that runs. All of it belongs to the goroutine that loops over the

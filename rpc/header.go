@@ -80,6 +80,18 @@ func (h Header) spelled(key string) string {
 // beyond it that fold to ASCII ones.
 func sameKey(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
+// check returns why h cannot be sent, or nil.
+func (h Header) check() error {
+	for key, values := range h {
+		for _, v := range values {
+			if err := wire.CheckHeader(key, v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // appendTo adds h to the header of a NATS message, with prefix before each key.
 func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 	if len(h) == 0 {
@@ -89,15 +101,13 @@ func (h Header) appendTo(dst nats.Header, prefix string) (nats.Header, error) {
 }
 
 func (h Header) appendAllTo(dst nats.Header, prefix string) (nats.Header, error) {
+	if err := h.check(); err != nil {
+		return nil, err
+	}
+	if dst == nil {
+		dst = nats.Header{}
+	}
 	for key, values := range h {
-		for _, v := range values {
-			if err := wire.CheckHeader(key, v); err != nil {
-				return nil, err
-			}
-		}
-		if dst == nil {
-			dst = nats.Header{}
-		}
 		dst[prefix+key] = append(dst[prefix+key], values...)
 	}
 	return dst, nil

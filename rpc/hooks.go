@@ -24,6 +24,8 @@ type callHooks struct {
 	sent, received int // messages so far, each counted by the goroutine that sends or receives
 	attempts       int
 
+	sendHeader func() error // of a call without NATS
+
 	// Of a server's call.
 	requestErr *Error // why the request does not decode
 	response   struct {
@@ -134,16 +136,28 @@ func (h *callHooks) receiving(m *Message) error {
 	return nil
 }
 
-// ended runs each function of OnEnd once. err is nil after a clean end.
-func (h *callHooks) ended(err error) {
+// answered runs the functions of OnSent for a server's single response, if there is one, and those
+// of OnEnd. length is how much of its buffer the response takes.
+func (h *callHooks) answered(length int, err error) {
 	if h == nil {
 		return
 	}
-	for n := len(h.onEnd); n > 0; n = len(h.onEnd) {
-		f := h.onEnd[n-1]
-		h.onEnd = h.onEnd[:n-1]
-		h.run("OnEnd", func() { f(err) })
+	defer h.ended(err) // also if one of OnSent ends the goroutine
+	if m := h.response.message; m != nil {
+		h.sentMessage(m, h.response.size, max(0, length-h.response.from), err)
 	}
+}
+
+// ended runs each function of OnEnd once, the last first. err is nil after a clean end.
+func (h *callHooks) ended(err error) {
+	if h == nil || len(h.onEnd) == 0 {
+		return
+	}
+	last := len(h.onEnd) - 1
+	f := h.onEnd[last]
+	h.onEnd = h.onEnd[:last]
+	defer h.ended(err) // also if f ends the goroutine
+	h.run("OnEnd", func() { f(err) })
 }
 
 // run runs f and stops a panic: the goroutine may be one of nats.go's, or have a call to answer.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -175,6 +177,36 @@ func TestServerInterceptor(t *testing.T) {
 	must(t, err)
 	if got := m.Header.Get("Nats-Service-Error"); !strings.HasPrefix(got, "invalid_argument: the request is not a valid google.protobuf.StringValue") {
 		t.Errorf("an undecodable request: %q", got)
+	}
+}
+
+// TestOneWayInterceptor: an interceptor of the server may end a one-way call without next, as one
+// that knows doubled messages does. That acknowledges a message of JetStream, so it does not come
+// again.
+func TestOneWayInterceptor(t *testing.T) {
+	nc := rpctest.Connect(t)
+	logger, log := newLog()
+	var responses []proto.Message
+	serve(t, nc, &funcs{}, logger, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		if call.Header().Get("again") != "" {
+			return nil
+		}
+		err := next(ctx, call)
+		responses = append(responses, call.Response())
+		return err
+	}))
+	for _, header := range []nats.Header{nil, {"again": {"1"}}} {
+		m, err := nc.RequestMsgWithContext(testContext(t), &nats.Msg{Subject: "notes.new", Header: header})
+		must(t, err)
+		if len(m.Data)+len(m.Header) != 0 {
+			t.Errorf("%v is answered with %q, %v", header, m.Data, m.Header)
+		}
+	}
+	if len(responses) != 1 || responses[0] != nil {
+		t.Errorf("the responses are %v", responses)
+	}
+	if log.String() != "" {
+		t.Errorf("logged: %s", log)
 	}
 }
 

@@ -36,11 +36,12 @@ func (s *messageStream) SendMessage(m any) error {
 	if err := s.call.checkSent(m); err != nil {
 		return err
 	}
-	if err := s.fixHeader(); err != nil {
-		return err
-	}
 	hooked, err := s.call.hooks.sending(m)
 	if err != nil {
+		return err
+	}
+	if err := s.fixHeader(); err != nil {
+		s.call.hooks.sentMessage(hooked, 0, 0, err)
 		return err
 	}
 	buf := buffer.Take()
@@ -129,8 +130,26 @@ func (s *messageStream) RecvMessage(m any) error {
 	if err != nil {
 		return err
 	}
+	return s.fill(in, m)
+}
+
+// recvInto is RecvMessage for an m that is not empty. It stays as it is until a message has come.
+func (s *messageStream) recvInto(m any) error {
+	in, err := s.recvBytes()
+	if err != nil {
+		return err
+	}
+	clearMessage(m)
+	return s.fill(in, m)
+}
+
+// fill runs the functions of OnReceive and decodes the message into m, which is empty.
+func (s *messageStream) fill(in encoded, m any) error {
 	if s.call.hooks != nil {
-		if decoded, err := s.call.hooks.receive(in, m); decoded || err != nil {
+		switch decoded, err := s.call.hooks.receive(in, m); {
+		case err != nil && s.client != nil && s.call.Kind() == KindUnary: // a large response
+			return hookError(err)
+		case decoded || err != nil:
 			return err
 		}
 	}
@@ -147,6 +166,14 @@ func (s *messageStream) decode(in encoded, m any) error {
 // RecvOnlyMessage receives the message of a stream that has exactly one.
 func (s *messageStream) RecvOnlyMessage(m any) error {
 	if err := s.RecvMessage(m); err != nil {
+		return s.noMessage(err)
+	}
+	return s.recvEnd()
+}
+
+// recvOnlyInto is RecvOnlyMessage for an m that is not empty.
+func (s *messageStream) recvOnlyInto(m any) error {
+	if err := s.recvInto(m); err != nil {
 		return s.noMessage(err)
 	}
 	return s.recvEnd()

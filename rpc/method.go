@@ -96,6 +96,8 @@ type method struct {
 	newResponse func() proto.Message
 	nilRequest  any // nil pointers of the types, where these are generated ones
 	nilResponse any
+	// The names of the types, or "" where newRequest and newResponse are to be asked.
+	request, response string
 }
 
 func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDesc, d MethodDesc, kind Kind) method {
@@ -158,9 +160,19 @@ func (m *method) descriptor() protoreflect.MethodDescriptor {
 func (m *method) typed() bool { return m.newRequest != nil }
 
 // requestName and responseName are the full names of the message types, or "".
-func (m *method) requestName() string { return nameOf(m.newRequest) }
+func (m *method) requestName() string {
+	if m.request != "" {
+		return m.request
+	}
+	return nameOf(m.newRequest)
+}
 
-func (m *method) responseName() string { return nameOf(m.newResponse) }
+func (m *method) responseName() string {
+	if m.response != "" {
+		return m.response
+	}
+	return nameOf(m.newResponse)
+}
 
 func nameOf(newMessage func() proto.Message) string {
 	if newMessage == nil {
@@ -263,13 +275,9 @@ func HandleOneWay[S any, Req proto.Message](m *OneWayMethod[Req], f func(S, cont
 		if err != nil {
 			return err
 		}
-		call.response = noResponse
 		return f(impl, ctx, req.(Req))
 	}}
 }
-
-// noResponse is the answer of a one-way method to a request with a reply subject.
-var noResponse = new(emptypb.Empty)
 
 // isResponse reports whether a plain JSON reply that has the form of JetStream's acknowledgement is
 // a response of the method all the same: its type has those fields. A natscall server gives such a
@@ -281,13 +289,10 @@ func (m *method) isResponse(reply *nats.Msg) bool {
 // checkResponse refuses a message that is not a response of m. With exact it has to be of the
 // generated type, otherwise it may also be a *Raw or have another Go type for the same message.
 func (m *method) checkResponse(res any, exact bool) error {
-	if m.kind == KindOneWay && res == any(noResponse) {
+	if reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
 		return nil
 	}
-	if m.nilResponse != nil && reflect.TypeOf(res) == reflect.TypeOf(m.nilResponse) && res != m.nilResponse {
-		return nil
-	}
-	switch err := checkMessage(res, m.newResponse); {
+	switch err := checkMessage(res, m.responseName()); {
 	case isNil(res):
 		return failf(CodeInternal, ExecutionDidRun, "%s returned no response and no error", m.FullName())
 	case exact:
@@ -298,15 +303,15 @@ func (m *method) checkResponse(res any, exact bool) error {
 	return nil
 }
 
-func (m *method) checkRequest(req any) error { return about("the request", req, m.newRequest) }
+func (m *method) checkRequest(req any) error { return about("the request", req, m.requestName()) }
 
 func (m *method) invalid(err error) error {
 	return failf(CodeInvalidArgument, ExecutionNotRun, "%s: %v", m.FullName(), err).because(err)
 }
 
-// about puts what before the reason why a message cannot be used.
-func about(what string, m any, newMessage func() proto.Message) error {
-	err := checkMessage(m, newMessage)
+// about puts what before the reason why a message cannot be used as one of a type.
+func about(what string, m any, want string) error {
+	err := checkMessage(m, want)
 	if isNil(m) {
 		err = errors.New("it is nil")
 	}
@@ -329,14 +334,14 @@ func isNil(m any) bool {
 	return false
 }
 
-// checkMessage returns why a message that is not nil is none of a type, which newMessage makes, or
-// which is not known.
-func checkMessage(m any, newMessage func() proto.Message) error {
+// checkMessage returns why a message that is not nil is none of the type want, which is "" if it is
+// not known.
+func checkMessage(m any, want string) error {
 	switch m := m.(type) {
 	case *Raw:
 		return nil
 	case proto.Message:
-		if want := nameOf(newMessage); want != "" && want != messageName(m) {
+		if want != "" && want != messageName(m) {
 			return fmt.Errorf("it is a %s, not a %s", messageName(m), want)
 		}
 		return nil

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/natscall/natscall/rpc/internal/messages"
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // The functions of this file are for package rpctest, which makes streams without NATS. Nobody else
@@ -35,6 +36,18 @@ func CallOf(ctx context.Context, c messages.Call) (context.Context, *Call) {
 	m := untypedMethod(desc, MethodDesc{Name: c.Method}, KindUnary)
 	call := &Call{method: &m, header: c.Header}
 	return context.WithValue(ctx, callKey{}, call), call
+}
+
+// OnSendHeader makes f run for SendHeader of a call of CallOf, for package rpctest.
+func OnSendHeader(c *Call, f func() error) { c.hooked().sendHeader = f }
+
+// RemoteError returns the error of a handler as its caller gets it, for package rpctest.
+func RemoteError(err error) error {
+	body, failed := appendProto(nil, handlerError(err).status())
+	if failed != nil { // of details that no caller can decode
+		return err
+	}
+	return parseStatus(body, wire.DidRun)
 }
 
 func newMessageOf[M proto.Message]() proto.Message {

@@ -280,6 +280,95 @@ func TestPoisonedPools(t *testing.T) {
 	})
 }
 
+// TestPoisonedRaws: raw messages that were received are the receiver's, those that were sent may be
+// overwritten, and the bytes that OnAttempt sees are those of the request.
+func TestPoisonedRaws(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	stirred := make(chan struct{}, 1)
+	serve(t, srv.Connect(), patternServer(nil), rpc.WithInterceptors(stir(stirred)))
+	stop := poisonPools(t, stirred)
+	defer stop()
+	ctx := longContext(t)
+	raw := func(name string, kind rpc.Kind) *rpc.Method {
+		return rpc.NewRawMethod(&testDesc, rpc.MethodDesc{Name: name}, kind)
+	}
+	unary, stream := raw("Blob", rpc.KindUnary), raw("Watch", rpc.KindServerStream)
+	type attemptKey struct{}
+	checked := rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnAttempt(func(a *rpc.Attempt) error {
+			select {
+			case stirred <- struct{}{}:
+			default:
+			}
+			if string(a.Data()) != ctx.Value(attemptKey{}) {
+				t.Errorf("OnAttempt saw %.100q", a.Data())
+			}
+			return nil
+		})
+		return next(ctx, call)
+	})
+	var mu sync.Mutex
+	kept := map[*rpc.Raw]string{}
+	keep := func(r *rpc.Raw, want proto.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		kept[r] = string(encode(t, want))
+		_ = append(r.Data, "into what lies behind"...)
+	}
+	clients := []*rpc.Client{dial(t, srv.Connect()), dial(t, srv.Connect(), checked), dial(t, srv.Connect(), checked, rpc.WithBatching(16<<10))}
+	work := []func(c *rpc.Client, seed uint64) error{
+		func(c *rpc.Client, seed uint64) error {
+			req, res := &rpc.Raw{Data: encode(t, wrapperspb.String(pattern(seed, 100)))}, new(rpc.Raw)
+			s, err := stream.Open(context.WithValue(ctx, attemptKey{}, string(req.Data)), c, req)
+			if err != nil {
+				return err
+			}
+			clear(req.Data)
+			for i, size := range patternSizes {
+				if err := s.Recv(res); err != nil {
+					return err
+				}
+				keep(&rpc.Raw{Data: res.Data}, wrapperspb.String(pattern(seed+uint64(i), size)))
+			}
+			if err := s.Recv(res); err != io.EOF {
+				return fmt.Errorf("the end is %w", err)
+			}
+			return nil
+		},
+	}
+	for _, size := range []int{60, 4 << 10, 2 << 20} {
+		for _, opts := range [][]rpc.CallOption{nil, {rpc.WithPlainRequests()}, {rpc.WithCompression(rpc.CompressionGzip)}, {rpc.WithCompression(rpc.CompressionZstd)}} {
+			if size > 1<<20 && opts != nil {
+				continue
+			}
+			work = append(work, func(c *rpc.Client, seed uint64) error {
+				req, res := &rpc.Raw{Data: encode(t, wrapperspb.Bytes([]byte(pattern(seed, size))))}, new(rpc.Raw)
+				if err := unary.Call(context.WithValue(ctx, attemptKey{}, string(req.Data)), c, req, res, opts...); err != nil {
+					return err
+				}
+				clear(req.Data)
+				keep(res, wrapperspb.Bytes([]byte(pattern(seed+1, size))))
+				return nil
+			})
+		}
+	}
+	each(t, len(work), func(i int) error {
+		for round := range soak(30, 4) {
+			for n, c := range clients {
+				if err := work[i](c, uint64(i)<<32+uint64(round)<<16+uint64(n)<<8); err != nil {
+					return fmt.Errorf("work %d: %w", i, err)
+				}
+			}
+		}
+		return nil
+	})
+	for r, want := range kept {
+		if string(r.Data) != want {
+			t.Errorf("a message of %d bytes has changed: %.100q", len(want), r.Data)
+		}
+	}
+}
+
 // poisonPools overwrites what is in the pools, again and again while the server
 // has something to do: it shall not take the processor from those who wait for it.
 func poisonPools(t *testing.T, stirred <-chan struct{}) (stop func()) {

@@ -10,10 +10,13 @@ import (
 // they take a proto.Message, so that gateways and recorders pass on messages whose types they do
 // not know.
 //
-// A call has one codec, which its first message or [WithCodec] decides; a Raw in another one is
-// refused. What is sent may be reused when the function has returned (a handler's response: when
-// the handler has). What is received belongs to the receiver: it shares memory with nothing that
-// is used again, and may be part of a larger piece of memory.
+// A call has one codec, which its only request or [WithCodec] decides, and on a server the caller
+// ([Call.Peer] has it); a Raw in another one is refused. What is sent may be reused when the
+// function has returned, except for the single response of a handler: that is encoded after the
+// handler and the interceptors have returned, and must not change any more. What is received
+// belongs to the receiver: it shares memory with nothing that is used again, and may be part of a
+// larger piece of memory. An interceptor of the server that looks at a request after the handler
+// finds what the handler has made of the bytes.
 type Raw struct {
 	Codec Codec
 	Data  []byte

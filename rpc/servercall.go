@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -288,11 +289,10 @@ func (c *serverCall) serve() *Error {
 		}
 	}
 	err := c.endpoint.service.server.next(&c.ctx, &c.call)
-	if err == nil && c.call.method.hasResponse() {
-		err = c.call.method.checkResponse(c.call.response, false)
-	}
-	if err == nil && c.call.hooks != nil && c.hasMessage() {
-		c.call.hooks.response.message, err = c.call.hooks.sending(c.call.response)
+	if err == nil && c.hasMessage() {
+		if err = c.call.method.checkResponse(c.call.response, false); err == nil && c.call.hooks != nil {
+			c.call.hooks.response.message, err = c.call.hooks.sending(c.call.response)
+		}
 	}
 	return c.verdict(err)
 }
@@ -326,7 +326,11 @@ func handle(ctx context.Context, call *Call) error {
 		before := c.stream.WaitUnder(ctx)
 		defer c.stream.WaitUnder(before) // for the answer
 	}
-	return c.endpoint.invoke(ctx, call)
+	err := c.endpoint.invoke(ctx, call)
+	if err != nil {
+		call.response = nil
+	}
+	return err
 }
 
 // sender returns what a server-streaming handler sends to. ctx is the handler's context.
@@ -337,28 +341,42 @@ func (c *serverCall) sender(ctx context.Context) messageSender {
 	return &plainStream{call: c, ctx: ctx, remote: c.isRemote(), probed: c.ctx.clock().now()}
 }
 
-// answer adds the call to the statistics and sends its response or error. A second answer only runs
-// the functions of OnEnd.
+// answer adds the call to the statistics and sends its response or error. If a shutdown has
+// answered, it only runs the functions of OnSent and OnEnd.
 func (c *serverCall) answer(err *Error, took time.Duration) {
 	if !c.steps.take(callAnswered) {
-		c.call.hooks.ended(asNil(err))
+		c.call.hooks.answered(0, errStopped().because(asNil(err)))
 		return
 	}
 	buf := buffer.Take()
 	if err == nil && c.call.method.hasResponse() {
 		err = c.encode(buf)
 	}
+	if err == nil {
+		err = c.checkMetadata()
+	}
 	c.endpoint.stats.count(err, took)
 	c.steps.take(callCounted)
 	if c.call.hooks != nil {
 		defer c.send(buf, err, took) // deferred, since a hook may end the goroutine
-		if sent := c.call.hooks.response; sent.message != nil {
-			c.call.hooks.sentMessage(sent.message, sent.size, len(buf.B)-sent.from, asNil(err))
-		}
-		c.call.hooks.ended(asNil(err))
+		c.call.hooks.answered(len(buf.B), asNil(err))
 		return
 	}
 	c.send(buf, err, took)
+}
+
+// errStopped returns the error of a call that a shutdown has not waited for.
+func errStopped() *Error {
+	return failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the call had ended")
+}
+
+// checkMetadata checks what the handler has set, so that the hooks and the statistics know of an
+// error.
+func (c *serverCall) checkMetadata() *Error {
+	if err := cmp.Or(c.call.responseHeader.check(), c.call.responseTrailer.check()); err != nil {
+		return failf(CodeInternal, ExecutionDidRun, "response: %v", err).because(err)
+	}
+	return nil
 }
 
 // send sends the response in buf, or the error.
@@ -389,12 +407,15 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	}
 	var err error
 	before := len(buf.B)
+	if c.call.hooks != nil {
+		c.call.hooks.response.from = before
+	}
 	if buf.B, err = c.coding().append(buf.B, c.call.response); err != nil {
 		return failf(CodeInternal, ExecutionDidRun, "the response does not encode: %v", err)
 	}
 	size, limit := len(buf.B)-before, c.endpoint.service.server.options.sizes.send
 	if c.call.hooks != nil {
-		c.call.hooks.response.from, c.call.hooks.response.size = before, size
+		c.call.hooks.response.size = size
 	}
 	if size > limit {
 		return overSendLimit("response", size, limit, ExecutionDidRun)

@@ -434,7 +434,7 @@ func (s *service) logUnsubscribe(sub *connwatch.Subscription, err error) {
 // not wait for handlers that ignore their context.
 func (s *service) abandon() {
 	for _, c := range s.calls.All() {
-		err := c.verdict(failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the call had ended"))
+		err := c.verdict(errStopped())
 		err.refused = err.execution == ExecutionNotRun
 		c.refuse(err)
 		c.ctx.endWith(contextStopped) // after refuse, or the handler's own answer might come first

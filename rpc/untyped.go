@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/natscall/natscall/internal/describe"
-	"github.com/natscall/natscall/rpc/internal/messages"
 )
 
 // Method is a method without Go types for its messages, for tools, gateways and adapters that
@@ -67,6 +66,7 @@ func NewMethod(s *ServiceDesc, md protoreflect.MethodDescriptor, request, respon
 	m := &Method{untypedMethod(s, MethodDesc{
 		Name: d.Name, Subject: d.Subject, Timeout: d.Timeout, Metadata: d.Metadata, Idempotency: idempotencyOf(d.Idempotency),
 	}, kind)}
+	m.request, m.response = string(md.Input().FullName()), string(md.Output().FullName())
 	m.newRequest = func() proto.Message { return request.New().Interface() }
 	m.newResponse = func() proto.Message { return response.New().Interface() }
 	return m, nil
@@ -101,7 +101,7 @@ func (m *Method) Call(ctx context.Context, c *Client, req, res any, opts ...Call
 	case m.kind == KindOneWay:
 		err, res = m.checkRequest(req), nil
 	default:
-		err = errors.Join(m.checkRequest(req), about("the response", res, m.newResponse))
+		err = errors.Join(m.checkRequest(req), about("the response", res, m.responseName()))
 	}
 	if err != nil {
 		return m.invalid(err)
@@ -159,21 +159,14 @@ func HandleMethod[S any](m *Method, f func(S, context.Context, *Stream) error) H
 			return err
 		}
 		side := &serverSide{call: c}
-		stream := messages.Stream(noStream{call})
 		switch {
 		case m.kind == KindServerStream:
 			side.to = c.sender(ctx)
 		case c.stream != nil:
 			side.to = c.stream
 		}
-		if c.stream != nil {
-			stream = c.stream
-		}
-		err := f(impl, ctx, &Stream{view: view{stream}, side: side})
-		if err == nil && m.kind == KindOneWay {
-			call.response = noResponse
-		}
-		return err
+		call.response = nil // of an interceptor, or of a run before
+		return f(impl, ctx, &Stream{view: view{handlerView{call}}, side: side})
 	}}
 }
 
@@ -192,22 +185,24 @@ type side interface {
 }
 
 // Send sends a message, which may be reused when Send returns, except for the single response of a
-// handler, which is encoded when the handler returns. It waits and fails as [Sender.Send] does; on
+// handler: that is encoded after the handler and the interceptors have returned, and must not
+// change any more. It waits and fails as [Sender.Send] does; on
 // a client io.EOF means that the server has ended the stream. A handler of a method with a single
 // response may send one.
 func (s *Stream) Send(m any) error { return s.side.send(m) }
 
-// Recv receives the next message into m, whose contents it replaces. It waits and fails as
-// [Receiver.Recv] does. Where there is one message, the single request in a handler or the response
-// to a client's stream, the next Recv returns io.EOF.
-func (s *Stream) Recv(m any) error {
-	if isNil(m) {
-		return failf(CodeInvalidArgument, ExecutionMayHaveRun, "Recv(nil): there is nothing to fill")
-	}
+// Recv receives the next message into m, whose contents it replaces; if none comes, m stays as it
+// is. It waits and fails as [Receiver.Recv] does. Where there is one message, the single request in
+// a handler or the response to a client's stream, the next Recv returns io.EOF. The error of an m
+// that cannot be filled has CodeInvalidArgument (on a server CodeInternal), and does not end the
+// stream.
+func (s *Stream) Recv(m any) error { return s.side.recv(m) }
+
+// clearMessage makes a message that is to be filled empty.
+func clearMessage(m any) {
 	if m, ok := m.(proto.Message); ok {
 		proto.Reset(m)
 	}
-	return s.side.recv(m)
 }
 
 // CloseSend is like [BidiStream.CloseSend].
@@ -226,18 +221,23 @@ func (c *clientSide) send(m any) error {
 	if c.stream.call.Kind() == KindServerStream {
 		return failf(CodeFailedPrecondition, ExecutionMayHaveRun, "%s: the request has been sent", c.stream.call.Method())
 	}
-	if err := about("the message", m, c.stream.call.method.newRequest); err != nil {
-		return c.stream.call.method.invalid(err)
+	method := c.stream.call.method
+	if err := about("the message", m, method.requestName()); err != nil {
+		return failf(CodeInvalidArgument, ExecutionMayHaveRun, "%s: Send: %v", method.FullName(), err).because(err)
 	}
 	return c.stream.SendMessage(m)
 }
 
 func (c *clientSide) recv(m any) error {
+	method := c.stream.call.method
+	if err := about("what to fill", m, method.responseName()); err != nil {
+		return failf(CodeInvalidArgument, ExecutionMayHaveRun, "%s: Recv: %v", method.FullName(), err).because(err)
+	}
 	if c.only {
 		c.only = false
-		return c.stream.RecvOnlyMessage(m)
+		return c.stream.recvOnlyInto(m)
 	}
-	return c.stream.RecvMessage(m)
+	return c.stream.recvInto(m)
 }
 
 // serverSide is the side of a handler, of a call of any shape.
@@ -249,8 +249,8 @@ type serverSide struct {
 
 func (s *serverSide) send(m any) error {
 	call := &s.call.call
-	if err := about("the message", m, call.method.newResponse); err != nil {
-		return failf(CodeInternal, ExecutionDidRun, "%s: %v", call.Method(), err).because(err)
+	if err := about("the message", m, call.method.responseName()); err != nil {
+		return failf(CodeInternal, ExecutionDidRun, "%s: Send: %v", call.Method(), err).because(err)
 	}
 	switch {
 	case call.method.kind == KindOneWay:
@@ -266,9 +266,12 @@ func (s *serverSide) send(m any) error {
 
 func (s *serverSide) recv(m any) error {
 	c := s.call
+	if err := about("what to fill", m, c.call.method.requestName()); err != nil {
+		return failf(CodeInternal, ExecutionDidRun, "%s: Recv: %v", c.call.Method(), err).because(err)
+	}
 	switch {
 	case c.call.streamsIn():
-		return c.stream.RecvMessage(m)
+		return c.stream.recvInto(m)
 	case s.read:
 		return io.EOF
 	}
@@ -279,20 +282,23 @@ func (s *serverSide) recv(m any) error {
 	if _, err := c.data(); err != nil {
 		return err
 	}
+	clearMessage(m)
 	return asNil(c.decodeInto(m))
 }
 
-// noStream is a server's side of a call without a stream.
-type noStream struct{ call *Call }
+// handlerView is what a handler's Stream has of a messages.Stream, which sends nothing.
+type handlerView struct{ call *Call }
 
-func (noStream) SendMessage(any) error     { return errNoStream }
-func (noStream) RecvMessage(any) error     { return errNoStream }
-func (noStream) RecvOnlyMessage(any) error { return errNoStream }
-func (noStream) CloseSend()                {}
-func (noStream) Close()                    {}
+func (handlerView) SendMessage(any) error     { return errNoStream }
+func (handlerView) RecvMessage(any) error     { return errNoStream }
+func (handlerView) RecvOnlyMessage(any) error { return errNoStream }
+func (handlerView) CloseSend()                {}
+func (handlerView) Close()                    {}
 
-func (n noStream) Header(context.Context) (map[string][]string, error) { return n.call.Header(), nil }
-func (noStream) Trailer() map[string][]string                          { return nil }
-func (noStream) Instance() string                                      { return "" }
+func (m handlerView) Header(context.Context) (map[string][]string, error) {
+	return m.call.Header(), nil
+}
+func (handlerView) Trailer() map[string][]string { return nil }
+func (handlerView) Instance() string             { return "" }
 
 var errNoStream = failf(CodeInternal, ExecutionDidRun, "the call has no stream")

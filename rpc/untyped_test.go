@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctest"
@@ -132,7 +135,10 @@ func (e *echo) register(s *rpc.Server) error {
 		return rpc.Register(s, &anyDesc, e, nil,
 			rpc.HandleUnary(anyDo, func(_ *echo, ctx context.Context, req *text) (*text, error) {
 				copyHeader(ctx)
-				return req, fail(req.GetValue())
+				if err := fail(req.GetValue()); err != nil {
+					return nil, err
+				}
+				return req, nil
 			}),
 			rpc.HandleServerStream(anyWatch, func(_ *echo, ctx context.Context, req *text, to *rpc.Sender[*text]) error {
 				copyHeader(ctx)
@@ -540,7 +546,9 @@ func TestUntypedMisuse(t *testing.T) {
 		{"no client", "the *rpc.Client is nil", dynamic["Do"].Call(ctx, nil, ok, res)},
 		{"Send of another type", "the message: it is a google.protobuf.BytesValue", stream.Send(wrapperspb.Bytes(nil))},
 		{"Send(nil)", "the message: it is nil", stream.Send(nil)},
-		{"Recv(nil)", "there is nothing to fill", stream.Recv(nil)},
+		{"Recv(nil)", "Recv: what to fill: it is nil", stream.Recv(nil)},
+		{"Recv into no message", "what to fill: a string is neither a proto.Message nor a *rpc.Raw", stream.Recv("x")},
+		{"Recv into another type", "what to fill: it is a google.protobuf.BytesValue", stream.Recv(new(bytes))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if rpc.CodeOf(test.err) != rpc.CodeInvalidArgument {
@@ -554,12 +562,485 @@ func TestUntypedMisuse(t *testing.T) {
 	}
 	must(t, stream.Send(ok)) // it goes on
 	must(t, stream.Recv(res))
-	if err := stream.Recv("x"); rpc.CodeOf(err) == rpc.CodeOK {
-		t.Error("a string was filled")
+	stream.CloseSend()
+	if err := stream.Recv(res); err != io.EOF || forms[1].text(res) != "x" {
+		t.Errorf("the end is %v and leaves %q of the last message", err, forms[1].text(res))
+	}
+}
+
+// TestUntypedHandlerMisuse: what a handler does wrong is an error of the server, which names it,
+// and the call goes on.
+func TestUntypedHandlerMisuse(t *testing.T) {
+	forms := echoForms(t)
+	dynamic := forms[1]
+	other := new(bytes)
+	errs := make(chan error, 10)
+	reports := func(f func(s *rpc.Stream)) func(*echo, context.Context, *rpc.Stream) error {
+		return func(_ *echo, _ context.Context, s *rpc.Stream) error {
+			defer func() { errs <- nil }()
+			f(s)
+			return s.Send(dynamic.message("done", 0))
+		}
+	}
+	use := reports(func(s *rpc.Stream) {
+		for _, m := range []any{nil, (*rpc.Raw)(nil), "x", other} {
+			errs <- s.Recv(m)
+			errs <- s.Send(m)
+		}
+		in := dynamic.empty()
+		if err := s.Recv(in); err != nil || dynamic.text(in) != "x" {
+			t.Errorf("%v, %v", in, err)
+		}
+	})
+	nc := rpctest.Connect(t)
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, dynamic.methods["Do"].Service(), new(echo), nil,
+		rpc.HandleMethod(dynamic.methods["Do"], use), rpc.HandleMethod(dynamic.methods["Watch"], use),
+		rpc.HandleMethod(dynamic.methods["Gather"], use), rpc.HandleMethod(dynamic.methods["Chat"], use)))
+	startServer(t, s)
+	e := echoClient{forms[0], dial(t, nc)}
+	for shape, call := range map[string]func() (string, error){
+		"unary":         func() (string, error) { return e.unary(testContext(t), "x", 0) },
+		"server stream": func() (string, error) { got, _, err := e.watch(testContext(t), "x", 0); return got, err },
+		"client stream": func() (string, error) { return e.gather(testContext(t), "x", 0) },
+		"bidirectional": func() (string, error) { return e.chat(testContext(t), "x", 0) },
+	} {
+		got, err := call()
+		if err != nil || got != "done" {
+			t.Errorf("%s: %q, %v", shape, got, err)
+		}
+		for range 8 {
+			err := wantCode(t, <-errs, rpc.CodeInternal, rpc.ExecutionDidRun)
+			wantText(t, err, "/echo.v3.Echo/")
+		}
+		if err := <-errs; err != nil {
+			t.Errorf("%s: %v", shape, err)
+		}
+	}
+}
+
+// TestUntypedHandlerTwice: an interceptor may run a handler again, or answer in its place, and
+// finds no response after an error.
+func TestUntypedHandlerTwice(t *testing.T) {
+	for _, form := range echoForms(t) {
+		nc := rpctest.Connect(t)
+		s := rpc.NewServer(nc, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+			call.SetResponse(wrapperspb.String("an interceptor's"))
+			if err := next(ctx, call); err != nil {
+				if call.Response() != nil {
+					t.Errorf("%s: after an error the response is %v", form.name, call.Response())
+				}
+				return err
+			}
+			if call.Response() == nil && form.name != "raw" {
+				t.Errorf("%s: no response", form.name)
+			}
+			return next(ctx, call)
+		}))
+		must(t, (&echo{form: form}).register(s))
+		startServer(t, s)
+		e := echoClient{form, dial(t, nc)}
+		if got, err := e.unary(testContext(t), "x", 0); err != nil || got != "x" {
+			t.Errorf("%s: %q, %v", form.name, got, err)
+		}
+		_, err := e.unary(testContext(t), "fail", 0)
+		wantCode(t, err, rpc.CodeNotFound, rpc.ExecutionDidRun)
+	}
+	failing := func(_ *echo, _ context.Context, s *rpc.Stream) error {
+		if err := s.Send(wrapperspb.String("half")); err != nil {
+			return err
+		}
+		return rpc.NewError(rpc.CodeAborted, "no")
+	}
+	nc := rpctest.Connect(t)
+	var response any
+	s := rpc.NewServer(nc, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		err := next(ctx, call)
+		response = call.Response()
+		return err
+	}))
+	do := echoForms(t)[1].methods["Do"]
+	must(t, rpc.Register(s, do.Service(), new(echo), nil, rpc.HandleMethod(do, failing)))
+	startServer(t, s)
+	err := do.Call(testContext(t), dial(t, nc), wrapperspb.String("x"), new(text))
+	wantCode(t, err, rpc.CodeAborted, rpc.ExecutionDidRun)
+	if response != nil {
+		t.Errorf("after an error the response is %v", response)
 	}
 }
 
 func openError(_ *rpc.Stream, err error) error { return err }
+
+// TestUntypedOnlyResponse: a client stream has one response, whatever the server sends.
+func TestUntypedOnlyResponse(t *testing.T) {
+	nc := rpctest.Connect(t)
+	desc := &rpc.ServiceDesc{Name: "x.v1.X", MicroName: "X", Version: "1.0.0"}
+	method := func(kind rpc.Kind) *rpc.Method { return rpc.NewRawMethod(desc, rpc.MethodDesc{Name: "Do"}, kind) }
+	responses := 0
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, desc, 0, nil, rpc.HandleMethod(method(rpc.KindBidi), func(_ int, ctx context.Context, s *rpc.Stream) error {
+		if h, err := s.Header(ctx); err != nil || h.Get("tenant") != "acme" || s.Trailer() != nil || s.Instance() != "" {
+			t.Errorf("the handler's header is %v, %v", h, err)
+		}
+		s.Close() // does nothing
+		s.CloseSend()
+		for range responses {
+			if err := s.Send(&rpc.Raw{Codec: rpc.CallFromContext(ctx).Peer().Codec, Data: []byte("x")}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})))
+	startServer(t, s)
+	c := dial(t, nc)
+	for responses = range 3 {
+		s, err := method(rpc.KindClientStream).Open(testContext(t), c, nil, rpc.WithHeader("tenant", "acme"), rpc.WithCodec(rpc.CodecJSON))
+		must(t, err)
+		s.CloseSend()
+		var res rpc.Raw
+		err = s.Recv(&res)
+		if responses == 1 {
+			if err != nil || string(res.Data) != "x" || res.Codec != rpc.CodecJSON {
+				t.Errorf("%v, %v", res, err)
+			}
+			if err := s.Recv(&res); err != io.EOF {
+				t.Errorf("the end is %v", err)
+			}
+			continue
+		}
+		wantText(t, wantCode(t, err, rpc.CodeInternal, rpc.ExecutionDidRun), []string{"ended without a message", "", "a second message came"}[responses])
+	}
+}
+
+// TestUntypedInterceptors: interceptors see the messages of untyped calls decoded, where their
+// types are known, and may answer in any of their forms.
+func TestUntypedInterceptors(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	forms := echoForms(t)
+	s := rpc.NewServer(srv.Connect(), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		if call.Header().Get("by") == "server" {
+			call.SetResponse(wrapperspb.String("set"))
+			return nil
+		}
+		return next(ctx, call)
+	}))
+	must(t, (&echo{form: forms[0]}).register(s))
+	startServer(t, s)
+	value := func(m proto.Message) string {
+		if m == nil {
+			return "nothing"
+		}
+		return protoText(m)
+	}
+	ofMessage := func(m *rpc.Message) string {
+		p, err := m.Proto()
+		if err != nil {
+			return rpc.CodeOf(err).String()
+		}
+		return value(p)
+	}
+	typed := echoForm{"typed raw", forms[1].methods, forms[2].message, forms[2].empty, forms[2].text}
+	for _, form := range []echoForm{forms[1], forms[2], typed} {
+		var seen []string
+		see := func(what, s string) { seen = append(seen, what+" "+s) }
+		c := dial(t, srv.Connect(), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+			call.OnSend(func(m *rpc.Message) error { see("send", ofMessage(m)); return nil })
+			call.OnSent(func(m *rpc.Message, err error) { see("sent", ofMessage(m)) })
+			call.OnReceive(func(m *rpc.Message) error { see("receive", ofMessage(m)+ofMessage(m)); return nil })
+			req, err := call.Request()
+			if err != nil {
+				see("request", rpc.CodeOf(err).String())
+			} else {
+				see("request", value(req))
+			}
+			switch call.Header().Get("by") {
+			case "client":
+				call.SetResponse(wrapperspb.String("set"))
+				return nil
+			case "other type":
+				call.SetResponse(wrapperspb.Bytes(nil))
+				return nil
+			}
+			err = next(ctx, call)
+			see("response", value(call.Response()))
+			return err
+		}))
+		for _, codec := range []rpc.Codec{rpc.CodecProto, rpc.CodecJSON} {
+			for by, want := range map[string]string{"": "a", "client": "set", "server": "set"} {
+				seen = nil
+				got, err := echoClient{form, c}.unary(testContext(t), "a", codec, rpc.WithHeader("by", by))
+				if err != nil || got != want {
+					t.Errorf("%s, %v, by %q: %q, %v", form.name, codec, by, got, err)
+				}
+				all := fmt.Sprintf("[request a send a sent a receive %s%[1]s response %[1]s]", want)
+				switch {
+				case form.name == "raw" && by == "client":
+					all = "[request unimplemented]"
+				case by == "client":
+					all = "[request a]"
+				case form.name == "raw":
+					all = "[request unimplemented send unimplemented sent unimplemented receive unimplementedunimplemented response nothing]"
+				}
+				if fmt.Sprint(seen) != all {
+					t.Errorf("%s, %v, by %q: the interceptor saw %s, want %s", form.name, codec, by, seen, all)
+				}
+			}
+		}
+		_, err := echoClient{form, c}.unary(testContext(t), "a", rpc.CodecProto, rpc.WithHeader("by", "other type"))
+		if form.name != "raw" { // where the type is not known
+			wantText(t, wantCode(t, err, rpc.CodeInternal, rpc.ExecutionNotRun), "an interceptor ended the call without a response")
+		}
+	}
+}
+
+// TestDynamicResponseOfInterceptor: an interceptor of the server may answer a call of generated code
+// with a dynamic message, one of its client may not, since the caller has a type.
+func TestDynamicResponseOfInterceptor(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	dynamic := echoForms(t)[1]
+	answer := rpc.WithInterceptors(func(_ context.Context, call *rpc.Call, _ rpc.Next) error {
+		call.SetResponse(dynamic.message("set", 0).(proto.Message))
+		return nil
+	})
+	s := rpc.NewServer(srv.Connect(), answer)
+	must(t, (&echo{form: echoForms(t)[0]}).register(s))
+	startServer(t, s)
+	res, err := anyDo.Call(testContext(t), dial(t, srv.Connect()), hello)
+	if err != nil || res.GetValue() != "set" {
+		t.Errorf("%v, %v", res, err)
+	}
+	_, err = anyDo.Call(testContext(t), dial(t, srv.Connect(), answer), hello)
+	wantCode(t, err, rpc.CodeInternal, rpc.ExecutionNotRun)
+	wantText(t, errors.Unwrap(err), "response is a *dynamicpb.Message, not a *wrapperspb.StringValue")
+}
+
+// TestRawMessagesOfHooks: raw messages are decoded as what they are, requests or responses, on
+// either side.
+func TestRawMessagesOfHooks(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	see := func(what string, m proto.Message, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			what += " " + err.Error()
+		} else {
+			what += " " + string(m.ProtoReflect().Descriptor().Name())
+		}
+		if !slices.Contains(seen, what) {
+			seen = append(seen, what)
+		}
+	}
+	intercept := rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		side := fmt.Sprint(call.OnServer())
+		call.OnSend(func(m *rpc.Message) error { p, err := m.Proto(); see(side+" send", p, err); return nil })
+		call.OnReceive(func(m *rpc.Message) error { p, err := m.Proto(); see(side+" receive", p, err); return nil })
+		err := next(ctx, call)
+		if call.Kind() == rpc.KindUnary {
+			req, reqErr := call.Request()
+			see(side+" request", req, reqErr)
+			see(side+" response", call.Response(), nil)
+		}
+		return err
+	})
+	sd := inventoryv1.File_inventory_v1_inventory_proto.Services().ByName("InventoryService")
+	desc := rpc.NewServiceDesc(sd)
+	method := func(name protoreflect.Name) *rpc.Method {
+		md := sd.Methods().ByName(name)
+		m, err := rpc.NewMethod(desc, md, dynamicpb.NewMessageType(md.Input()), dynamicpb.NewMessageType(md.Output()))
+		must(t, err)
+		return m
+	}
+	unary, stream, upload := method("GetStock"), method("WatchStock"), method("ImportStock")
+	echo := func(_ int, _ context.Context, s *rpc.Stream) error {
+		var m rpc.Raw
+		return errors.Join(s.Recv(&m), s.Send(&m))
+	}
+	nc := rpctest.Connect(t)
+	s := rpc.NewServer(nc, intercept)
+	must(t, rpc.Register(s, desc, 0, nil, rpc.HandleMethod(unary, echo), rpc.HandleMethod(stream, echo), rpc.HandleMethod(upload, echo)))
+	startServer(t, s)
+	c, ctx := dial(t, nc, intercept), testContext(t)
+	var res rpc.Raw
+	for m, kinds := range map[*rpc.Method]string{unary: "GetStock", stream: "WatchStock", upload: "ImportStock"} {
+		seen = nil
+		if m == unary {
+			must(t, m.Call(ctx, c, new(rpc.Raw), &res))
+		} else {
+			var req any
+			if m == stream {
+				req = new(rpc.Raw)
+			}
+			open, err := m.Open(ctx, c, req)
+			must(t, err)
+			if req == nil {
+				must(t, open.Send(new(rpc.Raw)))
+				open.CloseSend()
+			}
+			for err == nil {
+				err = open.Recv(&res)
+			}
+			if err != io.EOF {
+				t.Errorf("%s: the end is %v", kinds, err)
+			}
+		}
+		want := []string{"false receive ?Response", "false send ?Request", "true receive ?Request", "true send ?Response"}
+		if m == unary {
+			want = append(want, "false request ?Request", "false response ?Response", "true request ?Request", "true response ?Response")
+		}
+		slices.Sort(want)
+		mu.Lock()
+		slices.Sort(seen)
+		if got := strings.Join(seen, "\n"); got != strings.ReplaceAll(strings.Join(want, "\n"), "?", kinds) {
+			t.Errorf("%s: the hooks saw\n%s", kinds, got)
+		}
+		mu.Unlock()
+	}
+}
+
+// TestUntypedServerHooks: the hooks of a server run for untyped handlers as for generated ones, and
+// refuse the only request before the handler has it.
+func TestUntypedServerHooks(t *testing.T) {
+	log := newHookLog()
+	seen := make(chan string, 10)
+	refuse := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnReceive(func(m *rpc.Message) error {
+			p, err := m.Proto()
+			if rpc.CodeOf(err) == rpc.CodeUnimplemented {
+				seen <- "?"
+			} else {
+				seen <- protoText(p)
+			}
+			if call.Header().Get("refuse") != "" {
+				return rpc.NewError(rpc.CodePermissionDenied, "no")
+			}
+			return nil
+		})
+		return next(ctx, call)
+	}
+	for _, form := range echoForms(t)[1:] {
+		srv := rpctest.NewServer(t)
+		s := rpc.NewServer(srv.Connect(), rpc.WithInterceptors(log.intercept, refuse))
+		must(t, (&echo{form: form}).register(s))
+		startServer(t, s)
+		e := echoClient{echoForms(t)[0], dial(t, srv.Connect())}
+		const received = "received 0: 3 bytes, all on the wire\n"
+		sent := func(n int) string { return fmt.Sprintf("send %d\nsent %[1]d: 3 bytes, all on the wire, ok\n", n) }
+		for shape, test := range map[string]struct {
+			call  func(opts ...rpc.CallOption) error
+			lines string
+		}{
+			"unary": {func(o ...rpc.CallOption) error { _, err := e.unary(testContext(t), "x", 0, o...); return err },
+				received + sent(0) + "end: ok"},
+			"server stream": {func(o ...rpc.CallOption) error { _, _, err := e.watch(testContext(t), "x", 0, o...); return err },
+				received + sent(0) + sent(1) + sent(2) + "end: ok"},
+		} {
+			must(t, test.call())
+			if got, _ := log.take(t); got != test.lines {
+				t.Errorf("%s, %s: got\n%s\nwant\n%s", form.name, shape, got, test.lines)
+			}
+			want := "x"
+			if form.name == "raw" {
+				want = "?"
+			}
+			if got := <-seen; got != want {
+				t.Errorf("%s, %s: OnReceive saw %s", form.name, shape, got)
+			}
+			wantCode(t, test.call(rpc.WithHeader("refuse", "1")), rpc.CodePermissionDenied, rpc.ExecutionDidRun)
+			<-seen
+			log.take(t)
+		}
+	}
+}
+
+// protoText is the text of a google.protobuf.StringValue, dynamic or not.
+func protoText(m proto.Message) string {
+	return m.ProtoReflect().Get(m.ProtoReflect().Descriptor().Fields().Get(0)).String()
+}
+
+// TestUntypedReplaces: what is received replaces all that a message has, on either side.
+func TestUntypedReplaces(t *testing.T) {
+	old := func() *text {
+		m := wrapperspb.String("old")
+		m.ProtoReflect().SetUnknown(protoreflect.RawFields{15<<3 | 0, 1})
+		return m
+	}
+	empty := func(where string, m *text) {
+		t.Helper()
+		if proto.Size(m) != 0 {
+			t.Errorf("%s: the message is %v", where, m)
+		}
+	}
+	methods := echoForms(t)[1].methods
+	serve := func(_ *echo, _ context.Context, s *rpc.Stream) error {
+		m := old()
+		if err := s.Recv(m); err != nil {
+			return err
+		}
+		empty("a handler", m)
+		return s.Send(m)
+	}
+	var handlers []rpc.Handler[*echo]
+	for _, name := range []string{"Do", "Watch", "Gather", "Chat"} {
+		handlers = append(handlers, rpc.HandleMethod(methods[name], serve))
+	}
+	nc := rpctest.Connect(t)
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, methods["Do"].Service(), new(echo), nil, handlers...))
+	startServer(t, s)
+	c, ctx := dial(t, nc), testContext(t)
+	m := old()
+	must(t, methods["Do"].Call(ctx, c, new(text), m))
+	empty("Call", m)
+	for name, req := range map[string]any{"Watch": new(text), "Gather": nil, "Chat": nil} {
+		s, err := methods[name].Open(ctx, c, req)
+		must(t, err)
+		if req == nil {
+			must(t, s.Send(new(text)))
+		}
+		m := old()
+		must(t, s.Recv(m))
+		empty(name, m)
+		s.Close()
+	}
+	m = old()
+	must(t, new(rpc.Raw).Unmarshal(m))
+	empty("Unmarshal", m)
+}
+
+// TestUntypedSendsOnce: a handler with one response sends one, and that of a one-way method none.
+func TestUntypedSendsOnce(t *testing.T) {
+	nc := rpctest.Connect(t)
+	methods := echoForms(t)[1].methods
+	errs := make(chan error, 3)
+	twice := func(_ *echo, _ context.Context, s *rpc.Stream) error {
+		for err := error(nil); err != io.EOF; err = s.Recv(new(rpc.Raw)) {
+			must(t, err)
+		}
+		errs <- s.Send(wrapperspb.String("a"))
+		errs <- s.Send(wrapperspb.String("b"))
+		return nil
+	}
+	s := rpc.NewServer(nc)
+	must(t, rpc.Register(s, methods["Do"].Service(), new(echo), nil, rpc.HandleMethod(methods["Do"], twice),
+		rpc.HandleMethod(methods["Gather"], twice), rpc.HandleMethod(methods["Note"], twice)))
+	startServer(t, s)
+	e := echoClient{echoForms(t)[0], dial(t, nc)}
+	for _, call := range []func() (string, error){
+		func() (string, error) { return e.unary(testContext(t), "x", 0) },
+		func() (string, error) { return e.gather(testContext(t), "x", 0) },
+	} {
+		if got, err := call(); err != nil || got != "a" {
+			t.Errorf("%q, %v", got, err)
+		}
+		must(t, <-errs)
+		wantText(t, wantCode(t, <-errs, rpc.CodeInternal, rpc.ExecutionDidRun), "there is one response, and it has been sent")
+	}
+	must(t, e.note(testContext(t), "x", 0))
+	for range 2 {
+		wantText(t, wantCode(t, <-errs, rpc.CodeInternal, rpc.ExecutionDidRun), "it has no response")
+	}
+}
 
 // TestUntypedDescriptions: a method is what its descriptor says, and nothing that does not fit.
 func TestUntypedDescriptions(t *testing.T) {

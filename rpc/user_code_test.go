@@ -71,6 +71,10 @@ func TestUserCodeEndsNothing(t *testing.T) {
 			call.OnSend(func(*rpc.Message) error { end(); return nil })
 			return next()
 		}),
+		"OnSent": around(func(end func(), call *rpc.Call, next func() error) error {
+			call.OnSent(func(*rpc.Message, error) { end() })
+			return next()
+		}),
 		"OnReceive": around(func(end func(), call *rpc.Call, next func() error) error {
 			call.OnReceive(func(*rpc.Message) error { end(); return nil })
 			return next()

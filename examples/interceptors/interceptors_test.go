@@ -176,15 +176,15 @@ func TestTrace(t *testing.T) {
 	const stream = "send 0\nsent 0: 0 bytes, 0 on the wire, ok\nsend 1\nsent 1: 0 bytes, 0 on the wire, ok"
 	tests := map[string]struct{ client, server string }{
 		"unary": {
-			"send 0\nsent 0: 7 bytes, 7 on the wire, ok\nattempt 0\nreceived 0: 9 bytes, 9 on the wire\nend: ok",
+			"send 0\nattempt 0\nsent 0: 7 bytes, 7 on the wire, ok\nreceived 0: 9 bytes, 9 on the wire\nend: ok",
 			"received 0: 7 bytes, 7 on the wire\nsend 0\nsent 0: 9 bytes, 9 on the wire, ok\nend: ok",
 		},
 		"failing": {
-			"send 0\nsent 0: 0 bytes, 0 on the wire, ok\nattempt 0\nend: invalid_argument",
+			"send 0\nattempt 0\nsent 0: 0 bytes, 0 on the wire, ok\nend: invalid_argument",
 			"received 0: 0 bytes, 0 on the wire\nend: invalid_argument",
 		},
 		"compressed": {
-			"send 0\nsent 0: 10003 bytes, few on the wire, ok\nattempt 0\nreceived 0: 10006 bytes, few on the wire\nend: ok",
+			"send 0\nattempt 0\nsent 0: 10003 bytes, few on the wire, ok\nreceived 0: 10006 bytes, few on the wire\nend: ok",
 			"received 0: 10003 bytes, few on the wire\nsend 0\nsent 0: 10006 bytes, few on the wire, ok\nend: ok",
 		},
 		"large": {
@@ -204,7 +204,7 @@ func TestTrace(t *testing.T) {
 			"received 0: 3 bytes, 3 on the wire\nsend 0\nsent 0: 3 bytes, 3 on the wire, ok\nend: ok",
 		},
 		"one-way": {
-			"send 0\nsent 0: 3 bytes, 3 on the wire, ok\nattempt 0\nend: ok",
+			"send 0\nattempt 0\nsent 0: 3 bytes, 3 on the wire, ok\nend: ok",
 			"received 0: 3 bytes, 3 on the wire\nend: ok",
 		},
 	}

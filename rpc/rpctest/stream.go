@@ -2,7 +2,6 @@ package rpctest
 
 import (
 	"context"
-	"errors"
 	"io"
 	"maps"
 	"sync"
@@ -104,8 +103,8 @@ func checkSent(m any, code rpc.Code) error {
 // Close and with the test, which waits for the handler.
 //
 // Messages are copied on their way. Up to 1,024 of them wait in each direction until they are
-// received; then Send waits. An error of the handler reaches the client with its code, message and
-// details.
+// received; then Send waits. An error of the handler reaches the client as it would over NATS: with
+// its code, message and details, and without what it wraps. Call.SendHeader sends the header.
 func ServerStream[Req, Res proto.Message](ctx context.Context, t testing.TB, req Req, handler func(context.Context, Req, *rpc.Sender[Res]) error) *rpc.Receiver[Res] {
 	return rpc.ReceiverOf[Res](newPipe(ctx, t, func(ctx context.Context, s *handlerSide) error {
 		return handler(ctx, proto.CloneOf(req), rpc.SenderOf[Res](s))
@@ -140,15 +139,21 @@ type pipe struct {
 	responses chan proto.Message
 	cancel    context.CancelFunc
 	call      *rpc.Call
-	begun     chan struct{} // closed when the response header is final
 	ended     chan struct{} // closed when the handler has returned
+
+	begin  sync.Once
+	begun  chan struct{}       // closed when the response header is final
+	header map[string][]string // of the response, once begun is closed
 
 	closeSend sync.Once
 	half      chan struct{} // closed by CloseSend
 
 	closed sync.Once
 	gone   chan struct{} // closed by Close
-	err    error         // of the handler, once it has ended
+
+	// Once the handler has ended.
+	err     error
+	trailer map[string][]string
 }
 
 func newPipe(ctx context.Context, t testing.TB, handler func(context.Context, *handlerSide) error) *pipe {
@@ -159,6 +164,7 @@ func newPipe(ctx context.Context, t testing.TB, handler func(context.Context, *h
 	if p.call = rpc.CallFromContext(ctx); p.call == nil {
 		ctx, p.call = NewContext(ctx, nil)
 	}
+	rpc.OnSendHeader(p.call, p.sendHeader)
 	ctx, p.cancel = context.WithCancel(ctx)
 	t.Cleanup(func() {
 		p.cancel()
@@ -170,16 +176,28 @@ func newPipe(ctx context.Context, t testing.TB, handler func(context.Context, *h
 
 func (p *pipe) run(ctx context.Context, handler func(context.Context, *handlerSide) error) {
 	side := &handlerSide{pipe: p, ctx: ctx}
+	p.err = rpc.Errorf(rpc.CodeInternal, "the handler ended its goroutine")
 	defer close(p.ended)
 	defer p.cancel()
-	p.err = rpc.Errorf(rpc.CodeInternal, "the handler ended its goroutine")
-	err := handler(ctx, side)
-	side.begin.Do(func() { close(p.begun) })
-	var e *rpc.Error
-	if err != nil && !errors.As(err, &e) {
-		err = rpc.NewError(rpc.CodeOf(err), err.Error())
+	defer func() { // also if a test's Fatal has ended the goroutine
+		_ = p.sendHeader()
+		p.trailer = maps.Clone(p.call.ResponseTrailer())
+	}()
+	if err := handler(ctx, side); err != nil {
+		p.err = rpc.RemoteError(err)
+	} else {
+		p.err = nil
 	}
-	p.err = err
+}
+
+// sendHeader makes the response header final.
+func (p *pipe) sendHeader() error {
+	err := rpc.Errorf(rpc.CodeFailedPrecondition, "it is too late to send the response header")
+	p.begin.Do(func() {
+		p.header, err = maps.Clone(p.call.ResponseHeader()), nil
+		close(p.begun)
+	})
+	return err
 }
 
 // contextError returns the error of a side whose context has ended.
@@ -279,17 +297,25 @@ func (p *pipe) Close() {
 func (p *pipe) Header(ctx context.Context) (map[string][]string, error) {
 	select {
 	case <-p.begun:
-	case <-p.ended:
+	case <-p.caller.Done():
+	case <-p.gone:
 	case <-ctx.Done():
-		return nil, contextError(ctx)
 	}
-	return maps.Clone(p.call.ResponseHeader()), nil
+	select {
+	case <-p.begun: // whatever has come meanwhile
+		return p.header, nil
+	default:
+	}
+	if err := p.over(); err != nil {
+		return nil, err
+	}
+	return nil, contextError(ctx)
 }
 
 func (p *pipe) Trailer() map[string][]string {
 	select {
 	case <-p.ended:
-		return maps.Clone(p.call.ResponseTrailer())
+		return p.trailer
 	default:
 		return nil
 	}
@@ -300,15 +326,14 @@ func (p *pipe) Instance() string { return "rpctest" }
 // handlerSide is the handler's side of a pipe.
 type handlerSide struct {
 	*pipe
-	ctx   context.Context
-	begin sync.Once
+	ctx context.Context
 }
 
 func (s *handlerSide) SendMessage(m any) error {
 	if err := checkSent(m, rpc.CodeInternal); err != nil {
 		return err
 	}
-	s.begin.Do(func() { close(s.begun) })
+	_ = s.sendHeader() // unless that has been done before
 	if s.ctx.Err() != nil {
 		return contextError(s.ctx)
 	}

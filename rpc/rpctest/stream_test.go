@@ -3,6 +3,7 @@ package rpctest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -140,6 +141,67 @@ func TestBidi(t *testing.T) {
 	}
 	if err := rpctest.Bidi(t.Context(), t, chat).Send(nil); rpc.CodeOf(err) != rpc.CodeInvalidArgument {
 		t.Errorf("Send(nil) is %v", err)
+	}
+}
+
+// TestSendHeader: the header comes before the first message, once, and is that of then.
+func TestSendHeader(t *testing.T) {
+	goOn := make(chan struct{})
+	errs := make(chan error, 2)
+	r := rpctest.ServerStream(t.Context(), t, wrapperspb.String("x"), func(ctx context.Context, req *text, to *rpc.Sender[*text]) error {
+		call := rpc.CallFromContext(ctx)
+		call.ResponseHeader().Set("tenant", "acme")
+		errs <- call.SendHeader()
+		call.ResponseHeader().Set("late", "x")
+		errs <- call.SendHeader()
+		<-goOn
+		return to.Send(req)
+	})
+	for range 2 {
+		if h, err := r.Header(t.Context()); err != nil || h.Get("tenant") != "acme" || h.Get("late") != "" {
+			t.Errorf("header %v, %v", h, err)
+		}
+	}
+	must(t, <-errs)
+	if err := <-errs; rpc.CodeOf(err) != rpc.CodeFailedPrecondition {
+		t.Errorf("the second SendHeader is %v", err)
+	}
+	close(goOn)
+	_, err := r.Recv()
+	must(t, err)
+}
+
+// TestHeaderOfNothing: a client that waits for a header that does not come learns why.
+func TestHeaderOfNothing(t *testing.T) {
+	silent := func(ctx context.Context, _ *rpc.BidiStream[*text, *text]) error { <-ctx.Done(); return ctx.Err() }
+	soon, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := rpctest.Bidi(t.Context(), t, silent)
+	if _, err := s.Header(soon); rpc.CodeOf(err) != rpc.CodeCanceled {
+		t.Errorf("Header of a ctx that has ended is %v", err)
+	}
+	ctx, end := context.WithCancelCause(t.Context())
+	s = rpctest.Bidi(ctx, t, func(context.Context, *rpc.BidiStream[*text, *text]) error { <-t.Context().Done(); return nil })
+	end(errors.New("enough"))
+	if _, err := s.Header(t.Context()); rpc.CodeOf(err) != rpc.CodeCanceled || !strings.Contains(err.Error(), "enough") {
+		t.Errorf("Header of a stream that has ended is %v", err)
+	}
+}
+
+// TestErrorsCross: a client finds in an error what it would find over NATS, and nothing that it
+// wraps.
+func TestErrorsCross(t *testing.T) {
+	for _, err := range []error{
+		rpc.Errorf(rpc.CodeNotFound, "nothing: %w", io.ErrUnexpectedEOF),
+		fmt.Errorf("%w: %w", rpc.NewError(rpc.CodeNotFound, "nothing"), io.ErrUnexpectedEOF),
+	} {
+		s := rpctest.Bidi(t.Context(), t, func(context.Context, *rpc.BidiStream[*text, *text]) error { return err })
+		_, got := s.Recv()
+		var e *rpc.Error
+		if !errors.As(got, &e) || e.Code() != rpc.CodeNotFound || !e.Remote() || e.Execution() != rpc.ExecutionDidRun ||
+			errors.Is(got, io.ErrUnexpectedEOF) || e.Message() != "nothing: unexpected EOF" {
+			t.Errorf("%v came as %v", err, got)
+		}
 	}
 }
 
