@@ -246,6 +246,7 @@ func TestSentAfterSend(t *testing.T) {
 		"too large":       {nil, []rpc.CallOption{rpc.WithMaxSendSize(1)}, false, "resource_exhausted"},
 		"header":          {nil, []rpc.CallOption{rpc.WithInterceptors(badHeader)}, false, "invalid_argument"},
 		"OnAttempt":       {nil, []rpc.CallOption{rpc.WithInterceptors(refuse)}, true, "aborted"},
+		"OnSend":          {nil, []rpc.CallOption{rpc.WithInterceptors(refuseSend)}, false, "aborted"},
 		"no such replica": {nil, []rpc.CallOption{rpc.WithInstance("nobody")}, true, "unavailable"},
 	} {
 		log := newHookLog()
@@ -265,6 +266,16 @@ func TestSentAfterSend(t *testing.T) {
 			if err == nil || rpc.CodeOf(err) != rpc.CodeOf(end) || rpc.CodeOf(err).String() != test.code {
 				t.Errorf("%s, %s: the call ended with %v, OnEnd got %v", name, shape, err, end)
 			}
+			var e *rpc.Error
+			if !errors.As(err, &e) || e.Execution() != rpc.ExecutionNotRun {
+				t.Errorf("%s, %s: %v has not run", name, shape, err)
+			}
+			if name == "OnSend" {
+				if strings.Contains(lines, "sent 0") {
+					t.Errorf("%s, %s: OnSent ran:\n%s", name, shape, lines)
+				}
+				continue
+			}
 			if n := strings.Count(lines, "sent 0: "); n != 1 {
 				t.Errorf("%s, %s: OnSent ran %d times:\n%s", name, shape, n, lines)
 			}
@@ -278,6 +289,11 @@ func TestSentAfterSend(t *testing.T) {
 			}
 		}
 	}
+}
+
+func refuseSend(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+	call.OnSend(func(*rpc.Message) error { return rpc.NewError(rpc.CodeAborted, "no") })
+	return next(ctx, call)
 }
 
 func badHeader(ctx context.Context, call *rpc.Call, next rpc.Next) error {
@@ -320,6 +336,82 @@ func TestRetriedHooks(t *testing.T) {
 	if len(attempts) != 3 || attempts[0] == attempts[1] || len(ids) != 1 || ids[0] != attempts[2] || numbers[0] != "2" {
 		t.Errorf("attempts %q came as %q, %q", attempts, ids, numbers)
 	}
+}
+
+// TestAttemptIDs: the server knows an attempt by its id, but for plain requests and one-way
+// messages, which have none on either side.
+func TestAttemptIDs(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	sent, came := make(chan string, 1), make(chan string, 1)
+	serve(t, srv.Connect(), &funcs{}, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		came <- fmt.Sprint(call.ID(), call.Peer().Plain)
+		return next(ctx, call)
+	}))
+	c := dial(t, srv.Connect(), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnAttempt(func(a *rpc.Attempt) error { sent <- fmt.Sprint(a.ID(), call.Peer().Plain); return nil })
+		return next(ctx, call)
+	}))
+	calls := everyShape(testContext(t), c)
+	calls["plain"] = func() error { _, err := do(testContext(t), c, "x", rpc.WithPlainRequests()); return err }
+	for shape, call := range calls {
+		must(t, call())
+		a, b := <-sent, <-came
+		if plain := shape == "plain" || shape == "one-way"; a != b || plain != (a == "true") || !plain && len(a) != 32+len("false") {
+			t.Errorf("%s: attempt %q came as %q", shape, a, b)
+		}
+	}
+}
+
+// TestCallsOfInterceptors: what an interceptor does to a call is not seen by the next one, and a
+// response not after an error.
+func TestCallsOfInterceptors(t *testing.T) {
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{do: func(ctx context.Context, in string) (string, error) {
+		return in, fail(rpc.CallFromContext(ctx).Header().Get("mode"))
+	}})
+	c := dial(t, nc, rpc.WithHeader("tenant", "acme"), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		if call.Header().Get("mode") != "" {
+			t.Errorf("the header is %v", call.Header())
+		}
+		call.Header().Set("mode", "ok")
+		if err := next(ctx, call); err != nil || call.Kind() != rpc.KindUnary {
+			return err
+		}
+		if call.Response() == nil {
+			t.Error("no response")
+		}
+		call.Header().Set("mode", "fail")
+		err := next(ctx, call)
+		if call.Response() != nil {
+			t.Errorf("after an error the response is %v", call.Response())
+		}
+		return err
+	}))
+	for range 2 {
+		wantCode(t, callOnce(t, c), rpc.CodeNotFound, rpc.ExecutionDidRun)
+		_, err := testChat.Call(testContext(t), c)
+		must(t, err)
+	}
+}
+
+// TestQueueTime: a request waits from its arrival on.
+func TestQueueTime(t *testing.T) {
+	nc := rpctest.Connect(t)
+	var waited time.Duration
+	began := time.Now()
+	serve(t, nc, &funcs{do: func(ctx context.Context, in string) (string, error) {
+		waited = rpc.CallFromContext(ctx).QueueTime()
+		return in, nil
+	}})
+	c := dial(t, nc)
+	until(t, "the server is older than a call takes", func() bool {
+		sent := time.Now()
+		must(t, callOnce(t, c))
+		if took := time.Since(sent); waited <= 0 || waited > took {
+			t.Errorf("a call of %v has waited for %v", took, waited)
+		}
+		return time.Since(began) > 100*time.Millisecond
+	})
 }
 
 // TestExtensionsNearMaxPayload: a request that fits only without the headers that OnAttempt adds

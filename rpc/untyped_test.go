@@ -793,8 +793,8 @@ func TestUntypedInterceptors(t *testing.T) {
 	}
 }
 
-// TestDynamicResponseOfInterceptor: an interceptor of the server may answer a call of generated code
-// with a dynamic message, one of its client may not, since the caller has a type.
+// TestDynamicResponseOfInterceptor: an interceptor of the server may answer a call of generated
+// code with a dynamic message, one of its client may not, since the caller has a type.
 func TestDynamicResponseOfInterceptor(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	dynamic := echoForms(t)[1]
