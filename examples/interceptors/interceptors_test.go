@@ -286,7 +286,7 @@ func TestReplay(t *testing.T) {
 	changed := slices.Clone(request.Data)
 	changed[len(changed)-1]++
 	for want, data := range map[string][]byte{
-		"the request has come before":                request.Data,
+		"the request has come before":               request.Data,
 		"the signature is not that of this request": changed,
 	} {
 		reply, err := nc.RequestMsgWithContext(t.Context(), &nats.Msg{Subject: request.Subject, Header: request.Header, Data: data})
