@@ -651,15 +651,16 @@ func TestOnSendSetsHeader(t *testing.T) {
 }
 
 // TestSendErrorsOfHooks: a message that OnSend refuses is not sent and does not count; one whose
-// header cannot be sent counts.
+// header cannot be sent, or that does not encode, counts.
 func TestSendErrorsOfHooks(t *testing.T) {
 	nc := rpctest.Connect(t)
-	errs := make(chan error, 3)
+	errs := make(chan error, 4)
 	serve(t, nc, &funcs{watch: func(ctx context.Context, _ string, to *rpc.Sender[*text]) error {
 		rpc.CallFromContext(ctx).ResponseHeader().Set("a b", "x")
 		errs <- to.Send(wrapperspb.String("no"))
 		errs <- to.Send(wrapperspb.String("a"))
 		delete(rpc.CallFromContext(ctx).ResponseHeader(), "a b")
+		errs <- to.Send(wrapperspb.String("\xff"))
 		errs <- to.Send(wrapperspb.String("b"))
 		return nil
 	}}, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
@@ -672,7 +673,7 @@ func TestSendErrorsOfHooks(t *testing.T) {
 		var sent []string
 		call.OnSent(func(m *rpc.Message, err error) { sent = append(sent, fmt.Sprint(m.Number(), rpc.CodeOf(err))) })
 		err := next(ctx, call)
-		if got := fmt.Sprint(sent); got != "[0 internal 1 ok]" {
+		if got := fmt.Sprint(sent); got != "[0 internal 1 internal 2 ok]" {
 			t.Errorf("OnSent saw %s", got)
 		}
 		return err
@@ -686,5 +687,6 @@ func TestSendErrorsOfHooks(t *testing.T) {
 		t.Errorf("Send is %v", err)
 	}
 	wantCode(t, <-errs, rpc.CodeInternal, rpc.ExecutionDidRun)
+	wantText(t, <-errs, "the message does not encode")
 	must(t, <-errs)
 }
