@@ -962,7 +962,7 @@ func protoText(m proto.Message) string {
 func TestUntypedReplaces(t *testing.T) {
 	old := func() *text {
 		m := wrapperspb.String("old")
-		m.ProtoReflect().SetUnknown(protoreflect.RawFields{15<<3 | 0, 1})
+		m.ProtoReflect().SetUnknown(protoreflect.RawFields{15 << 3, 1})
 		return m
 	}
 	empty := func(where string, m *text) {
