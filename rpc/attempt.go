@@ -346,7 +346,7 @@ func (a *attempt) decode(in encoded) *Error {
 	res := a.call.newResponse()
 	if a.call.hooks != nil {
 		if decoded, err := a.call.hooks.receive(in, res); err != nil {
-			return hookError(err)
+			return hookError(err, ExecutionDidRun)
 		} else if decoded {
 			a.call.response = res
 			return nil
@@ -357,13 +357,6 @@ func (a *attempt) decode(in encoded) *Error {
 	}
 	a.call.response = res
 	return nil
-}
-
-// hookError returns the error of a function of OnReceive as that of a call that has run.
-func hookError(err error) *Error {
-	failed := *asError(err)
-	failed.execution = ExecutionDidRun
-	return &failed
 }
 
 // openStream opens a stream and returns when a server has accepted it.

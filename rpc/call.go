@@ -212,8 +212,8 @@ func (c *Call) OnSent(f func(m *Message, err error)) {
 
 // OnReceive makes f run for each message that this side has received, before it is decoded: for
 // each message of a stream, a single request and a single response. An error of f becomes the error
-// of Recv or of the call. On a server it ends the call before the handler gets the message. A
-// request is received when its handler is about to run.
+// of the call or, on a stream, of this and every later Recv, as nothing may be missing from what is
+// received. A request is received when its handler is about to run.
 func (c *Call) OnReceive(f func(*Message) error) {
 	if f != nil {
 		c.hooked().onReceive = append(c.hooked().onReceive, f)

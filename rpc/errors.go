@@ -22,8 +22,7 @@ import (
 
 // Error is the error of a call: a code, a message and details. Handlers make one with [NewError] or
 // [Errorf]; clients find it with errors.As, or read its code with [CodeOf]. Every error that a
-// generated client returns is an *Error, except io.EOF of a stream and the errors of functions that
-// interceptors set with OnSend and OnReceive. An Error is immutable.
+// generated client returns is an *Error, except io.EOF of a stream. An Error is immutable.
 type Error struct {
 	code      Code
 	message   string

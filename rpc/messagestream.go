@@ -38,7 +38,7 @@ func (s *messageStream) SendMessage(m any) error {
 	}
 	hooked, err := s.call.hooks.sending(m)
 	if err != nil {
-		return err
+		return hookError(err, ExecutionMayHaveRun)
 	}
 	if err := s.fixHeader(); err != nil {
 		s.call.hooks.sentMessage(hooked, 0, 0, err)
@@ -146,11 +146,14 @@ func (s *messageStream) recvInto(m any) error {
 // fill runs the functions of OnReceive and decodes the message into m, which is empty.
 func (s *messageStream) fill(in encoded, m any) error {
 	if s.call.hooks != nil {
-		switch decoded, err := s.call.hooks.receive(in, m); {
+		decoded, err := s.call.hooks.receive(in, m)
+		switch {
 		case err != nil && s.client != nil && s.call.Kind() == KindUnary: // a large response
-			return hookError(err)
-		case decoded || err != nil:
-			return err
+			return hookError(err, ExecutionDidRun)
+		case err != nil: // the message is lost, so the stream cannot go on
+			return s.failure(s.Reject(hookError(err, ExecutionMayHaveRun)))
+		case decoded:
+			return nil
 		}
 	}
 	return s.decode(in, m)

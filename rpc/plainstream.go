@@ -53,7 +53,7 @@ func (p *plainStream) SendMessage(m any) error {
 	}
 	hooked, err := c.call.hooks.sending(m)
 	if err != nil {
-		return err
+		return hookError(err, ExecutionMayHaveRun)
 	}
 	buf := buffer.Take()
 	defer buf.PutBack()

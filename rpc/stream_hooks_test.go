@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -181,6 +182,52 @@ func TestInterceptorsOfStreams(t *testing.T) {
 	s.CloseSend()
 	if _, err := s.Recv(); err != io.EOF {
 		t.Errorf("the end is %v", err)
+	}
+}
+
+// TestRefusedMessages: a message that OnReceive refuses ends the stream on its side, as the next one
+// would come after a gap. One that OnSend refuses was not sent, and the stream goes on.
+func TestRefusedMessages(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	second := func(m *rpc.Message) error {
+		if m.Number() == 1 {
+			return errors.New("not this one")
+		}
+		return nil
+	}
+	hook := func(set func(*rpc.Call)) rpc.Interceptor {
+		return func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+			set(call)
+			return next(ctx, call)
+		}
+	}
+	serve(t, srv.Connect(), &funcs{watch: count})
+	receiving := dial(t, srv.Connect(), rpc.WithInterceptors(hook(func(call *rpc.Call) { call.OnReceive(second) })))
+	r, err := watch(testContext(t), receiving, "3")
+	must(t, err)
+	_, err = r.Recv()
+	must(t, err)
+	for range 2 {
+		_, err = r.Recv()
+		wantText(t, wantCode(t, err, rpc.CodeUnknown, rpc.ExecutionMayHaveRun), "not this one")
+	}
+	asked := 0
+	sending := dial(t, srv.Connect(), rpc.WithInterceptors(hook(func(call *rpc.Call) {
+		call.OnSend(func(*rpc.Message) error {
+			if asked++; asked == 2 {
+				return errors.New("not this one")
+			}
+			return nil
+		})
+	})))
+	s, err := testGather.Call(testContext(t), sending)
+	must(t, err)
+	must(t, s.Send(wrapperspb.String("a")))
+	wantText(t, wantCode(t, s.Send(wrapperspb.String("b")), rpc.CodeUnknown, rpc.ExecutionMayHaveRun), "not this one")
+	must(t, s.Send(wrapperspb.String("c")))
+	res, err := s.CloseAndRecv()
+	if err != nil || res.GetValue() != "ac" {
+		t.Errorf("%v, %v", res, err)
 	}
 }
 
