@@ -23,7 +23,7 @@ func TestManyCallsInFlight(t *testing.T) {
 	s := serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
 		<-goOn
 		return answerTo(in), nil
-	}}, rpc.WithMaxConcurrency(4), rpc.WithMaxQueue(callsInFlight))
+	}}, rpc.WithMaxConcurrency(4), rpc.WithMaxQueue(2*callsInFlight))
 	c := dial(t, srv.Connect())
 	ctx := longContext(t)
 	results := make(chan error, callsInFlight)
