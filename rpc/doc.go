@@ -13,8 +13,8 @@
 //	err = srv.Run(ctx)
 //
 // Methods of the implementation are called concurrently, up to [WithMaxConcurrency]. A short queue
-// absorbs bursts, and requests that do not fit into it are refused at once. When ctx ends, Run
-// takes no more requests and answers those that it has. Each service shows up in `nats micro ls`.
+// absorbs bursts; requests that do not fit into it, or could not be answered before their deadlines,
+// are refused at once. When ctx ends, Run takes no more requests and answers those that it has. Each service shows up in `nats micro ls`.
 //
 // # Calling
 //
