@@ -26,8 +26,8 @@ const (
 	// defaultConcurrency is the number of handlers of a service that run at once. A waiting handler
 	// takes a few KiB, so a small machine carries this many easily.
 	defaultConcurrency = 1024
-	// queueAsConcurrency means that as many requests wait for a handler as run, so that a request of
-	// a burst waits for the time of one handler at most.
+	// queueAsConcurrency means that as many requests wait for a handler as run, so that a request
+	// of a burst waits for the time of one handler at most.
 	queueAsConcurrency = -1
 	// defaultMaxStreams is how many streams of a service are open at once. An idle one takes some
 	// KiB, most of them for its handler's stack.
@@ -521,8 +521,8 @@ func WithMaxQueue(n int) ServerServiceOption {
 // WithMethodLimits sets how many handlers of a method run at once and how many of its requests wait
 // for one, within the limits of its service; further ones are refused with CodeResourceExhausted.
 // The method is its full name, as in the constants of generated code; Register fails if the service
-// does not have it. For a streaming method, concurrency is the number of open streams, and the queue
-// must be 0.
+// does not have it. For a streaming method, concurrency is the number of open streams, and the
+// queue must be 0.
 //
 // Without it one method of a service has at most seven eighths of the places to run (of
 // [WithMaxConcurrency] or [WithMaxStreams], if that is eight or more) and to wait, so that an

@@ -138,7 +138,8 @@ func TestLateCalls(t *testing.T) {
 	}
 }
 
-// TestTwiceIsNotAsked: a client does not send again what was refused, though it is told when it may.
+// TestTwiceIsNotAsked: a client does not send again what was refused, though it is told when it
+// may.
 func TestTwiceIsNotAsked(t *testing.T) {
 	nc := rpctest.Connect(t)
 	b := newBusy()

@@ -30,8 +30,8 @@ func newRetryInfo(delay time.Duration) *anypb.Any {
 	return &anypb.Any{TypeUrl: retryInfoURL, Value: protowire.AppendBytes(body, value)}
 }
 
-// retryDelay returns the delay of a google.rpc.RetryInfo among the details of an error. ok is false if there is
-// no such detail.
+// retryDelay returns the delay of a google.rpc.RetryInfo among the details of an error. ok is false
+// if there is no such detail.
 func retryDelay(e *Error) (delay time.Duration, ok bool) {
 	for _, d := range e.details {
 		if string(d.MessageName()) != retryInfo {

@@ -495,7 +495,8 @@ func (c *serverCall) nameInstance(h nats.Header) nats.Header {
 	return h
 }
 
-// errorHeader is header for an error. If what the handler has set is not valid, the error is sent without it.
+// errorHeader is header for an error. If what the handler has set is not valid, the error is sent
+// without it.
 func (c *serverCall) errorHeader() nats.Header {
 	h, err := c.header()
 	if err != nil {

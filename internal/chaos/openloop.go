@@ -10,9 +10,9 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// openLoop calls at a rate that does not depend on the answers, as users do. Calls that are due have
-// goroutines of their own, so none waits for another one, and times count from when a call was due:
-// a generator that is late makes its figures worse and never better.
+// openLoop calls at a rate that does not depend on the answers, as users do. Calls that are due
+// have goroutines of their own, so none waits for another one, and times count from when a call was
+// due: a generator that is late makes its figures worse and never better.
 type openLoop struct {
 	rate float64 // calls a second, at random
 	time time.Duration

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -91,6 +92,10 @@ const (
 	recoveryLoad   = 0.8 // of the closed loop
 	recoverySlice  = 100 * time.Millisecond
 
+	// A generator that is later than maxLag measures the machine: such a row is measured again.
+	maxLag   = 5 * time.Millisecond
+	attempts = 3
+
 	// The calls of another method.
 	probeRate     = 25
 	probeHandler  = 20 * time.Millisecond
@@ -152,9 +157,14 @@ func (o overload) measure(ctx context.Context, dir, program string, out io.Write
 			if closed == 0 {
 				closed = closedLoop(ctx, o.share(), overloadTime, func() error { return o.call(ctx, api) })
 			}
-			r := row{overload: o, times: times, closed: closed}
-			r.run(ctx, api)
-			r.print(out)
+			best := row{lag: math.MaxInt64}
+			for i := 0; i < attempts && best.lag > maxLag; i++ {
+				r := row{overload: o, times: times, closed: closed}
+				if r.run(ctx, api); r.lag < best.lag {
+					best = r
+				}
+			}
+			best.print(out)
 		})
 		if err != nil {
 			return err
@@ -224,7 +234,8 @@ func (r *row) run(ctx context.Context, api chaosv1nats.ChaosServiceClient) {
 	r.peakAfter = peakAfter(recovery)
 }
 
-// count counts the good calls that end between two times, and the failures of those that began then.
+// count counts the good calls that end between two times, and the failures of those that began
+// then.
 func (r *row) count(calls []callResult, from, to time.Duration) {
 	good := 0
 	var lags []time.Duration

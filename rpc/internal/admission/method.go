@@ -59,10 +59,11 @@ func (m *Method) done(k *Ticket) {
 	m.estimate.add(k.took)
 }
 
-// estimateWait estimates how long a call waits that has so many calls of its method before it, which
-// wait too. Calls end in the order in which they have started, at best: so the next one ends a mean
-// after the oldest of those that run has started, and a call that starts then ends a mean later.
-// With handlers that take the same time this is exact, also if all of them have started at once.
+// estimateWait estimates how long a call waits that has so many calls of its method before it,
+// which wait too. Calls are taken to end in the order in which they have started: so the next one
+// ends a mean after the oldest of those that run has started, and a call that starts then ends a
+// mean later. With handlers that take the same time this is exact, also if all of them have started
+// at once.
 func (m *Method) estimateWait(before int, now time.Duration) time.Duration {
 	running := m.started.len()
 	if running == 0 { // calls of other methods have all slots, and the next one is for this method

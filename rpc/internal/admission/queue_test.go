@@ -246,7 +246,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestMemory: times do not pile up in a method that is never idle, and no call is kept that is over.
+// TestMemory: times do not pile up in a method that is never idle, and no call is kept that is
+// over.
 func TestMemory(t *testing.T) {
 	q, m := NewQueue(Limits{10, 10}), NewMethod(Limits{10, 10})
 	var last *call

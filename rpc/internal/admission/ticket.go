@@ -35,8 +35,8 @@ const (
 	Late
 )
 
-// Begin reports whether the call is to run now. If it has waited and has too little time left, it is
-// not, and Refused says so. It is called after Pop, without the owner's lock.
+// Begin reports whether the call is to run now. If it has waited and has too little time left, it
+// is not, and Refused says so. It is called after Pop, without the owner's lock.
 func (k *Ticket) Begin(now time.Duration) bool {
 	k.ended = now
 	if k.waits && k.Deadline != 0 && k.Deadline-now < k.need {

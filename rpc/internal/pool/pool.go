@@ -71,8 +71,8 @@ func (p *Pool) Open() {
 	}
 }
 
-// Submit queues a task. It returns false if the queue refuses it, and its ticket says why, or if the
-// pool is closed.
+// Submit queues a task. It returns false if the queue refuses it, and its ticket says why, or if
+// the pool is closed.
 func (p *Pool) Submit(t Task) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
