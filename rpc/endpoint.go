@@ -102,10 +102,10 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		c.refuse(endError(context.Canceled, ExecutionNotRun))
 		return
 	}
-	c.ticket = admission.Ticket{Method: e.admission, Arrived: at, Deadline: c.ctx.deadline}
-	if !e.workers().Submit(c) {
+	c.ticket.Method = e.admission
+	if !e.workers().Submit(c, at, c.ctx.deadline) {
 		e.service.calls.Remove(c.id)
-		c.refuse(e.overload(&c.ticket))
+		c.refuse(e.overload(&c.ticket, c.ctx.deadline-at))
 	}
 }
 
@@ -133,13 +133,13 @@ func (e *endpoint) absence() *Error {
 
 // overload returns the error of a request that is refused because too much is to be done already.
 // It is not CodeDeadlineExceeded, also where a deadline is the reason: the deadline has not passed,
-// and a call that comes when there is less to do succeeds.
-func (e *endpoint) overload(ticket *admission.Ticket) *Error {
+// and a call that comes when there is less to do succeeds. left is what is left of its deadline.
+func (e *endpoint) overload(ticket *admission.Ticket, left time.Duration) *Error {
 	if ticket.Refused() == admission.NotRefused || e.service.draining.Load() { // the pool is closed
 		return refusal("the server is draining")
 	}
 	e.stats.shed[ticket.Refused()].Add(1)
-	err := failf(CodeResourceExhausted, ExecutionNotRun, "%s", e.overloadText(ticket))
+	err := failf(CodeResourceExhausted, ExecutionNotRun, "%s", e.overloadText(ticket, left))
 	err.details = append(err.details, newRetryInfo(max(ticket.Wait(), minRetryDelay)))
 	return err
 }
@@ -148,7 +148,7 @@ func (e *endpoint) overload(ticket *admission.Ticket) *Error {
 // streams, which have no queue.
 const minRetryDelay = 10 * time.Millisecond
 
-func (e *endpoint) overloadText(ticket *admission.Ticket) string {
+func (e *endpoint) overloadText(ticket *admission.Ticket, left time.Duration) string {
 	o, own := &e.service.options, e.admission.Limits()
 	streams := e.method.kind > KindOneWay
 	switch reason := ticket.Refused(); {
@@ -162,10 +162,10 @@ func (e *endpoint) overloadText(ticket *admission.Ticket) string {
 		return fmt.Sprintf("%s is busy: %d calls of it run and %d wait (the server's rpc.WithMaxConcurrency, rpc.WithMaxQueue and rpc.WithMethodLimits)", e.method.FullName(), own.Running, own.Waiting)
 	case reason == admission.Hopeless:
 		return fmt.Sprintf("%s is busy: the call would wait for about %v and needs about %v then, its deadline is in %v (the server's rpc.WithMaxConcurrency and rpc.WithMethodLimits)",
-			e.method.FullName(), rounded(ticket.Wait()), rounded(ticket.Need()), rounded(ticket.Deadline-ticket.Arrived))
+			e.method.FullName(), rounded(ticket.Wait()), rounded(ticket.Need()), rounded(left))
 	}
-	return fmt.Sprintf("%s is busy: the call has waited until it had less left of its deadline than the about %v that it needs (the server's rpc.WithMaxConcurrency and rpc.WithMethodLimits)",
-		e.method.FullName(), rounded(ticket.Need()))
+	return fmt.Sprintf("%s is busy: the call has waited until %v of its deadline were left, and needs about %v (the server's rpc.WithMaxConcurrency and rpc.WithMethodLimits)",
+		e.method.FullName(), rounded(left), rounded(ticket.Need()))
 }
 
 // rounded is an estimate without digits that mean nothing.

@@ -268,7 +268,7 @@ func (c *serverCall) Run() {
 
 // begin returns why a call that was queued is not to run, or nil.
 func (c *serverCall) begin(now time.Duration) *Error {
-	fits := c.ticket.Begin(now)
+	fits := c.ticket.Begin(now, c.ctx.deadline)
 	if c.ticket.Waited() {
 		c.endpoint.stats.waits.add(c.waited)
 	}
@@ -279,7 +279,7 @@ func (c *serverCall) begin(now time.Duration) *Error {
 	case c.ctx.ended() != nil:
 		return contextError(&c.ctx, ExecutionNotRun)
 	case !fits:
-		return c.endpoint.overload(&c.ticket)
+		return c.endpoint.overload(&c.ticket, c.ctx.deadline-now)
 	}
 	return nil
 }

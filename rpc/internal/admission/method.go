@@ -56,7 +56,7 @@ func (m *Method) done(k *Ticket) {
 		return
 	}
 	m.started.dropFirst()
-	m.estimate.add(k.took)
+	m.estimate.add(k.span)
 }
 
 // estimateWait estimates how long a call waits that has so many calls of its method before it,

@@ -51,7 +51,7 @@ type Queue struct {
 	waiting int
 	first   *Method // of those whose turn it is in this order: they have calls that may run
 	last    *Method
-	now     time.Duration // the latest time that a ticket has named
+	now     time.Duration // the latest time that it has been told
 }
 
 // NewQueue returns an empty queue.
@@ -69,22 +69,23 @@ func (q *Queue) Ready() bool { return q.first != nil && q.running < q.limits.Run
 // Full reports whether as many calls run as may.
 func (q *Queue) Full() bool { return q.running >= q.limits.Running }
 
-// Push takes a call or refuses it: its ticket then says why.
-func (q *Queue) Push(t Task) bool {
+// Push takes a call or refuses it: its ticket then says why. The times are those of one clock, for
+// all methods of Queue and Ticket. A deadline of 0 is none.
+func (q *Queue) Push(t Task, arrived, deadline time.Duration) bool {
 	k := t.Ticket()
 	m := k.Method
-	q.now = max(q.now, k.Arrived)
+	q.now = max(q.now, arrived)
 	// The slots that are free for the method, less the calls of it that are about to take them.
 	free := min(q.limits.Running-q.running, m.limits.Running-m.started.len()) - m.waiting
 	if free <= 0 {
-		k.waits, k.wait = true, m.estimateWait(-free, q.now)
+		k.waits, k.span = true, m.estimateWait(-free, q.now)
 	}
 	switch {
 	case q.running-q.limits.Running+q.waiting >= q.limits.Waiting:
 		k.refused = QueueFull
 	case m.started.len()-m.limits.Running+m.waiting >= m.limits.Waiting:
 		k.refused = MethodFull
-	case k.waits && k.Deadline != 0 && k.Deadline-k.Arrived < k.wait+m.estimate.need():
+	case k.waits && deadline != 0 && deadline-arrived < k.span+m.estimate.need():
 		k.refused = Hopeless
 	default:
 		q.waiting++
@@ -110,7 +111,7 @@ func (q *Queue) Pop() Task {
 		q.enqueue(m)
 	}
 	if k := t.Ticket(); k.waits {
-		k.need = m.estimate.least()
+		k.need = m.estimate.Mean
 	}
 	return t
 }

@@ -8,15 +8,25 @@ import (
 )
 
 // call is a call of a test that says itself what happens.
-type call struct{ ticket Ticket }
+type call struct {
+	ticket            Ticket
+	arrived, deadline time.Duration
+}
 
 func (c *call) Run()            {}
 func (c *call) Ticket() *Ticket { return &c.ticket }
 
+// queue is one of such calls.
+type queue struct{ *Queue }
+
+func newQueue(limits Limits) queue { return queue{NewQueue(limits)} }
+
+func (q queue) push(c *call) bool { return q.Push(c, c.arrived, c.deadline) }
+
 func newCall(m *Method, arrived, left time.Duration) *call {
-	c := &call{Ticket{Method: m, Arrived: arrived}}
+	c := &call{ticket: Ticket{Method: m}, arrived: arrived}
 	if left != 0 {
-		c.ticket.Deadline = arrived + left
+		c.deadline = arrived + left
 	}
 	return c
 }
@@ -54,9 +64,9 @@ func TestAdmission(t *testing.T) {
 		"no limits":                          {Limits{math.MaxInt, math.MaxInt}, Limits{math.MaxInt, math.MaxInt}, 5, 0, 0, 0, NotRefused, 0},
 		"a queue without a limit":            {Limits{1, math.MaxInt}, Limits{1, math.MaxInt}, 1, 5, 0, 0, NotRefused, 600 * ms},
 	} {
-		q, m := NewQueue(test.limits), known(test.own, mean, deviation)
+		q, m := newQueue(test.limits), known(test.own, mean, deviation)
 		for i := range test.running + test.waiting {
-			if !q.Push(newCall(m, 0, 0)) {
+			if !q.push(newCall(m, 0, 0)) {
 				t.Fatalf("%s: call %d is refused", name, i)
 			}
 			if i < test.running && q.Pop() == nil {
@@ -64,7 +74,7 @@ func TestAdmission(t *testing.T) {
 			}
 		}
 		c := newCall(m, test.ago, test.left)
-		if taken := q.Push(c); taken != (test.refused == NotRefused) || c.ticket.Refused() != test.refused || c.ticket.Wait() != test.wait {
+		if taken := q.push(c); taken != (test.refused == NotRefused) || c.ticket.Refused() != test.refused || c.ticket.Wait() != test.wait {
 			t.Errorf("%s: taken %v, refused %v, wait %v; want %v, %v", name, taken, c.ticket.Refused(), c.ticket.Wait(), test.refused, test.wait)
 		}
 		if waited := c.ticket.Waited(); waited != (test.running >= min(test.limits.Running, test.own.Running)) {
@@ -79,10 +89,10 @@ func TestLate(t *testing.T) {
 	for _, test := range []struct {
 		ends time.Duration // of the call before it
 		runs bool
-	}{{100 * ms, true}, {119 * ms, true}, {120 * ms, false}, {400 * ms, false}} {
-		q, m := NewQueue(Limits{1, 1}), known(Limits{1, 1}, 100*ms, 10*ms)
+	}{{100 * ms, true}, {131 * ms, true}, {132 * ms, false}, {400 * ms, false}} {
+		q, m := newQueue(Limits{1, 1}), known(Limits{1, 1}, 100*ms, 10*ms)
 		first, second := newCall(m, 0, 0), newCall(m, 0, 231*ms)
-		if !q.Push(first) || q.Pop() != first || !q.Push(second) || q.Pop() != nil {
+		if !q.push(first) || q.Pop() != first || !q.push(second) || q.Pop() != nil {
 			t.Fatal("the calls are not taken")
 		}
 		first.ticket.Ran(test.ends, 100*ms)
@@ -91,7 +101,7 @@ func TestLate(t *testing.T) {
 		if q.Pop() != second {
 			t.Fatal("the second call does not get its turn")
 		}
-		if runs := second.ticket.Begin(test.ends); runs != test.runs || (second.ticket.Refused() == Late) == runs {
+		if runs := second.ticket.Begin(test.ends, second.deadline); runs != test.runs || (second.ticket.Refused() == Late) == runs {
 			t.Errorf("the one before it ends after %v: runs %v, refused %v", test.ends, runs, second.ticket.Refused())
 		}
 		q.Done(second)
@@ -104,11 +114,57 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// TestLateLeavesNoTrace: a call that did not run does not count as one of those that will end.
+func TestLateLeavesNoTrace(t *testing.T) {
+	q, m := newQueue(Limits{2, 2}), known(Limits{2, 2}, 100*ms, 0)
+	calls := []*call{newCall(m, 0, 0), newCall(m, 60*ms, 0), newCall(m, 61*ms, 110*ms+39*ms)}
+	for _, c := range calls {
+		if !q.push(c) {
+			t.Fatalf("a call is refused: %v", c.ticket.Refused())
+		}
+		q.Pop()
+	}
+	calls[0].ticket.Ran(120*ms, 100*ms)
+	q.Done(calls[0])
+	if q.Pop() != Task(calls[2]) || calls[2].ticket.Begin(120*ms, calls[2].deadline) {
+		t.Fatal("the last call is not late")
+	}
+	q.Done(calls[2])
+	if n := m.started.len(); n != 1 || m.started.at(0) != 60*ms {
+		t.Errorf("%d calls run, since %v", n, m.started.times)
+	}
+}
+
+// TestEstimate: after some calls the estimate is about what they took, and one of them changes it
+// little.
+func TestEstimate(t *testing.T) {
+	var e Estimate
+	e.add(100 * ms)
+	if e != (Estimate{Mean: 100 * ms}) {
+		t.Errorf("after one call it is %v", e)
+	}
+	if e.add(180 * ms); e.Mean != 110*ms || e.Deviation != 10*ms {
+		t.Errorf("after a slow one it is %v", e)
+	}
+	for range 24 {
+		e.add(10 * ms)
+	}
+	if e.Mean > 15*ms {
+		t.Errorf("after 24 quick ones it is %v", e)
+	}
+	for range 40 {
+		e.add(10 * ms)
+	}
+	if e.Deviation > ms {
+		t.Errorf("after 64 quick ones it is %v", e)
+	}
+}
+
 // TestNothingIsKnown: the first calls wait, as nothing is known of how long they take.
 func TestNothingIsKnown(t *testing.T) {
-	q, m := NewQueue(Limits{1, 1}), NewMethod(Limits{1, 1})
+	q, m := newQueue(Limits{1, 1}), NewMethod(Limits{1, 1})
 	for range 2 {
-		if c := newCall(m, 0, ms); !q.Push(c) {
+		if c := newCall(m, 0, ms); !q.push(c) {
 			t.Fatalf("refused: %v", c.ticket.Refused())
 		}
 		q.Pop()
@@ -118,16 +174,16 @@ func TestNothingIsKnown(t *testing.T) {
 // TestTurns: methods take turns, calls of one method run in order, and one at its limit is passed
 // over.
 func TestTurns(t *testing.T) {
-	q := NewQueue(Limits{3, 100})
+	q := newQueue(Limits{3, 100})
 	a, b := NewMethod(Limits{2, 100}), NewMethod(Limits{3, 100})
 	var all []*call
 	for range 4 {
 		all = append(all, newCall(a, 0, 0))
-		q.Push(all[len(all)-1])
+		q.push(all[len(all)-1])
 	}
 	for range 3 {
 		all = append(all, newCall(b, 0, 0))
-		q.Push(all[len(all)-1])
+		q.push(all[len(all)-1])
 	}
 	pop := func(want *call) {
 		t.Helper()
@@ -167,7 +223,7 @@ func TestModel(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		limits := Limits{1 + r.IntN(10), r.IntN(10)}
-		q := NewQueue(limits)
+		q := newQueue(limits)
 		methods := make([]*Method, 1+r.IntN(4))
 		waiting, running := make([][]*call, len(methods)), make([][]*call, len(methods))
 		for i := range methods {
@@ -187,7 +243,7 @@ func TestModel(t *testing.T) {
 				full := count(waiting)+count(running) >= limits.Running+limits.Waiting
 				own := len(waiting[i])+len(running[i]) >= m.limits.Running+m.limits.Waiting
 				c := newCall(m, 0, 0)
-				switch taken := q.Push(c); {
+				switch taken := q.push(c); {
 				case taken == (full || own):
 					t.Fatalf("seed %d: taken %v, full %v %v", seed, taken, full, own)
 				case taken:
@@ -249,32 +305,35 @@ func TestShare(t *testing.T) {
 // TestMemory: times do not pile up in a method that is never idle, and no call is kept that is
 // over.
 func TestMemory(t *testing.T) {
-	q, m := NewQueue(Limits{10, 10}), NewMethod(Limits{10, 10})
-	var last *call
+	q, m := newQueue(Limits{10, 10}), NewMethod(Limits{10, 10})
+	var last, lastButOne *call
 	for range 10_000 {
-		c := newCall(m, 0, 0)
-		q.Push(c)
+		c, d := newCall(m, 0, 0), newCall(m, 0, 0)
+		q.push(c)
+		q.push(d)
+		q.Pop()
 		q.Pop()
 		if last != nil {
 			last.ticket.Ran(0, ms)
 			q.Done(last)
+			q.Done(lastButOne)
 		}
-		last = c
+		last, lastButOne = d, c
 	}
 	if n := cap(m.started.times); n > 64 {
 		t.Errorf("there is room for the times of %d calls", n)
 	}
-	if m.first != nil || last.ticket.next != nil {
+	if m.first != nil || last.ticket.next != nil || lastButOne.ticket.next != nil {
 		t.Error("a call is kept")
 	}
 }
 
 // TestAllocations: a call that comes and goes allocates nothing.
 func TestAllocations(t *testing.T) {
-	q, m := NewQueue(Limits{10, 10}), NewMethod(Limits{10, 10})
+	q, m := newQueue(Limits{10, 10}), NewMethod(Limits{10, 10})
 	c := newCall(m, 0, 0)
 	if n := testing.AllocsPerRun(100, func() {
-		q.Push(c)
+		q.push(c)
 		q.Pop()
 		q.Done(c)
 	}); n != 0 {

@@ -30,7 +30,7 @@ type traffic struct {
 type simCall struct {
 	ticket          Ticket
 	traffic         *traffic
-	sent            time.Duration
+	sent, deadline  time.Duration // on the caller's and on the replica's side
 	refused, ran    bool
 	answered, began time.Duration // at the caller; at the replica
 }
@@ -98,11 +98,11 @@ func (s *simulation) load(t *traffic) {
 }
 
 func (s *simulation) arrive(c *simCall) {
-	c.ticket = Ticket{Method: c.traffic.method, Arrived: s.now}
+	c.ticket.Method = c.traffic.method
 	if c.traffic.deadline != 0 {
-		c.ticket.Deadline = s.now + c.traffic.deadline
+		c.deadline = s.now + c.traffic.deadline
 	}
-	if !s.queue.Push(c) {
+	if !s.queue.Push(c, s.now, c.deadline) {
 		c.refused, c.answered = true, s.now+s.way()
 		return
 	}
@@ -113,7 +113,7 @@ func (s *simulation) arrive(c *simCall) {
 func (s *simulation) work() {
 	for t := s.queue.Pop(); t != nil; t = s.queue.Pop() {
 		c := t.(*simCall)
-		if !c.ticket.Begin(s.now) {
+		if !c.ticket.Begin(s.now, c.deadline) {
 			c.refused, c.answered = true, s.now+s.way()
 			s.queue.Done(c)
 			continue

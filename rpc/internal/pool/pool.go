@@ -3,6 +3,7 @@ package pool
 
 import (
 	"sync"
+	"time"
 
 	"github.com/natscall/natscall/rpc/internal/admission"
 )
@@ -72,11 +73,11 @@ func (p *Pool) Open() {
 }
 
 // Submit queues a task. It returns false if the queue refuses it, and its ticket says why, or if
-// the pool is closed.
-func (p *Pool) Submit(t Task) bool {
+// the pool is closed. The times are those of a clock, and 0 is no deadline.
+func (p *Pool) Submit(t Task, arrived, deadline time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closing || !p.queue.Push(t) {
+	if p.closing || !p.queue.Push(t, arrived, deadline) {
 		return false
 	}
 	p.wakeLocked()

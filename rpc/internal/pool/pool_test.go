@@ -42,7 +42,7 @@ func newPool(limit, queueLimit int, a Answers) aPool {
 }
 
 func (p aPool) submit(f func()) bool {
-	return p.Submit(&aTask{f, admission.Ticket{Method: p.method}})
+	return p.Submit(&aTask{f, admission.Ticket{Method: p.method}}, 0, 0)
 }
 
 // TestLimits: as many tasks run and wait as may, the next one is refused, and all that were taken
