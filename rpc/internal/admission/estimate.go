@@ -22,8 +22,11 @@ func (e *Estimate) add(took time.Duration) {
 	e.Deviation += (max(off, -off) - e.Deviation) / weight
 }
 
-// need is the time that a call has to have left when its wait is over, or else it is not worth the
-// wait: as long as almost all of them run, and something for the answer's way and for a wait that is
-// longer than expected. When the wait is over, Mean is enough, since it is too late for a refusal to
-// be of much use.
-func (e *Estimate) need() time.Duration { return e.Mean + 2*e.Deviation + e.Mean/16 }
+// need is the time that a call is to have left when its wait is over, or else it is refused when it
+// comes: as long as almost all calls run, and something for the answer's way and for a wait that is
+// longer than expected.
+func (e *Estimate) need() time.Duration { return e.least() + e.Deviation + e.Mean/16 }
+
+// least is the time that a call has to have left when its wait is over. It is less than need, as a
+// refusal is of little use by then.
+func (e *Estimate) least() time.Duration { return e.Mean + e.Deviation }

@@ -111,7 +111,7 @@ func (q *Queue) Pop() Task {
 		q.enqueue(m)
 	}
 	if k := t.Ticket(); k.waits {
-		k.need = m.estimate.Mean
+		k.need = m.estimate.least()
 	}
 	return t
 }

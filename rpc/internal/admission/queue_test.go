@@ -89,7 +89,7 @@ func TestLate(t *testing.T) {
 	for _, test := range []struct {
 		ends time.Duration // of the call before it
 		runs bool
-	}{{100 * ms, true}, {131 * ms, true}, {132 * ms, false}, {400 * ms, false}} {
+	}{{100 * ms, true}, {122 * ms, true}, {123 * ms, false}, {400 * ms, false}} {
 		q, m := newQueue(Limits{1, 1}), known(Limits{1, 1}, 100*ms, 10*ms)
 		first, second := newCall(m, 0, 0), newCall(m, 0, 231*ms)
 		if !q.push(first) || q.Pop() != first || !q.push(second) || q.Pop() != nil {
