@@ -45,9 +45,10 @@ func (o openLoop) run(ctx context.Context) []callResult {
 			return results[:i]
 		}
 		calls.Go(func() {
-			r := callResult{due: at, late: time.Since(begin) - at}
+			made := time.Since(begin) // or a little before it was due
+			r := callResult{due: min(at, made), late: max(0, made-at)}
 			r.err = o.call()
-			r.took = time.Since(begin) - at
+			r.took = time.Since(begin) - r.due
 			results[i] = r
 		})
 	}

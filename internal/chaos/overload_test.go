@@ -53,7 +53,7 @@ func TestCount(t *testing.T) {
 		{due: 1500 * time.Millisecond, took: 101 * time.Millisecond}, // too late for its caller
 		{due: 1500 * time.Millisecond, took: time.Millisecond, err: refused},
 		{due: 1500 * time.Millisecond, took: time.Second, err: errors.New("who")},
-		{due: 2950 * time.Millisecond, took: 80 * time.Millisecond, late: 1}, // ends too late to count
+		{due: 2950 * time.Millisecond, took: 80 * time.Millisecond, late: 1}, // too late
 	}, time.Second, 3*time.Second)
 	if r.open != 1 || r.failed != 2 || len(r.refused) != 1 || r.refused[0] != time.Millisecond {
 		t.Errorf("%v a second are good, %d have failed, refused: %v", r.open, r.failed, r.refused)
