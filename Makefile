@@ -11,6 +11,7 @@ each-apart = @for module in $(APART); do \
 FUZZTIME ?= 10s
 BENCH ?= .
 CHAOS ?=
+OVERLOAD ?=
 
 .DEFAULT_GOAL := help
 
@@ -84,6 +85,10 @@ compare-test: ## Test the comparison, which is a module of its own
 .PHONY: chaos-short
 chaos-short: ## Check the promises under restarts, kills, pauses and node deaths (CHAOS='-seed 7 -scenarios kill')
 	cd internal/chaos && GOWORK=off go run . $(CHAOS)
+
+.PHONY: overload
+overload: ## Measure goodput under overload (OVERLOAD='-rows 500ms')
+	cd internal/chaos && GOWORK=off go run . overload $(OVERLOAD)
 
 .PHONY: chaos-test
 chaos-test: ## Test the checker of chaos-short, which is a module of its own

@@ -80,7 +80,7 @@ func TestOneWayAllocations(t *testing.T) {
 			came <- struct{}{}
 		}
 		return nil
-	}}, rpc.WithMaxConcurrency(1), rpc.WithMaxQueue(batch))
+	}}, rpc.WithMaxConcurrency(1), rpc.WithMaxQueue(2*batch))
 	c := dial(t, srv.Connect())
 	ctx, note := testContext(t), new(structpb.Struct)
 	wantAllocations(t, 5, batch, func() {

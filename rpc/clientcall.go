@@ -162,7 +162,7 @@ func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
 		if err.refused {
 			return 0, c.options.instance == "" // which another one cannot stand in for
 		}
-		return err.retryDelay()
+		return retryDelay(err)
 	case ExecutionMayHaveRun:
 		return 0, c.method.desc.Idempotency != IdempotencyUnknown
 	}

@@ -115,7 +115,9 @@ func (r responder) statistics() micro.Stats {
 	load := r.load()
 	for _, e := range r.endpoints {
 		one := &micro.EndpointStats{Name: e.method.desc.Name, Subject: e.subject, QueueGroup: e.queueGroup}
-		e.stats.snapshot(one, load[e])
+		now := load[e]
+		now.estimate = e.workers().Estimate(e.admission).Mean
+		e.stats.snapshot(one, now)
 		stats.Endpoints = append(stats.Endpoints, one)
 	}
 	return stats

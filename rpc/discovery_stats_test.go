@@ -29,6 +29,10 @@ type endpointData struct {
 	P50      *float64       `json:"p50_ms"`
 	P99      *float64       `json:"p99_ms"`
 	Codes    map[string]int `json:"codes"`
+	ShedBy   map[string]int `json:"shed_by"`
+	QueueP50 *float64       `json:"queue_p50_ms"`
+	QueueP99 *float64       `json:"queue_p99_ms"`
+	Estimate *float64       `json:"estimate_ms"`
 }
 
 // dataOf decodes the data of an endpoint, in which nothing may be missing or unknown.
@@ -182,7 +186,7 @@ func TestLoadInStatistics(t *testing.T) {
 		running <- in
 		<-finish
 		return in, nil
-	}}, rpc.WithMaxConcurrency(1), rpc.WithMaxQueue(2))
+	}}, rpc.WithMaxConcurrency(1), rpc.WithMaxQueue(3)) // two of one method
 	c := dial(t, nc)
 	results := make(chan error, 3)
 	start := func(name string, inFlight, queued int) {

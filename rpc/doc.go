@@ -12,9 +12,10 @@
 //	err := orderv1nats.RegisterOrderServiceServer(srv, &orders{})
 //	err = srv.Run(ctx)
 //
-// Methods of the implementation are called concurrently, up to [WithMaxConcurrency]. A short queue
-// absorbs bursts, and requests that do not fit into it are refused at once. When ctx ends, Run
-// takes no more requests and answers those that it has. Each service shows up in `nats micro ls`.
+// Methods of the implementation are called concurrently, up to [WithMaxConcurrency]. A short
+// queue absorbs bursts; requests that do not fit into it, or could not be answered before
+// their deadlines, are refused at once. When ctx ends, Run takes no more requests and answers
+// those that it has. Each service shows up in `nats micro ls`.
 //
 // # Calling
 //

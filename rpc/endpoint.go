@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/admission"
 	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/loglimit"
+	"github.com/natscall/natscall/rpc/internal/pool"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -24,6 +27,7 @@ type endpoint struct {
 	group15    bool
 	unknown    bool // the service does not have the method
 	invoke     func(ctx context.Context, call *Call) error
+	admission  *admission.Method
 	stats      endpointStats
 	untold     loglimit.Limit // of errors without a caller to send them to
 	doubled    loglimit.Limit // of requests that came twice
@@ -98,14 +102,19 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		c.refuse(endError(context.Canceled, ExecutionNotRun))
 		return
 	}
-	workers := e.service.workers.calls
-	if e.method.kind > KindOneWay {
-		workers = e.service.workers.streams
-	}
-	if !workers.Submit(c) {
+	c.ticket.Method = e.admission
+	if !e.workers().Submit(c, at, c.ctx.deadline) {
 		e.service.calls.Remove(c.id)
-		c.refuse(e.overload())
+		c.refuse(e.overload(&c.ticket, c.ctx.deadline-at))
 	}
+}
+
+// workers returns the goroutines that run calls of the method.
+func (e *endpoint) workers() *pool.Pool {
+	if e.method.kind > KindOneWay {
+		return e.service.workers.streams
+	}
+	return e.service.workers.calls
 }
 
 // absence returns why a request that is for this instance in particular is not taken, or nil. Any
@@ -122,17 +131,49 @@ func (e *endpoint) absence() *Error {
 	}
 }
 
-// overload returns the error of a request that the pool does not take.
-func (e *endpoint) overload() *Error {
-	if e.service.draining.Load() {
+// overload returns the error of a request that is refused because too much is to be done already.
+// It is not CodeDeadlineExceeded, also where a deadline is the reason: the deadline has not passed,
+// and a call that comes when there is less to do succeeds. left is what is left of its deadline.
+func (e *endpoint) overload(ticket *admission.Ticket, left time.Duration) *Error {
+	if ticket.Refused() == admission.NotRefused || e.service.draining.Load() { // the pool is closed
 		return refusal("the server is draining")
 	}
-	e.stats.shed.Add(1)
-	o := &e.service.options
-	if e.method.kind > KindOneWay {
-		return failf(CodeResourceExhausted, ExecutionNotRun, "the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
+	e.stats.shed[ticket.Refused()].Add(1)
+	err := failf(CodeResourceExhausted, ExecutionNotRun, "%s", e.overloadText(ticket, left))
+	err.details = append(err.details, newRetryInfo(max(ticket.Wait(), minRetryDelay)))
+	return err
+}
+
+// minRetryDelay is how long a caller is to wait at least where no wait can be estimated, as for
+// streams, which have no queue.
+const minRetryDelay = 10 * time.Millisecond
+
+func (e *endpoint) overloadText(ticket *admission.Ticket, left time.Duration) string {
+	o, own := &e.service.options, e.admission.Limits()
+	streams := e.method.kind > KindOneWay
+	switch reason := ticket.Refused(); {
+	case reason == admission.QueueFull && streams:
+		return fmt.Sprintf("the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
+	case reason == admission.QueueFull:
+		return fmt.Sprintf("the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
+	case reason == admission.MethodFull && streams:
+		return fmt.Sprintf("%s is busy: %d streams of it are open (the server's rpc.WithMaxStreams and rpc.WithMethodLimits)", e.method.FullName(), own.Running)
+	case reason == admission.MethodFull:
+		return fmt.Sprintf("%s is busy: %d calls of it run and %d wait (the server's rpc.WithMaxConcurrency, rpc.WithMaxQueue and rpc.WithMethodLimits)", e.method.FullName(), own.Running, own.Waiting)
+	case reason == admission.Hopeless:
+		return fmt.Sprintf("%s is busy: the call would wait for about %v and needs about %v then, its deadline is in %v (the server's rpc.WithMaxConcurrency and rpc.WithMethodLimits)",
+			e.method.FullName(), rounded(ticket.Wait()), rounded(ticket.Need()), rounded(left))
 	}
-	return failf(CodeResourceExhausted, ExecutionNotRun, "the service is busy: %d calls run and %d wait (the server's rpc.WithMaxConcurrency and rpc.WithMaxQueue)", o.concurrency, o.queue)
+	return fmt.Sprintf("%s is busy: the call has waited until %v of its deadline were left, and needs about %v (the server's rpc.WithMaxConcurrency and rpc.WithMethodLimits)",
+		e.method.FullName(), rounded(left), rounded(ticket.Need()))
+}
+
+// rounded is an estimate without digits that mean nothing.
+func rounded(d time.Duration) time.Duration {
+	if d < time.Millisecond {
+		return d.Round(time.Microsecond)
+	}
+	return d.Round(time.Millisecond / 10)
 }
 
 // guessCodec returns the codec of a plain request that does not name it. A body that begins with a

@@ -7,14 +7,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -264,26 +261,6 @@ func (e *Error) shortened() *Error {
 	out.message = wire.Truncate(e.message, shortenedMessage) + " (shortened, without details: the error exceeds the NATS server's max_payload)"
 	out.details = nil
 	return &out
-}
-
-// retryInfo is the type of the detail with which a server lets a caller try again.
-const retryInfo = "google.rpc.RetryInfo"
-
-// retryDelay returns the delay of a google.rpc.RetryInfo among the details, whose field 1 is a
-// Duration. ok is false if there is no such detail.
-func (e *Error) retryDelay() (delay time.Duration, ok bool) {
-	for _, d := range e.details {
-		if string(d.MessageName()) != retryInfo {
-			continue
-		}
-		var delay durationpb.Duration
-		if field, _, n := protowire.ConsumeTag(d.GetValue()); n > 0 && field == 1 {
-			value, _ := protowire.ConsumeBytes(d.GetValue()[n:])
-			_ = proto.Unmarshal(value, &delay) // a malformed one asks for no delay
-		}
-		return delay.AsDuration(), true
-	}
-	return 0, false
 }
 
 // handlerError turns the error of a handler or an interceptor into the one that is sent to the

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // jsonOptions are how messages are written and read in JSON.
@@ -65,9 +66,11 @@ func forJSON(set func(*jsonOptions)) option {
 	}
 }
 
+var linkedTypes = jsonTypes{protoregistry.GlobalTypes}
+
 // append appends m, without the blanks that protojson adds at random.
 func (o jsonOptions) append(b []byte, m proto.Message) ([]byte, error) {
-	data, err := protojson.MarshalOptions{EmitUnpopulated: o.unpopulated, UseProtoNames: o.protoNames}.Marshal(m)
+	data, err := protojson.MarshalOptions{EmitUnpopulated: o.unpopulated, UseProtoNames: o.protoNames, Resolver: linkedTypes}.Marshal(m)
 	if err != nil {
 		return b, err
 	}
@@ -84,7 +87,7 @@ func (o jsonOptions) unmarshal(data []byte, m proto.Message) error {
 		return proto.CheckInitialized(m)
 	}
 	strict := o.strict == strictAlways
-	err := protojson.UnmarshalOptions{DiscardUnknown: !strict}.Unmarshal(data, m)
+	err := protojson.UnmarshalOptions{DiscardUnknown: !strict, Resolver: linkedTypes}.Unmarshal(data, m)
 	if err != nil && strict {
 		if unknown := unknownName(data, m.ProtoReflect().Descriptor()); unknown != "" {
 			return errors.New(unknown)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/admission"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -28,9 +29,9 @@ const (
 	// defaultConcurrency is the number of handlers of a service that run at once. A waiting handler
 	// takes a few KiB, so a small machine carries this many easily.
 	defaultConcurrency = 1024
-	// defaultQueue is how many requests wait for a handler: as many as run, so that a request of a
-	// burst waits for the time of one handler at most.
-	defaultQueue = 1024
+	// queueAsConcurrency means that as many requests wait for a handler as run, so that a request
+	// of a burst waits for the time of one handler at most.
+	queueAsConcurrency = -1
 	// defaultMaxStreams is how many streams of a service are open at once. An idle one takes some
 	// KiB, most of them for its handler's stack.
 	defaultMaxStreams = 10_000
@@ -59,8 +60,8 @@ type CallOption interface{ applyCall(*callOptions) error }
 // [AnyOption].
 type ServerOption interface{ applyServer(*serverOptions) error }
 
-// ServiceOption is an option of the registration of a service: each [ServerServiceOption] and
-// [AnyOption].
+// ServiceOption is an option of the registration of a service: [WithMethodLimits], and each
+// [ServerServiceOption] and [AnyOption].
 type ServiceOption interface{ applyService(*serviceOptions) error }
 
 // ClientCallOption is an option of a client, where it is the default of its calls, and of a call.
@@ -161,10 +162,16 @@ type serviceOptions struct {
 	concurrency  int
 	queue        int
 	streams      int
+	methods      map[string]admission.Limits // by full name, of those that have their own
 	queueGroup   string
 	noQueueGroup bool
 	metadata     map[string]string
 	interceptors []Interceptor // of this service, inside those of the server
+}
+
+// limits returns those of the calls and of the streams of a service.
+func (o *serviceOptions) limits() (calls, streams admission.Limits) {
+	return admission.Limits{Running: o.concurrency, Waiting: o.queue}, admission.Limits{Running: o.streams}
 }
 
 // option implements all option interfaces. The result type of the function that makes it says for
@@ -522,11 +529,37 @@ func WithMaxStreams(n int) ServerServiceOption {
 }
 
 // WithMaxQueue sets how many requests of a service wait for a free handler; further ones are
-// refused at once with CodeResourceExhausted. The default is 1024; 0 means that none waits.
+// refused at once with CodeResourceExhausted. The default is as many as run ([WithMaxConcurrency]),
+// so that none waits for longer than a handler takes; 0 means that none waits.
+//
+// A request whose deadline is too near for the wait is refused too, whatever room there is: see
+// docs/reliability.md, Overload.
 func WithMaxQueue(n int) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		return setCount(&o.queue, "WithMaxQueue", n, 0)
 	})
+}
+
+// WithMethodLimits sets how many handlers of a method run at once and how many of its requests wait
+// for one, within the limits of its service; further ones are refused with CodeResourceExhausted.
+// The method is its full name, as in the constants of generated code; Register fails if the service
+// does not have it. For a streaming method, concurrency is the number of open streams, and the
+// queue must be 0.
+//
+// Without it one method of a service has at most seven eighths of the places to run (of
+// [WithMaxConcurrency] or [WithMaxStreams], if that is eight or more) and to wait, so that an
+// overloaded method leaves room for the others. The only method of a service has all of them.
+func WithMethodLimits(method string, concurrency, queue int) ServiceOption {
+	return option{service: func(o *serviceOptions) error {
+		if concurrency < 1 || queue < 0 {
+			return fmt.Errorf("WithMethodLimits(%q, %d, %d): the concurrency must be at least 1, the queue at least 0", method, concurrency, queue)
+		}
+		if o.methods == nil {
+			o.methods = map[string]admission.Limits{}
+		}
+		o.methods[method] = admission.Limits{Running: concurrency, Waiting: queue}
+		return nil
+	}}
 }
 
 // WithQueueGroup sets the queue group: each request goes to one instance of each group. The default

@@ -27,7 +27,7 @@ func TestAnswersDoNotWaitForHandlers(t *testing.T) {
 				goOn := make(chan struct{})
 				var opts []rpc.ServerOption
 				if concurrency > 0 {
-					opts = append(opts, rpc.WithMaxConcurrency(concurrency))
+					opts = append(opts, rpc.WithMaxConcurrency(concurrency), rpc.WithMaxQueue(2*calls))
 				}
 				serve(t, nc, &funcs{do: func(_ context.Context, in string) (string, error) {
 					if in == strconv.Itoa(slow) {
@@ -151,7 +151,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 			}
 			runtime.Gosched()
 			return in, nil
-		}}, rpc.WithMaxConcurrency(int(limit)))
+		}}, rpc.WithMaxConcurrency(int(limit)), rpc.WithMaxQueue(16))
 		c := dial(t, nc, rpc.WithBatching(16<<10))
 		each(t, 8, func(i int) error {
 			for j := range 2000 {

@@ -23,7 +23,7 @@ func TestManyCallsInFlight(t *testing.T) {
 	s := serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
 		<-goOn
 		return answerTo(in), nil
-	}}, rpc.WithMaxConcurrency(4), rpc.WithMaxQueue(callsInFlight))
+	}}, rpc.WithMaxConcurrency(4), rpc.WithMaxQueue(2*callsInFlight))
 	c := dial(t, srv.Connect())
 	ctx := longContext(t)
 	results := make(chan error, callsInFlight)
@@ -63,7 +63,7 @@ func awaitOpen(t *testing.T, s *rpc.Server, n int, results <-chan error) {
 func TestManyOpenStreams(t *testing.T) {
 	const openers = 100 // at once
 	srv := rpctest.NewServer(t)
-	s := serve(t, srv.Connect(), &funcs{}, rpc.WithMaxStreams(streamsOpen))
+	s := serve(t, srv.Connect(), &funcs{}, rpc.WithMaxStreams(2*streamsOpen))
 	c := dial(t, srv.Connect())
 	ctx := longContext(t)
 	streams := make([]*rpc.BidiStream[*text, *text], streamsOpen)

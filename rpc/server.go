@@ -95,7 +95,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	s.stopping = wait.NewJoint()
 	s.serving.ctx, s.serving.end = context.WithCancelCause(context.Background())
 	s.options = serverOptions{
-		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: defaultQueue, streams: defaultMaxStreams},
+		serviceOptions: serviceOptions{concurrency: defaultConcurrency, queue: queueAsConcurrency, streams: defaultMaxStreams},
 		peerOptions:    peerOptions{heartbeat: defaultHeartbeat},
 		sizes:          sizeLimits{defaultMaxSize, defaultMaxSize},
 		plainStreams:   plainStreamLimits{defaultPlainBytes, defaultPlainTime},

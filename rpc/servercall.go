@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/natscall/natscall/rpc/internal/admission"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -43,7 +44,11 @@ type serverCall struct {
 
 	handling atomic.Int32 // callFresh, callHandled or callGivenUp
 	steps    steps
+	ticket   admission.Ticket
 }
+
+// Ticket implements admission.Task.
+func (c *serverCall) Ticket() *admission.Ticket { return &c.ticket }
 
 // steps is the set of steps that a call has taken.
 type steps struct{ bits atomic.Uint32 }
@@ -244,22 +249,47 @@ func (c *serverCall) decodeInto(m any) *Error {
 // so before returned is true.
 func (c *serverCall) Run() {
 	c.steps.take(callRunning)
-	clock := c.ctx.clock()
-	started := clock.now()
+	started := c.ctx.clock().now()
 	c.waited = started - c.waited
-	returned := false
 	defer c.leave()
+	if err := c.begin(started); err != nil {
+		c.refuse(err)
+		return
+	}
+	returned := false
 	defer func() {
 		if !returned {
 			c.answerPanic(recover(), started)
 		}
 	}()
-	if c.ctx.expired(started) {
-		c.ctx.expire()
-	}
 	err := c.serve()
 	returned = true
-	c.answer(err, clock.now()-started)
+	c.answer(err, c.ended(started))
+}
+
+// begin returns why a call that was queued is not to run, or nil.
+func (c *serverCall) begin(now time.Duration) *Error {
+	fits := c.ticket.Begin(now, c.ctx.deadline)
+	if c.ticket.Waited() {
+		c.endpoint.stats.waits.add(c.waited)
+	}
+	if c.ctx.expired(now) {
+		c.ctx.expire()
+	}
+	switch {
+	case c.ctx.ended() != nil:
+		return contextError(&c.ctx, ExecutionNotRun)
+	case !fits:
+		return c.endpoint.overload(&c.ticket, c.ctx.deadline-now)
+	}
+	return nil
+}
+
+// ended returns how long the call has run.
+func (c *serverCall) ended(started time.Duration) (took time.Duration) {
+	now := c.ctx.clock().now()
+	c.ticket.Ran(now, now-started)
+	return now - started
 }
 
 // leave ends everything that belongs to a call that has been answered.
@@ -280,9 +310,6 @@ func (c *serverCall) mayBeKept() bool {
 
 // serve runs the interceptors and the handler.
 func (c *serverCall) serve() *Error {
-	if c.ctx.ended() != nil {
-		return contextError(&c.ctx, ExecutionNotRun)
-	}
 	if c.stream != nil {
 		if err := (streamAnswer{c}).accept(c.reply); err != nil {
 			return err
@@ -574,5 +601,5 @@ func (c *serverCall) answerPanic(recovered any, started time.Duration) {
 	default:
 		c.endpoint.log().Error("natscall: "+what+" (runtime.Goexit)", "unlogged", unlogged)
 	}
-	c.answer(c.verdict(failf(CodeInternal, ExecutionDidRun, "%s", what)), c.ctx.clock().now()-started)
+	c.answer(c.verdict(failf(CodeInternal, ExecutionDidRun, "%s", what)), c.ended(started))
 }

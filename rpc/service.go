@@ -17,6 +17,7 @@ import (
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/admission"
 	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/pool"
@@ -113,7 +114,7 @@ func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption,
 			return h.invoke(impl, ctx, call)
 		})
 	}
-	if err := svc.checkEndpoints(); err != nil {
+	if err := errors.Join(svc.checkEndpoints(), svc.limitMethods()); err != nil {
 		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
 	}
 	if err := s.add(svc); err != nil {
@@ -139,8 +140,12 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 		return nil, err
 	}
 	svc.next = chain(svc.options.interceptors, handle)
-	svc.workers.calls = pool.New(svc.options.concurrency, svc.options.queue, s.out)
-	svc.workers.streams = pool.New(svc.options.streams, 0, s.out)
+	if svc.options.queue == queueAsConcurrency {
+		svc.options.queue = svc.options.concurrency
+	}
+	calls, streams := svc.options.limits()
+	svc.workers.calls = pool.New(admission.NewQueue(calls), s.out)
+	svc.workers.streams = pool.New(admission.NewQueue(streams), s.out)
 	svc.drainStarted = make(chan struct{})
 	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
@@ -167,6 +172,41 @@ func (s *service) checkEndpoints() error {
 		errs = append(errs, named(e.method.FullName()+":", e.check()))
 	}
 	return errors.Join(errs...)
+}
+
+// limitMethods gives each method its limits.
+func (s *service) limitMethods() error {
+	unknown := maps.Clone(s.options.methods)
+	calls, streams := s.options.limits()
+	for _, e := range s.endpoints {
+		limits := calls
+		if e.method.kind > KindOneWay {
+			limits = streams
+		}
+		own, ok := s.options.methods[e.method.FullName()]
+		switch {
+		case ok && own.Waiting > 0 && e.method.kind > KindOneWay:
+			return fmt.Errorf("WithMethodLimits(%q): the queue of a streaming method must be 0, not %d", e.method.FullName(), own.Waiting)
+		case ok:
+			limits = limits.Within(own)
+			delete(unknown, e.method.FullName())
+		case len(s.endpoints) > 1:
+			limits = limits.Share()
+		}
+		e.admission = admission.NewMethod(limits)
+	}
+	for _, name := range slices.Sorted(maps.Keys(unknown)) {
+		return fmt.Errorf("WithMethodLimits(%q): the service has no such method, only %s", name, strings.Join(s.fullNames(), ", "))
+	}
+	return nil
+}
+
+func (s *service) fullNames() []string {
+	all := make([]string, len(s.endpoints))
+	for i, e := range s.endpoints {
+		all[i] = e.method.FullName()
+	}
+	return all
 }
 
 func (s *service) metadata() map[string]string {

@@ -9,17 +9,24 @@ import (
 
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/natscall/natscall/rpc/internal/admission"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // endpointStats counts the requests of an endpoint. A request is counted before its answer is sent,
 // so a caller that has its answer finds the call in the statistics.
 type endpointStats struct {
-	shed      atomic.Int64
-	time      atomic.Int64 // of all handlers, in nanoseconds
+	shed      [len(shedNames)]atomic.Int64 // by admission.Reason
+	time      atomic.Int64                 // of all handlers, in nanoseconds
 	lastError atomic.Pointer[string]
 	codes     [len(codeNames)]atomic.Int64 // their sum is the number of requests
-	times     histogram
+	times     histogram                    // of handlers
+	waits     histogram                    // in the queue, of calls that found no free slot
+}
+
+// shedNames are the reasons for which requests are refused under load.
+var shedNames = [...]string{
+	admission.QueueFull: "queue", admission.MethodFull: "method", admission.Hopeless: "deadline", admission.Late: "late",
 }
 
 // count counts a request that is about to be answered; err is nil for success.
@@ -58,19 +65,34 @@ type endpointData struct {
 	InFlight int64            `json:"in_flight"`
 	Queued   int64            `json:"queued"`
 	Shed     int64            `json:"shed"`
+	ShedBy   map[string]int64 `json:"shed_by"`
 	P50      float64          `json:"p50_ms"`
 	P99      float64          `json:"p99_ms"`
+	QueueP50 float64          `json:"queue_p50_ms"`
+	QueueP99 float64          `json:"queue_p99_ms"`
+	Mean     float64          `json:"estimate_ms"`
 	Codes    map[string]int64 `json:"codes"`
 }
 
-// endpointLoad is how many calls of an endpoint have not ended.
-type endpointLoad struct{ inFlight, queued int64 }
+// endpointLoad is what an endpoint does now.
+type endpointLoad struct {
+	inFlight, queued int64 // calls that have not ended
+	estimate         time.Duration
+}
 
 func (s *endpointStats) data(load endpointLoad) json.RawMessage {
 	d := endpointData{
-		InFlight: load.inFlight, Queued: load.queued, Shed: s.shed.Load(),
+		InFlight: load.inFlight, Queued: load.queued,
 		P50: milliseconds(s.times.quantile(0.50)), P99: milliseconds(s.times.quantile(0.99)),
-		Codes: map[string]int64{},
+		QueueP50: milliseconds(s.waits.quantile(0.50)), QueueP99: milliseconds(s.waits.quantile(0.99)),
+		Mean:  milliseconds(load.estimate),
+		Codes: map[string]int64{}, ShedBy: map[string]int64{},
+	}
+	for reason := range s.shed {
+		if n := s.shed[reason].Load(); n > 0 {
+			d.Shed += n
+			d.ShedBy[shedNames[reason]] = n
+		}
 	}
 	for code := range s.codes {
 		if n := s.codes[code].Load(); n > 0 {

@@ -45,11 +45,14 @@ func plainError(m *nats.Msg, codec Codec) *Error {
 	return strangersError(code, m.Header.Get(micro.ErrorHeader))
 }
 
+// readJSON reads statuses. It knows the types of details that are linked, and RetryInfo.
+var readJSON = protojson.UnmarshalOptions{Resolver: linkedTypes}
+
 func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
 	if codec == CodecProto {
 		return proto.Unmarshal(body, s) == nil
 	}
-	if protojson.Unmarshal(body, s) == nil {
+	if readJSON.Unmarshal(body, s) == nil {
 		return true
 	}
 	proto.Reset(s) // a detail may have a type that this program lacks: keep the others
@@ -62,7 +65,7 @@ func parsePlainStatus(body []byte, codec Codec, s *natscallv1.Status) bool {
 	s.Code, s.Message = parts.Code, parts.Message
 	for _, detail := range parts.Details {
 		packed := new(anypb.Any)
-		if protojson.Unmarshal(detail, packed) == nil {
+		if readJSON.Unmarshal(detail, packed) == nil {
 			s.Details = append(s.Details, packed)
 		}
 	}

@@ -185,8 +185,8 @@ func TestInterceptorsOfStreams(t *testing.T) {
 	}
 }
 
-// TestRefusedMessages: a message that OnReceive refuses ends the stream on its side, as the next one
-// would come after a gap. One that OnSend refuses was not sent, and the stream goes on.
+// TestRefusedMessages: a message that OnReceive refuses ends the stream on its side, as the next
+// one would come after a gap. One that OnSend refuses was not sent, and the stream goes on.
 func TestRefusedMessages(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	second := func(m *rpc.Message) error {

@@ -6,6 +6,10 @@
 // (replica.go) write records (record.go) of what they call and run. The checker (check.go,
 // checkstream.go, checkheal.go) is a function over these, and says which promises were broken. It
 // knows promises only: figures go into a report (report.go), and no figure fails a run.
+//
+// With the argument overload it measures instead what a replica (worker.go) answers in time when it
+// is asked for more than it can do (overload.go), by a generator that does not wait for answers
+// (openloop.go).
 package main
 
 //go:generate go run github.com/natscall/natscall/cmd/natscall proto -o proto
@@ -40,7 +44,11 @@ type flags struct {
 
 func main() {
 	ran, err := runRole()
-	if !ran {
+	switch {
+	case ran:
+	case len(os.Args) > 1 && os.Args[1] == "overload":
+		err = runOverload(os.Args[2:])
+	default:
 		err = runMain(os.Args[1:])
 	}
 	if errors.Is(err, flag.ErrHelp) {

@@ -31,11 +31,14 @@ type assignment struct {
 	Callers   int // of unary methods
 	Streamers int // of streaming methods
 	Batching  bool
+
+	Slots int // of a worker; 0 for the default
 }
 
 const (
 	roleReplica = "replica"
 	roleClient  = "client"
+	roleWorker  = "worker"
 )
 
 // runRole runs the process that the environment asks for, if it does, until SIGTERM.
@@ -64,9 +67,12 @@ func (a assignment) run(j *journal) error {
 	if err != nil {
 		return err
 	}
-	if a.Role == roleClient {
+	switch a.Role {
+	case roleClient:
 		err = a.runClient(ctx, nc, j)
-	} else {
+	case roleWorker:
+		err = a.runWorker(ctx, nc)
+	default:
 		err = a.runReplica(ctx, nc, j)
 	}
 	nc.Close()

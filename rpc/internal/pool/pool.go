@@ -1,10 +1,15 @@
 // Package pool runs tasks on goroutines that are parked between tasks.
 package pool
 
-import "sync"
+import (
+	"sync"
+	"time"
+
+	"github.com/natscall/natscall/rpc/internal/admission"
+)
 
 // Task is something to run. It may end its goroutine (runtime.Goexit) but may not panic.
-type Task interface{ Run() }
+type Task = admission.Task
 
 // Answers are what tasks leave behind to be published together.
 type Answers interface {
@@ -13,8 +18,8 @@ type Answers interface {
 	Flush()        // publish them
 }
 
-// Pool runs tasks: at most limit at once, while at most queueLimit wait; further ones are refused.
-// Its goroutines are parked between tasks, as a new one would have to grow its stack first.
+// Pool runs tasks. Its queue decides which of them, and when. Its goroutines are parked between
+// tasks, as a new one would have to grow its stack first.
 //
 // A goroutine:
 //
@@ -38,16 +43,13 @@ type Answers interface {
 //
 // All methods may be called concurrently.
 type Pool struct {
-	limit, queueLimit int
-	answers           Answers
+	answers Answers
 
 	mu       sync.Mutex
+	queue    *admission.Queue
 	parked   []chan struct{} // of parked goroutines, the last one parked on top
-	running  int             // goroutines with a task
-	flushing int             // goroutines without one that publish answers
+	flushing int             // goroutines without a task that publish answers
 	waking   bool            // a goroutine is on its way to the queue
-	queue    []Task
-	head     int // of queue
 	closing  bool
 	over     bool          // ended is closed
 	ended    chan struct{} // closed when closing and nothing is left
@@ -56,9 +58,9 @@ type Pool struct {
 // maxParked bounds the parked goroutines: enough for a steady load; those of a burst end with it.
 const maxParked = 256
 
-// New returns a pool that is open.
-func New(limit, queueLimit int, answers Answers) *Pool {
-	return &Pool{limit: limit, queueLimit: queueLimit, answers: answers, ended: make(chan struct{})}
+// New returns a pool that is open. The queue and its methods are the pool's.
+func New(queue *admission.Queue, answers Answers) *Pool {
+	return &Pool{queue: queue, answers: answers, ended: make(chan struct{})}
 }
 
 // Open makes a pool that was closed take tasks again.
@@ -70,45 +72,28 @@ func (p *Pool) Open() {
 	}
 }
 
-// Submit queues a task. It returns false where there are too many, or the pool is closed.
-func (p *Pool) Submit(t Task) bool {
+// Submit queues a task. It returns false if the queue refuses it, and its ticket says why, or if
+// the pool is closed. The times are those of a clock, and 0 is no deadline.
+func (p *Pool) Submit(t Task, arrived, deadline time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// The limits may be too large to be added.
-	if p.closing || p.queuedLocked()-p.queueLimit >= p.limit-p.running {
+	if p.closing || !p.queue.Push(t, arrived, deadline) {
 		return false
 	}
-	p.enqueueLocked(t)
 	p.wakeLocked()
 	return true
 }
 
-func (p *Pool) queuedLocked() int { return len(p.queue) - p.head }
-
-func (p *Pool) enqueueLocked(t Task) {
-	if len(p.queue) == cap(p.queue) && p.head > len(p.queue)/2 { // move instead of growing
-		n := copy(p.queue, p.queue[p.head:])
-		clear(p.queue[n:])
-		p.queue, p.head = p.queue[:n], 0
-	}
-	p.queue = append(p.queue, t)
-}
-
-func (p *Pool) dequeueLocked() Task {
-	if p.head == len(p.queue) {
-		return nil
-	}
-	t := p.queue[p.head]
-	p.queue[p.head] = nil
-	if p.head++; p.head == len(p.queue) {
-		p.queue, p.head = p.queue[:0], 0
-	}
-	return t
+// Estimate returns how long tasks of a method run.
+func (p *Pool) Estimate(m *admission.Method) admission.Estimate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return m.Estimate()
 }
 
 // wakeLocked wakes a goroutine if one is needed, for a task or for answers, and none is waking.
 func (p *Pool) wakeLocked() {
-	if p.waking || p.queuedLocked() == 0 && !p.answers.Holds() || p.running >= p.limit {
+	if p.waking || p.queue.Full() || !p.queue.Ready() && !p.answers.Holds() {
 		return
 	}
 	p.waking = true
@@ -117,35 +102,40 @@ func (p *Pool) wakeLocked() {
 		p.parked = p.parked[:n-1]
 		return
 	}
-	go p.work(false)
+	go p.work(nil)
 }
 
-// work is the life of a goroutine. It begins where another one has ended while it ran a task
-// (ran), or as one that is waking.
-func (p *Pool) work(ran bool) {
+// work is the life of a goroutine. It begins where another one has ended while it ran a task, or
+// as one that is waking.
+func (p *Pool) work(ran Task) {
 	finished := false
 	defer func() {
 		if !finished { // a task has called runtime.Goexit: another goroutine goes on
-			go p.work(true)
+			go p.work(ran)
 		}
 	}()
 	mine := make(chan struct{}, 1)
-	for t := p.next(mine, ran); t != nil; t = p.next(mine, true) {
-		t.Run()
+	for before := ran; ; before = ran {
+		ran = nil // which a parked goroutine does not keep
+		if ran = p.next(mine, before); ran == nil {
+			break
+		}
+		ran.Run()
 	}
 	finished = true
 }
 
-// next returns the next task, which it may wait for; nil ends the goroutine.
-func (p *Pool) next(mine chan struct{}, ran bool) Task {
+// next returns the next task, which it may wait for; nil ends the goroutine. ran is the one that
+// the goroutine has run, nil for one that is waking.
+func (p *Pool) next(mine chan struct{}, ran Task) Task {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ran {
-		p.running--
+	if ran != nil {
+		p.queue.Done(ran)
 	} else {
 		p.waking = false
 	}
-	for woken := !ran; ; woken = true {
+	for woken := ran == nil; ; woken = true {
 		t := p.takeLocked()
 		if p.answers.Holds() && (!p.waking || woken && p.answers.Overdue()) {
 			p.flushLocked()
@@ -167,12 +157,8 @@ func (p *Pool) next(mine chan struct{}, ran bool) Task {
 
 // takeLocked returns the next task, which the caller has to run, or nil.
 func (p *Pool) takeLocked() Task {
-	if p.running >= p.limit { // a goroutine that was flushing has been quicker
-		return nil
-	}
-	t := p.dequeueLocked()
+	t := p.queue.Pop()
 	if t != nil {
-		p.running++
 		p.wakeLocked()
 	}
 	return t
@@ -201,7 +187,7 @@ func (p *Pool) parkLocked(mine chan struct{}) bool {
 }
 
 func (p *Pool) endLocked() {
-	if p.closing && !p.over && !p.waking && p.running+p.flushing+p.queuedLocked() == 0 {
+	if p.closing && !p.over && !p.waking && p.queue.Running()+p.flushing+p.queue.Waiting() == 0 {
 		p.over = true
 		close(p.ended)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/natscall/natscall/rpc/internal/admission"
 )
 
 // answers counts what tasks leave behind.
@@ -19,26 +21,45 @@ func (a *answers) Holds() bool   { return a.held.Load() > 0 }
 func (a *answers) Overdue() bool { return a.overdue.Load() }
 func (a *answers) Flush()        { a.published.Add(a.held.Swap(0)) }
 
-// task is a function to run.
-type task func()
+// aTask is a function to run.
+type aTask struct {
+	f      func()
+	ticket admission.Ticket
+}
 
-func (t task) Run() { t() }
+func (t *aTask) Run()                      { t.f() }
+func (t *aTask) Ticket() *admission.Ticket { return &t.ticket }
+
+// aPool is a pool whose tasks are all of one method.
+type aPool struct {
+	*Pool
+	method *admission.Method
+}
+
+func newPool(limit, queueLimit int, a Answers) aPool {
+	limits := admission.Limits{Running: limit, Waiting: queueLimit}
+	return aPool{New(admission.NewQueue(limits), a), admission.NewMethod(limits)}
+}
+
+func (p aPool) submit(f func()) bool {
+	return p.Submit(&aTask{f, admission.Ticket{Method: p.method}}, 0, 0)
+}
 
 // TestLimits: as many tasks run and wait as may, the next one is refused, and all that were taken
 // run.
 func TestLimits(t *testing.T) {
 	for _, limits := range [][2]int{{1, 0}, {1, 3}, {4, 0}, {4, 7}, {math.MaxInt, 0}, {4, math.MaxInt}} {
 		synctest.Test(t, func(t *testing.T) {
-			p := New(limits[0], limits[1], &answers{})
+			p := newPool(limits[0], limits[1], &answers{})
 			goOn := make(chan struct{})
 			var running, most, ran atomic.Int64
 			submit := func() bool {
-				return p.Submit(task(func() {
+				return p.submit(func() {
 					most.Store(max(most.Load(), running.Add(1)))
 					<-goOn
 					running.Add(-1)
 					ran.Add(1)
-				}))
+				})
 			}
 			taken := 0
 			for taken < 20 && submit() {
@@ -65,11 +86,11 @@ func TestLimits(t *testing.T) {
 // TestOrder: tasks begin in the order in which they are submitted.
 func TestOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(1, 100, &answers{})
+		p := newPool(1, 100, &answers{})
 		var order []int
 		for round := range 5 { // the queue moves and grows
 			for i := range 20 {
-				p.Submit(task(func() { order = append(order, 20*round+i) }))
+				p.submit(func() { order = append(order, 20*round+i) })
 			}
 			if round%2 == 0 {
 				synctest.Wait()
@@ -90,15 +111,15 @@ func TestOrder(t *testing.T) {
 // TestGoexit: a task that ends its goroutine costs no other one its turn.
 func TestGoexit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(2, 100, &answers{})
+		p := newPool(2, 100, &answers{})
 		var ran atomic.Int64
 		for i := range 50 {
-			p.Submit(task(func() {
+			p.submit(func() {
 				ran.Add(1)
 				if i%3 == 0 {
 					runtime.Goexit()
 				}
-			}))
+			})
 		}
 		<-p.Close()
 		if ran.Load() != 50 {
@@ -115,15 +136,15 @@ func TestAnswersWaitForNoTask(t *testing.T) {
 		for slow := range tasks {
 			synctest.Test(t, func(t *testing.T) {
 				a := &answers{}
-				p := New(limit, tasks, a)
+				p := newPool(limit, tasks, a)
 				goOn := make(chan struct{})
 				for i := range tasks {
-					p.Submit(task(func() {
+					p.submit(func() {
 						if i == slow {
 							<-goOn
 						}
 						a.held.Add(1)
-					}))
+					})
 				}
 				synctest.Wait()
 				if n := a.published.Load(); n != tasks-1 {
@@ -144,12 +165,12 @@ func TestAnswersWaitForNoTask(t *testing.T) {
 func TestParking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const burst = maxParked + 50
-		p := New(burst, 0, &answers{})
+		p := newPool(burst, 0, &answers{})
 		for range 2 {
 			before := runtime.NumGoroutine()
 			goOn := make(chan struct{})
 			for range burst {
-				p.Submit(task(func() { <-goOn }))
+				p.submit(func() { <-goOn })
 				synctest.Wait()
 			}
 			close(goOn)
@@ -157,7 +178,7 @@ func TestParking(t *testing.T) {
 			if n := len(p.parked); n != maxParked {
 				t.Errorf("%d are parked", n)
 			}
-			p.Submit(task(func() { <-time.After(time.Minute) }))
+			p.submit(func() { <-time.After(time.Minute) })
 			ended := p.Close()
 			synctest.Wait()
 			select {
@@ -200,18 +221,18 @@ func (a *slowAnswers) Flush() {
 func TestFlushing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &slowAnswers{goOn: make(chan struct{})}
-		p := New(1, 10, a)
-		p.Submit(task(func() { a.held.Add(1) }))
+		p := newPool(1, 10, a)
+		p.submit(func() { a.held.Add(1) })
 		synctest.Wait() // it publishes
 		goOn := make(chan struct{})
 		var running, most, ran atomic.Int64
 		for range 2 {
-			p.Submit(task(func() {
+			p.submit(func() {
 				most.Store(max(most.Load(), running.Add(1)))
 				<-goOn
 				running.Add(-1)
 				ran.Add(1)
-			}))
+			})
 		}
 		if synctest.Wait(); running.Load() != 1 {
 			t.Errorf("%d tasks run beside it", running.Load())
@@ -222,7 +243,7 @@ func TestFlushing(t *testing.T) {
 		}
 		close(goOn)
 		synctest.Wait()
-		p.Submit(task(func() { a.held.Add(1) }))
+		p.submit(func() { a.held.Add(1) })
 		synctest.Wait() // it publishes again
 		ended := p.Close()
 		synctest.Wait()
@@ -246,33 +267,13 @@ func TestOverdue(t *testing.T) {
 		a := &answers{}
 		a.held.Store(1)
 		a.overdue.Store(true)
-		p := New(4, 4, a)
+		p := newPool(4, 4, a)
 		var before atomic.Int64
-		p.Submit(task(func() { before.Store(a.published.Load()) }))
-		p.Submit(task(func() {}))
+		p.submit(func() { before.Store(a.published.Load()) })
+		p.submit(func() {})
 		<-p.Close()
 		if before.Load() != 1 {
 			t.Error("the task ran before the answers were published")
 		}
 	})
-}
-
-// TestQueueMemory: a queue that is never empty does not grow, and keeps no task that has been
-// taken.
-func TestQueueMemory(t *testing.T) {
-	p := New(1, 10, &answers{})
-	for i := range 10_000 {
-		p.enqueueLocked(task(func() {}))
-		if i >= 10 {
-			p.dequeueLocked()
-		}
-	}
-	if n := cap(p.queue); n > 64 {
-		t.Errorf("for 10 tasks the queue has room for %d", n)
-	}
-	for i, task := range p.queue[:cap(p.queue)] {
-		if (task != nil) != (i >= p.head && i < len(p.queue)) {
-			t.Errorf("element %d of %d to %d is %v", i, p.head, len(p.queue), task != nil)
-		}
-	}
 }
