@@ -256,7 +256,7 @@ func TestPlainDeadlineExceeded(t *testing.T) {
 // does not define, is answered in version 1 with the caller's call id.
 func TestEnvelopeRefusals(t *testing.T) {
 	nc := rpctest.Connect(t)
-	serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { t.Error("the handler ran"); return "", nil }})
+	srv := serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { t.Error("the handler ran"); return "", nil }})
 	id := wire.NewID()
 	request := wire.AppendRequest(nil, id, wire.CodecProto, time.Second)
 	changed := func(at int, to byte) []byte {
@@ -303,6 +303,7 @@ func TestEnvelopeRefusals(t *testing.T) {
 			if got := m.Header.Get("Nats-Service-Error-Code"); got != fmt.Sprint(int(test.code)) {
 				t.Errorf("header says code %q", got)
 			}
+			until(t, "the call has left", func() bool { return srv.Open() == 0 }) // the next has its id
 		})
 	}
 }
