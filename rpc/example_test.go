@@ -234,3 +234,14 @@ func ExampleWithBatching() {
 	fmt.Println(found.Load())
 	// Output: 100
 }
+
+// A service whose method PlaceOrder may not use up what its other methods need.
+func ExampleWithMethodLimits() {
+	nc, stop := connect()
+	defer stop()
+	srv, impl := rpc.NewServer(nc), orders{}
+	err := orderv1nats.RegisterOrderServiceServer(srv, impl,
+		rpc.WithMethodLimits(orderv1nats.OrderServicePlaceOrderMethod, 50, 50)) // 50 run, 50 wait
+	fmt.Println(err)
+	// Output: <nil>
+}

@@ -257,7 +257,7 @@ func TestPlainDeadlineExceeded(t *testing.T) {
 // does not define, is answered in version 1 with the caller's call id.
 func TestEnvelopeRefusals(t *testing.T) {
 	nc := rpctest.Connect(t)
-	serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { t.Error("the handler ran"); return "", nil }})
+	srv := serve(t, nc, &funcs{do: func(context.Context, string) (string, error) { t.Error("the handler ran"); return "", nil }})
 	id := wire.NewID()
 	request := wire.AppendRequest(nil, id, wire.CodecProto, time.Second)
 	changed := func(at int, to byte) []byte {
@@ -304,6 +304,8 @@ func TestEnvelopeRefusals(t *testing.T) {
 			if got := m.Header.Get("Nats-Service-Error-Code"); got != fmt.Sprint(int(test.code)) {
 				t.Errorf("header says code %q", got)
 			}
+			// The next one has its id.
+			until(t, "the call has left", func() bool { return srv.Open() == 0 })
 		})
 	}
 }
