@@ -303,7 +303,7 @@ func TestEnvelopeRefusals(t *testing.T) {
 			if got := m.Header.Get("Nats-Service-Error-Code"); got != fmt.Sprint(int(test.code)) {
 				t.Errorf("header says code %q", got)
 			}
-			until(t, "the call has left", func() bool { return srv.Open() == 0 }) // the next has its id
+			until(t, "the call has left", func() bool { return srv.Open() == 0 })
 		})
 	}
 }
