@@ -186,9 +186,8 @@ type side interface {
 
 // Send sends a message, which may be reused when Send returns, except for the single response of a
 // handler: that is encoded after the handler and the interceptors have returned, and must not
-// change any more. It waits and fails as [Sender.Send] does; on
-// a client io.EOF means that the server has ended the stream. A handler of a method with a single
-// response may send one.
+// change any more. It waits and fails as [Sender.Send] does; on a client io.EOF means that the
+// server has ended the stream. A handler of a method with a single response may send one.
 func (s *Stream) Send(m any) error { return s.side.send(m) }
 
 // Recv receives the next message into m, whose contents it replaces; if none comes, m stays as it
