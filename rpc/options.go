@@ -463,8 +463,8 @@ func WithInstance(instance string) CallOption {
 }
 
 // WithLogger sets the log of a server or client. A server logs what it cannot or must not tell a
-// caller, such as the stack of a panic; a client logs that it may not subscribe to its inbox, or may
-// again, and a panic in a function of OnEnd or OnSent. The default is slog.Default().
+// caller, such as the stack of a panic; a client logs that it may not subscribe to its inbox, or
+// may again, and a panic in a function of OnEnd or OnSent. The default is slog.Default().
 func WithLogger(l *slog.Logger) PeerOption {
 	check := func() error {
 		if l == nil {
