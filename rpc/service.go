@@ -473,11 +473,17 @@ func (s *service) logUnsubscribe(sub *connwatch.Subscription, err error) {
 // abandon cancels the calls that are left and answers them with an error, so that their callers do
 // not wait for handlers that ignore their context.
 func (s *service) abandon() {
-	for _, c := range s.calls.All() {
-		err := c.verdict(errStopped())
-		err.refused = err.execution == ExecutionNotRun
-		c.refuse(err)
-		c.ctx.endWith(contextStopped) // after refuse, or the handler's own answer might come first
+	all := s.calls.All()
+	for _, begun := range []bool{false, true} { // the end of those that run lets others begin
+		for _, c := range all {
+			if c.giveUp() == begun {
+				continue
+			}
+			err := c.verdict(failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the call had ended"))
+			err.refused = err.execution == ExecutionNotRun
+			c.refuse(err)
+			c.ctx.endWith(contextStopped) // after refuse, or the handler's own answer might come first
+		}
 	}
 }
 
