@@ -15,8 +15,10 @@ type Table[C any] struct{ shards [shardCount]shard[C] }
 
 const (
 	shardCount = 64
-	// maxCanceled is how many cancels of unknown calls a shard remembers.
-	maxCanceled = 16
+	// maxCanceled is how many cancels of unknown calls a shard remembers. Every instance gets the
+	// cancels of all, so some hundred calls that end together must not push out the few whose
+	// requests are still to come.
+	maxCanceled = 64
 )
 
 type shard[C any] struct {
