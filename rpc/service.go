@@ -482,7 +482,8 @@ func (s *service) abandon() {
 			err := c.verdict(failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the call had ended"))
 			err.refused = err.execution == ExecutionNotRun
 			c.refuse(err)
-			c.ctx.endWith(contextStopped) // after refuse, or the handler's own answer might come first
+			// After refuse, or the handler's own answer might come first.
+			c.ctx.endWith(contextStopped)
 		}
 	}
 }
