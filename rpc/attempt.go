@@ -43,14 +43,20 @@ func (a *attempt) requestSubject() string {
 	return a.subjects.request
 }
 
+// timeLeft returns the timeout that the request names: without a deadline 0 or wire.NoTimeout.
+func (a *attempt) timeLeft() time.Duration {
+	if a.deadline.IsZero() {
+		return min(a.call.options.timeout, 0)
+	}
+	return time.Until(a.deadline)
+}
+
 // run sends the request and waits for the end of the call.
 func (a *attempt) run(ctx context.Context) *Error {
 	if ctx.Err() != nil {
 		return contextError(ctx, ExecutionNotRun)
 	}
-	if a.deadline.IsZero() {
-		a.left = min(a.call.options.timeout, 0) // or wire.NoTimeout
-	} else if a.left = time.Until(a.deadline); a.left <= 0 {
+	if a.left = a.timeLeft(); a.left <= 0 && !a.deadline.IsZero() {
 		return endError(context.DeadlineExceeded, ExecutionNotRun)
 	}
 	if err := a.client.subscribeOnce(); err != nil {
@@ -78,7 +84,7 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 	}
 	waiting, cancel := context.WithDeadline(ctx, by)
 	defer cancel()
-	for offline.offline {
+	for {
 		switch {
 		case connwatch.Await(waiting, a.client.nc) == nil:
 		case errors.Is(ctx.Err(), context.Canceled):
@@ -92,7 +98,6 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 		}
 		offline = err
 	}
-	return offline
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
@@ -305,11 +310,11 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 // finish turns a reply into the response or error of the call.
 func (a *attempt) finish(r *reply.Reply) *Error {
 	call := a.call
-	if len(r.Msg.Header) > 0 {
-		call.instance = r.Msg.Header.Get(wire.InstanceHeader)
-	}
-	if len(r.Msg.Header) > 0 && (a.client.interceptorsOf(call.options) != nil || call.options.results.header != nil || call.options.results.trailer != nil) {
-		call.responseHeader, call.responseTrailer = wire.SplitHeader(r.Msg.Header)
+	if h, o := r.Msg.Header, call.options; len(h) > 0 {
+		call.instance = h.Get(wire.InstanceHeader)
+		if a.client.interceptorsOf(o) != nil || o.results.header != nil || o.results.trailer != nil {
+			call.responseHeader, call.responseTrailer = wire.SplitHeader(h)
+		}
 	}
 	in := encoded{coding: call.options.coding(), data: r.Data, whole: r.Msg.Size(), wireSize: len(r.Data)}
 	if call.options.plain {
@@ -465,9 +470,7 @@ func unopened(err error) *Error {
 	if errors.As(err, &ended) {
 		return contextError(ended.Ctx, ExecutionNotRun)
 	}
-	failed := *asError(streamError(err))
-	failed.execution = ExecutionNotRun
-	return &failed
+	return asError(streamError(err)).withExecution(ExecutionNotRun)
 }
 
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
@@ -502,9 +505,7 @@ func (a *attempt) largeResponse(ctx context.Context, id, callID wire.ID, accept 
 	s.client.Fetch(instance, f.Number)
 	failed := a.recvResponse(s)
 	if failed != nil && failed.execution == ExecutionNotRun { // the client was closed: it has run
-		out := *failed
-		out.execution = ExecutionDidRun
-		return &out
+		return failed.withExecution(ExecutionDidRun)
 	}
 	return failed
 }

@@ -113,7 +113,6 @@ func (c *Client) Close() error {
 	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.known.Close()
-	c.known.Mail.End(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	if c.nc.IsConnected() {
 		// If the connection is closed next, the last cancels may be lost with what it has not read.

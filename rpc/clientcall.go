@@ -71,9 +71,7 @@ func (c *clientCall) sendingRequest() error {
 	m, err := c.Call.hooks.sending(c.request)
 	c.sending = m
 	if err != nil {
-		failed := *asError(err)
-		failed.execution = ExecutionNotRun
-		return &failed
+		return hookError(err, ExecutionNotRun)
 	}
 	return nil
 }

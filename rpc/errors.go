@@ -117,8 +117,13 @@ func (e *Error) after(last *Error) *Error {
 	if last == nil || last.execution == ExecutionNotRun || e.execution != ExecutionNotRun {
 		return e
 	}
+	return e.withExecution(ExecutionMayHaveRun)
+}
+
+// withExecution returns a copy of e that says something else about the execution.
+func (e *Error) withExecution(x Execution) *Error {
 	out := *e
-	out.execution = ExecutionMayHaveRun
+	out.execution = x
 	return &out
 }
 

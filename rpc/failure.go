@@ -85,12 +85,8 @@ func noInstance(instance, service string) *Error {
 	return failf(CodeUnavailable, ExecutionNotRun, "instance %s of %s has gone or never was", instance, service).because(nats.ErrNoResponders)
 }
 
-// hookError returns the error of a function of OnSend or OnReceive as an *Error.
-func hookError(err error, x Execution) *Error {
-	failed := *asError(err)
-	failed.execution = x
-	return &failed
-}
+// hookError returns the error of a function of OnSend, OnReceive or OnAttempt as an *Error.
+func hookError(err error, x Execution) *Error { return asError(err).withExecution(x) }
 
 // contextError returns the error of a call whose ctx has ended. If ctx has a cause, the message
 // names it and errors.Is finds it.

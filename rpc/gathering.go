@@ -145,11 +145,7 @@ func (s *gatherSearch) run(ctx context.Context) {
 		s.endByContext(ctx, ExecutionNotRun)
 		return
 	}
-	if a.deadline.IsZero() {
-		a.left = min(a.call.options.timeout, 0) // or wire.NoTimeout
-	} else {
-		a.left = time.Until(a.deadline)
-	}
+	a.left = a.timeLeft()
 	if err := s.client.subscribeOnce(); err != nil {
 		s.fail(err)
 		return
@@ -188,9 +184,7 @@ func (s *gatherSearch) send() *Error {
 
 func (s *gatherSearch) fail(err *Error) {
 	if len(s.answered) > 0 && err.execution == ExecutionNotRun {
-		out := *err
-		out.execution = ExecutionMayHaveRun
-		err = &out
+		err = err.withExecution(ExecutionMayHaveRun)
 	}
 	s.end, s.err = GatherEndFailed, err
 }

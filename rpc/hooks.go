@@ -238,9 +238,7 @@ func (h *callHooks) attempting(a Attempt) (nats.Header, *Error) {
 	h.attempts++
 	for _, f := range h.onAttempt {
 		if err := f(&a); err != nil {
-			failed := *asError(err)
-			failed.execution = ExecutionNotRun
-			return nil, &failed
+			return nil, hookError(err, ExecutionNotRun)
 		}
 	}
 	return a.header, nil

@@ -65,9 +65,8 @@ func (a streamAnswer) accept(to string) *Error {
 	case err == stream.ErrDuplicate:
 		return refusal("the server is stopping, or has a stream with this id")
 	case err != nil:
-		failed := *asError(streamError(err))
-		failed.execution = ExecutionNotRun // the handler would have waited for the accept
-		return &failed
+		// The handler would have waited for the accept.
+		return asError(streamError(err)).withExecution(ExecutionNotRun)
 	}
 	return nil
 }

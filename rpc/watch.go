@@ -96,9 +96,7 @@ func (w *watch) start(onLost, onClosed func()) {
 		if w.run(onLost) {
 			onLost()
 			onClosed()
-			closed := failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed)
-			w.inbox.End(closed)
-			w.known.Mail.End(closed)
+			w.endCalls(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
 		}
 	}()
 }
@@ -166,7 +164,13 @@ func (w *watch) stop(err *Error) {
 	close(w.quit)
 	<-w.done
 	w.nc.RemoveStatusListener(w.status)
+	w.endCalls(err)
+}
+
+// endCalls ends all that waits for replies.
+func (w *watch) endCalls(err *Error) {
 	w.inbox.End(err)
+	w.known.Mail.End(err)
 }
 
 // tick looks at the calls. First it publishes requests that wait for a caller that never comes, as
@@ -343,9 +347,7 @@ func (w *watch) forbid(inbox string, err error) {
 	if w.access.forbidden.Swap(forbidden) == nil {
 		w.access.log.Error("natscall: the NATS user may not subscribe to its inbox: no call is possible until it may", "subject", inbox)
 	}
-	waiting := *forbidden
-	waiting.execution = ExecutionMayHaveRun
-	w.inbox.End(&waiting)
-	w.known.Mail.End(&waiting)
-	w.streams.Break(&waiting)
+	waiting := forbidden.withExecution(ExecutionMayHaveRun)
+	w.endCalls(waiting)
+	w.streams.Break(waiting)
 }
