@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/instances"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/stream"
@@ -33,14 +35,56 @@ type attempt struct {
 	// strangers is until when a service that this client has never heard of is waited for; zero
 	// until an attempt has met no responders.
 	strangers time.Time
+	// silence says that an instance has taken an attempt and then not answered. From then on an
+	// attempt is sent to standIn, an instance that has just answered, if there is one.
+	silence bool
+	standIn string
 }
+
+// instance returns the instance that the request is for, or "".
+func (a *attempt) instance() string { return cmp.Or(a.call.options.instance, a.standIn) }
 
 // requestSubject returns where the request goes.
 func (a *attempt) requestSubject() string {
-	if instance := a.call.options.instance; instance != "" {
+	if instance := a.instance(); instance != "" {
 		return names.Join(a.subjects.root, wire.InstanceToken, instance, wire.CallToken, a.call.method.desc.Name)
 	}
 	return a.subjects.request
+}
+
+// address decides where the next attempt goes, after silence to an instance that answers: the one
+// that was silent may stand still, and the queue group would choose it again.
+func (a *attempt) address(ctx context.Context) {
+	if a.silence {
+		a.standIn = standIn(a.askInstances(ctx), a.call.method.desc.Name)
+		a.subject = a.requestSubject()
+	}
+}
+
+// ended looks at the error of an attempt. If a stand-in could not take it, another instance may.
+func (a *attempt) ended(err *Error) *Error {
+	alone := !a.call.options.plain && !a.call.method.service.NoQueueGroup // an instance takes it alone
+	a.silence = a.silence || err.cause == errSilence && alone
+	switch notRun := err.execution == ExecutionNotRun; {
+	case a.standIn == "":
+		return err
+	case err.code == CodePermissionDenied && !err.remote:
+		a.silence, a.standIn, a.subject = false, "", a.subjects.request
+	case notRun && (err.code == CodeUnavailable || err.code == CodeUnimplemented):
+	default:
+		return err
+	}
+	return refusal("%s", err.message).because(err).withExecution(err.execution)
+}
+
+// askInstances asks the instances of the service what they are, until the deadline.
+func (a *attempt) askInstances(ctx context.Context) instances.Found {
+	if !a.deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, a.deadline)
+		defer cancel()
+	}
+	return a.client.known.Ask(ctx, a.subjects.root)
 }
 
 // timeLeft returns the timeout that the request names: without a deadline 0 or wire.NoTimeout.
@@ -121,8 +165,12 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	got, foreign, err := a.client.inbox.Do(ctx, &r)
 	if err != nil {
 		failed = a.replyError(ctx, err, r.Header)
-		if err == reply.ErrContext && failed.code == CodeCanceled && !r.Plain {
+		switch {
+		case r.Plain:
+		case err == reply.ErrContext && failed.code == CodeCanceled:
 			a.client.cancel(a.subjects.root, r.ID)
+		case failed.code == CodeDeadlineExceeded, failed.cause == errSilence:
+			a.client.watch.left.Add(a.subjects.root, r.ID)
 		}
 		return a.blameForeign(failed, foreign)
 	}
@@ -144,7 +192,7 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 	case err == reply.ErrDeadline:
 		return endError(context.DeadlineExceeded, ExecutionMayHaveRun)
 	case err == nats.ErrNoResponders:
-		if instance := a.call.options.instance; instance != "" {
+		if instance := a.instance(); instance != "" {
 			return noInstance(instance, a.call.method.service.Name)
 		}
 		return noService(a.client.nc, a.subject)
@@ -166,13 +214,8 @@ func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Er
 	if a.strangers.IsZero() {
 		a.strangers = time.Now().Add(strangerTime)
 	}
-	if !a.deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, a.deadline)
-		defer cancel()
-	}
 	root, m := a.subjects.root, a.call.method
-	found := a.client.known.Ask(ctx, root)
+	found := a.askInstances(ctx)
 	switch {
 	case len(found.Instances) > 0 && lacks(found.Instances, m.desc.Name):
 		return noMethod("the service "+m.service.Name, m.desc.Name, methodsOf(found.Instances)), until
@@ -263,7 +306,7 @@ func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Heade
 		id = wire.ID{}
 	}
 	return a.call.hooks.attempting(Attempt{
-		id: id, subject: a.subject, instance: a.call.options.instance, data: data, header: h,
+		id: id, subject: a.subject, instance: a.instance(), data: data, header: h,
 	})
 }
 
@@ -413,13 +456,14 @@ func (a *attempt) open(ctx context.Context, id wire.ID, header nats.Header, buf 
 // newStream makes the client's side of a stream, with an id of its own for the table. It ends with
 // ctx or at the deadline.
 func (a *attempt) newStream(ctx context.Context, id, callID wire.ID) *messageStream {
-	c := a.client
+	c, root := a.client, a.subjects.root // a must not escape
 	config := stream.ClientConfig{
 		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
-		CallID:   callID, Subject: a.subject, Root: a.subjects.root, ReplyPrefix: c.watch.prefix,
-		Queued: a.call.method.kind == KindUnary,
-		Refuse: func() error { return asNil(c.refusal()) },
+		CallID:   callID, Subject: a.subject, Root: root, ReplyPrefix: c.watch.prefix,
+		Queued:    a.call.method.kind == KindUnary,
+		Refuse:    func() error { return asNil(c.refusal()) },
+		Abandoned: func() { c.watch.left.Add(root, callID) },
 	}
 	if !a.byCtx { // otherwise ctx ends at the deadline, with a cause of its own
 		config.Deadline = a.deadline

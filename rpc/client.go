@@ -16,6 +16,7 @@ import (
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/instances"
+	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/stream"
@@ -160,8 +161,8 @@ func (c *Client) subscribeOnce() *Error {
 func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances.Directory) (*connwatch.Subscription, error) {
 	deliver := func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
-		case token == aliveSuffix:
-			w.aliveAnswer(m)
+		case strings.HasPrefix(token, liveness.TokenPrefix):
+			w.deliver(token, m)
 		case strings.HasPrefix(token, stream.TokenPrefix):
 			if id, ok := stream.ParseToken(token); ok {
 				c.streams.Deliver(id, m)
@@ -363,6 +364,7 @@ func (c *Client) sendAgain(ctx context.Context, call *clientCall) error {
 		if err == nil {
 			return nil
 		}
+		err = a.ended(err)
 		if unbounded {
 			until = until.Add(time.Since(began)) // it bounds the search for a server, not the call
 		}
@@ -388,6 +390,7 @@ func (c *Client) sendAgain(ctx context.Context, call *clientCall) error {
 		} else if end != nil {
 			return contextError(ctx, last.execution)
 		}
+		a.address(ctx)
 	}
 }
 

@@ -54,17 +54,21 @@ func (e *endpoint) log() *slog.Logger {
 func (e *endpoint) receive(m *nats.Msg) { e.receiveFor(toGroup, m) }
 
 func (e *endpoint) receiveFor(to addressee, m *nats.Msg) {
-	if wire.IsBatch(m.Data) {
-		e.receiveBatch(to, m)
+	s := e.service.server
+	now := s.clock.now()
+	if s.stall.stalled(now) && s.stall.hold(heldRequest{e, to, m}) {
 		return
 	}
-	e.take(e.newServerCall(to), m, e.service.server.clock.now())
+	if wire.IsBatch(m.Data) {
+		e.receiveBatch(to, m, now)
+		return
+	}
+	e.take(e.newServerCall(to), m, now)
 }
 
 // receiveBatch takes requests that share a NATS message.
-func (e *endpoint) receiveBatch(to addressee, m *nats.Msg) {
+func (e *endpoint) receiveBatch(to addressee, m *nats.Msg, now time.Duration) {
 	batch, err := wire.ParseBatch(m.Data)
-	now := e.service.server.clock.now()
 	if err != nil {
 		e.take(e.newServerCall(to), m, now) // it refuses m
 		return

@@ -99,3 +99,20 @@ func poison(b []byte) {
 		copy(b[n:], b[:n])
 	}
 }
+
+// StandStill makes a server believe that its process has stood still until now.
+func (s *Server) StandStill() { s.stall.ticked.Store(int64(s.clock.now() - 2*stallTime)) }
+
+// Requests is how many requests of a method, in all services of a server, have been answered.
+func (s *Server) Requests(method string) (n int) {
+	services, _ := s.registered()
+	for _, svc := range services {
+		for _, e := range svc.endpoints {
+			if e.method.desc.Name == method {
+				all, _ := e.stats.requests()
+				n += int(all)
+			}
+		}
+	}
+	return n
+}

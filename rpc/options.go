@@ -102,7 +102,8 @@ type ServerServiceOption interface {
 type clientOptions struct {
 	callOptions // the defaults of the calls
 	peerOptions
-	maxBatch int // bytes
+	maxBatch  int  // bytes
+	reconnect bool // where NATS has gone silent
 }
 
 type peerOptions struct {
@@ -271,6 +272,22 @@ func WithReconnectWait(d time.Duration) ClientCallOption {
 		o.reconnectWait = d
 		return nil
 	})
+}
+
+// WithForcedReconnect makes a client give up a connection on which nothing comes any more, and lets
+// nats.go make another one. Where packets are dropped on the way, the operating system does not
+// report an end, and nats.go notices only by its own pings, after four to six minutes unless
+// nats.PingInterval and nats.MaxPingsOutstanding say otherwise.
+//
+// The client looks at the connection when an instance is silent. If NATS itself does not answer two
+// pings within 1.5 s each, it logs that and, with this option, calls nats.Conn.ForceReconnect. That
+// is about six seconds after the last sign of life. Everything that shares the connection is
+// affected: streams on it end with CodeUnavailable.
+func WithForcedReconnect() ClientOption {
+	return option{client: func(o *clientOptions) error {
+		o.reconnect = true
+		return nil
+	}}
 }
 
 // WithMaxTimeout bounds unary and one-way calls, whatever the caller and the .proto file say, and

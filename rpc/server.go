@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/loglimit"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/stream"
@@ -37,8 +38,7 @@ type Server struct {
 	// turn holds a token while Start, Register, Unregister or Shutdown changes the server, but not
 	// while one of them waits for handlers.
 	turn     chan struct{}
-	status   chan nats.Status // of the connection, while running; changed with the turn
-	stopping *wait.Joint      // the shutdown; its end is that of the server
+	stopping *wait.Joint // the shutdown; its end is that of the server
 	serving  serving
 
 	mu       sync.Mutex // not held while anything waits for NATS
@@ -46,13 +46,15 @@ type Server struct {
 	services []*service // including those that are being unregistered
 
 	async asyncErrors
+	stall stallGuard
 }
 
 // serving is a context that ends when the shutdown begins. Then nothing waits for NATS in order to
 // serve.
 type serving struct {
-	ctx context.Context
-	end context.CancelCauseFunc
+	ctx    context.Context
+	end    context.CancelCauseFunc
+	status chan nats.Status // of the connection, while running; changed with the turn
 }
 
 // asyncErrors is what a server does with the errors that its connection reports asynchronously.
@@ -117,6 +119,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	})
 	s.async.listener = s.asyncError
 	s.async.subscriptions = connwatch.NewSubscriptions()
+	s.stall.server = s
 	return s
 }
 
@@ -176,14 +179,16 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) start(ctx context.Context, services []*service) error {
+	s.stall.ticked.Store(int64(s.clock.now()))
 	connwatch.Listen(s.nc, &s.async.listener)
 	if err := s.subscribe(ctx, services); err != nil {
 		connwatch.Unlisten(s.nc, &s.async.listener)
 		return fmt.Errorf("rpc: start: %w", err)
 	}
-	s.status = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
+	s.stall.ticked.Store(int64(s.clock.now())) // the connection may have been waited for
+	s.serving.status = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
 	s.setState(serverRunning)
-	go s.watchConnection(s.status)
+	go s.watchConnection(s.serving.status)
 	return nil
 }
 
@@ -223,6 +228,8 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 	tend := time.NewTimer(tendInterval)
 	tend.Stop()
 	defer tend.Stop()
+	ticker := time.NewTicker(liveness.ServerTick)
+	defer ticker.Stop()
 	for !s.nc.IsClosed() { // it may have been closed before status was registered
 		select {
 		case <-s.async.subscriptions.Refused:
@@ -232,6 +239,9 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 			if s.tend() > 0 {
 				tend.Reset(tendInterval)
 			}
+			continue
+		case <-ticker.C:
+			s.tick()
 			continue
 		case _, ok := <-status:
 			if !ok {
@@ -243,6 +253,10 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 			continue
 		}
 		s.streams.Break(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was lost").because(nats.ErrDisconnected))
+		services, _ := s.registered()
+		for _, svc := range services {
+			svc.calls.callers.Reset()
+		}
 	}
 	if _, state := s.registered(); state == serverStopped {
 		return
@@ -252,6 +266,18 @@ func (s *Server) watchConnection(status <-chan nats.Status) {
 	cancel()
 	if err := s.Shutdown(now); err != nil && !errors.Is(err, context.Canceled) {
 		s.options.logger.Error("natscall: shutdown after the connection was closed", "error", err)
+	}
+}
+
+// tick is a tick of the server's clock. It ends the calls of clients that are dead.
+func (s *Server) tick() {
+	s.stall.tick()
+	if !s.nc.IsConnected() {
+		return // nothing is known
+	}
+	services, _ := s.registered()
+	for _, svc := range services {
+		svc.endDead()
 	}
 }
 
@@ -475,6 +501,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if state != serverRunning {
 		return nil
 	}
+	s.stall.close()
 	errs := make([]error, len(services))
 	var wg sync.WaitGroup
 	for i, svc := range services {
@@ -488,7 +515,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	connwatch.Unlisten(s.nc, &s.async.listener)
 	s.setState(serverStopped) // the connection may be closed from here on
-	s.nc.RemoveStatusListener(s.status)
+	s.nc.RemoveStatusListener(s.serving.status)
 	return err
 }
 

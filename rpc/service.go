@@ -20,7 +20,9 @@ import (
 	"github.com/natscall/natscall/rpc/internal/admission"
 	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/pool"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
@@ -46,7 +48,7 @@ type service struct {
 	identity  micro.ServiceIdentity
 
 	workers  workers
-	calls    calls.Table[*serverCall]
+	calls    callTable
 	started  time.Time
 	draining atomic.Bool
 	ready    atomic.Bool // NATS has confirmed the subscriptions
@@ -55,6 +57,12 @@ type service struct {
 	stopping     *wait.Joint // the drain
 
 	subs subscriptions
+}
+
+// callTable has the calls of a service.
+type callTable struct {
+	calls.Table[*serverCall]
+	callers liveness.Callers
 }
 
 // workers are the goroutines that run the calls of a service.
@@ -315,11 +323,13 @@ func (s *service) onControl(m *nats.Msg) {
 	}
 	switch e.Kind {
 	case wire.KindCancel:
-		if c, ok := s.calls.Cancel(e.ID); ok {
-			c.ctx.endWith(contextCanceled)
+		for id := range e.IDs() {
+			if c, ok := s.calls.Cancel(id); ok {
+				c.ctx.endWith(contextCanceled)
+			}
 		}
 	case wire.KindAliveQuery:
-		s.answerAlive(&e, m.Reply)
+		s.answerAlive(&e, m)
 	case wire.KindInstanceQuery:
 		s.answerInstance(&e, m.Reply)
 	}
@@ -366,18 +376,54 @@ func (s *service) methods() []string {
 	return all
 }
 
-func (s *service) answerAlive(query *wire.Envelope, reply string) {
+// answerAlive tells a client which of its calls are here. If it has asked this instance, no call is
+// an answer too: the zero id.
+func (s *service) answerAlive(query *wire.Envelope, m *nats.Msg) {
 	var mine []wire.ID
 	for id := range query.IDs() {
 		if _, ok := s.calls.Get(id); ok {
 			mine = append(mine, id)
 		}
 	}
-	if len(mine) == 0 || reply == "" {
+	if client, ok := wire.ParseID(m.Header.Get(wire.ClientHeader)); ok {
+		s.calls.callers.Heard(client, mine)
+	}
+	if len(mine) == 0 && !strings.HasSuffix(m.Subject, "."+wire.AliveToken) {
+		mine = []wire.ID{{}}
+	}
+	if len(mine) == 0 || m.Reply == "" {
 		return
 	}
-	if err := s.server.nc.Publish(reply, wire.AppendAlive(nil, wire.KindAliveAnswer, mine...)); err != nil {
+	err := publish.Send(s.server.nc, &nats.Msg{
+		Subject: m.Reply, Header: nats.Header{wire.InstanceHeader: {s.identity.ID}},
+		Data: wire.AppendAlive(nil, wire.KindAliveAnswer, mine...),
+	})
+	if err != nil {
 		s.server.options.logger.Error("natscall: an alive answer was not sent", "service", s.desc.Name, "error", err)
+	}
+}
+
+// hasControlPending reports whether cancels or queries wait for their callback.
+func (s *service) hasControlPending() bool {
+	return slices.ContainsFunc(s.subs.control, func(sub *connwatch.Subscription) bool { return sub.Pending() > 0 })
+}
+
+// endDead ends the calls whose clients are dead.
+func (s *service) endDead() {
+	dead := s.calls.callers.Tick(func(id wire.ID) liveness.Kind {
+		if _, ok := s.calls.Get(id); !ok {
+			return liveness.KindEnded
+		} else if s.server.streams.Has(id) {
+			return liveness.KindStream
+		}
+		return liveness.KindUnary
+	})
+	for _, id := range dead {
+		if s.server.streams.Has(id) { // its end is that of the call
+			s.server.streams.End(id, failf(CodeUnavailable, ExecutionMayHaveRun, "nothing has come from the caller for %v", liveness.StreamSilence))
+		} else if c, ok := s.calls.Get(id); ok {
+			c.ctx.endWith(contextCanceled)
+		}
 	}
 }
 
@@ -520,7 +566,7 @@ func (svc *service) conflict(services []*service) error {
 // clients.
 func (s *service) onInstance(m *nats.Msg) {
 	token := m.Subject[len(s.root)+len("."+wire.InstanceToken+".")+len(s.identity.ID)+len("."):]
-	if token == wire.InstancesToken {
+	if token == wire.InstancesToken || token == wire.AliveSuffix {
 		s.onControl(m)
 	} else if method, ok := strings.CutPrefix(token, wire.CallToken+"."); ok {
 		s.onCall(toInstance, method, m)

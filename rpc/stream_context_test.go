@@ -275,6 +275,7 @@ func TestCauses(t *testing.T) {
 			t.Errorf("%s: the handler's cause is %v", name, cause)
 		}
 	}
+	until(t, "the calls are gone", func() bool { return s.Open() == 0 })
 	result := make(chan error, 1)
 	go func() { _, err := do(testContext(t), c, "x"); result <- err }()
 	<-running

@@ -1,63 +1,49 @@
 package rpc
 
 import (
+	"errors"
 	"log/slog"
-	"maps"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/instances"
+	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-const (
-	// watchInterval is the time between two looks at the waiting calls. Every second look asks
-	// about a call.
-	watchInterval = 500 * time.Millisecond
-	// recheckInterval is the time between alive queries after a reconnect. If three of them find
-	// nobody, in three quarters of a second, the call is lost.
-	recheckInterval = 250 * time.Millisecond
-	// muteTime is for how long a service is not asked after NATS has refused it. The permission may
-	// come back.
-	muteTime = 3 * time.Second
-	// maxShared is how many calls share a first query: 1 KiB.
-	maxShared = 64
-	// aliveSuffix is the last token of the reply subject of alive queries.
-	aliveSuffix = "alive"
-)
+// recheckInterval is the time between alive queries after a reconnect. If three of them find
+// nobody, in three quarters of a second, the call is lost.
+const recheckInterval = 250 * time.Millisecond
 
-// watch finds the calls that nobody works on any more: those whose replica was killed, or whose
-// reply was lost. docs/protocol.md, "Alive query and answer", has the rule. It also listens to the
-// connection, so that calls end when it is closed, or when NATS refuses a publish.
+// watch finds the calls and streams that nobody works on any more: those whose replica was killed,
+// or whose reply was lost. Package liveness has the rule. It also listens to the connection, so
+// that calls end when it is closed, or when NATS refuses a publish.
 type watch struct {
 	nc      *nats.Conn
 	inbox   *reply.Inbox
 	known   *instances.Directory
 	out     *publish.Publisher
 	streams *stream.Table
-	prefix  string // of the inbox's subjects; with aliveSuffix it is the one for the answers
+	left    liveness.Abandoned
+	asker   *liveness.Asker
+	prefix  string // of the inbox's subjects
 
 	answered func(request string) bool // somebody has answered on the subject
 
 	access access // to the inbox
+	conn   connCheck
 
 	quit     chan struct{}
 	done     chan struct{}
 	listener connwatch.Listener
 	status   chan nats.Status
-
-	mu    sync.Mutex
-	asked map[wire.ID]waiting  // the calls that are asked about; never changed
-	muted map[string]time.Time // until when a root, where the client may not publish, is not asked
 }
 
 // access is what NATS lets a client have of its inbox.
@@ -67,21 +53,14 @@ type access struct {
 	log           *slog.Logger
 }
 
-// waiting is a call that waits for its reply, or a stream that waits for its first answer.
-type waiting interface {
-	CallID() wire.ID
-	Root() string
-	Waited() *reply.Patience
-	Alive(id wire.ID)
-}
-
 func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) *watch {
 	w := &watch{
 		nc: c.nc, inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
-		quit: make(chan struct{}), done: make(chan struct{}), muted: map[string]time.Time{},
+		quit: make(chan struct{}), done: make(chan struct{}), asker: liveness.NewAsker(c.nc, prefix),
 		access: access{subscriptions: connwatch.NewSubscriptions(), log: c.options.logger},
 	}
 	w.listener = w.asyncError
+	w.conn.init(c.options.logger, c.options.reconnect)
 	return w
 }
 
@@ -103,7 +82,7 @@ func (w *watch) start(onLost, onClosed func()) {
 
 // run ticks until it is stopped. It reports whether the connection was closed.
 func (w *watch) run(onLost func()) (closed bool) {
-	ticker := time.NewTicker(watchInterval)
+	ticker := time.NewTicker(liveness.Tick)
 	defer ticker.Stop()
 	recheck := time.NewTimer(recheckInterval)
 	recheck.Stop()
@@ -123,14 +102,14 @@ func (w *watch) run(onLost func()) (closed bool) {
 			case w.nc.IsClosed():
 				return true
 			case status == nats.CONNECTED:
-				if w.look((*reply.Patience).Reconnected) {
+				if w.look((*liveness.Patience).Reconnected, false) {
 					recheck.Reset(recheckInterval)
 				}
 			default:
 				onLost()
 			}
 		case <-recheck.C:
-			if w.look((*reply.Patience).Recheck) {
+			if w.look((*liveness.Patience).Recheck, false) {
 				recheck.Reset(recheckInterval)
 			}
 		case <-w.access.subscriptions.Refused:
@@ -163,6 +142,7 @@ func (w *watch) tend() (refused int) {
 func (w *watch) stop(err *Error) {
 	close(w.quit)
 	<-w.done
+	w.conn.stop()
 	w.nc.RemoveStatusListener(w.status)
 	w.endCalls(err)
 }
@@ -179,119 +159,65 @@ func (w *watch) tick() {
 	if out := w.out; out.Holds() && out.Overdue() {
 		out.Flush()
 	}
-	w.look((*reply.Patience).Tick)
+	w.look((*liveness.Patience).Tick, true)
+	if w.nc.IsConnected() { // otherwise the requests have met the same end
+		w.left.Cancel(w.nc)
+	}
 }
 
 // look applies rule to every waiting call. It ends those that are lost and, if the connection is
-// up, asks about those that rule names. It reports whether it has asked.
-func (w *watch) look(rule reply.Rule) (asks bool) {
-	w.mu.Lock()
-	maps.DeleteFunc(w.muted, func(_ string, until time.Time) bool { return time.Now().After(until) })
-	muted := maps.Clone(w.muted)
-	w.mu.Unlock()
-	l := look{rule: rule, connected: w.nc.Status() == nats.CONNECTED, muted: muted, asked: map[wire.ID]waiting{}}
-	w.inbox.Each(func(p *reply.Pending) error { return l.at(p) })
-	// Open streams have heartbeats.
-	w.streams.EachOpening(func(c *stream.Client) error { return l.at(c) })
-	w.mu.Lock()
-	w.asked = l.asked
-	w.mu.Unlock()
-	return l.connected && l.queries.publish(w.nc, w.prefix+aliveSuffix)
+// up, asks about those that rule names. With ticks it also looks at streams. It reports whether it
+// has asked.
+func (w *watch) look(rule liveness.Rule, ticks bool) (asks bool) {
+	connected := w.nc.Status() == nats.CONNECTED
+	if !connected && ticks {
+		rule = (*liveness.Patience).Offline
+	}
+	l := w.asker.Look(rule, connected, ticks)
+	silence := false
+	at := func(dead bool) error {
+		if !dead {
+			return nil
+		}
+		silence = silence || connected
+		return nobodyWorks(connected)
+	}
+	w.inbox.Each(func(p *reply.Pending) error { return at(l.Call(p)) })
+	w.streams.EachClient(func(c *stream.Client, open bool) error {
+		if open {
+			return at(l.Stream(c))
+		}
+		return at(l.Call(c))
+	})
+	if silence {
+		w.conn.check(w.nc)
+	}
+	return l.End()
 }
 
-// look is one look at all calls.
-type look struct {
-	rule      reply.Rule
-	connected bool
-	muted     map[string]time.Time // roots that may not be asked
-	queries   queries
-	asked     map[wire.ID]waiting // all that an answer may be about, also a late one
-}
-
-// at looks at a call. It returns the error of one that is lost.
-func (l *look) at(call waiting) error {
-	p := call.Waited()
-	if root := call.Root(); l.connected && (root == "" || !l.muted[root].IsZero()) {
-		p.Skip()
-		return nil
-	}
-	ask, dead := l.rule(p)
-	if p.Asked() {
-		l.asked[call.CallID()] = call
-	}
-	switch {
-	case dead:
-		return nobodyWorks(l.connected)
-	case ask:
-		l.queries.add(call)
-	}
-	return nil
-}
+// errSilence is the cause of an error of a call that no instance has answered for.
+var errSilence = errors.New("no instance answers for the call")
 
 func nobodyWorks(connected bool) *Error {
 	if !connected {
 		return failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was lost while the call waited (%v)", ExecutionMayHaveRun)
 	}
-	return failf(CodeUnavailable, ExecutionMayHaveRun, "no replica works on the call any more (%v)", ExecutionMayHaveRun)
+	return failf(CodeUnavailable, ExecutionMayHaveRun, "no replica works on the call any more (%v)", ExecutionMayHaveRun).because(errSilence)
 }
 
-// queries are the alive queries of one look: for each service the calls that
-// are asked about for the first time, together, and the others one by one.
-type queries struct {
-	shared map[string][]wire.ID
-	alone  []query
-}
-
-type query struct {
-	root string
-	ids  []wire.ID
-}
-
-func (q *queries) add(call waiting) {
-	root, id := call.Root(), call.CallID()
-	if call.Waited().AskedBefore() { // a singleton account import lets only one answer pass
-		q.alone = append(q.alone, query{root, []wire.ID{id}})
+// deliver takes a message that came to a reply subject of alive queries. The streams of an instance
+// that has lost its connection end.
+func (w *watch) deliver(token string, m *nats.Msg) {
+	gone, ok := w.asker.Deliver(token, m)
+	if !ok {
 		return
 	}
-	if q.shared == nil {
-		q.shared = map[string][]wire.ID{}
-	}
-	ids := append(q.shared[root], id)
-	if len(ids) == maxShared {
-		q.alone = append(q.alone, query{root, ids})
-		ids = nil
-	}
-	q.shared[root] = ids
-}
-
-// publish sends the queries, and reports whether there are any. One that is not sent counts as not
-// answered.
-func (q *queries) publish(nc *nats.Conn, reply string) (any bool) {
-	for root, ids := range q.shared {
-		if len(ids) > 0 {
-			q.alone = append(q.alone, query{root, ids})
+	w.streams.EachClient(func(c *stream.Client, open bool) error {
+		if open && c.Root() == gone.Root && c.Where() == gone.Instance {
+			return stream.ErrGone
 		}
-	}
-	for _, one := range q.alone {
-		_ = nc.PublishRequest(names.Join(one.root, wire.AliveToken), reply, wire.AppendAlive(nil, wire.KindAliveQuery, one.ids...))
-	}
-	return len(q.alone) > 0
-}
-
-// aliveAnswer takes the answer of an instance: these calls are alive.
-func (w *watch) aliveAnswer(m *nats.Msg) {
-	e, err := wire.Parse(m.Data)
-	if err != nil || e.Kind != wire.KindAliveAnswer {
-		return // such as a 503: no instance listens
-	}
-	w.mu.Lock()
-	asked := w.asked
-	w.mu.Unlock()
-	for id := range e.IDs() {
-		if call := asked[id]; call != nil {
-			call.Alive(id)
-		}
-	}
+		return nil
+	})
 }
 
 // asyncError acts on what NATS refuses: to subscribe to the inbox, which ends all calls; to publish
@@ -307,10 +233,7 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 	if !ok {
 		return
 	}
-	if root, isQuery := strings.CutSuffix(subject, "."+wire.AliveToken); isQuery {
-		w.mu.Lock()
-		w.muted[root] = time.Now().Add(muteTime) // silence is no sign of death then
-		w.mu.Unlock()
+	if w.asker.Refused(subject) {
 		return
 	}
 	if root, isQuery := strings.CutSuffix(subject, "."+wire.AllToken+"."+wire.InstancesToken); isQuery {

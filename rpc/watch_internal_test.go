@@ -5,45 +5,7 @@ import (
 	"errors"
 	"testing"
 	"time"
-
-	"github.com/natscall/natscall/rpc/internal/reply"
-	"github.com/natscall/natscall/rpc/internal/wire"
 )
-
-// call is a call that waits.
-type call struct {
-	reply.Patience
-	root string
-}
-
-func (*call) CallID() wire.ID           { return wire.ID{1} }
-func (c *call) Root() string            { return c.root }
-func (c *call) Waited() *reply.Patience { return &c.Patience }
-func (*call) Alive(wire.ID)             {}
-
-// TestLookWithoutQueries: a call grows older also where its client may not ask about it, as what it
-// says of its execution depends on its age. It is never taken for lost then.
-func TestLookWithoutQueries(t *testing.T) {
-	for _, test := range []struct {
-		root string // "" is that of a plain request
-		asks bool
-	}{{"asked", true}, {"muted", false}, {"", false}} {
-		c := &call{root: test.root}
-		l := look{
-			rule: (*reply.Patience).Tick, connected: true,
-			muted: map[string]time.Time{"muted": time.Now()}, asked: map[wire.ID]waiting{},
-		}
-		lost := false
-		for range 20 {
-			if lost = l.at(c) != nil; lost {
-				break
-			}
-		}
-		if asked := len(l.queries.alone)+len(l.queries.shared) > 0; !c.Old() || asked != test.asks || lost != test.asks {
-			t.Errorf("root %q: old is %v, asked is %v, lost is %v", test.root, c.Old(), asked, lost)
-		}
-	}
-}
 
 // TestForgottenAtDeadline: an instance that has forgotten a stream at its deadline does not make
 // the call UNAVAILABLE because the client's own timer is late.

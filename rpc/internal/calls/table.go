@@ -16,9 +16,9 @@ type Table[C any] struct{ shards [shardCount]shard[C] }
 const (
 	shardCount = 64
 	// maxCanceled is how many cancels of unknown calls a shard remembers. Every instance gets the
-	// cancels of all, so some hundred calls that end together must not push out the few whose
-	// requests are still to come.
-	maxCanceled = 64
+	// cancels of all, so calls that end together must not push out the few whose requests are still
+	// to come. An instance that stood still has the cancels of all that was sent meanwhile at once.
+	maxCanceled = 256
 )
 
 type shard[C any] struct {
@@ -94,12 +94,15 @@ func (s *shard[C]) rememberLocked(id wire.ID) {
 		return
 	}
 	if s.canceled == nil {
-		s.canceled = map[wire.ID]struct{}{}
-		s.order = make([]wire.ID, maxCanceled) // which most services never need
+		s.canceled = map[wire.ID]struct{}{} // which most services never need
+	}
+	s.canceled[id] = struct{}{}
+	if len(s.order) < maxCanceled {
+		s.order = append(s.order, id)
+		return
 	}
 	delete(s.canceled, s.order[s.next])
 	s.order[s.next] = id
-	s.canceled[id] = struct{}{}
 	s.next = (s.next + 1) % maxCanceled
 }
 

@@ -43,6 +43,18 @@ type Subscription struct {
 	ended   bool
 }
 
+// Pending returns how many messages wait for the callback, or are with it.
+func (s *Subscription) Pending() int {
+	s.of.mu.Lock()
+	sub := s.sub
+	s.of.mu.Unlock()
+	n, _, err := sub.Pending()
+	if err != nil {
+		return 0 // it has ended
+	}
+	return n
+}
+
 // Subscribe makes a subscription.
 func (s *Subscriptions) Subscribe(subject string, subscribe func() (*nats.Subscription, error)) (*Subscription, error) {
 	sub, err := subscribe()

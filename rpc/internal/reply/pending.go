@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -47,7 +48,8 @@ type request struct {
 	root       string
 	plain      bool
 	isResponse func(*nats.Msg) bool
-	Patience
+	instance   string // that works on the call, once it has said so
+	liveness.Patience
 }
 
 // CallID is the id of the call.
@@ -65,7 +67,10 @@ func (r *request) Root() string {
 }
 
 // Waited is how long the call has waited. Each's function may use it.
-func (r *request) Waited() *Patience { return &r.Patience }
+func (r *request) Waited() *liveness.Patience { return &r.Patience }
+
+// Where is the instance that works on the call, or "" as long as none has said so.
+func (r *request) Where() string { return r.instance }
 
 // start makes p wait for the reply to a request; the result is the reply subject.
 func (p *Pending) start(r *Request) string {
@@ -163,12 +168,14 @@ func (p *Pending) each(f func(*Pending) error) {
 	}
 }
 
-// Alive notes that somebody works on a call, if it still waits here.
-func (p *Pending) Alive(id wire.ID) {
+// Alive notes that an instance works on a call, if it still waits here. instance is "" if it does
+// not say which one it is.
+func (p *Pending) Alive(id wire.ID, instance string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.waiting && p.id == id {
-		p.Found()
+		p.instance = instance
+		p.Found(instance != "")
 	}
 }
 

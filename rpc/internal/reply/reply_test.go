@@ -3,7 +3,6 @@ package reply
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -323,59 +322,31 @@ func TestEach(t *testing.T) {
 			})
 			return asked, dead
 		}
-		var asks int
-		for tick := 1; ; tick++ {
-			asked, dead := look()
-			if asked {
-				asks++
+		where := func() (instance string) {
+			c.Each(func(p *Pending) error { instance = p.Where(); return nil })
+			return instance
+		}
+		alive := func(id wire.ID) {
+			c.Each(func(p *Pending) error { go p.Alive(id, "instance"); return nil })
+			synctest.Wait()
+		}
+		for range 20 { // as long as answers come
+			if _, dead := look(); dead {
+				t.Error("a call that was answered for is lost")
 			}
-			if tick == 4 {
-				c.Each(func(p *Pending) error { go p.Alive(r.ID); return nil })
-				synctest.Wait()
-				asks = 0
-			}
-			if dead {
-				if asks != maxMisses {
-					t.Errorf("it is lost after %d queries", asks)
-				}
-				break
-			}
+			alive(r.ID)
+		}
+		if where() != "instance" {
+			t.Errorf("the call is at %q", where())
+		}
+		for dead := false; !dead; { // they are about another call
+			_, dead = look()
+			alive(wire.NewID())
 		}
 		c.End(errors.New("lost"))
 		<-result
 		c.Each(func(*Pending) error { t.Error("a call that has ended is looked at"); return nil })
 	})
-}
-
-// TestPatience: a call is asked about every second tick, and more often after a reconnect.
-func TestPatience(t *testing.T) {
-	var p Patience
-	var got []string
-	step := func(name string, rule func() (bool, bool)) {
-		ask, dead := rule()
-		got = append(got, fmt.Sprint(name, ask, dead))
-	}
-	for range 4 {
-		step("tick", p.Tick)
-	}
-	step("recheck", p.Recheck)
-	step("reconnected", p.Reconnected)
-	for range 3 {
-		step("recheck", p.Recheck)
-	}
-	p.Found()
-	step("recheck", p.Recheck)
-	p.Skip()
-	step("tick", p.Tick)
-	want := []string{
-		"tickfalse false", "ticktrue false", "tickfalse false", "ticktrue false",
-		"recheckfalse false", "reconnectedtrue false",
-		"rechecktrue false", "rechecktrue false", "recheckfalse true",
-		"recheckfalse false", "ticktrue false",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("the steps are\n%q, want\n%q", got, want)
-	}
 }
 
 // TestConcurrentCalls: each of many callers in a closed loop gets the answers to its own calls,

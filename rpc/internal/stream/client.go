@@ -10,6 +10,7 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wait"
@@ -31,6 +32,9 @@ type ClientConfig struct {
 	// Queued says that the server may have the open wait in a queue: then only alive queries find
 	// out that nobody will accept it.
 	Queued bool
+	// Abandoned runs if the stream ends at its deadline before a server has accepted it: one that
+	// stands still may have its open yet.
+	Abandoned func()
 	// Refuse returns why there can be no stream, or nil. It is called once the stream is in the
 	// table, where Table.Break finds it.
 	Refuse func() error
@@ -52,8 +56,7 @@ type Client struct {
 	root     string
 	inbox    string
 	callID   wire.ID
-	caller   context.Context // the one that ctx has been derived from, or nil
-	release  func()          // of ctx
+	until    clientContext
 
 	// Under mu.
 	instance string // that has accepted the stream
@@ -66,12 +69,20 @@ type Client struct {
 	whenDone func(error)   // runs when the stream is over and nothing more is read
 }
 
+// clientContext is what belongs to the context that ends a stream.
+type clientContext struct {
+	caller    context.Context // the one that it has been derived from, or nil
+	release   func()
+	abandoned func() // see ClientConfig
+}
+
 // NewClient returns the client's side of a stream. It ends with ctx.
 func NewClient(ctx context.Context, config ClientConfig) *Client {
 	c := &Client{statuses: config.Statuses, root: config.Root, inbox: config.ReplyPrefix}
+	c.until.abandoned = config.Abandoned
 	cancel := context.CancelFunc(func() {})
 	if !config.Deadline.IsZero() {
-		c.caller = ctx
+		c.until.caller = ctx
 		ctx, cancel = context.WithDeadline(ctx, config.Deadline)
 	}
 	c.init(ctx, config.Config, c)
@@ -84,7 +95,7 @@ func NewClient(ctx context.Context, config ClientConfig) *Client {
 	}
 	c.mu.Lock() // until the stream is in the table: ctx may have ended, and is about to end it
 	stop := context.AfterFunc(ctx, func() { c.End(&ContextError{ctx}) })
-	c.release = func() {
+	c.until.release = func() {
 		stop()
 		cancel()
 	}
@@ -264,7 +275,9 @@ func (c *Client) End(err error) {
 	defer c.leave() // at last: Table.Close waits until the server has been told
 	ended, byContext := err.(*ContextError)
 	switch {
+	case byContext && ended.Ctx.Err() == context.DeadlineExceeded && open:
 	case byContext && ended.Ctx.Err() == context.DeadlineExceeded:
+		c.until.abandoned()
 	case open:
 		c.publishControl(wire.KindStreamCancel, 0)
 	default: // any instance may accept it: tell all, as for a unary call
@@ -317,7 +330,7 @@ func (c *Client) runNotify() {
 
 // onOver implements side.
 func (c *Client) onOver() {
-	c.release()
+	c.until.release()
 	c.runNotify()
 }
 
@@ -327,10 +340,10 @@ func (c *Client) onOver() {
 func (c *Client) checkContext() error {
 	ctx := *c.ctx.Load()
 	if ctx.Err() == nil {
-		if c.caller == nil || c.caller.Err() == nil {
+		if c.until.caller == nil || c.until.caller.Err() == nil {
 			return nil
 		}
-		ctx = c.caller // which has ended, so ctx is about to
+		ctx = c.until.caller // which has ended, so ctx is about to
 	}
 	c.End(&ContextError{ctx})
 	return nil
@@ -447,14 +460,14 @@ func (c *Client) replyLocked() string {
 	return fmt.Sprintf("%s%s%v-%d", c.inbox, TokenPrefix, c.ID, c.replies)
 }
 
-// whileOpening runs f if the stream waits for its first answer.
-func (c *Client) whileOpening(f func(*Client) error) error {
+// look runs f under the stream's lock, unless the stream is over.
+func (c *Client) look(f func(c *Client, open bool) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open || c.over {
+	if c.over {
 		return nil
 	}
-	return f(c)
+	return f(c, c.open)
 }
 
 // CallID is the id of the call.
@@ -463,12 +476,23 @@ func (c *Client) CallID() wire.ID { return c.callID }
 // Root is where to ask whether the call is alive.
 func (c *Client) Root() string { return c.root }
 
-// Waited is how long the call has waited. The function of Table.EachOpening may use it.
-func (c *Client) Waited() *reply.Patience { return &c.life.Patience }
+// Waited is how long the call has waited. The function of Table.EachClient may use it.
+func (c *Client) Waited() *liveness.Patience { return &c.life.Patience }
 
-// Alive notes that somebody works on the call.
-func (c *Client) Alive(wire.ID) {
+// Where is the instance that has accepted the stream, or "". The function of Table.EachClient may
+// use it.
+func (c *Client) Where() string { return c.instance }
+
+// Known reports whether the instance knows that the stream belongs to this client. The function of
+// Table.EachClient may use it.
+func (c *Client) Known() bool { return c.life.known }
+
+// Alive notes that an instance works on the call.
+func (c *Client) Alive(_ wire.ID, instance string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.life.Found()
+	c.life.Found(false) // Where is for streams that are open
+	if c.open && instance == c.instance {
+		c.life.known = true
+	}
 }

@@ -178,6 +178,8 @@ type pair struct {
 
 	mu       sync.Mutex
 	notified []error // by Notify
+
+	abandoned atomic.Int64 // streams
 }
 
 // newPair makes a client. change, which may be nil, changes how.
@@ -216,7 +218,7 @@ func (p *pair) clientConfig() ClientConfig {
 	return ClientConfig{
 		Config:   Config{ID: p.id, Conn: p.up, Table: p.clients, MaxMessage: maxMessage},
 		Statuses: statuses{}, Subject: subject, Root: root, ReplyPrefix: inbox,
-		Refuse: func() error { return nil },
+		Refuse: func() error { return nil }, Abandoned: func() { p.abandoned.Add(1) },
 	}
 }
 

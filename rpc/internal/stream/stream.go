@@ -16,8 +16,8 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/publish"
-	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -105,10 +105,11 @@ type receiving struct {
 
 // life tells whether the peer is still there.
 type life struct {
-	reply.Patience               // of a client, while the stream opens
-	beatAt         time.Time     // of the last heartbeat
-	heardAt        time.Time     // of the last frame
-	openTimeout    time.Duration // how long nothing may come while the stream opens; 0 is forever
+	liveness.Patience               // of a client, while the stream opens
+	known             bool          // of a client: the instance knows that the stream is its own
+	beatAt            time.Time     // of the last heartbeat
+	heardAt           time.Time     // of the last frame
+	openTimeout       time.Duration // how long nothing may come until it is open; 0 is forever
 }
 
 // highWater is how many bytes a sender queues before Send waits: enough to fill the next frames

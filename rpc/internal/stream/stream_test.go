@@ -84,7 +84,7 @@ func TestEnds(t *testing.T) {
 		{name: "while opening, its table is closed", opening: true, end: func(p *pair) { p.clients.Close(errMine) },
 			up: "cancel to all", client: [2]string{mine, mine}, notified: mine},
 		{name: "while opening, the table's owner ends it", opening: true,
-			end: func(p *pair) { p.clients.EachOpening(func(*Client) error { return errMine }) },
+			end: func(p *pair) { p.clients.EachClient(func(*Client, bool) error { return errMine }) },
 			up:  "cancel to all", client: [2]string{mine, mine}, notified: mine},
 
 		{name: "the server finishes", end: func(p *pair) { p.server.Finish(nil, nil) },
@@ -1605,6 +1605,31 @@ func TestContextEnded(t *testing.T) {
 			t.Error("Send:", err)
 		}
 	})
+}
+
+// TestAbandoned: a stream that ends at its deadline is abandoned if nobody has accepted it. One
+// that is open has a peer with the same deadline, and one that is canceled tells all.
+func TestAbandoned(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		begin     func(p *pair)
+		end       func(p *pair)
+		abandoned int64
+	}{
+		{"opens, deadline", func(p *pair) { p.start() }, func(*pair) { <-time.After(time.Minute) }, 1},
+		{"opens, canceled", func(p *pair) { p.start() }, func(p *pair) { p.cancel() }, 0},
+		{"open, deadline", (*pair).open, func(*pair) { <-time.After(time.Minute) }, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, func(_ *pair, c *ClientConfig) { c.Queued, c.Deadline = true, time.Now().Add(time.Minute) })
+			test.begin(p)
+			test.end(p)
+			synctest.Wait()
+			if got := p.abandoned.Load(); got != test.abandoned || !isOver(&p.client.Stream) {
+				t.Errorf("%s: abandoned %d times", test.name, got)
+			}
+		})
+	}
 }
 
 // TestFetchWhenOver: an instance that has announced a large response is told if nobody fetches it.

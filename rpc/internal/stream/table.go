@@ -68,14 +68,31 @@ func (t *Table) All() []*Stream {
 	return all
 }
 
-// EachOpening runs f for every client's stream that waits for its first answer. It holds the
-// stream's lock meanwhile, and ends the stream with the error that f returns.
-func (t *Table) EachOpening(f func(*Client) error) {
+// EachClient runs f for every stream of a client's table. open says that its first answer has come.
+// EachClient holds the stream's lock meanwhile, and ends the stream with the error that f returns.
+func (t *Table) EachClient(f func(c *Client, open bool) error) {
 	for _, s := range t.All() {
 		c := s.side.(*Client)
-		if err := c.whileOpening(f); err != nil {
+		if err := c.look(f); err != nil {
 			c.End(err)
 		}
+	}
+}
+
+// Has reports whether there is a stream with an id.
+func (t *Table) Has(id wire.ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.streams[id] != nil
+}
+
+// End ends the stream with an id, if it is there, for a reason of this side.
+func (t *Table) End(id wire.ID, err error) {
+	t.mu.Lock()
+	s := t.streams[id]
+	t.mu.Unlock()
+	if s != nil {
+		s.side.End(err)
 	}
 }
 

@@ -440,16 +440,17 @@ func TestTableCloseWaits(t *testing.T) {
 	})
 }
 
-// TestTableOpening: Opening sees the streams that wait for an answer, and ends those it is told to.
-func TestTableOpening(t *testing.T) {
+// TestEachClient: EachClient sees the streams that wait for an answer and those that are open, and
+// ends those it is told to.
+func TestEachClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		p.start()
 		asked, end := 0, error(nil)
 		tick := func() {
-			p.clients.EachOpening(func(c *Client) error {
-				if c != p.client || c.CallID() != p.id || c.Root() != root {
-					t.Error("it is another call:", c.CallID(), c.Root())
+			p.clients.EachClient(func(c *Client, open bool) error {
+				if c != p.client || open || c.CallID() != p.id || c.Root() != root || c.Where() != "" || c.Known() {
+					t.Error("it is another call:", c.CallID(), open, c.Root(), c.Where(), c.Known())
 				}
 				ask, dead := c.Waited().Tick()
 				if ask {
@@ -464,7 +465,7 @@ func TestTableOpening(t *testing.T) {
 		end = errMine
 		for range 20 {
 			tick()
-			p.client.Alive(p.id)
+			p.client.Alive(p.id, instance)
 		}
 		if _, early := p.client.To(); early || asked != 10 || isOver(&p.client.Stream) {
 			t.Errorf("asked %d times; it is over: %v", asked, p.client.err)
@@ -472,14 +473,34 @@ func TestTableOpening(t *testing.T) {
 		for range 20 {
 			tick()
 		}
-		if asked != 13 || p.client.err != errMine || <-p.opened != errMine || p.up.published() != "cancel to all" {
+		if asked != 17 || p.client.err != errMine || <-p.opened != errMine || p.up.published() != "cancel to all" {
 			t.Errorf("asked %d times; it is over: %v", asked, p.client.err)
 		}
 	})
 	inPair(t, func(p *pair) {
-		p.clients.EachOpening(func(*Client) error { return errMine })
-		if isOver(&p.client.Stream) {
-			t.Error("an open stream has been ended")
+		known := func() (is bool) {
+			p.clients.EachClient(func(c *Client, open bool) error {
+				if is = c.Known(); !open || c.Where() != instance {
+					t.Errorf("open is %v, at %q", open, c.Where())
+				}
+				return nil
+			})
+			return is
+		}
+		before := known()
+		p.client.Alive(p.id, "other")
+		other := known()
+		p.client.Alive(p.id, instance)
+		if after := known(); before || other || !after {
+			t.Errorf("the instance knows the stream: %v, %v, %v, want only the last", before, other, after)
+		}
+		if !p.clients.Has(p.id) || p.clients.Has(wire.NewID()) {
+			t.Error("the table has other streams")
+		}
+		p.clients.EachClient(func(*Client, bool) error { return errMine })
+		p.clients.EachClient(func(*Client, bool) error { return errors.New("a stream that is over") })
+		if !isOver(&p.client.Stream) || p.client.err != errMine {
+			t.Errorf("the stream has ended by %v", p.client.err)
 		}
 	})
 }

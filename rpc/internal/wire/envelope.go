@@ -157,7 +157,7 @@ type Envelope struct {
 	Flags   Flags
 	ID      ID
 	Timeout time.Duration // of a request; 0 means that it names none, NoTimeout that it wants none
-	Body    []byte        // the message or status; for the alive kinds, further ids
+	Body    []byte        // the message or status; for a cancel and the alive kinds, further ids
 }
 
 // The errors of Parse. ErrVersion and ErrUnsupported come with an envelope
@@ -245,7 +245,7 @@ func (e *Envelope) cutTimeout() error {
 	return nil
 }
 
-// IDs returns an iterator over the ids of an alive query or answer.
+// IDs returns an iterator over the ids of a cancel, an alive query or its answer.
 func (e *Envelope) IDs() func(yield func(ID) bool) {
 	return func(yield func(ID) bool) {
 		if !yield(e.ID) {
@@ -288,14 +288,14 @@ func AppendResponse(b []byte, id ID, codec Codec, flags Flags) []byte {
 	return appendHeader(b, KindResponse, flags|Flags(codec), id)
 }
 
-// AppendCancel appends a cancel.
-func AppendCancel(b []byte, id ID) []byte {
-	return appendHeader(b, KindCancel, 0, id)
-}
+// AppendCancel appends a cancel of calls, of which there must be at least one.
+func AppendCancel(b []byte, ids ...ID) []byte { return appendIDs(b, KindCancel, ids) }
 
 // AppendAlive appends an alive query or answer about ids, of which there must
 // be at least one.
-func AppendAlive(b []byte, kind Kind, ids ...ID) []byte {
+func AppendAlive(b []byte, kind Kind, ids ...ID) []byte { return appendIDs(b, kind, ids) }
+
+func appendIDs(b []byte, kind Kind, ids []ID) []byte {
 	b = appendHeader(b, kind, 0, ids[0])
 	for i := range ids[1:] {
 		b = append(b, ids[i+1][:]...)

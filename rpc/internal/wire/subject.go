@@ -6,6 +6,8 @@ const (
 	CancelToken = "_all.cancel"
 	AliveToken  = "_all.alive"
 	AllWildcard = "_all.>"
+	// AliveSuffix is where to ask one instance whether it works on calls, below the instance.
+	AliveSuffix = "alive"
 	// AllToken comes before what every instance gets.
 	AllToken = "_all"
 	// InstanceToken comes before the instance and the stream.
