@@ -63,7 +63,7 @@ func (a *attempt) address(ctx context.Context) {
 
 // ended looks at the error of an attempt. If a stand-in could not take it, another instance may.
 func (a *attempt) ended(err *Error) *Error {
-	alone := !a.call.options.plain && !a.call.method.service.NoQueueGroup // an instance takes it alone
+	alone := !a.call.options.plain && !a.call.method.service.NoQueueGroup // one instance takes it
 	a.silence = a.silence || err.cause == errSilence && alone
 	switch notRun := err.execution == ExecutionNotRun; {
 	case a.standIn == "":
