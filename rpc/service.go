@@ -403,9 +403,17 @@ func (s *service) answerAlive(query *wire.Envelope, m *nats.Msg) {
 	}
 }
 
-// hasControlPending reports whether cancels or queries wait for their callback.
-func (s *service) hasControlPending() bool {
-	return slices.ContainsFunc(s.subs.control, func(sub *connwatch.Subscription) bool { return sub.Pending() > 0 })
+// pendingControl returns, for each of the control subscriptions, a function that reports whether the
+// callback still has to take what waits for it now.
+func (s *service) pendingControl() (all []func() bool) {
+	for _, sub := range s.subs.control {
+		got, pending := sub.Progress()
+		all = append(all, func() bool {
+			now, left := sub.Progress()
+			return left > 0 && now <= got+int64(pending)
+		})
+	}
+	return all
 }
 
 // endDead ends the calls whose clients are dead.

@@ -98,12 +98,16 @@ func (g *stallGuard) lift() {
 	}
 }
 
-// awaitCancels waits until no cancel waits for its callback.
+// awaitCancels waits until the callbacks have taken the cancels that have come.
 func (g *stallGuard) awaitCancels(ctx context.Context) {
 	ticker := time.NewTicker(fenceInterval)
 	defer ticker.Stop()
 	services, _ := g.server.registered()
-	for slices.ContainsFunc(services, (*service).hasControlPending) {
+	var pending []func() bool
+	for _, svc := range services {
+		pending = append(pending, svc.pendingControl()...)
+	}
+	for slices.ContainsFunc(pending, func(is func() bool) bool { return is() }) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():

@@ -43,16 +43,17 @@ type Subscription struct {
 	ended   bool
 }
 
-// Pending returns how many messages wait for the callback, or are with it.
-func (s *Subscription) Pending() int {
+// Progress returns how many messages the callback has got, and how many are to come or are with it.
+func (s *Subscription) Progress() (got int64, pending int) {
 	s.of.mu.Lock()
 	sub := s.sub
 	s.of.mu.Unlock()
-	n, _, err := sub.Pending()
+	pending, _, err := sub.Pending()
 	if err != nil {
-		return 0 // it has ended
+		return 0, 0 // it has ended
 	}
-	return n
+	got, _ = sub.Delivered()
+	return got, pending
 }
 
 // Subscribe makes a subscription.

@@ -125,10 +125,11 @@ type Look struct {
 	peers   int // so far
 }
 
-// visit is what a look finds at a peer.
+// visit is what a look finds at a peer, whose own fields are under the lock of the Asker.
 type visit struct {
 	*peer
 	due     bool
+	silence int       // ticks since the first query that it has not answered
 	calls   bool      // it works on some
 	streams bool      // it has accepted some
 	asked   []wire.ID // calls that are asked about
@@ -148,12 +149,12 @@ func (a *Asker) Look(rule Rule, connected, ticks bool) *Look {
 	for at, p := range a.peers {
 		v := &visit{peer: p}
 		switch {
-		case !ticks || !connected || p.deaf:
-		case l.mutes(p.Root):
+		case !connected, l.mutes(p.Root):
 			p.Skip()
-		default:
+		case ticks && !p.deaf:
 			v.due = p.tick(p.every)
 		}
+		v.silence = p.waited()
 		l.visits[at] = v
 	}
 	return l
@@ -183,7 +184,7 @@ func (l *Look) Call(c Call) (dead bool) {
 	if ask && l.asks {
 		v.asked = append(v.asked, c.CallID())
 	}
-	return dead || v.waited() >= callLimit
+	return dead || v.silence >= callLimit
 }
 
 // Stream looks at a stream. It reports whether its instance has died.
@@ -191,9 +192,9 @@ func (l *Look) Stream(s Stream) (dead bool) {
 	v := l.visit(Place{s.Root(), s.Where()})
 	v.streams = true
 	switch {
-	case v.waited() >= streamLimit:
+	case v.silence >= streamLimit:
 		return true
-	case !s.Known() && !v.deaf:
+	case !s.Known():
 		v.unknown = append(v.unknown, s.CallID())
 		l.asked[s.CallID()] = s
 	}
@@ -234,7 +235,7 @@ func (l *Look) finish() []query {
 	defer a.mu.Unlock()
 	a.asked, a.peers, a.count = l.asked, map[Place]*peer{}, l.peers
 	for at, v := range l.visits {
-		if !v.calls && (!v.streams || v.waited() >= streamLimit) || v.waited() >= callLimit {
+		if !v.calls && (!v.streams || v.silence >= streamLimit) || v.silence >= callLimit {
 			continue // nothing is there any more
 		}
 		a.peers[at] = v.peer
@@ -312,7 +313,7 @@ func (q *queries) all() []query {
 // Deliver takes a message that came to a reply subject with the token. If nobody listens for the
 // queries to an instance, which then has lost its connection with all streams, it returns where.
 func (a *Asker) Deliver(token string, m *nats.Msg) (gone Place, ok bool) {
-	none := len(m.Data) == 0
+	none := len(m.Data) == 0 && m.Header.Get("Status") == "503"
 	e, err := wire.Parse(m.Data)
 	alive := err == nil && e.Kind == wire.KindAliveAnswer
 	instance := m.Header.Get(wire.InstanceHeader)
