@@ -116,6 +116,7 @@ func (r responder) statistics() micro.Stats {
 	for _, e := range r.endpoints {
 		one := &micro.EndpointStats{Name: e.method.desc.Name, Subject: e.subject, QueueGroup: e.queueGroup}
 		now := load[e]
+		now.answersRefused = r.server.async.answers.count.Load()
 		now.estimate = e.workers().Estimate(e.admission).Mean
 		e.stats.snapshot(one, now)
 		stats.Endpoints = append(stats.Endpoints, one)

@@ -23,16 +23,17 @@ import (
 
 // endpointData is the `data` of an endpoint as docs/protocol.md describes it.
 type endpointData struct {
-	InFlight *int           `json:"in_flight"`
-	Queued   *int           `json:"queued"`
-	Shed     *int           `json:"shed"`
-	P50      *float64       `json:"p50_ms"`
-	P99      *float64       `json:"p99_ms"`
-	Codes    map[string]int `json:"codes"`
-	ShedBy   map[string]int `json:"shed_by"`
-	QueueP50 *float64       `json:"queue_p50_ms"`
-	QueueP99 *float64       `json:"queue_p99_ms"`
-	Estimate *float64       `json:"estimate_ms"`
+	AnswersRefused int64          `json:"answers_refused"`
+	InFlight       *int           `json:"in_flight"`
+	Queued         *int           `json:"queued"`
+	Shed           *int           `json:"shed"`
+	P50            *float64       `json:"p50_ms"`
+	P99            *float64       `json:"p99_ms"`
+	Codes          map[string]int `json:"codes"`
+	ShedBy         map[string]int `json:"shed_by"`
+	QueueP50       *float64       `json:"queue_p50_ms"`
+	QueueP99       *float64       `json:"queue_p99_ms"`
+	Estimate       *float64       `json:"estimate_ms"`
 }
 
 // dataOf decodes the data of an endpoint, in which nothing may be missing or unknown.

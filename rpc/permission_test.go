@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -118,8 +119,38 @@ func TestForbiddenFramesOfServer(t *testing.T) {
 	defer r.Close()
 	e := wantCode(t, <-ended, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	wantText(t, e, "may not publish to")
-	until(t, "the log says so", func() bool { return strings.Contains(log.String(), "max of more than 1") })
-	if n := strings.Count(log.String(), "for answers it needs allow_responses"); n != 1 {
+	until(t, "the log says so", func() bool { return strings.Contains(log.String(), "{ max: -1, expires:") })
+	if n := strings.Count(log.String(), "may not publish an answer"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log)
+	}
+	until(t, "STATS says so", func() bool {
+		return dataOf(t, statsOf(t, srv.Connect(nats.UserInfo("caller", "x")), 1)[0].Endpoints[0]).AnswersRefused > 0
+	})
+}
+
+// TestMayNotAnswer: a service that may not answer says in the log which permission is missing, once,
+// whatever number of answers NATS refuses.
+func TestMayNotAnswer(t *testing.T) {
+	srv := newServerWithUsers(t,
+		&server.User{Username: "caller", Password: "x"},
+		&server.User{Username: "service", Password: "x", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{">"}}}})
+	logger, log := newLog()
+	var ran atomic.Int64
+	serve(t, srv.Connect(nats.UserInfo("service", "x"), quiet), &funcs{
+		do: func(_ context.Context, in string) (string, error) {
+			ran.Add(1)
+			return in, nil
+		},
+	}, logger)
+	nc := srv.Connect(nats.UserInfo("caller", "x"), nats.CustomInboxPrefix("_INBOX_caller"))
+	c := dial(t, nc)
+	for range 5 {
+		_, err := do(testContext(t), c, "x", rpc.WithTimeout(50*time.Millisecond))
+		wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun)
+	}
+	const line = `allow_responses: true, or publish: { allow: [\"_INBOX_caller.>\"] }`
+	until(t, "the log says so", func() bool { return strings.Contains(log.String(), line) })
+	if n := strings.Count(log.String(), "may not publish an answer"); n != 1 || ran.Load() == 0 {
 		t.Errorf("%d lines:\n%s", n, log)
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/liveness"
-	"github.com/natscall/natscall/rpc/internal/loglimit"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wait"
@@ -62,7 +61,7 @@ type asyncErrors struct {
 	listener      connwatch.Listener
 	refused       connwatch.Refusals // while services start
 	subscriptions *connwatch.Subscriptions
-	violations    loglimit.Limit
+	answers       refusedAnswers
 }
 
 // errNoServer is the error of a Server that was not made by NewServer.
@@ -119,6 +118,7 @@ func NewServer(nc *nats.Conn, opts ...ServerOption) *Server {
 	})
 	s.async.listener = s.asyncError
 	s.async.subscriptions = connwatch.NewSubscriptions()
+	s.async.answers.log.Every = refusedLogInterval
 	s.stall.server = s
 	return s
 }
@@ -551,14 +551,12 @@ func (s *Server) asyncError(_ *nats.Subscription, err error) {
 	if !ok {
 		return
 	}
+	stream := false
 	for _, st := range s.streams.All() {
 		if to, _ := st.To(); to == subject {
+			stream = true
 			st.Break(failf(CodePermissionDenied, ExecutionMayHaveRun, "the NATS user may not publish to %q", subject).because(err))
 		}
 	}
-	if unlogged, ok := s.async.violations.Next(); ok {
-		s.options.logger.Error("natscall: the NATS user may not publish to a subject; for answers it needs allow_responses "+
-			"(for streams and batches with a max of more than 1, see docs/protocol.md, Permissions) or the permission to publish to the callers' inboxes",
-			"subject", subject, "unlogged", unlogged)
-	}
+	s.async.answers.add(s.options.logger, subject, stream)
 }

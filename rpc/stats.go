@@ -72,12 +72,14 @@ type endpointData struct {
 	QueueP99 float64          `json:"queue_p99_ms"`
 	Mean     float64          `json:"estimate_ms"`
 	Codes    map[string]int64 `json:"codes"`
+	Refused  int64            `json:"answers_refused"` // by NATS: those of the whole server
 }
 
 // endpointLoad is what an endpoint does now.
 type endpointLoad struct {
 	inFlight, queued int64 // calls that have not ended
 	estimate         time.Duration
+	answersRefused   int64 // of the server
 }
 
 func (s *endpointStats) data(load endpointLoad) json.RawMessage {
@@ -85,7 +87,7 @@ func (s *endpointStats) data(load endpointLoad) json.RawMessage {
 		InFlight: load.inFlight, Queued: load.queued,
 		P50: milliseconds(s.times.quantile(0.50)), P99: milliseconds(s.times.quantile(0.99)),
 		QueueP50: milliseconds(s.waits.quantile(0.50)), QueueP99: milliseconds(s.waits.quantile(0.99)),
-		Mean:  milliseconds(load.estimate),
+		Mean: milliseconds(load.estimate), Refused: load.answersRefused,
 		Codes: map[string]int64{}, ShedBy: map[string]int64{},
 	}
 	for reason := range s.shed {

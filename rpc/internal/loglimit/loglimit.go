@@ -2,13 +2,16 @@
 package loglimit
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
 
-// Limit lets one record a second through. The zero value is ready for use; Next may be called
-// concurrently.
+// Limit lets one record a second through, or one in another interval. The zero value is ready for
+// use; Next may be called concurrently.
 type Limit struct {
+	Every time.Duration // the interval; 0 is a second
+
 	mu       sync.Mutex
 	last     time.Time // of the record that was let through last
 	unlogged int       // records since then
@@ -19,7 +22,7 @@ func (l *Limit) Next() (unlogged int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if now.Sub(l.last) < time.Second && !l.last.IsZero() {
+	if now.Sub(l.last) < cmp.Or(l.Every, time.Second) && !l.last.IsZero() {
 		l.unlogged++
 		return 0, false
 	}

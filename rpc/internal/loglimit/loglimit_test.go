@@ -28,5 +28,13 @@ func TestLimit(t *testing.T) {
 				t.Errorf("record %d: %d, %v", i, unlogged, ok)
 			}
 		}
+		l = Limit{Every: time.Minute}
+		l.Next()
+		<-time.After(time.Minute - 1)
+		_, early := l.Next()
+		<-time.After(1)
+		if unlogged, ok := l.Next(); early || !ok || unlogged != 1 {
+			t.Errorf("a record a minute: early %v, %v with %d", early, ok, unlogged)
+		}
 	})
 }
