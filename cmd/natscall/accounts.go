@@ -18,7 +18,7 @@ type crossing struct {
 type borders struct {
 	from, to      string // the exporting and the importing account
 	prefix, local string // of subjects, in each of them
-	batching      bool   // clients send batches
+	unary         bool   // unary calls may have several answers: to batches, and to requests over max_payload
 	instances     bool   // clients call one instance, and all instances, too
 }
 
@@ -42,7 +42,7 @@ func (b borders) crossings(called []method, discovered []service) []crossing {
 	}
 	for _, m := range called {
 		s := m.subjects
-		stream := m.kind > rpc.KindOneWay || b.batching && m.kind != rpc.KindOneWay
+		stream := m.kind > rpc.KindOneWay || m.kind == rpc.KindUnary && b.unary
 		add(s.Request, stream, "calls of "+m.name)
 		if b.instances {
 			add(s.One, stream, "calls of "+m.name+" of one instance")
@@ -51,7 +51,7 @@ func (b borders) crossings(called []method, discovered []service) []crossing {
 		add(s.Cancel, false, "calls that are given up")
 		add(s.Alive, false, "which calls are still worked on")
 		add(s.Instances, true, "which instances there are")
-		add(s.Frames, true, "streams, and messages over max_payload")
+		add(s.Frames, true, "streams, and responses over max_payload")
 	}
 	for _, s := range discovered {
 		for _, subject := range s.methods[0].subjects.Discovery {

@@ -39,7 +39,7 @@ func setupPermissions(flags *flag.FlagSet) func([]string, io.Writer) error {
 		p.border.local = v
 		return checkPattern(v)
 	})
-	flags.BoolVar(&p.border.batching, "batching", false, "with -accounts: allow rpc.WithBatching")
+	flags.BoolVar(&p.border.unary, "unary-streams", false, "with -accounts: let unary calls have several answers, for rpc.WithBatching and requests over max_payload; NATS then keeps something for each call for minutes")
 	p.defineUser(flags)
 	return p.print
 }

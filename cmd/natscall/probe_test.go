@@ -8,13 +8,13 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
@@ -76,19 +76,12 @@ func (s *shop) probesOf(root string) map[string]probe {
 		},
 		"alive " + root: func(ctx context.Context, p *peer) error {
 			asked := make(chan struct{}, 64)
-			sub, err := s.spy.Subscribe(root+"._all.alive", func(*nats.Msg) { asked <- struct{}{} })
-			if err != nil {
-				return err
-			}
-			defer func() { _ = sub.Unsubscribe() }()
-			if err := s.spy.FlushWithContext(ctx); err != nil {
-				return err
-			}
-			return s.whileHeld(ctx, p, call, func(func(), *hold) error { return awaitRefusal(ctx, p, asked) })
+			return s.listening(ctx, root+"._all.alive", func(*nats.Msg) { asked <- struct{}{} }, func() error {
+				return s.whileHeld(ctx, p, call, func(func(), *hold) error { return awaitRefusal(ctx, p, asked) })
+			})
 		},
 		"large " + root: func(ctx context.Context, p *peer) error {
-			unknown := protowire.AppendBytes(protowire.AppendTag(nil, 1000, protowire.BytesType), make([]byte, 2*maxPayload))
-			return served(call(ctx, p.client, unknown))
+			return served(call(ctx, p.client, large()))
 		},
 	}
 }
@@ -97,7 +90,7 @@ func (s *shop) probesOf(root string) map[string]probe {
 func (s *shop) whileHeld(ctx context.Context, p *peer, call func(context.Context, *rpc.Client, []byte, ...rpc.CallOption) error, f func(cancel func(), h *hold) error) error {
 	name := nuid.Next()
 	h := s.hold(name)
-	calling, cancel := context.WithCancel(ctx)
+	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // its deadline is not what ends it
 	ended := make(chan error, 1)
 	go func() { ended <- call(calling, p.client, nil, rpc.WithHeader(holdHeader, name)) }()
 	defer func() { cancel(); close(h.release); <-ended }()
@@ -189,7 +182,7 @@ func inventoryProbes() map[string]probe {
 }
 
 // orderProbes call each method of the services for orders.
-func orderProbes() map[string]probe {
+func (s *shop) orderProbes() map[string]probe {
 	place := func(ctx context.Context, p *peer) (*orderv1.Order, error) {
 		res, err := orderv1nats.NewOrderServiceClient(p.client).PlaceOrder(ctx, &orderv1.PlaceOrderRequest{
 			RequestId: nuid.Next(), Lines: []*orderv1.Line{{ProductId: "apple", Quantity: 1}},
@@ -222,18 +215,41 @@ func orderProbes() map[string]probe {
 			return served(err)
 		},
 		"ListFeed": func(ctx context.Context, p *peer) error { return callers[feedRoot](ctx, p.client, nil) },
+		"large response": func(ctx context.Context, p *peer) error {
+			res, err := orderv1nats.NewOrderFeedServiceClient(p.client).ListFeed(ctx, new(orderv1.ListFeedRequest), rpc.WithHeader(largeHeader, "yes"))
+			if n := len(res.ProtoReflect().GetUnknown()); err == nil && n < maxPayload {
+				err = fmt.Errorf("the response has %d bytes", n)
+			}
+			return err
+		},
 		"OrderPlaced": func(ctx context.Context, p *peer) error {
-			// Nobody answers an event. NATS has refused it before it answers the flush.
-			err := orderv1nats.NewOrderFeedServiceClient(p.client).OrderPlaced(ctx, &orderv1.OrderPlacedRequest{OrderId: nuid.Next(), ProductId: "apple"})
-			if err := errors.Join(err, p.nc.FlushWithContext(ctx)); err != nil {
-				return err
-			}
-			if err := p.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
-				return err
-			}
-			return nil
+			id, heard := nuid.Next(), make(chan struct{}, 1)
+			return s.listening(ctx, "orders.new", func(m *nats.Msg) {
+				if strings.Contains(string(m.Data), id) {
+					heard <- struct{}{}
+				}
+			}, func() error {
+				err := orderv1nats.NewOrderFeedServiceClient(p.client).OrderPlaced(ctx, &orderv1.OrderPlacedRequest{OrderId: id, ProductId: "apple"})
+				if err != nil {
+					return err
+				}
+				return awaitRefusal(ctx, p, heard)
+			})
 		},
 	}
+}
+
+// listening calls f while the account of the services is listened in on.
+func (s *shop) listening(ctx context.Context, subject string, heard nats.MsgHandler, f func() error) error {
+	sub, err := s.spy.Subscribe(subject, heard)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := s.spy.FlushWithContext(ctx); err != nil {
+		return err
+	}
+	return f()
 }
 
 // discoveryProbes ask for services as nats micro does.

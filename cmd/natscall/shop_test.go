@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/natscall/natscall/examples/inventory"
 	"github.com/natscall/natscall/examples/order"
@@ -101,6 +102,11 @@ const maxPayload = 64 << 10
 // heartbeat is short, so that services soon notice that a client which may not send frames is mute.
 const heartbeat = 2 * time.Second
 
+// large is a field that messages of the shop do not have, and that exceeds max_payload.
+func large() []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, 1000, protowire.BytesType), make([]byte, 2*maxPayload))
+}
+
 // shop is a NATS server, with the services of the examples on it.
 type shop struct {
 	*testing.T
@@ -155,10 +161,21 @@ func (s *shop) connect(user string, opts ...rpc.ClientOption) *peer {
 // hold is a call that the services hold back until its caller has gone.
 type hold struct{ running, ended, release chan struct{} }
 
-const holdHeader = "Hold"
+// Headers by which a call asks to be held back, and for a response over max_payload.
+const (
+	holdHeader  = "Hold"
+	largeHeader = "Large"
+)
 
-// intercept holds back the calls that ask for it.
+// intercept does what calls ask for.
 func (s *shop) intercept(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+	if call.Header().Get(largeHeader) != "" {
+		err := next(ctx, call)
+		if err == nil {
+			call.Response().ProtoReflect().SetUnknown(large())
+		}
+		return err
+	}
 	h, ok := s.held.Load(call.Header().Get(holdHeader))
 	if !ok {
 		return next(ctx, call)

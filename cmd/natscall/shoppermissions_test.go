@@ -109,7 +109,7 @@ func TestShop(t *testing.T) {
 	old := newShop(t, users)
 	old.serveOld()
 
-	calls := merged(inventoryProbes(), orderProbes(), s.probesOf(inventoryRoot), s.probesOf(orderRoot), s.probesOf(feedRoot))
+	calls := merged(inventoryProbes(), s.orderProbes(), s.probesOf(inventoryRoot), s.probesOf(orderRoot), s.probesOf(feedRoot))
 	newMethods := map[string]probe{}
 	for root := range callers {
 		newMethods["instances "+root] = instancesProbe(root)
