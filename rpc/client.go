@@ -428,8 +428,8 @@ func (c *Client) subjectsOf(m *method) *subjects {
 		return s.(*subjects)
 	}
 	fresh := &subjects{request: names.Join(c.options.prefix, m.subject), root: names.Join(c.options.prefix, m.root)}
-	// Those of a method that was learned from others may be anything: NATS would close the connection
-	// for good, or send the request to somebody else. The method's name is a part of some subjects.
+	// Those of a method that was learned from others may be anything: NATS would close the
+	// connection for good, or send the request to somebody else.
 	for _, subject := range []string{fresh.request, fresh.root, names.Join(fresh.root, m.desc.Name)} {
 		if err := names.CheckPublished(subject); err != nil && fresh.err == nil {
 			fresh.err = m.invalid(fmt.Errorf("the subject %w", err))

@@ -124,8 +124,8 @@ func operations(sent string) (all []operation, err error) {
 	return all, nil
 }
 
-// hostile are texts by which somebody tries to say more than one thing. If it works, the word "evil"
-// begins a line or a header, or is a subject.
+// hostile are texts by which somebody tries to say more than one thing. If it works, the word
+// "evil" begins a line or a header, or is part of a subject.
 var hostile = []string{
 	"\r\nPUB evil 0\r\n\r\n", "x 0\r\n\r\nPUB evil 0\r\n", "\nEvil: 1", "\r\nEvil: 1", "\rEvil: 1", "x\r\n\r\nEvil: 1",
 	"\u0085Evil: 1", "\u2028Evil: 1", "\x00", "\x00\r\nEvil: 1", "\xff\r\nEvil: 1", " evil", "a evil", "a\tevil", "a\vevil",

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 
@@ -22,9 +21,9 @@ type Subjects struct {
 	// QueueGroup is the one in which instances listen to Request; "" means in none.
 	QueueGroup string
 
-	// These are where a client publishes what it has to say about its calls: that it gives up, whether
-	// somebody still works on them, and which instances there are. They are empty for a one-way
-	// method, of whose calls nothing is known after they are sent.
+	// These are where a client publishes what it has to say about its calls: that it gives up,
+	// whether somebody still works on them, and which instances there are. They are empty for a
+	// one-way method, of whose calls nothing is known after they are sent.
 	Cancel, Alive, Instances string
 	// Frames is where a client publishes its part of streams and of messages that exceed
 	// max_payload. It is empty for a one-way method.
@@ -41,10 +40,7 @@ type Subjects struct {
 	Discovery []string
 }
 
-// Subjects returns the subjects of the method for clients and servers with the prefix that is given
-// to [WithSubjectPrefix]. It fails where a server could not serve the method, as its subject cannot
-// be used.
-func (m *method) Subjects(prefix string) (Subjects, error) {
+func newSubjects(m *method, prefix string) (Subjects, error) {
 	root, request := names.Join(prefix, m.root), names.Join(prefix, m.subject)
 	instance := names.Join(root, wire.InstanceToken, "*")
 	out := Subjects{
@@ -72,14 +68,6 @@ func (m *method) Subjects(prefix string) (Subjects, error) {
 		return Subjects{}, fmt.Errorf("rpc: method %s: %w", m.FullName(), err)
 	}
 	return out, nil
-}
-
-// queueGroup is the group in which the instances listen, unless a server sets another one.
-func (d *ServiceDesc) queueGroup() string {
-	if d.NoQueueGroup && d.QueueGroup == "" {
-		return ""
-	}
-	return cmp.Or(d.QueueGroup, micro.DefaultQueueGroup)
 }
 
 // verbSubjects are the subjects of discovery: `$SRV.<verb>`, also with the service's name, and with

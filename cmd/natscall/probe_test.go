@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,9 +76,13 @@ func (s *shop) probesOf(root string) map[string]probe {
 			})
 		},
 		"alive " + root: func(ctx context.Context, p *peer) error {
-			asked := make(chan struct{}, 64)
-			return s.listening(ctx, root+"._all.alive", func(*nats.Msg) { asked <- struct{}{} }, func() error {
-				return s.whileHeld(ctx, p, call, func(func(), *hold) error { return awaitRefusal(ctx, p, asked) })
+			return s.whileHeld(ctx, p, call, func(_ func(), h *hold) error {
+				asked := make(chan struct{}, 64)
+				return s.listening(ctx, root+"._all.alive", func(m *nats.Msg) {
+					if bytes.Contains(m.Data, h.id) { // it is about this call
+						asked <- struct{}{}
+					}
+				}, func() error { return awaitRefusal(ctx, p, asked) })
 			})
 		},
 		"large " + root: func(ctx context.Context, p *peer) error {
@@ -90,7 +95,8 @@ func (s *shop) probesOf(root string) map[string]probe {
 func (s *shop) whileHeld(ctx context.Context, p *peer, call func(context.Context, *rpc.Client, []byte, ...rpc.CallOption) error, f func(cancel func(), h *hold) error) error {
 	name := nuid.Next()
 	h := s.hold(name)
-	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // its deadline is not what ends it
+	// What is tried is not that the call ends at its deadline, which is later than that of ctx.
+	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	ended := make(chan error, 1)
 	go func() { ended <- call(calling, p.client, nil, rpc.WithHeader(holdHeader, name)) }()
 	defer func() { cancel(); close(h.release); <-ended }()

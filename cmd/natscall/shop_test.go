@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,8 +31,8 @@ import (
 const shopFiles = `-I ../../proto ../../proto/inventory/v1/inventory.proto ../../proto/order/v1/order.proto ../../proto/order/v1/feed.proto`
 
 // shopUsers are the users of the shop, as docs/security.md has them. The subjects of -allow-pub and
-// -allow-sub are those of JetStream: the services keep their state in its buckets, and natscall does
-// not know which.
+// -allow-sub are those of JetStream: the services keep their state in its buckets, and natscall
+// does not know which.
 const shopUsers = `-user inventory -serve inventory.v1.InventoryService
   -allow-pub $JS.API.STREAM.*.KV_inventory -allow-pub $JS.API.STREAM.MSG.GET.KV_inventory
   -allow-pub $JS.API.CONSUMER.*.KV_inventory.> -allow-pub $KV.inventory.> -allow-sub _INBOX.>
@@ -159,7 +160,11 @@ func (s *shop) connect(user string, opts ...rpc.ClientOption) *peer {
 }
 
 // hold is a call that the services hold back until its caller has gone.
-type hold struct{ running, ended, release chan struct{} }
+type hold struct {
+	running, ended, release chan struct{}
+	run, end                sync.Once // the runtime may send the call again
+	id                      []byte    // of the call, once it is running
+}
 
 // Headers by which a call asks to be held back, and for a response over max_payload.
 const (
@@ -176,21 +181,26 @@ func (s *shop) intercept(ctx context.Context, call *rpc.Call, next rpc.Next) err
 		}
 		return err
 	}
-	h, ok := s.held.Load(call.Header().Get(holdHeader))
+	held, ok := s.held.Load(call.Header().Get(holdHeader))
 	if !ok {
 		return next(ctx, call)
 	}
-	close(h.(*hold).running)
+	h := held.(*hold)
+	id, err := hex.DecodeString(call.ID())
+	if err != nil {
+		return err
+	}
+	h.run.Do(func() { h.id = id; close(h.running) })
 	select {
 	case <-ctx.Done():
-		close(h.(*hold).ended)
-	case <-h.(*hold).release:
+		h.end.Do(func() { close(h.ended) })
+	case <-h.release:
 	}
 	return ctx.Err()
 }
 
 func (s *shop) hold(name string) *hold {
-	h := &hold{make(chan struct{}), make(chan struct{}), make(chan struct{})}
+	h := &hold{running: make(chan struct{}), ended: make(chan struct{}), release: make(chan struct{})}
 	s.held.Store(name, h)
 	return h
 }

@@ -69,7 +69,8 @@ var toolNeeds = map[string]string{
 func without(p *server.Permissions, subject string) *server.Permissions {
 	other := func(from *server.SubjectPermission) *server.SubjectPermission {
 		allow := slices.DeleteFunc(slices.Clone(from.Allow), func(s string) bool { return s == subject })
-		return &server.SubjectPermission{Allow: append(allow, "nothing"), Deny: from.Deny} // an empty list would allow all
+		allow = append(allow, "nothing") // an empty list would allow all
+		return &server.SubjectPermission{Allow: allow, Deny: from.Deny}
 	}
 	return &server.Permissions{Publish: other(p.Publish), Subscribe: other(p.Subscribe), Response: p.Response}
 }

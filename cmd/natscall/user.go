@@ -40,7 +40,7 @@ func (g grant) String() string { return strings.TrimSuffix(g.subject+" "+g.queue
 // permissions are what a user may do.
 type permissions struct {
 	publish, subscribe []grant
-	answers            int // how many messages may answer a request: 0 for one that serves nothing, -1 for any number
+	answers            int // to each request; -1 is any number, 0 means that it serves nothing
 	within             time.Duration
 }
 

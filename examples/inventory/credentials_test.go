@@ -186,8 +186,8 @@ func TestNKey(t *testing.T) {
 	refusedAs(t, srv, "-nkey ", "-nkey", write(t, "no.nk", []byte("no seed")))
 }
 
-// TestCredentials: a NATS server in operator mode knows who signs for an account, and the service has
-// a JWT that is signed so.
+// TestCredentials: a NATS server in operator mode knows the keys that sign for an account, and the
+// service has a JWT that one of them has signed.
 func TestCredentials(t *testing.T) {
 	operator, operatorID, _ := newSeed(t, nkeys.CreateOperator)
 	resolver := new(server.MemAccResolver)

@@ -111,7 +111,8 @@ func TestCheckQueueGroup(t *testing.T) {
 
 func TestCheckPublished(t *testing.T) {
 	for subject, want := range map[string]string{
-		"$JS.API.INFO": "", "_INBOX.x": "", "a.{b}": "", // of others, whose names are not ours to judge
+		// Names of others are not ours to judge.
+		"$JS.API.INFO": "", "_INBOX.x": "", "a.{b}": "",
 		"a..b": "empty token", "a.*": "wildcard", "a.>": "wildcard", "a b": "character", "a\r\nb": "character", "": "empty token",
 		strings.Repeat("x", 256): "more than 255",
 	} {
