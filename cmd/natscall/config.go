@@ -17,7 +17,8 @@ func printUsers(w io.Writer, users []*user, allowed []permissions) error {
 			text.WriteString("  publish: {\n")
 			printGrants(&text, p.publish)
 		} else {
-			text.WriteString("  publish: { deny: \">\" }\n") // an empty list of allowed subjects would allow all
+			// An empty list of allowed subjects would allow all.
+			text.WriteString("  publish: { deny: \">\" }\n")
 		}
 		if len(p.subscribe) > 0 {
 			text.WriteString("  subscribe: {\n")

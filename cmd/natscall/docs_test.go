@@ -11,7 +11,7 @@ import (
 
 var update = flag.Bool("update", false, "write what the command prints into docs/security.md")
 
-// printed is a command of docs/security.md, and the block behind it that it prints, if there is one.
+// printed is a command of docs/security.md, and the block that it prints, if there is one.
 var printed = regexp.MustCompile("```sh\nnatscall (permissions (?s:.+?))\n```\n(\n```conf\n((?s:.*?))```\n)?")
 
 // words are those of a command, as a shell sees them.
@@ -19,8 +19,8 @@ func words(command string) []string {
 	return strings.Fields(strings.NewReplacer("\\\n", " ", "'", "").Replace(command))
 }
 
-// TestSecurityPage: docs/security.md has what the command prints, and the shop runs under what the page
-// says of it.
+// TestSecurityPage: docs/security.md has what the command prints, and the users of the shop as
+// TestShop has them.
 func TestSecurityPage(t *testing.T) {
 	t.Chdir("../..") // where the page's commands run
 	const page = "docs/security.md"

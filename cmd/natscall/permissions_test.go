@@ -22,8 +22,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// TestAnswers: a service that may not answer is of no use, and one that may answer each request once
-// cannot stream. So the output says how often it may answer.
+// TestAnswers: a service that may not answer is of no use, and one that may answer each request
+// once cannot stream. So the output says how often it may answer.
 func TestAnswers(t *testing.T) {
 	for _, test := range []struct {
 		name    string
