@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -345,6 +346,9 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 func (c *Client) sendAgain(ctx context.Context, call *clientCall) error {
 	deadline, byCtx := call.deadline(ctx)
 	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
+	if a.subjects.err != nil {
+		return a.subjects.err
+	}
 	a.subject = a.requestSubject()
 	until := deadline // of further attempts
 	if until.IsZero() {
@@ -419,15 +423,22 @@ func (c *Client) cancel(root string, id wire.ID) {
 type subjects struct {
 	request, root string
 	answered      atomic.Bool // somebody has answered on request: this user could publish to it
+	err           error       // why they cannot be used
 }
 
 func (c *Client) subjectsOf(m *method) *subjects {
 	if s, ok := c.subjects.Load(m); ok {
 		return s.(*subjects)
 	}
-	s, _ := c.subjects.LoadOrStore(m, &subjects{
-		request: names.Join(c.options.prefix, m.subject), root: names.Join(c.options.prefix, m.root),
-	})
+	fresh := &subjects{request: names.Join(c.options.prefix, m.subject), root: names.Join(c.options.prefix, m.root)}
+	// Those of a method that was learned from others may be anything: NATS would close the
+	// connection for good, or send the request to somebody else.
+	for _, subject := range []string{fresh.request, fresh.root, names.Join(fresh.root, m.desc.Name)} {
+		if err := names.CheckPublished(subject); err != nil && fresh.err == nil {
+			fresh.err = m.invalid(fmt.Errorf("the subject %w", err))
+		}
+	}
+	s, _ := c.subjects.LoadOrStore(m, fresh)
 	return s.(*subjects)
 }
 

@@ -20,13 +20,6 @@ import (
 // numbers that are right for concurrent handlers.
 type responder struct{ *service }
 
-// verbSubjects are the subjects of discovery: `$SRV.<verb>`, also with the service's name, and with
-// its name and id.
-func (r responder) verbSubjects() []string {
-	all := micro.APIPrefix + ".*"
-	return []string{all, all + "." + r.identity.Name, all + "." + r.identity.Name + "." + r.identity.ID}
-}
-
 // onVerb is the callback for discovery.
 func (r responder) onVerb(m *nats.Msg) {
 	if m.Reply == "" {

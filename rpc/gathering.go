@@ -48,6 +48,11 @@ func (g *gathering) run(ctx context.Context, yield func(gatherRow) bool) {
 		g.result.Ended, g.result.Err = GatherEndFailed, err
 		return
 	}
+	subjects := g.client.subjectsOf(g.method)
+	if subjects.err != nil {
+		g.result.Ended, g.result.Err = GatherEndFailed, subjects.err
+		return
+	}
 	deadline, _ := call.deadline(ctx)
 	var cancel context.CancelFunc
 	if deadline.IsZero() {
@@ -58,7 +63,6 @@ func (g *gathering) run(ctx context.Context, yield func(gatherRow) bool) {
 	defer cancel()
 	s := gatherSearch{gathering: g, options: &o, yield: yield, id: wire.NewID(), fetched: make(chan gatherRow),
 		expected: map[string]bool{}, answered: map[string]bool{}}
-	subjects := g.client.subjectsOf(g.method)
 	s.attempt = attempt{client: g.client, call: call, subjects: subjects, deadline: deadline, byCtx: true}
 	s.attempt.subject = names.Join(subjects.root, wire.AllToken, wire.CallToken, g.method.desc.Name)
 	defer func() { // also if the loop over the rows panics

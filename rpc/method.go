@@ -74,6 +74,14 @@ type ServiceDesc struct {
 // root is the subject above all of the service's, without the prefix of a client or server.
 func (d *ServiceDesc) root() string { return names.Join(d.SubjectPrefix, d.Name) }
 
+// queueGroup is the group in which the instances listen, unless a server sets another one.
+func (d *ServiceDesc) queueGroup() string {
+	if d.NoQueueGroup && d.QueueGroup == "" {
+		return ""
+	}
+	return cmp.Or(d.QueueGroup, micro.DefaultQueueGroup)
+}
+
 // MethodDesc describes a method of a service. Generated code fills it.
 type MethodDesc struct {
 	Name        string            // as in the .proto file
@@ -137,6 +145,10 @@ func (m *method) Service() *ServiceDesc { return m.service }
 
 // Kind returns the shape of the method.
 func (m *method) Kind() Kind { return m.kind }
+
+// Subjects returns the subjects of the method for clients and servers with the prefix that is given
+// to [WithSubjectPrefix]. It fails if a server could not serve the method because of its subject.
+func (m *method) Subjects(prefix string) (Subjects, error) { return newSubjects(m, prefix) }
 
 // Unimplemented returns the error of a method that a server does not implement.
 func (m *method) Unimplemented() error {

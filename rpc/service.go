@@ -242,12 +242,8 @@ func (s *service) queueGroup() string {
 		return s.options.queueGroup
 	case s.options.noQueueGroup:
 		return ""
-	case s.desc.QueueGroup != "":
-		return s.desc.QueueGroup
-	case s.desc.NoQueueGroup:
-		return ""
 	}
-	return micro.DefaultQueueGroup
+	return s.desc.queueGroup()
 }
 
 // start subscribes; the caller flushes and checks for refusals. Discovery comes last, so that a
@@ -276,7 +272,7 @@ func (s *service) start() error {
 		}
 		s.subs.requests = append(s.subs.requests, sub)
 	}
-	for _, subject := range (responder{s}).verbSubjects() {
+	for _, subject := range verbSubjects(s.identity.Name, s.identity.ID) {
 		sub, err := s.subscribe(subject, "", responder{s}.onVerb)
 		if err != nil {
 			return err

@@ -1,7 +1,8 @@
 // natscall is the command-line tool of natscall.
 //
-//	natscall proto -o DIR   write natscall/v1/options.proto under DIR
-//	natscall version        print the version
+//	natscall proto -o DIR           write natscall/v1/options.proto under DIR
+//	natscall permissions FILES...   print what NATS has to permit
+//	natscall version                print the version
 package main
 
 import (
@@ -25,13 +26,15 @@ const (
 // what is to be done once they are parsed.
 type command struct {
 	name, arguments, summary string
-	setup                    func(flags *flag.FlagSet) func(stdout io.Writer) error
+	files                    bool // it takes files beside flags
+	setup                    func(flags *flag.FlagSet) func(files []string, stdout io.Writer) error
 }
 
 func commands() []command {
 	return []command{
-		{"proto", "-o DIR [-f]", "write the options that .proto files may import", setupProto},
-		{"version", "", "print the version", setupVersion},
+		{"proto", "-o DIR [-f]", "write the options that .proto files may import", false, setupProto},
+		{"permissions", "[FLAGS] FILES...", "print what NATS has to permit, from .proto files or descriptor sets", true, setupPermissions},
+		{"version", "", "print the version", false, setupVersion},
 	}
 }
 
@@ -61,7 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func printUsage(w io.Writer) {
 	fmt.Fprint(w, "natscall is the tool of natscall: typed calls over NATS.\n\nUsage: natscall COMMAND [FLAGS]\n\nCommands:\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-20s %s\n", c.name+" "+c.arguments, c.summary)
+		fmt.Fprintf(w, "  %-30s %s\n", c.name+" "+c.arguments, c.summary)
 	}
 	fmt.Fprint(w, "\nnatscall COMMAND -h explains a command.\n")
 }
@@ -75,13 +78,13 @@ func (c command) run(args []string, stdout, stderr io.Writer) int {
 		c.printUsage(flags, stdout)
 		return exitOK
 	}
-	if err == nil && flags.NArg() > 0 {
+	if err == nil && flags.NArg() > 0 && !c.files {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if err != nil {
 		err = usageError{err}
 	} else {
-		err = do(stdout)
+		err = do(flags.Args(), stdout)
 	}
 	return c.exit(err, stderr)
 }
@@ -108,8 +111,8 @@ func (c command) printUsage(flags *flag.FlagSet, w io.Writer) {
 // usageError is an error in how the tool was called.
 type usageError struct{ error }
 
-func setupVersion(*flag.FlagSet) func(io.Writer) error {
-	return func(stdout io.Writer) error {
+func setupVersion(*flag.FlagSet) func([]string, io.Writer) error {
+	return func(_ []string, stdout io.Writer) error {
 		_, err := fmt.Fprintln(stdout, "natscall", version())
 		return err
 	}

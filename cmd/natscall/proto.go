@@ -15,10 +15,10 @@ import (
 
 // setupProto is the command that gives users the options file, so that they
 // need neither a registry account nor a checkout of this repository.
-func setupProto(flags *flag.FlagSet) func(io.Writer) error {
+func setupProto(flags *flag.FlagSet) func([]string, io.Writer) error {
 	dir := flags.String("o", "", "the `DIR` to write under, such as third_party/natscall; the file becomes DIR/"+proto.OptionsPath)
 	force := flags.Bool("f", false, "overwrite the file when it differs")
-	return func(stdout io.Writer) error {
+	return func(_ []string, stdout io.Writer) error {
 		if *dir == "" {
 			return usageError{errors.New("flag -o is missing: it names the folder to write under")}
 		}

@@ -26,7 +26,6 @@ require (
 
 tool (
 	github.com/nats-io/nats-server/v2
-	github.com/natscall/natscall/cmd/natscall
 	github.com/natscall/natscall/cmd/protoc-gen-go-natscall
 	google.golang.org/protobuf/cmd/protoc-gen-go
 )

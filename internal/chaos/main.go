@@ -12,7 +12,9 @@
 // (openloop.go).
 package main
 
-//go:generate go run github.com/natscall/natscall/cmd/natscall proto -o proto
+// The tool is a module of its own, which the workspace has and this module does not.
+//
+//go:generate env GOWORK= go -C ../.. run ./cmd/natscall proto -o internal/chaos/proto
 //go:generate sh -c "go run $(grep '^buf ' ../../.ci/tools | cut -d' ' -f2) generate"
 
 import (

@@ -51,6 +51,10 @@ func CheckSubject(subject string) error {
 	return nil
 }
 
+// CheckPublished returns what is wrong with a subject to publish to, whoever it belongs to: it must
+// be one subject for NATS, without wildcards, and fit on a line.
+func CheckPublished(subject string) error { return checkTokens(subject) }
+
 // isPlaceholder reports whether a token is one that other frameworks and
 // templates fill in, and natscall does not. Other uses of these characters, as in
 // a.$b and a/:b, are fine with NATS and may be meant.
@@ -104,13 +108,15 @@ func CheckPrefix(prefix string) error {
 // CheckQueueGroup returns what is wrong with the name of a queue group. It
 // consists of tokens like a subject, as nats.go/micro wants it. Nobody publishes
 // to it, so no token is reserved.
-func CheckQueueGroup(group string) error {
-	if err := checkLength(group); err != nil {
+func CheckQueueGroup(group string) error { return checkTokens(group) }
+
+func checkTokens(s string) error {
+	if err := checkLength(s); err != nil {
 		return err
 	}
-	for token := range strings.SplitSeq(group, ".") {
+	for token := range strings.SplitSeq(s, ".") {
 		if err := checkCharacters(token); err != nil {
-			return fmt.Errorf("%q has %w", group, err)
+			return fmt.Errorf("%q has %w", s, err)
 		}
 	}
 	return nil

@@ -109,6 +109,19 @@ func TestCheckQueueGroup(t *testing.T) {
 	}.test(t, names.CheckQueueGroup)
 }
 
+func TestCheckPublished(t *testing.T) {
+	for subject, want := range map[string]string{
+		// Names of others are not ours to judge.
+		"$JS.API.INFO": "", "_INBOX.x": "", "a.{b}": "",
+		"a..b": "empty token", "a.*": "wildcard", "a.>": "wildcard", "a b": "character", "a\r\nb": "character", "": "empty token",
+		strings.Repeat("x", 256): "more than 255",
+	} {
+		if err := names.CheckPublished(subject); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", subject, err, want)
+		}
+	}
+}
+
 func TestCheckMicroName(t *testing.T) {
 	cases{
 		"OrderService":           "",

@@ -32,7 +32,7 @@ func TestHelp(t *testing.T) {
 	if code != ExitOK || stderr != "" {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
-	for _, want := range []string{"thing serves things.", "-server URLs", "-creds file", "-tlsca", "-prefix", "-own"} {
+	for _, want := range []string{"thing serves things.", "-server URLs", "-creds file", "-nkey file", "-tlsca", "-prefix", "-own"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("help does not say %q:\n%s", want, stdout)
 		}
@@ -54,6 +54,8 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"-prefix", "a b"}, `-prefix "a b"`},
 		{[]string{"-prefix", "a..b"}, `-prefix "a..b"`},
 		{[]string{"-creds", "/no/such"}, "-creds: stat /no/such"},
+		{[]string{"-nkey", "/no/such"}, "-nkey: stat /no/such"},
+		{[]string{"-nkey", file, "-creds", file}, "-creds and -nkey"},
 		{[]string{"-tlsca", "/no/such"}, "-tlsca: stat /no/such"},
 		{[]string{"-tlscert", file}, "-tlscert needs -tlskey"},
 		{[]string{"-tlskey", file}, "-tlskey needs -tlscert"},

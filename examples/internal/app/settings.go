@@ -19,6 +19,7 @@ import (
 type Settings struct {
 	Server   string // the URLs of NATS, separated by commas
 	Creds    string // files; empty where there are none
+	NKey     string
 	TLSCA    string
 	TLSCert  string
 	TLSKey   string
@@ -34,6 +35,7 @@ var prefix = regexp.MustCompile(`^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)?$`)
 func (s *Settings) define(fs *flag.FlagSet) {
 	fs.StringVar(&s.Server, "server", nats.DefaultURL, "`URLs` of the NATS servers, separated by commas")
 	fs.StringVar(&s.Creds, "creds", "", "`file` with the user's credentials")
+	fs.StringVar(&s.NKey, "nkey", "", "`file` with the seed of the user's NKey")
 	fs.StringVar(&s.TLSCA, "tlsca", "", "`file` with the certificates of the authorities to trust")
 	fs.StringVar(&s.TLSCert, "tlscert", "", "`file` with the certificate to show")
 	fs.StringVar(&s.TLSKey, "tlskey", "", "`file` with the certificate's key")
@@ -44,6 +46,8 @@ func (s *Settings) define(fs *flag.FlagSet) {
 // check names the flag that is wrong.
 func (s *Settings) check() error {
 	switch {
+	case s.Creds != "" && s.NKey != "":
+		return errors.New("-creds and -nkey are two ways to say who the user is: give one")
 	case s.TLSCert != "" && s.TLSKey == "":
 		return errors.New("-tlscert needs -tlskey")
 	case s.TLSKey != "" && s.TLSCert == "":
@@ -54,7 +58,7 @@ func (s *Settings) check() error {
 		return fmt.Errorf(`-prefix %q: must be letters, digits and "-", in one or more parts separated by dots`, s.Prefix)
 	}
 	for _, f := range []struct{ flag, file string }{
-		{"-creds", s.Creds}, {"-tlsca", s.TLSCA}, {"-tlscert", s.TLSCert}, {"-tlskey", s.TLSKey},
+		{"-creds", s.Creds}, {"-nkey", s.NKey}, {"-tlsca", s.TLSCA}, {"-tlscert", s.TLSCert}, {"-tlskey", s.TLSKey},
 	} {
 		if f.file == "" {
 			continue
@@ -82,6 +86,13 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 	}
 	if s.Creds != "" {
 		opts = append(opts, nats.UserCredentials(s.Creds))
+	}
+	if s.NKey != "" {
+		nkey, err := nats.NkeyOptionFromSeed(s.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("-nkey %s: %w", s.NKey, err)
+		}
+		opts = append(opts, nkey)
 	}
 	if s.TLSCA != "" {
 		opts = append(opts, nats.RootCAs(s.TLSCA))

@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/nats-io/nuid"
+
+	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
+	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
+	orderv1 "github.com/natscall/natscall/gen/order/v1"
+	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
+	"github.com/natscall/natscall/rpc"
+)
+
+// probe tries one thing that a user of the shop does.
+type probe func(ctx context.Context, p *peer) error
+
+// The roots of the subjects of the shop's services.
+const (
+	inventoryRoot = "inventory.v1.InventoryService"
+	orderRoot     = "order.v1.OrderService"
+	feedRoot      = "order.v1.OrderFeedService"
+)
+
+// callers make a call of a unary method of each service.
+var callers = map[string]func(context.Context, *rpc.Client, []byte, ...rpc.CallOption) error{
+	inventoryRoot: func(ctx context.Context, c *rpc.Client, unknown []byte, opts ...rpc.CallOption) error {
+		req := &inventoryv1.ReleaseRequest{ProductId: "apple", ReservationId: "none"}
+		req.ProtoReflect().SetUnknown(unknown)
+		_, err := inventoryv1nats.NewInventoryServiceClient(c).Release(ctx, req, opts...)
+		return err
+	},
+	orderRoot: func(ctx context.Context, c *rpc.Client, unknown []byte, opts ...rpc.CallOption) error {
+		req := &orderv1.GetOrderRequest{OrderId: "none"}
+		req.ProtoReflect().SetUnknown(unknown)
+		_, err := orderv1nats.NewOrderServiceClient(c).GetOrder(ctx, req, opts...)
+		return err
+	},
+	feedRoot: func(ctx context.Context, c *rpc.Client, unknown []byte, opts ...rpc.CallOption) error {
+		req := new(orderv1.ListFeedRequest)
+		req.ProtoReflect().SetUnknown(unknown)
+		_, err := orderv1nats.NewOrderFeedServiceClient(c).ListFeed(ctx, req, opts...)
+		return err
+	},
+}
+
+// served is nil if err comes from a handler.
+func served(err error) error {
+	var e *rpc.Error
+	if errors.As(err, &e) && e.Remote() && e.Code() != rpc.CodeUnavailable {
+		return nil
+	}
+	return err
+}
+
+// probesOf are what the runtime does for the calls of a service.
+func (s *shop) probesOf(root string) map[string]probe {
+	call := callers[root]
+	return map[string]probe{
+		"cancel " + root: func(ctx context.Context, p *peer) error {
+			return s.whileHeld(ctx, p, call, func(cancel func(), h *hold) error {
+				cancel()
+				return awaitRefusal(ctx, p, h.ended)
+			})
+		},
+		"alive " + root: func(ctx context.Context, p *peer) error {
+			return s.whileHeld(ctx, p, call, func(_ func(), h *hold) error {
+				asked := make(chan struct{}, 64)
+				return s.listening(ctx, root+"._all.alive", func(m *nats.Msg) {
+					if bytes.Contains(m.Data, h.id) { // it is about this call
+						asked <- struct{}{}
+					}
+				}, func() error { return awaitRefusal(ctx, p, asked) })
+			})
+		},
+		"large " + root: func(ctx context.Context, p *peer) error {
+			return served(call(ctx, p.client, large()))
+		},
+	}
+}
+
+// whileHeld makes a call whose handler waits, and calls f meanwhile.
+func (s *shop) whileHeld(ctx context.Context, p *peer, call func(context.Context, *rpc.Client, []byte, ...rpc.CallOption) error, f func(cancel func(), h *hold) error) error {
+	name := nuid.Next()
+	h := s.hold(name)
+	// What is tried is not that the call ends at its deadline, which is later than that of ctx.
+	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ended := make(chan error, 1)
+	go func() { ended <- call(calling, p.client, nil, rpc.WithHeader(holdHeader, name)) }()
+	defer func() { cancel(); close(h.release); <-ended }()
+	if err := awaitRefusal(ctx, p, h.running); err != nil {
+		return err
+	}
+	return f(cancel, h)
+}
+
+// instancesProbe finds out that no instance of a service has a method.
+func instancesProbe(root string) probe {
+	return func(ctx context.Context, p *peer) error {
+		ended := make(chan error, 1)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() { ended <- callers[root](ctx, p.client, nil) }()
+		select {
+		case err := <-ended:
+			if rpc.CodeOf(err) == rpc.CodeUnimplemented {
+				return nil
+			}
+			return fmt.Errorf("not UNIMPLEMENTED but %w", err)
+		case refused := <-p.refused:
+			cancel()
+			<-ended
+			return errors.New(refused)
+		}
+	}
+}
+
+// inventoryProbes call each method of the inventory.
+func inventoryProbes() map[string]probe {
+	type client = inventoryv1nats.InventoryServiceClient
+	with := func(f func(context.Context, client) error) probe {
+		return func(ctx context.Context, p *peer) error {
+			return f(ctx, inventoryv1nats.NewInventoryServiceClient(p.client))
+		}
+	}
+	return map[string]probe{
+		"AddStock": with(func(ctx context.Context, c client) error {
+			_, err := c.AddStock(ctx, &inventoryv1.AddStockRequest{ProductId: "apple", Quantity: 100})
+			return err
+		}),
+		"GetStock": with(func(ctx context.Context, c client) error {
+			_, err := c.GetStock(ctx, &inventoryv1.GetStockRequest{ProductId: "apple"})
+			return err
+		}),
+		"ListStock": with(func(ctx context.Context, c client) error {
+			_, err := c.ListStock(ctx, &inventoryv1.ListStockRequest{})
+			return err
+		}),
+		"Reserve": with(func(ctx context.Context, c client) error {
+			_, err := c.Reserve(ctx, &inventoryv1.ReserveRequest{ProductId: "apple", ReservationId: nuid.Next(), Quantity: 1})
+			return err
+		}),
+		"Confirm": with(func(ctx context.Context, c client) error {
+			_, err := c.Confirm(ctx, &inventoryv1.ConfirmRequest{ProductId: "apple", ReservationId: "none"})
+			return served(err)
+		}),
+		"Release": with(func(ctx context.Context, c client) error {
+			_, err := c.Release(ctx, &inventoryv1.ReleaseRequest{ProductId: "apple", ReservationId: "none"})
+			return served(err)
+		}),
+		"WatchStock": with(func(ctx context.Context, c client) error {
+			stream, err := c.WatchStock(ctx, &inventoryv1.WatchStockRequest{})
+			if err != nil {
+				return err
+			}
+			defer stream.Close()
+			_, err = stream.Recv()
+			return err
+		}),
+		"ImportStock": with(func(ctx context.Context, c client) error {
+			stream, err := c.ImportStock(ctx)
+			if err != nil {
+				return err
+			}
+			defer stream.Close()
+			delivery := nuid.Next()
+			for range 100 {
+				if err := stream.Send(&inventoryv1.ImportStockRequest{DeliveryId: delivery, ProductId: "fig", Quantity: 1}); err != nil {
+					break // CloseAndRecv says why
+				}
+			}
+			_, err = stream.CloseAndRecv()
+			return err
+		}),
+	}
+}
+
+// orderProbes call each method of the services for orders.
+func (s *shop) orderProbes() map[string]probe {
+	place := func(ctx context.Context, p *peer) (*orderv1.Order, error) {
+		res, err := orderv1nats.NewOrderServiceClient(p.client).PlaceOrder(ctx, &orderv1.PlaceOrderRequest{
+			RequestId: nuid.Next(), Lines: []*orderv1.Line{{ProductId: "apple", Quantity: 1}},
+		})
+		return res.GetOrder(), err
+	}
+	return map[string]probe{
+		"PlaceOrder": func(ctx context.Context, p *peer) error {
+			placed, err := place(ctx, p)
+			if err == nil && placed.GetState() != orderv1.OrderState_ORDER_STATE_CONFIRMED {
+				err = fmt.Errorf("the order is %v", placed)
+			}
+			return err
+		},
+		"GetOrder": func(ctx context.Context, p *peer) error { return served(callers[orderRoot](ctx, p.client, nil)) },
+		"ListOrders": func(ctx context.Context, p *peer) error {
+			_, err := orderv1nats.NewOrderServiceClient(p.client).ListOrders(ctx, &orderv1.ListOrdersRequest{})
+			return err
+		},
+		"PickOrder": func(ctx context.Context, p *peer) error {
+			stream, err := orderv1nats.NewOrderServiceClient(p.client).PickOrder(ctx)
+			if err != nil {
+				return err
+			}
+			defer stream.Close()
+			if err := stream.Send(&orderv1.PickOrderRequest{Action: &orderv1.PickOrderRequest_OrderId{OrderId: "none"}}); err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
+			_, err = stream.Recv()
+			return served(err)
+		},
+		"ListFeed": func(ctx context.Context, p *peer) error { return callers[feedRoot](ctx, p.client, nil) },
+		"large response": func(ctx context.Context, p *peer) error {
+			res, err := orderv1nats.NewOrderFeedServiceClient(p.client).ListFeed(ctx, new(orderv1.ListFeedRequest), rpc.WithHeader(largeHeader, "yes"))
+			if n := len(res.ProtoReflect().GetUnknown()); err == nil && n < maxPayload {
+				err = fmt.Errorf("the response has %d bytes", n)
+			}
+			return err
+		},
+		"OrderPlaced": func(ctx context.Context, p *peer) error {
+			id, heard := nuid.Next(), make(chan struct{}, 1)
+			return s.listening(ctx, "orders.new", func(m *nats.Msg) {
+				if strings.Contains(string(m.Data), id) {
+					heard <- struct{}{}
+				}
+			}, func() error {
+				err := orderv1nats.NewOrderFeedServiceClient(p.client).OrderPlaced(ctx, &orderv1.OrderPlacedRequest{OrderId: id, ProductId: "apple"})
+				if err != nil {
+					return err
+				}
+				return awaitRefusal(ctx, p, heard)
+			})
+		},
+	}
+}
+
+// listening calls f while the account of the services is listened in on.
+func (s *shop) listening(ctx context.Context, subject string, heard nats.MsgHandler, f func() error) error {
+	sub, err := s.spy.Subscribe(subject, heard)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := s.spy.FlushWithContext(ctx); err != nil {
+		return err
+	}
+	return f()
+}
+
+// discoveryProbes ask for services as nats micro does.
+func discoveryProbes() map[string]probe {
+	ask := func(ctx context.Context, p *peer, subject string, answer any) error {
+		inbox := p.nc.NewInbox()
+		answers := make(chan *nats.Msg, 16)
+		sub, err := p.nc.ChanSubscribe(inbox, answers)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = sub.Unsubscribe() }()
+		if err := p.nc.PublishRequest(subject, inbox, nil); err != nil {
+			return err
+		}
+		select {
+		case m := <-answers:
+			return json.Unmarshal(m.Data, answer)
+		case refused := <-p.refused:
+			return errors.New(refused)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	out := map[string]probe{
+		"list": func(ctx context.Context, p *peer) error { return ask(ctx, p, "$SRV.INFO", new(micro.Info)) },
+	}
+	for _, name := range []string{"InventoryService", "OrderService", "OrderFeedService"} {
+		out["stats "+name] = func(ctx context.Context, p *peer) error { return ask(ctx, p, "$SRV.STATS."+name, new(micro.Stats)) }
+		out["one "+name] = func(ctx context.Context, p *peer) error {
+			var found micro.Ping
+			if err := ask(ctx, p, "$SRV.PING."+name, &found); err != nil {
+				return err
+			}
+			return ask(ctx, p, "$SRV.STATS."+name+"."+found.ID, new(micro.Stats))
+		}
+	}
+	return out
+}
+
+// merged returns all probes.
+func merged(all ...map[string]probe) map[string]probe {
+	out := make(map[string]probe)
+	for _, m := range all {
+		maps.Copy(out, m)
+	}
+	return out
+}
+
+// run runs probes one after the other, in a good order: there has to be stock before it is sold.
+func (s *shop) run(t *testing.T, p *peer, probes map[string]probe) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(probes)) {
+		start := time.Now()
+		if err := probes[name](testContext(t), p); err != nil {
+			t.Errorf("%s fails after %v: %v", name, time.Since(start), err)
+		}
+	}
+	for _, p := range append(s.peers, p) {
+		select {
+		case refused := <-p.refused:
+			t.Errorf("NATS refuses: %s", refused)
+		default:
+		}
+	}
+}
