@@ -110,7 +110,7 @@ func TestCheck(t *testing.T) {
 		{"internal", join(begin, failed("internal", mayHaveRun)), excuses{unavailable: true, deadline: true, notRun: true, dataLoss: true}, "it was lost"},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, test.excuses), test.want) })
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(test.excuses), test.want) })
 	}
 }
 
@@ -166,12 +166,12 @@ func TestCheckStream(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			all := join(beganAt(second, test.method), ranAs("a", test.handler), endedAt(3*second, test.client))
-			expect(t, check(all, excuses{}), test.want)
+			expect(t, collect(all).check(excuses{}), test.want)
 		})
 	}
 	t.Run("a clean end of a handler that goes on", func(t *testing.T) {
 		all := join(beganAt(second, methodWatch), ranAs("a", record{})[:1], endedAt(3*second, record{}))
-		expect(t, check(all, excuses{}), "but it has not")
+		expect(t, collect(all).check(excuses{}), "but it has not")
 	})
 }
 
@@ -197,7 +197,7 @@ func TestCheckProcess(t *testing.T) {
 		{"a process that fails", join(call, of(died, 0)), "died"},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(excuses{unavailable: true}), test.want) })
 	}
 }
 
@@ -224,6 +224,6 @@ func TestCheckHealing(t *testing.T) {
 			record{At: second, Process: "client-1", Kind: ended, Call: "d", Code: okCode}), ""},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(excuses{unavailable: true}), test.want) })
 	}
 }
