@@ -37,6 +37,11 @@ func (v evidence) check(x excuses) (out []violation) {
 		for _, what := range p.violations() {
 			out = append(out, violation{What: what, Records: p.records})
 		}
+		if g, ok := p.growth(); ok {
+			for _, what := range g.violations() {
+				out = append(out, violation{What: what, Records: p.samples})
+			}
+		}
 	}
 	return append(out, checkHealing(v.calls, v.processes)...)
 }
@@ -57,7 +62,7 @@ type processHistory struct {
 	exits   *record
 	stalls  []*record
 	killed  *record
-	samples []*sample
+	samples []*record // of what it uses
 	open    map[string]bool // executions that have not ended
 	records []*record
 }
@@ -154,7 +159,7 @@ func (p *processHistory) add(r *record) {
 		p.stalls = append(p.stalls, r)
 		return
 	case used:
-		p.samples = append(p.samples, r.Sample)
+		p.samples = append(p.samples, r)
 		return
 	case killed:
 		p.killed = r
@@ -179,9 +184,6 @@ func (p *processHistory) violations() (out []string) {
 	}
 	if p.exits != nil && len(p.open) > 0 {
 		say("%d handlers had not returned when it ended, such as %s", len(p.open), first(p.open))
-	}
-	if g, ok := p.growth(); ok {
-		out = append(out, g.violations()...)
 	}
 	return out
 }

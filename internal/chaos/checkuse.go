@@ -33,11 +33,11 @@ func (p *processHistory) growth() (g growth, ok bool) {
 	return growth{p.name, n, median(p.samples[:n/4]), median(p.samples[n-n/4:])}, true
 }
 
-func median(samples []*sample) sample {
+func median(samples []*record) sample {
 	of := func(value func(*sample) int64) int64 {
 		var values []int64
-		for _, s := range samples {
-			values = append(values, value(s))
+		for _, r := range samples {
+			values = append(values, value(r.Sample))
 		}
 		slices.Sort(values)
 		return values[len(values)/2]
