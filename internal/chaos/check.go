@@ -62,7 +62,7 @@ type processHistory struct {
 	exits   *record
 	stalls  []*record
 	killed  *record
-	samples []*record // of what it uses
+	samples []*record       // of what it uses
 	open    map[string]bool // executions that have not ended
 	records []*record
 }
@@ -333,7 +333,7 @@ func (x excuses) excuse(began, e *record, denied []period) bool {
 	case deadlineCode:
 		return x.deadline || impatient(began)
 	case exhaustedCode:
-		return x.exhausted && e.Claim == rpc.ExecutionNotRun.String()
+		return x.exhausted && (e.Claim == rpc.ExecutionNotRun.String() || x.idempotent && idempotent(began.Method)) // the last attempt
 	case deniedCode:
 		return began.Method == methodPut && overlaps(denied, began.At, e.At)
 	case dataLossCode:

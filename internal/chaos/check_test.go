@@ -110,7 +110,8 @@ func TestCheck(t *testing.T) {
 		{"data loss of a call", join(begin, failed(dataLossCode, mayHaveRun)), excuses{dataLoss: true}, "it was lost"},
 		{"a refusal", join(begin, failed(exhaustedCode, notRun)), stop, "it was lost"},
 		{"a refusal, with an excuse", join(begin, failed(exhaustedCode, notRun)), excuses{exhausted: true}, ""},
-		{"a refusal that may have run", join(begin, failed(exhaustedCode, mayHaveRun)), excuses{exhausted: true}, "it was lost"},
+		{"a refusal that may have run", join(begin, failed(exhaustedCode, mayHaveRun)), excuses{exhausted: true, idempotent: true}, "it was lost"},
+		{"a refusal of what was sent again", join(beganAt(second, methodPut), failed(exhaustedCode, mayHaveRun)), excuses{exhausted: true, idempotent: true}, ""},
 		{"internal", join(begin, failed("internal", mayHaveRun)), excuses{unavailable: true, deadline: true, notRun: true, dataLoss: true}, "it was lost"},
 	}
 	for _, test := range tests {

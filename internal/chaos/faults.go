@@ -42,8 +42,11 @@ const (
 	faultLatency     faultKind = "network: latency"
 )
 
-// faultBurst is a client with many callers more.
-const faultBurst faultKind = "load: burst"
+// The faults of clients. A burst is one more, with many callers.
+const (
+	faultStopClient faultKind = "client: stop"
+	faultBurst      faultKind = "client: burst of load"
+)
 
 // healing ends a fault. It is nil for one that is over at once.
 type healing func(context.Context) error
@@ -59,6 +62,10 @@ func (t *site) begin(ctx context.Context, kind faultKind, target int) (healing, 
 		return t.hitReplica(kind, target%len(t.replicas))
 	case faultBurst:
 		return t.burst(target)
+	case faultStopClient:
+		p := t.clients[target%len(t.clients)]
+		t.says(fault, kind, p.name)
+		return t.stop(kind, p, p.name)
 	}
 	networked := slices.Concat(t.clients, t.replicas)
 	return t.hitNetwork(kind, networked[target%len(networked)].name)

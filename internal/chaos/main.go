@@ -8,8 +8,8 @@
 // go into a report (report.go), and none fails a run.
 //
 // Faults (faults.go) are made by signals, by reloads of a node's configuration, and by networks
-// (network.go), through which the processes of some scenarios reach the nodes. The torture follows a
-// plan (plan.go) that a seed has drawn. Some callers use registers (register.go), whose values a
+// (network.go), through which the processes of some scenarios reach the nodes. The torture follows
+// a plan (plan.go) that a seed has drawn. Some callers use registers (register.go), whose values a
 // store in the runner (store.go) keeps: their histories must be linearizable.
 //
 // With the argument overload it measures instead what a replica (worker.go) answers in time when it

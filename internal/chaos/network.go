@@ -158,8 +158,9 @@ type chunk struct {
 	data []byte
 }
 
-// maxChunks are on their way in one direction; then the sender has to wait.
-const maxChunks = 1024
+// maxChunks are on their way in one direction, more than a process sends while a fault lasts. Then
+// its writes would block, and nats.go has no deadline for a publish: calls would end late.
+const maxChunks = 1 << 14
 
 // pump carries one direction. The end of a connection takes as long as bytes do.
 func (l *link) pump(d direction, from, to net.Conn) {

@@ -29,8 +29,8 @@ type faultTime struct {
 const sec = time.Second
 
 // lanes are the faults by what they hit. One of each lane may happen at the same time, and is over
-// before the next of its lane begins: of three nodes and four replicas one of each stays, and of
-// the networks one at a time is bad.
+// before the next of its lane begins: of three nodes and four replicas some stay, and one client or
+// network at a time is bad.
 var lanes = [][]faultTime{
 	{
 		{faultNodeKill, sec, 4 * sec},
@@ -52,6 +52,7 @@ var lanes = [][]faultTime{
 		{faultHole, sec / 2, 5 * sec},
 		{faultHoleForGood, sec / 2, 5 * sec},
 		{faultLatency, sec, 5 * sec},
+		{faultStopClient, sec / 2, 5 * sec},
 	},
 	{
 		{faultBurst, sec, 3 * sec},

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestPlan: a seed draws one plan. Every kind of fault comes, each fault is over before the next one
-// of its lane begins and has time to recover, and no plan is longer than it may be.
+// TestPlan: a seed draws one plan. Every kind of fault comes, each fault is over before the next
+// one of its lane begins, and no plan is longer than it may be.
 func TestPlan(t *testing.T) {
 	kinds := map[faultKind]int{} // the lane of each
 	for i, lane := range lanes {

@@ -38,7 +38,7 @@ type record struct {
 	Got    tally `json:"got,omitempty"`  // items that came, in their order
 	Closed bool  `json:"closed,omitempty"`
 
-	Op *Operation `json:"op,omitempty"` // of a register: began: what is asked for; ended: the answer
+	Op *Operation `json:"op,omitempty"` // on a register: began, and ended: the answer
 
 	Count int `json:"count,omitempty"` // ended: items, by the response; exits, left: what is left
 

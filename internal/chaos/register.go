@@ -17,7 +17,7 @@ const (
 )
 
 // Every two seconds all clients take other registers, two of them. So histories are short, and few
-// calls of each have an outcome that nobody knows: such calls are what makes histories hard to check.
+// calls of each have an outcome that nobody knows: those make a history hard to check.
 const (
 	registerTime  = 2 * time.Second
 	registerCount = 2

@@ -186,8 +186,8 @@ func writeGrowth(b *strings.Builder, results []result) {
 
 func round(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
 
-// How much is printed of a scenario: the first violations say what the others would, and the records
-// are in the files.
+// How much is printed of a scenario: the first violations say what the others would, and the
+// records are in the files.
 const (
 	maxPrinted        = 5
 	maxPrintedRecords = 100

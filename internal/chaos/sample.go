@@ -13,7 +13,7 @@ import (
 
 // sample is what a process uses at a time.
 type sample struct {
-	Heap          int64 `json:"heap"` // bytes that are live; of a node, its memory as the system sees it
+	Heap          int64 `json:"heap"` // live bytes; of a node, its memory as the system sees it
 	Goroutines    int   `json:"goroutines,omitempty"`
 	Subscriptions int   `json:"subscriptions"`
 }

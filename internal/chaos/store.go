@@ -7,9 +7,8 @@ import (
 	"sync"
 )
 
-// store holds the registers, in the runner. Replicas reach it by a TCP connection of their own,
-// which no fault is made to hit: so an operation of a handler takes effect, once, before the handler
-// goes on.
+// store holds the registers, in the runner. Replicas reach it by a TCP connection of their own that
+// no fault hits, so an operation of a handler takes effect, once, before the handler goes on.
 type store struct {
 	listener net.Listener
 
@@ -17,7 +16,7 @@ type store struct {
 	values map[string]int64
 }
 
-// Operation is one on a register, and what came of it. Like StoreRequest it is exported for net/rpc.
+// Operation is one on a register, or what came of it. Like StoreRequest it is exported for net/rpc.
 type Operation struct {
 	Key      string `json:"key"`
 	Value    int64  `json:"value,omitempty"`    // to add or set; of the register, in an answer
