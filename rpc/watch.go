@@ -317,9 +317,9 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 		w.known.Refused(root)
 		return
 	}
-	// If somebody has answered on the subject, the permission was there and was taken away later.
-	// The error does not say which call it refused.
-	mayHaveRun := w.answered(subject)
+	// The error does not say which call it refused. If somebody has answered on the subject, or if
+	// several calls wait for that, the permission may have been there and been taken away later.
+	mayHaveRun := w.answered(subject) || w.waitingOn(subject) > 1
 	refused := func(early bool) *Error {
 		x := ExecutionNotRun
 		if mayHaveRun || !early {
@@ -339,6 +339,22 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 			s.Break(refused(early))
 		}
 	}
+}
+
+// waitingOn is how many calls and streams wait for an answer from a subject.
+func (w *watch) waitingOn(subject string) (n int) {
+	w.inbox.Each(func(p *reply.Pending) error {
+		if p.To() == subject {
+			n++
+		}
+		return nil // it goes on
+	})
+	for _, s := range w.streams.All() {
+		if to, _ := s.To(); to == subject {
+			n++
+		}
+	}
+	return n
 }
 
 // forbid ends all calls, and those to come, of a client that may not subscribe to its inbox.
