@@ -11,7 +11,6 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
-	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/stream"
@@ -62,6 +61,9 @@ func (a *attempt) run(ctx context.Context) *Error {
 	if err := a.client.subscribeOnce(); err != nil {
 		return err
 	}
+	if a.client.link.Down() {
+		return a.client.connectionError()
+	}
 	switch a.call.method.kind {
 	case KindUnary:
 		return a.roundTrip(ctx) // its publisher looks at the connection
@@ -86,7 +88,7 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 	defer cancel()
 	for {
 		switch {
-		case connwatch.Await(waiting, a.client.nc) == nil:
+		case a.client.link.Await(waiting) == nil:
 		case errors.Is(ctx.Err(), context.Canceled):
 			return contextError(ctx, ExecutionNotRun)
 		default:
@@ -269,7 +271,7 @@ func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Heade
 
 // publishOneWay publishes at once, so that the caller learns of an error.
 func (a *attempt) publishOneWay() *Error {
-	if failed := connectionError(a.client.nc); failed != nil {
+	if failed := a.client.connectionError(); failed != nil {
 		return failed
 	}
 	h, buf, _, failed := a.encode(wire.ID{})
@@ -366,7 +368,7 @@ func (a *attempt) decode(in encoded) *Error {
 
 // openStream opens a stream and returns when a server has accepted it.
 func (a *attempt) openStream(ctx context.Context) *Error {
-	if failed := connectionError(a.client.nc); failed != nil {
+	if failed := a.client.connectionError(); failed != nil {
 		return failed
 	}
 	header, err := a.header(false)
@@ -476,7 +478,7 @@ func unopened(err error) *Error {
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
 // The functions of OnAttempt have run.
 func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header) *Error {
-	if failed := connectionError(a.client.nc); failed != nil {
+	if failed := a.client.connectionError(); failed != nil {
 		return failed
 	}
 	buf := buffer.Take()
