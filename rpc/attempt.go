@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 
 // awaitConnection waits for a connection that was down when the call was to be sent, which takes
 // time from the call's reconnectWait, and then runs the attempt. It returns offline, which says
-// that the connection is down, if that does not come back in time.
+// that the connection is down, if that does not come back in time, and at once if it never will.
 func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 	if a.reconnectBy.IsZero() {
 		a.reconnectBy = time.Now().Add(a.call.options.reconnectWait)
@@ -91,6 +92,8 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 		case a.client.link.Await(waiting) == nil:
 		case errors.Is(ctx.Err(), context.Canceled):
 			return contextError(ctx, ExecutionNotRun)
+		case waiting.Err() == nil: // it has been closed
+			return cmp.Or(a.client.connectionError(), offline)
 		default:
 			return offline
 		}

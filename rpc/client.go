@@ -42,7 +42,11 @@ type Client struct {
 	known    *instances.Directory // of services
 	clock    clock
 	subjects sync.Map // *method -> *subjects
+	clientState
+}
 
+// clientState is whether a client has made its first call, and whether it is closed.
+type clientState struct {
 	opened atomic.Bool // inbox, watch, link and known are set
 	closed atomic.Bool
 
@@ -192,8 +196,8 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 // offline is why nothing can be published now, or nil.
 func (c *Client) offline() error { return asNil(c.connectionError()) }
 
-// connectionError is why nothing can be sent now, or nil, for a client that has its subscription. It
-// does not wait for a connection that is being made.
+// connectionError is why nothing can be sent now, or nil, for a client that has its subscription.
+// It does not wait for a connection that is being made.
 func (c *Client) connectionError() *Error {
 	if c.link.Down() {
 		err := failf(CodeUnavailable, ExecutionNotRun, "the NATS connection is reconnecting")

@@ -333,7 +333,8 @@ func (x excuses) excuse(began, e *record, denied []period) bool {
 	case deadlineCode:
 		return x.deadline || impatient(began)
 	case exhaustedCode:
-		return x.exhausted && (e.Claim == rpc.ExecutionNotRun.String() || x.idempotent && idempotent(began.Method)) // the last attempt
+		sentAgain := x.idempotent && idempotent(began.Method) // the last attempt was refused
+		return x.exhausted && (e.Claim == rpc.ExecutionNotRun.String() || sentAgain)
 	case deniedCode:
 		return began.Method == methodPut && overlaps(denied, began.At, e.At)
 	case dataLossCode:
