@@ -226,13 +226,13 @@ func cutNetworks(ctx context.Context, t *site) error {
 	err := t.happens(ctx,
 		planned{At: warmUp, Kind: faultCut, Target: 0},
 		planned{Kind: faultCut, Target: aReplica},
-		planned{At: 2500 * time.Millisecond, Kind: faultLatency, Lasts: 1500 * time.Millisecond, Target: aReplica + 1},
+		planned{At: 2300 * time.Millisecond, Kind: faultLatency, Lasts: time.Second, Target: aReplica + 1},
 		planned{Kind: faultCut, Target: aReplica + 1},
 	)
 	if err != nil {
 		return err
 	}
-	return sleep(ctx, 3*time.Second)
+	return sleep(ctx, 2500*time.Millisecond)
 }
 
 // blackHoles make the bytes of one direction wait, first what a replica sends and then what a
@@ -240,7 +240,7 @@ func cutNetworks(ctx context.Context, t *site) error {
 func blackHoles(ctx context.Context, t *site) error {
 	err := t.happens(ctx,
 		planned{At: warmUp, Kind: faultHoleOut, Lasts: 4500 * time.Millisecond, Target: aReplica},
-		planned{Kind: faultHoleIn, Lasts: 2 * time.Second, Target: 0},
+		planned{Kind: faultHoleIn, Lasts: 1500 * time.Millisecond, Target: 0},
 	)
 	if err != nil {
 		return err
