@@ -283,19 +283,29 @@ func (c *history) late(e *record, stalls []*record) time.Duration {
 	return ranFor(due, e.At, stalls)
 }
 
-// ranFor is how long a process with these stalls ran from one time to another.
+// ranFor is how long a process with these stalls, in the order of their ends, ran from one time to
+// another.
 func ranFor(from, to instant, stalls []*record) time.Duration {
 	d := to.since(from)
-	// They are in the order of time, and do not overlap.
+	if d <= 0 {
+		return d
+	}
 	i, _ := slices.BinarySearchFunc(stalls, from, func(s *record, at instant) int { return cmp.Compare(s.At, at) })
 	for _, s := range stalls[i:] {
-		if s.Since >= to {
+		if s.Since < to {
+			end := min(s.At, to)
+			d -= max(0, end.since(max(s.Since, from)))
+			from = max(from, end) // the next one may overlap this one
+		}
+		if s.At > to.add(maxStall) {
 			break
 		}
-		d -= min(s.At, to).since(max(s.Since, from))
 	}
 	return d
 }
+
+// maxStall is longer than a process is stopped for.
+const maxStall = 20 * time.Second
 
 // sinceDeath is how long after its only replica was killed a call ended, without the time in which
 // its client did not get to run; 0 if that did not happen. A method that may run twice is sent

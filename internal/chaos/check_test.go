@@ -133,6 +133,32 @@ func expect(t *testing.T, got []violation, want string) {
 	}
 }
 
+// TestRanFor: stalls of two threads may overlap.
+func TestRanFor(t *testing.T) {
+	stalls := func(ends ...instant) (out []*record) {
+		for i := 0; i < len(ends); i += 2 {
+			out = append(out, &record{Since: ends[i] * second, At: ends[i+1] * second})
+		}
+		return out
+	}
+	for _, test := range []struct {
+		stalls []*record
+		want   time.Duration // from 10 to 20
+	}{
+		{nil, 10 * time.Second},
+		{stalls(1, 9, 21, 22), 10 * time.Second},
+		{stalls(8, 12, 14, 15, 19, 30), 6 * time.Second},
+		{stalls(12, 14, 13, 16), 6 * time.Second},
+		{stalls(13, 14, 12, 16), 7 * time.Second}, // what began before is left out
+		{stalls(5, 30), 0},
+		{stalls(21, 22, 5, 30), 0},
+	} {
+		if got := ranFor(10*second, 20*second, test.stalls); got != test.want {
+			t.Errorf("%v, want %v", got, test.want)
+		}
+	}
+}
+
 // TestCheckDenied: Put may be refused while it is forbidden, and a little later.
 func TestCheckDenied(t *testing.T) {
 	does := func(k kind, at instant) record {
