@@ -63,7 +63,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 		return err
 	}
 	if a.client.link.Down() {
-		return a.client.connectionError()
+		return errReconnecting()
 	}
 	switch a.call.method.kind {
 	case KindUnary:

@@ -200,11 +200,15 @@ func (c *Client) offline() error { return asNil(c.connectionError()) }
 // It does not wait for a connection that is being made.
 func (c *Client) connectionError() *Error {
 	if c.link.Down() {
-		err := failf(CodeUnavailable, ExecutionNotRun, "the NATS connection is reconnecting")
-		err.offline = true
-		return err
+		return errReconnecting()
 	}
 	return connectionError(c.nc)
+}
+
+func errReconnecting() *Error {
+	err := failf(CodeUnavailable, ExecutionNotRun, "the NATS connection is reconnecting")
+	err.offline = true
+	return err
 }
 
 // refusal is why no call can be sent any more, or nil.
