@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -47,7 +48,12 @@ func (a assignment) runReplica(ctx context.Context, nc *nats.Conn, j *journal) e
 	stopped := make(chan struct{})
 	defer close(stopped)
 	context.AfterFunc(ctx, func() { dumpUnless(stopped, gracePeriod/2) })
-	return srv.Run(ctx)
+	err = srv.Run(ctx)
+	if a.Pinned && errors.Is(err, nats.ErrDisconnected) {
+		slog.Warn("the network or the node has gone first", "error", err) // and callers were told
+		return nil
+	}
+	return err
 }
 
 // dumpUnless writes all stacks to the log unless done is closed within d: they say what a
