@@ -83,15 +83,23 @@ compare-test: ## Test the comparison, which is a module of its own
 	cd rpc/internal/compare && GOWORK=off go test ./...
 
 .PHONY: chaos-short
-chaos-short: ## Check the promises under restarts, kills, pauses and node deaths (CHAOS='-seed 7 -scenarios kill')
+chaos-short: ## Check the promises under all kinds of faults, in two minutes (CHAOS='-seed 7 -scenarios kill')
 	cd internal/chaos && GOWORK=off go run . $(CHAOS)
+
+.PHONY: chaos
+chaos: ## The same with more restarts and ten minutes of torture (CHAOS='-scenarios torture -duration 1h -faults 900')
+	cd internal/chaos && GOWORK=off go run . -long $(CHAOS)
+
+.PHONY: chaos-soak
+chaos-soak: ## Check that an hour of mixed load leaves nothing behind (CHAOS='-duration 10m')
+	cd internal/chaos && GOWORK=off go run . -scenarios soak $(CHAOS)
 
 .PHONY: overload
 overload: ## Measure goodput under overload (OVERLOAD='-rows 500ms')
 	cd internal/chaos && GOWORK=off go run . overload $(OVERLOAD)
 
 .PHONY: chaos-test
-chaos-test: ## Test the checker of chaos-short, which is a module of its own
+chaos-test: ## Test the checker of chaos, which is a module of its own
 	cd internal/chaos && GOWORK=off go test ./...
 
 .PHONY: fuzz

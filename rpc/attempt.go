@@ -12,7 +12,6 @@ import (
 
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
-	"github.com/natscall/natscall/rpc/internal/connwatch"
 	"github.com/natscall/natscall/rpc/internal/instances"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
@@ -106,6 +105,9 @@ func (a *attempt) run(ctx context.Context) *Error {
 	if err := a.client.subscribeOnce(); err != nil {
 		return err
 	}
+	if a.client.link.Down() {
+		return errReconnecting()
+	}
 	switch a.call.method.kind {
 	case KindUnary:
 		return a.roundTrip(ctx) // its publisher looks at the connection
@@ -117,7 +119,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 
 // awaitConnection waits for a connection that was down when the call was to be sent, which takes
 // time from the call's reconnectWait, and then runs the attempt. It returns offline, which says
-// that the connection is down, if that does not come back in time.
+// that the connection is down, if that does not come back in time, and at once if it never will.
 func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 	if a.reconnectBy.IsZero() {
 		a.reconnectBy = time.Now().Add(a.call.options.reconnectWait)
@@ -130,9 +132,11 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 	defer cancel()
 	for {
 		switch {
-		case connwatch.Await(waiting, a.client.nc) == nil:
+		case a.client.link.Await(waiting) == nil:
 		case errors.Is(ctx.Err(), context.Canceled):
 			return contextError(ctx, ExecutionNotRun)
+		case waiting.Err() == nil: // it has been closed
+			return cmp.Or(a.client.connectionError(), offline)
 		default:
 			return offline
 		}
@@ -312,7 +316,7 @@ func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Heade
 
 // publishOneWay publishes at once, so that the caller learns of an error.
 func (a *attempt) publishOneWay() *Error {
-	if failed := connectionError(a.client.nc); failed != nil {
+	if failed := a.client.connectionError(); failed != nil {
 		return failed
 	}
 	h, buf, _, failed := a.encode(wire.ID{})
@@ -409,7 +413,7 @@ func (a *attempt) decode(in encoded) *Error {
 
 // openStream opens a stream and returns when a server has accepted it.
 func (a *attempt) openStream(ctx context.Context) *Error {
-	if failed := connectionError(a.client.nc); failed != nil {
+	if failed := a.client.connectionError(); failed != nil {
 		return failed
 	}
 	header, err := a.header(false)
@@ -520,7 +524,7 @@ func unopened(err error) *Error {
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
 // The functions of OnAttempt have run.
 func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header) *Error {
-	if failed := connectionError(a.client.nc); failed != nil {
+	if failed := a.client.connectionError(); failed != nil {
 		return failed
 	}
 	buf := buffer.Take()

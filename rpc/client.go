@@ -26,9 +26,9 @@ import (
 
 // Client makes calls over a NATS connection. Generated code wraps it in the
 // typed client of a service; one Client serves any number of services and
-// goroutines. NewClient makes it. It has one subscription, made by its first call, and three
-// goroutines: that of the subscription, one that watches the calls and one that publishes where
-// many are made at once.
+// goroutines. NewClient makes it. It has one subscription, made by its first call, and four
+// goroutines: that of the subscription, one that watches the calls, one that watches the connection
+// and one that publishes where many are made at once.
 //
 // The connection stays the caller's. Close ends the client.
 type Client struct {
@@ -39,12 +39,17 @@ type Client struct {
 	out      *publish.Publisher
 	inbox    *reply.Inbox
 	watch    *watch
+	link     *connwatch.Link
 	streams  *stream.Table
 	known    *instances.Directory // of services
 	clock    clock
 	subjects sync.Map // *method -> *subjects
+	clientState
+}
 
-	opened atomic.Bool // inbox, watch and known are set
+// clientState is whether a client has made its first call, and whether it is closed.
+type clientState struct {
+	opened atomic.Bool // inbox, watch, link and known are set
 	closed atomic.Bool
 
 	mu  sync.Mutex // for the first call and Close
@@ -152,7 +157,7 @@ func (c *Client) subscribeOnce() *Error {
 		w.stop(failed)
 		return failed
 	}
-	c.sub, c.inbox, c.watch, c.known = sub, b, w, d
+	c.sub, c.inbox, c.watch, c.link, c.known = sub, b, w, w.link, d
 	c.opened.Store(true)
 	go c.out.Run(w.done)
 	return nil
@@ -190,7 +195,22 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 }
 
 // offline is why nothing can be published now, or nil.
-func (c *Client) offline() error { return asNil(connectionError(c.nc)) }
+func (c *Client) offline() error { return asNil(c.connectionError()) }
+
+// connectionError is why nothing can be sent now, or nil, for a client that has its subscription.
+// It does not wait for a connection that is being made.
+func (c *Client) connectionError() *Error {
+	if c.link.Down() {
+		return errReconnecting()
+	}
+	return connectionError(c.nc)
+}
+
+func errReconnecting() *Error {
+	err := failf(CodeUnavailable, ExecutionNotRun, "the NATS connection is reconnecting")
+	err.offline = true
+	return err
+}
 
 // refusal is why no call can be sent any more, or nil.
 func (c *Client) refusal() *Error {
@@ -416,7 +436,12 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
 // cancel tells the instances of a service that the caller of a call has gone.
 // It is an attempt: the caller waits for nothing any more.
 func (c *Client) cancel(root string, id wire.ID) {
-	_ = c.nc.Publish(names.Join(root, wire.CancelToken), wire.AppendCancel(nil, id))
+	publish := func() { _ = c.nc.Publish(names.Join(root, wire.CancelToken), wire.AppendCancel(nil, id)) }
+	if c.link.Down() {
+		go publish() // ends when nats.go has tried to connect: the caller cannot wait for that
+		return
+	}
+	publish()
 }
 
 // subjects are those of a method with the client's prefix.

@@ -46,6 +46,9 @@ func (c *Client) LoseCaller() {
 // are about to run.
 func (c *Client) CallsInFlight() (calls, expected int) { return c.out.InFlight() }
 
+// Down reports whether the client knows that its connection is being made again.
+func (c *Client) Down() bool { return c.link.Down() }
+
 // Open is how many streams and calls a server has in its tables.
 func (s *Server) Open() int {
 	s.mu.Lock()

@@ -171,7 +171,7 @@ func (s *gatherSearch) run(ctx context.Context) {
 // send publishes the request.
 func (s *gatherSearch) send() *Error {
 	a := &s.attempt
-	if failed := connectionError(s.client.nc); failed != nil {
+	if failed := s.client.connectionError(); failed != nil {
 		return failed
 	}
 	h, buf, large, failed := a.encode(s.id)

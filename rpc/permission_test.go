@@ -128,8 +128,8 @@ func TestForbiddenFramesOfServer(t *testing.T) {
 	})
 }
 
-// TestMayNotAnswer: a service that may not answer says in the log which permission is missing, once,
-// whatever number of answers NATS refuses.
+// TestMayNotAnswer: a service that may not answer says in the log which permission is missing,
+// once, whatever number of answers NATS refuses.
 func TestMayNotAnswer(t *testing.T) {
 	srv := newServerWithUsers(t,
 		&server.User{Username: "caller", Password: "x"},
@@ -191,6 +191,35 @@ func TestPermissionTakenAway(t *testing.T) {
 	}
 	_, err := testRead.Call(testContext(t), c, wrapperspb.String("x"))
 	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionNotRun) // it has never been answered
+}
+
+// TestPermissionTakenAwayBeforeAnAnswer: nor do the first calls of a client, of which some run when
+// the permission for others is taken away.
+func TestPermissionTakenAwayBeforeAnAnswer(t *testing.T) {
+	srv, change := changingUsers(t, nil, nil)
+	finish, running := make(chan struct{}), make(chan struct{}, 4)
+	serve(t, srv.Connect(nats.UserInfo("service", "x")), &funcs{
+		do: func(_ context.Context, in string) (string, error) {
+			running <- struct{}{}
+			<-finish
+			return in, nil
+		}})
+	defer close(finish)
+	c := dial(t, srv.Connect(nats.UserInfo("caller", "x"), quiet))
+	results := make(chan error, 4)
+	for range cap(results) {
+		go func() { _, err := do(testContext(t), c, "wait"); results <- err }()
+	}
+	for range cap(results) {
+		<-running
+	}
+	change(nil, &server.Permissions{Publish: deny(testRoot + ".Do")})
+	wantCode(t, callOnce(t, c), rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
+	for range cap(results) {
+		wantCode(t, <-results, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
+	}
+	// The permission has been missing since: a call that is alone has not run.
+	wantCode(t, callOnce(t, c), rpc.CodePermissionDenied, rpc.ExecutionNotRun)
 }
 
 // TestPermissionTakenAwayWhileOpening: nor does a stream whose accept has not come, where an

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -209,5 +210,85 @@ func TestReconnectWaitEnds(t *testing.T) {
 	var e *rpc.Error
 	if !errors.As(err, &e) || e.Code() != rpc.CodeUnavailable || e.Execution() == rpc.ExecutionDidRun {
 		t.Errorf("the call ends with %v", err)
+	}
+}
+
+// silentDialer connects, and once it is silent to somebody who never answers.
+type silentDialer struct {
+	silent  atomic.Bool
+	dialed  chan struct{} // for each that does not answer
+	release chan struct{} // ends them when it is closed
+}
+
+func (d *silentDialer) Dial(network, address string) (net.Conn, error) {
+	if !d.silent.Load() {
+		return net.Dial(network, address)
+	}
+	conn, peer := net.Pipe()
+	go func() {
+		<-d.release
+		peer.Close()
+	}()
+	d.dialed <- struct{}{}
+	return conn, nil
+}
+
+// TestDeadlineWhileConnecting: calls end by their deadlines while nats.go connects to a server that
+// accepts and does not answer, for which it holds its lock.
+func TestDeadlineWhileConnecting(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	running := make(chan struct{})
+	serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
+		if in == "wait" {
+			running <- struct{}{}
+			<-ctx.Done()
+		}
+		return in, nil
+	}})
+	proxy := rpctest.NewProxy(t, srv)
+	dialer := &silentDialer{dialed: make(chan struct{}, 1), release: make(chan struct{})}
+	c := dial(t, proxy.Connect(nats.SetCustomDialer(dialer), nats.Timeout(time.Hour)), rpc.WithReconnectWait(time.Hour))
+	must(t, callOnce(t, c))
+	canceled, cancel := context.WithCancel(testContext(t))
+	waiting := make(chan error, 1)
+	go func() { _, err := do(canceled, c, "wait"); waiting <- err }()
+	<-running
+	dialer.silent.Store(true)
+	proxy.Cut()
+	<-dialer.dialed
+	until(t, "the client knows", c.Down)
+	ended := make(chan error, 1)
+	for name, call := range map[string]func(context.Context) error{
+		"unary":   func(ctx context.Context) error { _, err := do(ctx, c, "x"); return err },
+		"large":   func(ctx context.Context) error { _, err := do(ctx, c, strings.Repeat("x", 100_000)); return err },
+		"one-way": func(ctx context.Context) error { return testNote.Call(ctx, c, &structpb.Struct{}) },
+		"stream": func(ctx context.Context) error {
+			_, err := testWatch.Call(ctx, c, wrapperspb.String("x"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			go func() { ended <- call(ctx) }()
+			wantCode(t, endOf(t, ended), rpc.CodeUnavailable, rpc.ExecutionNotRun)
+		})
+	}
+	cancel()
+	wantCode(t, endOf(t, waiting), rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
+	dialer.silent.Store(false)
+	close(dialer.release)
+	must(t, callOnce(t, c))
+}
+
+// endOf returns the end of a call that has a deadline. The limit is far beyond it.
+func endOf(t *testing.T, ended <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(30 * time.Second):
+		t.Fatal("the call has not ended")
+		return nil
 	}
 }

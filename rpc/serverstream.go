@@ -130,9 +130,13 @@ func (a streamAnswer) end(buf *buffer.Buffer, from int, err *Error) {
 	select {
 	case <-s.Ended():
 	case <-a.ctx.Done(): // nobody waits for the rest
-		stopped := failf(CodeUnavailable, ExecutionDidRun, "the server was stopped before the response had been sent")
+		x := ExecutionDidRun
+		if err != nil { // the whole request may not have come
+			x = err.execution
+		}
+		stopped := failf(CodeUnavailable, x, "the server was stopped before the response had been sent")
 		if errors.Is(a.ctx.Err(), context.DeadlineExceeded) {
-			stopped = contextError(&a.ctx, ExecutionDidRun)
+			stopped = contextError(&a.ctx, x)
 		}
 		s.server.EndAndWait(stopped)
 	}

@@ -399,8 +399,8 @@ func (s *service) answerAlive(query *wire.Envelope, m *nats.Msg) {
 	}
 }
 
-// pendingControl returns, for each of the control subscriptions, a function that reports whether the
-// callback still has to take what waits for it now.
+// pendingControl returns, for each of the control subscriptions, a function that reports whether
+// the callback still has to take what waits for it now.
 func (s *service) pendingControl() (all []func() bool) {
 	for _, sub := range s.subs.control {
 		got, pending := sub.Progress()

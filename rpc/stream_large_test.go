@@ -59,3 +59,36 @@ func TestLargeRequestThatWasQueued(t *testing.T) {
 		t.Errorf("the call ended with %v", code)
 	}
 }
+
+// TestLargeRequestThatNeverComes: a call whose deadline passes before its whole request has come
+// has not run, and its end says so.
+func TestLargeRequestThatNeverComes(t *testing.T) {
+	nc := rpctest.Connect(t)
+	serve(t, nc, &funcs{blob: func(context.Context, []byte) ([]byte, error) {
+		t.Error("it has run")
+		return nil, nil
+	}}, rpc.WithMaxTimeout(time.Millisecond))
+	for range 50 { // the end and the deadline compete
+		p := newPeer(t, nc)
+		p.publish(testRoot+".Blob", wire.AppendOpen(nil, p.id, 0, 0, wire.Open{Credit: 1 << 20}))
+		if code, x := p.endOrRefusal(); code != rpc.CodeDeadlineExceeded || x != wire.NotRun {
+			t.Fatalf("it ends with %v and the execution %d", code, x)
+		}
+	}
+}
+
+// endOrRefusal reads up to the end of a stream, or the error in place of its accept.
+func (p *peer) endOrRefusal() (rpc.Code, wire.Execution) {
+	p.t.Helper()
+	for {
+		data := p.next().Data
+		if e, err := wire.Parse(data); err == nil && e.Kind == wire.KindResponse {
+			return statusCode(p.t, e.Body), e.Flags.Execution()
+		}
+		f, err := wire.ParseFrame(data)
+		must(p.t, err)
+		if f.Kind == wire.KindEnd {
+			return statusCode(p.t, f.Body), f.Flags.Execution()
+		}
+	}
+}

@@ -27,6 +27,7 @@ const recheckInterval = 250 * time.Millisecond
 // that calls end when it is closed, or when NATS refuses a publish.
 type watch struct {
 	nc      *nats.Conn
+	link    *connwatch.Link
 	inbox   *reply.Inbox
 	known   *instances.Directory
 	out     *publish.Publisher
@@ -55,7 +56,7 @@ type access struct {
 
 func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) *watch {
 	w := &watch{
-		nc: c.nc, inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
+		nc: c.nc, link: connwatch.NewLink(c.nc), inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
 		quit: make(chan struct{}), done: make(chan struct{}), asker: liveness.NewAsker(c.nc, prefix),
 		access: access{subscriptions: connwatch.NewSubscriptions(), log: c.options.logger},
 	}
@@ -69,6 +70,7 @@ func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) 
 func (w *watch) start(onLost, onClosed func()) {
 	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
 	connwatch.Listen(w.nc, &w.listener)
+	go w.link.Follow(w.done)
 	go func() {
 		defer close(w.done)
 		defer connwatch.Unlisten(w.nc, &w.listener)
@@ -102,14 +104,14 @@ func (w *watch) run(onLost func()) (closed bool) {
 			case w.nc.IsClosed():
 				return true
 			case status == nats.CONNECTED:
-				if w.look((*liveness.Patience).Reconnected, false) {
+				if w.look((*liveness.Patience).Reconnected, true, false) {
 					recheck.Reset(recheckInterval)
 				}
 			default:
 				onLost()
 			}
 		case <-recheck.C:
-			if w.look((*liveness.Patience).Recheck, false) {
+			if w.look((*liveness.Patience).Recheck, !w.link.Down(), false) {
 				recheck.Reset(recheckInterval)
 			}
 		case <-w.access.subscriptions.Refused:
@@ -127,7 +129,7 @@ func (w *watch) run(onLost func()) (closed bool) {
 // tend makes the subscription to the inbox again after NATS has refused it. It returns how many
 // subscriptions are refused still.
 func (w *watch) tend() (refused int) {
-	if w.nc.Status() != nats.CONNECTED {
+	if w.link.Down() {
 		return 1 // nothing is known
 	}
 	back, refused := w.access.subscriptions.Tend()
@@ -159,20 +161,18 @@ func (w *watch) tick() {
 	if out := w.out; out.Holds() && out.Overdue() {
 		out.Flush()
 	}
-	w.look((*liveness.Patience).Tick, true)
-	if w.nc.IsConnected() { // otherwise the requests have met the same end
-		w.left.Cancel(w.nc)
+	if w.link.Down() {
+		w.look((*liveness.Patience).Offline, false, true)
+		return // requests that were given up have met the same end
 	}
+	w.look((*liveness.Patience).Tick, true, true)
+	w.left.Cancel(w.nc)
 }
 
 // look applies rule to every waiting call. It ends those that are lost and, if the connection is
 // up, asks about those that rule names. With ticks it also looks at streams. It reports whether it
 // has asked.
-func (w *watch) look(rule liveness.Rule, ticks bool) (asks bool) {
-	connected := w.nc.Status() == nats.CONNECTED
-	if !connected && ticks {
-		rule = (*liveness.Patience).Offline
-	}
+func (w *watch) look(rule liveness.Rule, connected, ticks bool) (asks bool) {
 	l := w.asker.Look(rule, connected, ticks)
 	silence := false
 	at := func(dead bool) error {
@@ -240,9 +240,9 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 		w.known.Refused(root)
 		return
 	}
-	// If somebody has answered on the subject, the permission was there and was taken away later.
-	// The error does not say which call it refused.
-	mayHaveRun := w.answered(subject)
+	// The error does not say which call it refused. If somebody has answered on the subject, or if
+	// several calls wait for that, the permission may have been there and been taken away later.
+	mayHaveRun := w.answered(subject) || w.waitingOn(subject) > 1
 	refused := func(early bool) *Error {
 		x := ExecutionNotRun
 		if mayHaveRun || !early {
@@ -262,6 +262,22 @@ func (w *watch) asyncError(_ *nats.Subscription, err error) {
 			s.Break(refused(early))
 		}
 	}
+}
+
+// waitingOn is how many calls and streams wait for an answer from a subject.
+func (w *watch) waitingOn(subject string) (n int) {
+	w.inbox.Each(func(p *reply.Pending) error {
+		if p.To() == subject {
+			n++
+		}
+		return nil // it goes on
+	})
+	for _, s := range w.streams.All() {
+		if to, _ := s.To(); to == subject {
+			n++
+		}
+	}
+	return n
 }
 
 // forbid ends all calls, and those to come, of a client that may not subscribe to its inbox.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,10 +108,14 @@ func TestCheck(t *testing.T) {
 		{"a patient caller's deadline, with an excuse", join(begin, endedAt(16*second, record{Code: deadlineCode, Claim: mayHaveRun})), excuses{deadline: true}, ""},
 		{"canceled by nobody", join(begin, failed(canceledCode, mayHaveRun)), stop, "it was lost"},
 		{"data loss of a call", join(begin, failed(dataLossCode, mayHaveRun)), excuses{dataLoss: true}, "it was lost"},
+		{"a refusal", join(begin, failed(exhaustedCode, notRun)), stop, "it was lost"},
+		{"a refusal, with an excuse", join(begin, failed(exhaustedCode, notRun)), excuses{exhausted: true}, ""},
+		{"a refusal that may have run", join(begin, failed(exhaustedCode, mayHaveRun)), excuses{exhausted: true, idempotent: true}, "it was lost"},
+		{"a refusal of what was sent again", join(beganAt(second, methodPut), failed(exhaustedCode, mayHaveRun)), excuses{exhausted: true, idempotent: true}, ""},
 		{"internal", join(begin, failed("internal", mayHaveRun)), excuses{unavailable: true, deadline: true, notRun: true, dataLoss: true}, "it was lost"},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, test.excuses), test.want) })
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(test.excuses), test.want) })
 	}
 }
 
@@ -125,6 +130,126 @@ func expect(t *testing.T, got []violation, want string) {
 		t.Errorf("%q, want %q in it", got[0].What, want)
 	case want != "" && len(got[0].Records) == 0:
 		t.Error("the violation has no records")
+	}
+}
+
+// TestRanFor: stalls of two threads may overlap.
+func TestRanFor(t *testing.T) {
+	stalls := func(ends ...instant) (out []*record) {
+		for i := 0; i < len(ends); i += 2 {
+			out = append(out, &record{Since: ends[i] * second, At: ends[i+1] * second})
+		}
+		return out
+	}
+	for _, test := range []struct {
+		stalls []*record
+		want   time.Duration // from 10 to 20
+	}{
+		{nil, 10 * time.Second},
+		{stalls(1, 9, 21, 22), 10 * time.Second},
+		{stalls(8, 12, 14, 15, 19, 30), 6 * time.Second},
+		{stalls(12, 14, 13, 16), 6 * time.Second},
+		{stalls(13, 14, 12, 16), 7 * time.Second}, // what began before is left out
+		{stalls(5, 30), 0},
+		{stalls(21, 22, 5, 30), 0},
+	} {
+		if got := ranFor(10*second, 20*second, test.stalls); got != test.want {
+			t.Errorf("%v, want %v", got, test.want)
+		}
+	}
+}
+
+// TestCheckDenied: Put may be refused while it is forbidden, and a little later.
+func TestCheckDenied(t *testing.T) {
+	does := func(k kind, at instant) record {
+		return record{At: at, Process: "node-0", Kind: k, Text: string(faultDeny)}
+	}
+	from, to := does(fault, 5*second), does(healed, 7*second)
+	denied := func(method string, at instant) []record {
+		return join(beganAt(at, method), endedAt(at+second/2, record{Code: deniedCode, Claim: mayHaveRun}))
+	}
+	limit := second * instant(permissionLimit/time.Second)
+	tests := []struct {
+		name    string
+		records []record
+		want    string
+	}{
+		{"forbidden", join(denied(methodPut, 6*second), from, to), ""},
+		{"forbidden to the end", join(denied(methodPut, 60*second), from), ""},
+		{"not yet", join(denied(methodPut, 4*second), from, to), "it was lost"},
+		{"a little later", join(denied(methodPut, 6*second+limit), from, to), ""},
+		{"too late", join(denied(methodPut, 8*second+limit), from, to), "it was lost"},
+		{"another method", join(denied(methodGet, 6*second), from, to), "it was lost"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(excuses{}), test.want) })
+	}
+}
+
+// TestCheckDeath: a client learns in time that its replica was killed.
+func TestCheckDeath(t *testing.T) {
+	death := record{At: 3 * second, Process: "replica-0", Kind: killed}
+	const late = instant(deathLimit/time.Microsecond) + second
+	failed := endedAt(3*second+late, record{Code: unavailableCode, Claim: mayHaveRun})
+	running := ranAs("a", record{})[:1]
+	begin := beganAt(second, methodAdd)
+	stop := excuses{unavailable: true, idempotent: true}
+	tests := []struct {
+		name    string
+		records []record
+		excuses excuses
+		want    string
+	}{
+		{"in time", join(begin, running, death, endedAt(4*second, record{Code: unavailableCode, Claim: mayHaveRun})), stop, ""},
+		{"late", join(begin, running, death, failed), stop, "7s after its replica was killed"},
+		{"late, with an excuse", join(begin, running, death, failed), excuses{unavailable: true, lateDeath: true}, ""},
+		{"late while its client did not run", join(begin, running, death, failed, record{At: 5 * second, Process: "client-0", Kind: stalled, Since: 3 * second}), stop, ""},
+		{"late, but its handler has returned", join(begin, ranAs("a", record{}), death, failed), stop, ""},
+		{"late, of a method that is sent again", join(beganAt(second, methodPut), running, death, failed), stop, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			all := slices.DeleteFunc(collect(test.records).check(test.excuses), func(v violation) bool { return strings.Contains(v.What, "after the last fault") })
+			expect(t, all, test.want)
+		})
+	}
+}
+
+// TestCheckUse: what a process uses may grow at first, and somewhat, and must have an end.
+func TestCheckUse(t *testing.T) {
+	uses := func(n int, use func(i int) sample) (all []record) {
+		for i := range n {
+			s := use(i)
+			all = append(all, record{At: second * instant(i+1), Process: "replica-0", Kind: used, Sample: &s})
+		}
+		return all
+	}
+	flat := sample{Heap: 8 << 20, Goroutines: 50, Subscriptions: 20}
+	with := func(change func(s *sample, i int)) func(int) sample {
+		return func(i int) sample {
+			s := flat
+			change(&s, i)
+			return s
+		}
+	}
+	tests := []struct {
+		name    string
+		records []record
+		want    string
+	}{
+		{"flat", uses(40, with(func(*sample, int) {})), ""},
+		{"a start and a peak", uses(40, with(func(s *sample, i int) {
+			if i < 4 || i == 39 {
+				s.Heap, s.Goroutines, s.Subscriptions = 1<<30, 10_000, 1000
+			}
+		})), ""},
+		{"more memory", uses(40, with(func(s *sample, i int) { s.Heap += int64(i) << 21 })), "memory grew"},
+		{"more goroutines", uses(40, with(func(s *sample, i int) { s.Goroutines += 20 * i })), "goroutines grew from 150 to 750"},
+		{"more subscriptions", uses(40, with(func(s *sample, i int) { s.Subscriptions += 10 * i })), "subscriptions grew"},
+		{"too few to say", uses(enoughSamples-1, with(func(s *sample, i int) { s.Goroutines += 1000 * i })), ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(excuses{}), test.want) })
 	}
 }
 
@@ -166,12 +291,12 @@ func TestCheckStream(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			all := join(beganAt(second, test.method), ranAs("a", test.handler), endedAt(3*second, test.client))
-			expect(t, check(all, excuses{}), test.want)
+			expect(t, collect(all).check(excuses{}), test.want)
 		})
 	}
 	t.Run("a clean end of a handler that goes on", func(t *testing.T) {
 		all := join(beganAt(second, methodWatch), ranAs("a", record{})[:1], endedAt(3*second, record{}))
-		expect(t, check(all, excuses{}), "but it has not")
+		expect(t, collect(all).check(excuses{}), "but it has not")
 	})
 }
 
@@ -197,7 +322,7 @@ func TestCheckProcess(t *testing.T) {
 		{"a process that fails", join(call, of(died, 0)), "died"},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(excuses{unavailable: true}), test.want) })
 	}
 }
 
@@ -224,6 +349,6 @@ func TestCheckHealing(t *testing.T) {
 			record{At: second, Process: "client-1", Kind: ended, Call: "d", Code: okCode}), ""},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { expect(t, check(test.records, excuses{unavailable: true}), test.want) })
+		t.Run(test.name, func(t *testing.T) { expect(t, collect(test.records).check(excuses{unavailable: true}), test.want) })
 	}
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"slices"
+	"strings"
 )
 
 // checkHealing checks that calls succeed again after the last fault: a client whose calls all
@@ -14,21 +14,23 @@ func checkHealing(calls []*history, processes map[string]*processHistory) (out [
 			callers[c.began.Process] = append(callers[c.began.Process], c)
 		}
 	}
-	var faults []record
+	var faults []*record
 	for _, p := range processes {
-		if callers[p.name] == nil {
-			faults = append(faults, p.faults()...)
+		for _, r := range p.faults() {
+			if callers[p.name] == nil || r.Kind != event { // a client's event is that it ends
+				faults = append(faults, r)
+			}
 		}
 	}
 	for _, p := range sorted(processes) {
-		own, end := callers[p.name], p.faults()
-		if own == nil || len(end) == 0 {
+		own, end := callers[p.name], p.events()
+		if own == nil || len(end) == 0 || strings.HasPrefix(p.name, burstPrefix) {
 			continue
 		}
-		last := lastBefore(faults, end[0].At) // its own is the SIGTERM by which it ends
+		last := lastBefore(faults, end[len(end)-1].At) // the SIGTERM by which it ends
 		healed := slices.ContainsFunc(own, func(c *history) bool { return c.began.At > last && c.succeeded() })
 		if !healed {
-			out = append(out, violation{fmt.Sprintf("%s: no call has succeeded after the last fault", p.name), p.records})
+			out = append(out, violation{What: p.name + ": no call has succeeded after the last fault", Records: p.records})
 		}
 	}
 	return out
@@ -37,9 +39,19 @@ func checkHealing(calls []*history, processes map[string]*processHistory) (out [
 func (c *history) succeeded() bool { return len(c.ended) > 0 && c.ended[0].Code == okCode }
 
 // faults are what the plan has done to a process.
-func (p *processHistory) faults() (out []record) {
+func (p *processHistory) faults() (out []*record) {
 	for _, r := range p.records {
-		if r.Kind == killed || r.Kind == event {
+		if r.Kind == killed || r.Kind == event || r.Kind == fault || r.Kind == healed {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// events are the signals that a process got.
+func (p *processHistory) events() (out []*record) {
+	for _, r := range p.records {
+		if r.Kind == event {
 			out = append(out, r)
 		}
 	}
@@ -47,7 +59,7 @@ func (p *processHistory) faults() (out []record) {
 }
 
 // lastBefore is when the last of the faults before end was made, 0 if there was none.
-func lastBefore(faults []record, end instant) (last instant) {
+func lastBefore(faults []*record, end instant) (last instant) {
 	for _, r := range faults {
 		if r.At < end {
 			last = max(last, r.At)

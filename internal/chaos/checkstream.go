@@ -2,7 +2,7 @@ package main
 
 // checkStream checks what both sides say about the items of a stream: each came once and in
 // order, and a clean end says that nothing is missing.
-func (c *history) checkStream(e record, say sayer) {
+func (c *history) checkStream(e *record, say sayer) {
 	if !e.Got.whole() {
 		say("the client got the items %v", e.Got)
 	}
@@ -30,7 +30,7 @@ func (c *history) checkStream(e record, say sayer) {
 }
 
 // checkCleanEnds checks both directions: e is the client's end of the stream, h the handler's.
-func (c *history) checkCleanEnds(e, h record, say sayer) {
+func (c *history) checkCleanEnds(e, h *record, say sayer) {
 	if h.Closed && !e.Closed {
 		say("the handler saw a clean end of the items, but the client has not closed its half")
 	}

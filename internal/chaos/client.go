@@ -32,13 +32,20 @@ func (a assignment) runClient(ctx context.Context, nc *nats.Conn, j *journal) er
 	client := rpc.NewClient(nc, a.clientOptions()...)
 	defer client.Close()
 	var callers sync.WaitGroup
-	for i := range a.Callers + a.Streamers {
-		c := &caller{
-			j: j, api: chaosv1nats.NewChaosServiceClient(client),
-			name: fmt.Sprintf("%s.%d", a.Name, i), random: rand.New(rand.NewPCG(a.Seed, uint64(i))),
+	number := 0
+	start := func(n int, call func(*caller)) {
+		for range n {
+			c := &caller{
+				j: j, api: chaosv1nats.NewChaosServiceClient(client), load: a.load,
+				name: fmt.Sprintf("%s.%d", a.Name, number), random: rand.New(rand.NewPCG(a.Seed, uint64(number))),
+			}
+			number++
+			callers.Go(func() { c.run(ctx, call) })
 		}
-		callers.Go(func() { c.run(ctx, i < a.Callers) })
 	}
+	start(a.Callers, (*caller).callUnary)
+	start(a.Streamers, (*caller).callStream)
+	start(a.Registers, (*caller).callRegister)
 	callers.Wait()
 	return nil
 }
@@ -57,17 +64,14 @@ type caller struct {
 	api    chaosv1nats.ChaosServiceClient
 	name   string
 	random *rand.Rand
+	load   load
 	calls  int
+	seen   Operation // the last answer about the register that it uses
 }
 
-func (c *caller) run(ctx context.Context, unary bool) {
-	for ctx.Err() == nil {
-		if unary {
-			c.callUnary()
-		} else {
-			c.callStream()
-		}
-		_ = sleep(ctx, c.upTo(10*time.Millisecond)) // ctx is looked at above
+func (c *caller) run(ctx context.Context, call func(*caller)) {
+	for sleep(ctx, c.upTo(c.load.Pause)) == nil {
+		call(c)
 	}
 }
 
@@ -106,13 +110,14 @@ type call struct {
 	gaveUp     atomic.Int64 // an instant, or 0
 }
 
-// begin records that a call is about to be made.
-func (c *caller) begin(method string, timeout time.Duration) *call {
+// begin records that a call is about to be made; r has its method.
+func (c *caller) begin(r record, timeout time.Duration) *call {
 	c.calls++
 	begin := time.Now()
-	k := &call{j: c.j, id: fmt.Sprintf("%s.%d", c.name, c.calls), method: method}
+	k := &call{j: c.j, id: fmt.Sprintf("%s.%d", c.name, c.calls), method: r.Method}
 	k.ctx, k.cancel = context.WithDeadline(context.Background(), begin.Add(timeout))
-	k.j.write(record{At: at(begin), Kind: began, Call: k.id, Method: method, Deadline: at(begin.Add(timeout))})
+	r.At, r.Kind, r.Call, r.Deadline = at(begin), began, k.id, at(begin.Add(timeout))
+	k.j.write(r)
 	return k
 }
 

@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/natscall/natscall => ../..
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/nats-io/nats.go v1.55.0
 	github.com/natscall/natscall v0.0.0
 	google.golang.org/protobuf v1.36.12

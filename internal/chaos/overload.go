@@ -182,17 +182,17 @@ func (o overload) withReplica(ctx context.Context, dir, program string, f func(c
 	if err != nil {
 		return err
 	}
-	t := &site{dir: dir, j: j, nats: program}
+	t := &site{setup: setup{dir: dir, program: program}, j: j}
 	defer t.close()
 	if err := t.startNodes(ctx, 1); err != nil {
 		return err
 	}
-	nc, err := nats.Connect(t.nodes[0].url)
+	nc, err := nats.Connect(t.nodes[0].url())
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	p, err := startRole(j, assignment{Role: roleWorker, Name: "worker", Dir: dir, URLs: t.urls(0), Slots: o.slots})
+	p, err := startRole(j, assignment{Role: roleWorker, Name: "worker", Dir: dir, URLs: []string{t.nodes[0].url()}, Slots: o.slots})
 	if err != nil {
 		return err
 	}

@@ -88,9 +88,7 @@ func (p *process) kill() error {
 // terminate asks the process to end and waits for it. Not to end in time breaks a promise: the
 // process is made to write its stacks to its log, and killed.
 func (p *process) terminate(limit time.Duration) {
-	select {
-	case <-p.done:
-	default:
+	if !p.gone() {
 		_ = p.signal(syscall.SIGTERM) // it may have ended meanwhile
 	}
 	if !p.ends(limit) {
@@ -104,6 +102,16 @@ func (p *process) terminate(limit time.Duration) {
 	}
 	if p.err != nil {
 		p.record(died, fmt.Sprintf("%v; its output is in %s.log", p.err, p.name))
+	}
+}
+
+// gone reports whether the process has ended.
+func (p *process) gone() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -127,10 +135,8 @@ func (p *process) await(ctx context.Context, what string, ready func() error) er
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-p.done:
+		if p.gone() {
 			return fmt.Errorf("%s: it has ended before it was %s: %w", p.name, what, errors.Join(p.err, err))
-		default:
 		}
 		if sleep(ctx, tick) != nil {
 			return fmt.Errorf("%s is not %s after %v: %w", p.name, what, startLimit, err)

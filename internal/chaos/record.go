@@ -38,9 +38,12 @@ type record struct {
 	Got    tally `json:"got,omitempty"`  // items that came, in their order
 	Closed bool  `json:"closed,omitempty"`
 
+	Op *Operation `json:"op,omitempty"` // on a register: began, and ended: the answer
+
 	Count int `json:"count,omitempty"` // ended: items, by the response; exits, left: what is left
 
-	Since instant `json:"since,omitempty"` // stalled: when the ticker should have run
+	Since  instant `json:"since,omitempty"`  // stalled: when the ticker should have run
+	Sample *sample `json:"sample,omitempty"` // used
 }
 
 // kind says what a record is about.
@@ -56,6 +59,8 @@ const (
 	run kind = "run" // a handler begins
 	ran kind = "ran" // and returns
 
+	used kind = "used" // by clients and replicas, and by the runner about nodes: Sample has what
+
 	// By clients and replicas, the last record: Count goroutines are left, with their stacks in
 	// Text.
 	exits kind = "exits"
@@ -66,6 +71,8 @@ const (
 	stuck   kind = "stuck"  // killed, as it did not end when asked to
 	died    kind = "died"   // it ended in another way than by exit status 0; Text has it
 	event   kind = "event"  // Text has it
+	fault   kind = "fault"  // by the plan: Text has its name
+	healed  kind = "healed" // the end of a fault that takes some time
 	silent  kind = "silent" // it does not answer discovery
 	left    kind = "left"   // Count calls are in flight by a replica's statistics, without a client
 )

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,19 +27,33 @@ const gracePeriod = 10 * time.Second
 
 // runReplica serves until ctx ends, and then ends as a service does that is replaced.
 func (a assignment) runReplica(ctx context.Context, nc *nats.Conn, j *journal) error {
-	srv := rpc.NewServer(nc,
+	options := []rpc.ServerOption{
 		rpc.WithHeartbeat(a.Heartbeat),
 		rpc.WithGracePeriod(gracePeriod),
 		rpc.WithServiceMetadata(map[string]string{replicaKey: a.Name}),
 		rpc.WithLogger(slog.New(slog.NewTextHandler(os.Stderr, nil))),
-	)
-	if err := chaosv1nats.RegisterChaosServiceServer(srv, &service{j: j, name: a.Name}); err != nil {
+	}
+	if a.Slots > 0 {
+		options = append(options, rpc.WithMaxConcurrency(a.Slots))
+	}
+	registers, err := dialStore(a.Store)
+	if err != nil {
+		return err
+	}
+	defer registers.close()
+	srv := rpc.NewServer(nc, options...)
+	if err := chaosv1nats.RegisterChaosServiceServer(srv, &service{j: j, name: a.Name, registers: registers}); err != nil {
 		return err
 	}
 	stopped := make(chan struct{})
 	defer close(stopped)
 	context.AfterFunc(ctx, func() { dumpUnless(stopped, gracePeriod/2) })
-	return srv.Run(ctx)
+	err = srv.Run(ctx)
+	if a.Pinned && errors.Is(err, nats.ErrDisconnected) {
+		slog.Warn("the network or the node has gone first", "error", err) // and callers were told
+		return nil
+	}
+	return err
 }
 
 // dumpUnless writes all stacks to the log unless done is closed within d: they say what a
@@ -58,9 +73,10 @@ const callHeader = "Chaos-Call"
 // service implements ChaosService. Each handler records that it runs before anything else,
 // and that it has run as the last thing before it returns.
 type service struct {
-	j    *journal
-	name string
-	runs atomic.Int64
+	j         *journal
+	name      string
+	registers registers
+	runs      atomic.Int64
 }
 
 // begin records an execution and names it.
@@ -111,6 +127,32 @@ func (s *service) Get(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.W
 func (s *service) Note(ctx context.Context, req *chaosv1.WorkRequest) error {
 	_, err := s.work(ctx, methodNote, req)
 	return err
+}
+
+// operate is a handler of a replica. Before anything else that may fail it does the operation.
+func (s *service) operate(ctx context.Context, method string, req *chaosv1.RegisterRequest) (res *chaosv1.RegisterResponse, err error) {
+	name := s.begin(req.GetCall(), method)
+	defer func() { s.end(record{Call: req.GetCall(), Method: method, Run: name}, err) }()
+	answer := s.registers.apply(method, Operation{Key: req.GetKey(), Value: req.GetValue(), Expected: req.GetExpected()})
+	if err := sleep(ctx, time.Duration(req.GetSleepUs())*time.Microsecond); err != nil {
+		return nil, err
+	}
+	if req.GetFail() {
+		return nil, aborted(name)
+	}
+	return &chaosv1.RegisterResponse{Call: req.GetCall(), Run: name, Value: answer.Value, Swapped: answer.Swapped}, nil
+}
+
+func (s *service) Read(ctx context.Context, req *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error) {
+	return s.operate(ctx, methodRead, req)
+}
+
+func (s *service) Increase(ctx context.Context, req *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error) {
+	return s.operate(ctx, methodIncrease, req)
+}
+
+func (s *service) Swap(ctx context.Context, req *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error) {
+	return s.operate(ctx, methodSwap, req)
 }
 
 func (s *service) Watch(ctx context.Context, req *chaosv1.WatchRequest, to *rpc.Sender[*chaosv1.Item]) (err error) {

@@ -15,7 +15,7 @@ func TestMeasure(t *testing.T) {
 		}
 		return append(out, record{At: at.add(took), Process: "client-0", Kind: ended, Call: id, Code: code, Claim: claim})
 	}
-	f := measure(join(
+	f := collect(join(
 		call("1", 1*second, time.Millisecond, methodAdd, okCode, "", 1),
 		call("2", 2*second, 2*time.Millisecond, methodPut, okCode, "", 2),
 		call("3", 5*second, 3*time.Millisecond, methodAdd, okCode, "", 1),
@@ -24,9 +24,9 @@ func TestMeasure(t *testing.T) {
 		call("6", 5*second, 0, methodNote, okCode, "", 1),
 		call("7", 5*second, 0, methodNote, okCode, "", 0),
 		record{At: 4 * second, Process: "client-0", Kind: stalled, Since: 3 * second},
-	))
+	)).measure()
 	switch {
-	case f.calls != 7, f.lost != 1, f.twice != 1, f.notes != 2, f.noted != 1:
+	case f.calls != 7, f.outcomes.lost != 1, f.outcomes.twice != 1, f.outcomes.notes != 2, f.outcomes.noted != 1:
 		t.Errorf("%+v", f)
 	case f.rate != 7./5:
 		t.Errorf("%v calls a second", f.rate)
@@ -36,10 +36,10 @@ func TestMeasure(t *testing.T) {
 		t.Errorf("outage %v", f.outage)
 	case f.stalls != time.Second:
 		t.Errorf("stalls %v", f.stalls)
-	case len(f.errors) != 2, f.errors["aborted (did run)"] != 1, f.errors["unavailable (may have run)"] != 1:
-		t.Errorf("%v", f.errors)
+	case len(f.outcomes.errors) != 2, f.outcomes.errors["aborted (did run)"] != 1, f.outcomes.errors["unavailable (may have run)"] != 1:
+		t.Errorf("%v", f.outcomes.errors)
 	}
-	if none := measure(nil); none.calls != 0 || none.p99 != 0 || none.rate != 0 {
+	if none := collect(nil).measure(); none.calls != 0 || none.p99 != 0 || none.rate != 0 {
 		t.Errorf("%+v", none)
 	}
 }
@@ -47,11 +47,14 @@ func TestMeasure(t *testing.T) {
 // TestWriteReport writes a report, and the violations in it.
 func TestWriteReport(t *testing.T) {
 	r := result{scenario: "kill", took: 1234 * time.Millisecond, figures: figures{
-		calls: 10, rate: 99.6, lost: 1, twice: 2, notes: 3, noted: 2, p50: time.Millisecond, p99: time.Second, outage: time.Second, stalls: time.Millisecond,
-		errors: map[string]int{"aborted (did run)": 1, "unavailable (may have run)": 2},
+		calls: 10, rate: 99.6, p50: time.Millisecond, p99: time.Second, outage: time.Second, stalls: time.Millisecond, late: 2 * time.Millisecond, death: 4 * time.Second,
+		outcomes:  outcomes{lost: 1, twice: 2, streams: 5, notes: 3, noted: 2, errors: map[string]int{"aborted (did run)": 1, "unavailable (may have run)": 2}},
+		faults:    map[string]int{string(faultCut): 3},
+		registers: registerFigures{histories: 4, calls: 400, unknown: 7, undecided: 1},
+		growth:    []growth{{"client-0", 16, sample{1 << 20, 10, 3}, sample{3 << 19, 11, 3}}},
 	}}
 	for range maxPrinted + 2 {
-		r.violations = append(r.violations, violation{"it is broken", []record{{At: 7, Kind: run, Call: "c"}}})
+		r.violations = append(r.violations, violation{What: "it is broken", Records: []*record{{At: 7, Kind: run, Call: "c"}}})
 	}
 	var report, broken strings.Builder
 	if err := writeReport(&report, 42, []result{r}); err != nil {
@@ -59,7 +62,10 @@ func TestWriteReport(t *testing.T) {
 	}
 	for _, line := range []string{
 		"# Chaos, seed 42\n",
-		"| kill | 1.2s | 10 | 100 | 1 | 2 | 1ms | 1s | 1s | 1ms | 2 / 3 | 7 |\n",
+		"| kill | 1.2s | 10 | 100 | 5 | 1 | 2 | 1ms | 1s | 1s | 1ms | 2ms | 4s | 2 / 3 | 7 |\n",
+		"| kill | 4 | 400 | 7 | 1 |\n",
+		"| kill | network: cut | 3 |\n",
+		"| kill | client-0 | 16 | 1.0 -> 1.5 | 10 -> 11 | 3 -> 3 |\n",
 		"| kill | unavailable (may have run) | 2 |\n| kill | aborted (did run) | 1 |\n",
 	} {
 		if !strings.Contains(report.String(), line) {

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,14 +26,25 @@ type assignment struct {
 	Dir       string        // of the journals
 	URLs      []string      // of the NATS nodes, its own first
 	Heartbeat time.Duration // of streams
+	Pinned    bool          // the process uses the URLs alone, and no node that others tell it of
 
-	// Of a client.
-	Seed      uint64
-	Callers   int // of unary methods
-	Streamers int // of streaming methods
-	Batching  bool
+	Sample time.Duration // how often it says what it uses, 0 for never
 
-	Slots int // of a worker; 0 for the default
+	load
+	Seed     uint64
+	Batching bool
+
+	Slots int    // of a replica or worker; 0 for the default
+	Store string // of a replica: the address
+}
+
+// load is what a client does.
+type load struct {
+	Callers   int           // of unary methods
+	Streamers int           // of streaming methods
+	Registers int           // callers of methods of registers
+	Pause     time.Duration // between two calls of a caller, at most
+	Work      time.Duration // how long handlers of unary methods work, about; 0 for a mix
 }
 
 const (
@@ -67,6 +79,9 @@ func (a assignment) run(j *journal) error {
 	if err != nil {
 		return err
 	}
+	var watches sync.WaitGroup
+	watching, unwatch := context.WithCancel(ctx)
+	watches.Go(func() { watchUse(watching, a.Sample, nc, j) })
 	switch a.Role {
 	case roleClient:
 		err = a.runClient(ctx, nc, j)
@@ -75,6 +90,8 @@ func (a assignment) run(j *journal) error {
 	default:
 		err = a.runReplica(ctx, nc, j)
 	}
+	unwatch()
+	watches.Wait()
 	nc.Close()
 	stop() // where there was no signal
 	count, stacks := leftGoroutines(before)
@@ -84,7 +101,14 @@ func (a assignment) run(j *journal) error {
 
 // connect connects to the process's own node, and to another one when that is gone.
 func connect(a assignment) (*nats.Conn, error) {
-	nc, err := nats.Connect(strings.Join(a.URLs, ","), nats.DontRandomize(), nats.MaxReconnects(-1), nats.Name(a.Name))
+	options := []nats.Option{nats.DontRandomize(), nats.MaxReconnects(-1), nats.Name(a.Name)}
+	if a.Pinned {
+		options = append(options, nats.IgnoreDiscoveredServers())
+	}
+	if a.Role == roleClient || a.Role == roleReplica {
+		options = append(options, nats.UserInfo(a.Role, password))
+	}
+	nc, err := nats.Connect(strings.Join(a.URLs, ","), options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %v: %w", a.URLs, err)
 	}

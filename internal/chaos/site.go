@@ -14,11 +14,16 @@ import (
 	"github.com/nats-io/nats.go/micro"
 )
 
-// The load of a scenario: 64 callers of unary methods, and 16 streams that are open beside them.
-const (
-	clients          = 2
-	callersPerClient = 32
-	streamsPerClient = 8
+// The load of a scenario: 64 callers of unary methods, and 16 streams and 8 callers of registers
+// beside them.
+const clients = 2
+
+var fullLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 10 * time.Millisecond}
+
+// Long scenarios have the same callers, with longer pauses: their records have to fit into memory.
+var (
+	longLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 60 * time.Millisecond}
+	soakLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 400 * time.Millisecond}
 )
 
 // How long processes may take to end. Each limit is well above what the parts may take by
@@ -39,65 +44,82 @@ const (
 
 // site is the processes of a scenario. Its methods are for one goroutine.
 type site struct {
-	dir    string
-	j      *journal
-	random *rand.Rand // of the plan
-	nats   string     // the nats-server program
-
+	setup
+	j        *journal
+	random   *rand.Rand // of the plan
 	scenario scenario
 	nc       *nats.Conn // the runner's own
+	store    *store
 
-	nodes    []*node // those that live
+	nodes    []*node
+	networks map[string]*network // by process, if the scenario has them
 	replicas []*process
 	clients  []*process
-	made     int // replicas in all
+	made     int // replicas and bursts in all
 	all      []*process
+
+	background sync.WaitGroup // processes that end
+}
+
+// setup is what a site is made with.
+type setup struct {
+	dir     string // for records and logs
+	program string // nats-server
+	seed    uint64
 }
 
 // openSite starts nodes, replicas and clients. Close it also after an error.
-func openSite(ctx context.Context, s scenario, dir, program string, seed uint64) (*site, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+func openSite(ctx context.Context, s scenario, up setup) (*site, error) {
+	if err := os.Mkdir(up.dir, 0o700); err != nil {
 		return nil, err
 	}
-	j, err := openJournal(dir, "runner")
+	j, err := openJournal(up.dir, "runner")
 	if err != nil {
 		return nil, err
 	}
-	t := &site{dir: dir, j: j, random: rand.New(rand.NewPCG(seed, 0)), nats: program, scenario: s}
-	return t, t.open(ctx, seed)
+	t := &site{setup: up, j: j, random: rand.New(rand.NewPCG(up.seed, 0)), scenario: s, networks: map[string]*network{}}
+	return t, t.open(ctx)
 }
 
-func (t *site) open(ctx context.Context, seed uint64) (err error) {
+func (t *site) open(ctx context.Context) (err error) {
 	s := t.scenario
+	if t.store, err = openStore(); err != nil {
+		return err
+	}
 	if err := t.startNodes(ctx, s.nodes); err != nil {
 		return err
 	}
-	if t.nc, err = connect(assignment{Name: "runner", URLs: t.urls(0)}); err != nil {
+	runner, err := t.reaches(assignment{Name: "runner"}, 0)
+	if err != nil {
+		return err
+	}
+	if t.nc, err = connect(runner); err != nil {
 		return err
 	}
 	for range s.replicas {
-		if _, err := t.startReplica(ctx); err != nil {
+		p, err := t.startReplica()
+		if err != nil {
+			return err
+		}
+		if err := t.awaitReplica(ctx, p); err != nil {
 			return err
 		}
 	}
 	for i := range clients {
-		if err := t.startClient(i, seed); err != nil {
+		p, err := t.startClient(fmt.Sprintf("client-%d", i), i, s.load)
+		if err != nil {
 			return err
 		}
+		t.clients = append(t.clients, p)
 	}
 	return nil
 }
 
 func (t *site) startNodes(ctx context.Context, n int) error {
 	for i := range n {
-		var first *node
-		if i > 0 {
-			first = t.nodes[0]
-		}
-		started, err := startNode(ctx, t.j, t.nats, t.dir, fmt.Sprintf("node-%d", i), n > 1, first)
-		if started != nil {
-			t.nodes, t.all = append(t.nodes, started), append(t.all, started.process)
-		}
+		started := &node{j: t.j, program: t.program, dir: t.dir, name: fmt.Sprintf("node-%d", i), clustered: n > 1}
+		err := t.startNode(ctx, started)
+		t.nodes = append(t.nodes, started)
 		if err != nil {
 			return err
 		}
@@ -108,27 +130,63 @@ func (t *site) startNodes(ctx context.Context, n int) error {
 	return nil
 }
 
-// urls are those of the nodes, from number i on.
-func (t *site) urls(i int) (out []string) {
-	for k := range t.nodes {
-		out = append(out, t.nodes[(i+k)%len(t.nodes)].url)
+// startNode starts a node, or starts it again.
+func (t *site) startNode(ctx context.Context, n *node) error {
+	before := n.process
+	err := n.start(ctx, t.nodes)
+	if n.process != before {
+		t.all = append(t.all, n.process)
 	}
-	return out
+	return err
 }
 
-// startReplica starts a replica, each at another node, and waits until discovery finds it.
-func (t *site) startReplica(ctx context.Context) (*process, error) {
-	name := fmt.Sprintf("replica-%d", t.made)
-	p, err := startRole(t.j, assignment{Role: roleReplica, Name: name, Dir: t.dir, URLs: t.urls(t.made), Heartbeat: t.scenario.heartbeat})
+// reaches says how a process reaches the nodes, and number i first.
+func (t *site) reaches(a assignment, i int) (assignment, error) {
+	if !t.scenario.networks {
+		for k := range t.nodes {
+			if n := t.nodes[(i+k)%len(t.nodes)]; !n.down {
+				a.URLs = append(a.URLs, n.url())
+			}
+		}
+		return a, nil
+	}
+	var nodes []func() string
+	for _, n := range t.nodes {
+		nodes = append(nodes, n.now)
+	}
+	network, err := openNetwork(nodes)
+	if err != nil {
+		return a, err
+	}
+	t.networks[a.Name] = network
+	a.URLs, a.Pinned = network.from(i), true
+	return a, nil
+}
+
+// startReplica starts a replica, each at another node.
+func (t *site) startReplica() (*process, error) {
+	a, err := t.reaches(assignment{
+		Role: roleReplica, Name: fmt.Sprintf("replica-%d", t.made), Dir: t.dir, Heartbeat: t.scenario.heartbeat,
+		Slots: t.scenario.slots, Store: t.store.address(), Sample: t.scenario.sample,
+	}, t.made)
+	if err != nil {
+		return nil, err
+	}
+	p, err := startRole(t.j, a)
 	if err != nil {
 		return nil, err
 	}
 	t.made++
 	t.replicas, t.all = append(t.replicas, p), append(t.all, p)
-	return p, p.await(ctx, "in discovery", func() error {
+	return p, nil
+}
+
+// awaitReplica waits until discovery finds a replica.
+func (t *site) awaitReplica(ctx context.Context, p *process) error {
+	return p.await(ctx, "in discovery", func() error {
 		found, err := discover[micro.Ping](t.nc, micro.PingVerb)
 		for _, ping := range found {
-			if ping.Metadata[replicaKey] == name {
+			if ping.Metadata[replicaKey] == p.name {
 				return nil
 			}
 		}
@@ -136,15 +194,29 @@ func (t *site) startReplica(ctx context.Context) (*process, error) {
 	})
 }
 
-func (t *site) startClient(i int, seed uint64) error {
-	p, err := startRole(t.j, assignment{
-		Role: roleClient, Name: fmt.Sprintf("client-%d", i), Dir: t.dir, URLs: t.urls(i), Heartbeat: t.scenario.heartbeat,
-		Seed: seed + uint64(i), Callers: callersPerClient, Streamers: streamsPerClient, Batching: i%2 == 1,
-	})
-	if err == nil {
-		t.clients, t.all = append(t.clients, p), append(t.all, p)
+// addReplica starts a replica and waits for it.
+func (t *site) addReplica(ctx context.Context) error {
+	p, err := t.startReplica()
+	if err != nil {
+		return err
 	}
-	return err
+	return t.awaitReplica(ctx, p)
+}
+
+// startClient starts number i of the clients.
+func (t *site) startClient(name string, i int, l load) (*process, error) {
+	a, err := t.reaches(assignment{
+		Role: roleClient, Name: name, Dir: t.dir, Heartbeat: t.scenario.heartbeat,
+		Seed: t.seed + uint64(i), load: l, Batching: i%2 == 1, Sample: t.scenario.sample,
+	}, i)
+	if err != nil {
+		return nil, err
+	}
+	p, err := startRole(t.j, a)
+	if err == nil {
+		t.all = append(t.all, p)
+	}
+	return p, err
 }
 
 // remove takes a replica out of the list of those that live.
@@ -187,6 +259,7 @@ func discover[A any](nc *nats.Conn, verb micro.Verb) (out []A, err error) {
 // settle ends the clients, records which calls the replicas have left, and ends them too.
 func (t *site) settle(ctx context.Context) error {
 	terminateAll(t.clients, clientExitLimit)
+	t.background.Wait()
 	if err := t.recordLeft(ctx); err != nil {
 		return err
 	}
@@ -247,18 +320,27 @@ func inFlight(stats micro.Stats) (n int, err error) {
 	return n, nil
 }
 
-// close ends all processes that still run.
+// close ends all processes that still run. Closing again does nothing.
 func (t *site) close() {
 	if t.nc != nil {
 		t.nc.Close()
 	}
 	for _, n := range t.nodes {
-		n.terminate(nodeExitLimit)
+		if !n.down && n.process != nil {
+			n.terminate(nodeExitLimit)
+		}
+		n.down = true
 	}
-	t.nodes = nil // the second time there is nothing to be recorded
 	for _, p := range t.all {
 		_ = p.cmd.Process.Kill() // most have ended
 		<-p.done
+	}
+	t.background.Wait()
+	for _, n := range t.networks {
+		n.close()
+	}
+	if t.store != nil {
+		t.store.close()
 	}
 }
 

@@ -49,7 +49,7 @@ func (c *caller) script() script {
 
 // watch receives what a handler sends. Half of the streams that are left early have no end.
 func (c *caller) watch() {
-	k, s := c.begin(methodWatch, c.timeout()), c.script()
+	k, s := c.begin(record{Method: methodWatch}, c.timeout()), c.script()
 	req := &chaosv1.WatchRequest{Call: k.id, Count: uint32(s.count), Size: uint32(s.size), PauseUs: uint32(s.pause.Microseconds()), Fail: s.failAt < endless}
 	if s.leaveAt < endless && c.chance(50) {
 		req.Count = endless
@@ -95,7 +95,7 @@ func cleanEnd(err error) error {
 
 // importItems sends items and commits them, unless it gives up before.
 func (c *caller) importItems() {
-	k, s := c.begin(methodImport, c.timeout()), c.script()
+	k, s := c.begin(record{Method: methodImport}, c.timeout()), c.script()
 	stream, err := c.api.Import(k.ctx, append(c.callOptions(), rpc.WithHeader(callHeader, k.id))...)
 	if err != nil {
 		k.end(record{}, err)
@@ -141,7 +141,7 @@ func (k *call) sendItems(s script, send func(*chaosv1.Item) error) (sent int, er
 
 // talk sends items while it receives them back.
 func (c *caller) talk() {
-	k, s := c.begin(methodTalk, c.timeout()), c.script()
+	k, s := c.begin(record{Method: methodTalk}, c.timeout()), c.script()
 	stream, err := c.api.Talk(k.ctx, append(c.callOptions(), rpc.WithHeader(callHeader, k.id))...)
 	if err != nil {
 		k.end(record{}, err)

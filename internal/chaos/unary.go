@@ -40,7 +40,7 @@ func (c *caller) callUnary() {
 type workMethod = func(context.Context, *chaosv1.WorkRequest, ...rpc.CallOption) (*chaosv1.WorkResponse, error)
 
 func (c *caller) work(method string, do workMethod) {
-	k := c.begin(method, c.timeout())
+	k := c.begin(record{Method: method}, c.timeout())
 	req := c.request(k.id, c.size())
 	options := c.callOptions()
 	if c.chance(5) {
@@ -87,6 +87,9 @@ func (c *caller) size() int {
 // duration is how long a handler works. Some work for so long that a fault finds them running,
 // and that their clients send alive queries.
 func (c *caller) duration() time.Duration {
+	if c.load.Work > 0 {
+		return c.load.Work/2 + c.upTo(c.load.Work)
+	}
 	switch n := c.random.IntN(100); {
 	case n < 3:
 		return c.upTo(1500 * time.Millisecond)
@@ -98,7 +101,7 @@ func (c *caller) duration() time.Duration {
 
 // note publishes a one-way message, which has no answer.
 func (c *caller) note() {
-	k := c.begin(methodNote, patience)
+	k := c.begin(record{Method: methodNote}, patience)
 	req := c.request(k.id, c.random.IntN(300))
 	k.end(record{}, c.api.Note(k.ctx, req))
 }

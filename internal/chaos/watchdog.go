@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -12,9 +15,10 @@ const (
 	stall = 20 * time.Millisecond
 )
 
-// watchStalls records, until ctx ends, whenever this process did not get to run: a call that
-// ends late meanwhile is not late by its own fault.
+// watchStalls records, until ctx ends, whenever this process did not get to run, or one of its
+// threads: a call that ends late meanwhile is not late by its own fault.
 func watchStalls(ctx context.Context, j *journal) {
+	waits := threadWaits{}
 	for {
 		due := time.Now().Add(tick)
 		select {
@@ -22,8 +26,33 @@ func watchStalls(ctx context.Context, j *journal) {
 		case <-ctx.Done():
 			return
 		}
-		if woke := time.Now(); woke.Sub(due) > stall {
-			j.write(record{Kind: stalled, At: at(woke), Since: at(due)})
+		woke := time.Now()
+		if d := max(woke.Sub(due), waits.longest()); d > stall {
+			j.write(record{Kind: stalled, At: at(woke), Since: at(woke.Add(-d))})
 		}
 	}
+}
+
+// threadWaits is how long each thread of this process has waited for a CPU in all. On a busy
+// machine one may wait for long, with a lock perhaps, while others run.
+type threadWaits map[string]time.Duration
+
+// longest is how long a thread has waited since the last time. Where Linux does not say so it is 0.
+func (w threadWaits) longest() (longest time.Duration) {
+	paths, _ := filepath.Glob("/proc/self/task/*/schedstat") // the pattern is a good one
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		var ran, waited time.Duration
+		if _, err := fmt.Sscan(string(text), &ran, &waited); err != nil {
+			continue
+		}
+		if before, known := w[path]; known {
+			longest = max(longest, waited-before)
+		}
+		w[path] = waited
+	}
+	return longest
 }

@@ -169,6 +169,171 @@ func (x *WorkResponse) GetData() []byte {
 	return nil
 }
 
+// RegisterRequest is an operation on a register. Each has 0 at first.
+type RegisterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// call is the call's id in the records.
+	Call string `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// key is the register.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// value is what is added or set.
+	Value int64 `protobuf:"varint,3,opt,name=value,proto3" json:"value,omitempty"`
+	// expected is the value that Swap replaces.
+	Expected int64 `protobuf:"varint,4,opt,name=expected,proto3" json:"expected,omitempty"`
+	// fail makes the handler return the error ABORTED after the operation.
+	Fail bool `protobuf:"varint,5,opt,name=fail,proto3" json:"fail,omitempty"`
+	// sleep_us is how long the handler works after the operation, in
+	// microseconds.
+	SleepUs       uint32 `protobuf:"varint,6,opt,name=sleep_us,json=sleepUs,proto3" json:"sleep_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterRequest) Reset() {
+	*x = RegisterRequest{}
+	mi := &file_chaos_v1_chaos_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterRequest) ProtoMessage() {}
+
+func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chaos_v1_chaos_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
+func (*RegisterRequest) Descriptor() ([]byte, []int) {
+	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RegisterRequest) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetExpected() int64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetFail() bool {
+	if x != nil {
+		return x.Fail
+	}
+	return false
+}
+
+func (x *RegisterRequest) GetSleepUs() uint32 {
+	if x != nil {
+		return x.SleepUs
+	}
+	return 0
+}
+
+// RegisterResponse says what an operation has found or made.
+type RegisterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// call is that of the request.
+	Call string `protobuf:"bytes,1,opt,name=call,proto3" json:"call,omitempty"`
+	// run is the execution in the records.
+	Run string `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	// value is that of the register after the operation.
+	Value int64 `protobuf:"varint,3,opt,name=value,proto3" json:"value,omitempty"`
+	// swapped is true if Swap has found the expected value.
+	Swapped       bool `protobuf:"varint,4,opt,name=swapped,proto3" json:"swapped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterResponse) Reset() {
+	*x = RegisterResponse{}
+	mi := &file_chaos_v1_chaos_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterResponse) ProtoMessage() {}
+
+func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chaos_v1_chaos_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
+func (*RegisterResponse) Descriptor() ([]byte, []int) {
+	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RegisterResponse) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *RegisterResponse) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RegisterResponse) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *RegisterResponse) GetSwapped() bool {
+	if x != nil {
+		return x.Swapped
+	}
+	return false
+}
+
 // WatchRequest says what Watch sends.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -188,7 +353,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_chaos_v1_chaos_proto_msgTypes[2]
+	mi := &file_chaos_v1_chaos_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -200,7 +365,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_chaos_proto_msgTypes[2]
+	mi := &file_chaos_v1_chaos_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -213,7 +378,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{2}
+	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchRequest) GetCall() string {
@@ -268,7 +433,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_chaos_v1_chaos_proto_msgTypes[3]
+	mi := &file_chaos_v1_chaos_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -280,7 +445,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_chaos_proto_msgTypes[3]
+	mi := &file_chaos_v1_chaos_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -293,7 +458,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{3}
+	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Item) GetCall() string {
@@ -339,7 +504,7 @@ type ImportResponse struct {
 
 func (x *ImportResponse) Reset() {
 	*x = ImportResponse{}
-	mi := &file_chaos_v1_chaos_proto_msgTypes[4]
+	mi := &file_chaos_v1_chaos_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +516,7 @@ func (x *ImportResponse) String() string {
 func (*ImportResponse) ProtoMessage() {}
 
 func (x *ImportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_chaos_v1_chaos_proto_msgTypes[4]
+	mi := &file_chaos_v1_chaos_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +529,7 @@ func (x *ImportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportResponse.ProtoReflect.Descriptor instead.
 func (*ImportResponse) Descriptor() ([]byte, []int) {
-	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{4}
+	return file_chaos_v1_chaos_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ImportResponse) GetCall() string {
@@ -403,7 +568,19 @@ const file_chaos_v1_chaos_proto_rawDesc = "" +
 	"\fWorkResponse\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"{\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\x98\x01\n" +
+	"\x0fRegisterRequest\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x03R\x05value\x12\x1a\n" +
+	"\bexpected\x18\x04 \x01(\x03R\bexpected\x12\x12\n" +
+	"\x04fail\x18\x05 \x01(\bR\x04fail\x12\x19\n" +
+	"\bsleep_us\x18\x06 \x01(\rR\asleepUs\"h\n" +
+	"\x10RegisterResponse\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\tR\x04call\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\tR\x03run\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x03R\x05value\x12\x18\n" +
+	"\aswapped\x18\x04 \x01(\bR\aswapped\"{\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
@@ -418,12 +595,15 @@ const file_chaos_v1_chaos_proto_rawDesc = "" +
 	"\x0eImportResponse\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count2\x8e\x03\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count2\xd4\x04\n" +
 	"\fChaosService\x124\n" +
 	"\x03Add\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\x129\n" +
 	"\x03Put\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\"\x03\x90\x02\x02\x129\n" +
 	"\x03Get\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\"\x03\x90\x02\x01\x12=\n" +
-	"\x04Note\x12\x15.chaos.v1.WorkRequest\x1a\x16.google.protobuf.Empty\"\x06\xb2\xba\x1b\x02 \x01\x121\n" +
+	"\x04Note\x12\x15.chaos.v1.WorkRequest\x1a\x16.google.protobuf.Empty\"\x06\xb2\xba\x1b\x02 \x01\x12B\n" +
+	"\x04Read\x12\x19.chaos.v1.RegisterRequest\x1a\x1a.chaos.v1.RegisterResponse\"\x03\x90\x02\x01\x12A\n" +
+	"\bIncrease\x12\x19.chaos.v1.RegisterRequest\x1a\x1a.chaos.v1.RegisterResponse\x12=\n" +
+	"\x04Swap\x12\x19.chaos.v1.RegisterRequest\x1a\x1a.chaos.v1.RegisterResponse\x121\n" +
 	"\x05Watch\x12\x16.chaos.v1.WatchRequest\x1a\x0e.chaos.v1.Item0\x01\x124\n" +
 	"\x06Import\x12\x0e.chaos.v1.Item\x1a\x18.chaos.v1.ImportResponse(\x01\x12*\n" +
 	"\x04Talk\x12\x0e.chaos.v1.Item\x1a\x0e.chaos.v1.Item(\x010\x01BBZ@github.com/natscall/natscall/internal/chaos/gen/chaos/v1;chaosv1b\x06proto3"
@@ -440,35 +620,43 @@ func file_chaos_v1_chaos_proto_rawDescGZIP() []byte {
 	return file_chaos_v1_chaos_proto_rawDescData
 }
 
-var file_chaos_v1_chaos_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_chaos_v1_chaos_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_chaos_v1_chaos_proto_goTypes = []any{
-	(*WorkRequest)(nil),    // 0: chaos.v1.WorkRequest
-	(*WorkResponse)(nil),   // 1: chaos.v1.WorkResponse
-	(*WatchRequest)(nil),   // 2: chaos.v1.WatchRequest
-	(*Item)(nil),           // 3: chaos.v1.Item
-	(*ImportResponse)(nil), // 4: chaos.v1.ImportResponse
-	(*emptypb.Empty)(nil),  // 5: google.protobuf.Empty
+	(*WorkRequest)(nil),      // 0: chaos.v1.WorkRequest
+	(*WorkResponse)(nil),     // 1: chaos.v1.WorkResponse
+	(*RegisterRequest)(nil),  // 2: chaos.v1.RegisterRequest
+	(*RegisterResponse)(nil), // 3: chaos.v1.RegisterResponse
+	(*WatchRequest)(nil),     // 4: chaos.v1.WatchRequest
+	(*Item)(nil),             // 5: chaos.v1.Item
+	(*ImportResponse)(nil),   // 6: chaos.v1.ImportResponse
+	(*emptypb.Empty)(nil),    // 7: google.protobuf.Empty
 }
 var file_chaos_v1_chaos_proto_depIdxs = []int32{
-	0, // 0: chaos.v1.ChaosService.Add:input_type -> chaos.v1.WorkRequest
-	0, // 1: chaos.v1.ChaosService.Put:input_type -> chaos.v1.WorkRequest
-	0, // 2: chaos.v1.ChaosService.Get:input_type -> chaos.v1.WorkRequest
-	0, // 3: chaos.v1.ChaosService.Note:input_type -> chaos.v1.WorkRequest
-	2, // 4: chaos.v1.ChaosService.Watch:input_type -> chaos.v1.WatchRequest
-	3, // 5: chaos.v1.ChaosService.Import:input_type -> chaos.v1.Item
-	3, // 6: chaos.v1.ChaosService.Talk:input_type -> chaos.v1.Item
-	1, // 7: chaos.v1.ChaosService.Add:output_type -> chaos.v1.WorkResponse
-	1, // 8: chaos.v1.ChaosService.Put:output_type -> chaos.v1.WorkResponse
-	1, // 9: chaos.v1.ChaosService.Get:output_type -> chaos.v1.WorkResponse
-	5, // 10: chaos.v1.ChaosService.Note:output_type -> google.protobuf.Empty
-	3, // 11: chaos.v1.ChaosService.Watch:output_type -> chaos.v1.Item
-	4, // 12: chaos.v1.ChaosService.Import:output_type -> chaos.v1.ImportResponse
-	3, // 13: chaos.v1.ChaosService.Talk:output_type -> chaos.v1.Item
-	7, // [7:14] is the sub-list for method output_type
-	0, // [0:7] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	0,  // 0: chaos.v1.ChaosService.Add:input_type -> chaos.v1.WorkRequest
+	0,  // 1: chaos.v1.ChaosService.Put:input_type -> chaos.v1.WorkRequest
+	0,  // 2: chaos.v1.ChaosService.Get:input_type -> chaos.v1.WorkRequest
+	0,  // 3: chaos.v1.ChaosService.Note:input_type -> chaos.v1.WorkRequest
+	2,  // 4: chaos.v1.ChaosService.Read:input_type -> chaos.v1.RegisterRequest
+	2,  // 5: chaos.v1.ChaosService.Increase:input_type -> chaos.v1.RegisterRequest
+	2,  // 6: chaos.v1.ChaosService.Swap:input_type -> chaos.v1.RegisterRequest
+	4,  // 7: chaos.v1.ChaosService.Watch:input_type -> chaos.v1.WatchRequest
+	5,  // 8: chaos.v1.ChaosService.Import:input_type -> chaos.v1.Item
+	5,  // 9: chaos.v1.ChaosService.Talk:input_type -> chaos.v1.Item
+	1,  // 10: chaos.v1.ChaosService.Add:output_type -> chaos.v1.WorkResponse
+	1,  // 11: chaos.v1.ChaosService.Put:output_type -> chaos.v1.WorkResponse
+	1,  // 12: chaos.v1.ChaosService.Get:output_type -> chaos.v1.WorkResponse
+	7,  // 13: chaos.v1.ChaosService.Note:output_type -> google.protobuf.Empty
+	3,  // 14: chaos.v1.ChaosService.Read:output_type -> chaos.v1.RegisterResponse
+	3,  // 15: chaos.v1.ChaosService.Increase:output_type -> chaos.v1.RegisterResponse
+	3,  // 16: chaos.v1.ChaosService.Swap:output_type -> chaos.v1.RegisterResponse
+	5,  // 17: chaos.v1.ChaosService.Watch:output_type -> chaos.v1.Item
+	6,  // 18: chaos.v1.ChaosService.Import:output_type -> chaos.v1.ImportResponse
+	5,  // 19: chaos.v1.ChaosService.Talk:output_type -> chaos.v1.Item
+	10, // [10:20] is the sub-list for method output_type
+	0,  // [0:10] is the sub-list for method input_type
+	0,  // [0:0] is the sub-list for extension type_name
+	0,  // [0:0] is the sub-list for extension extendee
+	0,  // [0:0] is the sub-list for field type_name
 }
 
 func init() { file_chaos_v1_chaos_proto_init() }
@@ -482,7 +670,7 @@ func file_chaos_v1_chaos_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chaos_v1_chaos_proto_rawDesc), len(file_chaos_v1_chaos_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,33 +24,42 @@ var chaosServiceDesc = rpc.ServiceDesc{
 
 // The full names of the methods of chaos.v1.ChaosService, as in rpc.Call.Method.
 const (
-	ChaosServiceAddMethod    = "/chaos.v1.ChaosService/Add"
-	ChaosServicePutMethod    = "/chaos.v1.ChaosService/Put"
-	ChaosServiceGetMethod    = "/chaos.v1.ChaosService/Get"
-	ChaosServiceNoteMethod   = "/chaos.v1.ChaosService/Note"
-	ChaosServiceWatchMethod  = "/chaos.v1.ChaosService/Watch"
-	ChaosServiceImportMethod = "/chaos.v1.ChaosService/Import"
-	ChaosServiceTalkMethod   = "/chaos.v1.ChaosService/Talk"
+	ChaosServiceAddMethod      = "/chaos.v1.ChaosService/Add"
+	ChaosServicePutMethod      = "/chaos.v1.ChaosService/Put"
+	ChaosServiceGetMethod      = "/chaos.v1.ChaosService/Get"
+	ChaosServiceNoteMethod     = "/chaos.v1.ChaosService/Note"
+	ChaosServiceReadMethod     = "/chaos.v1.ChaosService/Read"
+	ChaosServiceIncreaseMethod = "/chaos.v1.ChaosService/Increase"
+	ChaosServiceSwapMethod     = "/chaos.v1.ChaosService/Swap"
+	ChaosServiceWatchMethod    = "/chaos.v1.ChaosService/Watch"
+	ChaosServiceImportMethod   = "/chaos.v1.ChaosService/Import"
+	ChaosServiceTalkMethod     = "/chaos.v1.ChaosService/Talk"
 )
 
 // ChaosServiceMethods are the methods of chaos.v1.ChaosService,
 // for what ChaosServiceClient does not have, such as rpc.UnaryMethod.Gather.
 var ChaosServiceMethods = struct {
-	Add    *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
-	Put    *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
-	Get    *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
-	Note   *rpc.OneWayMethod[*chaosv1.WorkRequest]
-	Watch  *rpc.ServerStreamMethod[*chaosv1.WatchRequest, *chaosv1.Item]
-	Import *rpc.ClientStreamMethod[*chaosv1.Item, *chaosv1.ImportResponse]
-	Talk   *rpc.BidiMethod[*chaosv1.Item, *chaosv1.Item]
+	Add      *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
+	Put      *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
+	Get      *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
+	Note     *rpc.OneWayMethod[*chaosv1.WorkRequest]
+	Read     *rpc.UnaryMethod[*chaosv1.RegisterRequest, *chaosv1.RegisterResponse]
+	Increase *rpc.UnaryMethod[*chaosv1.RegisterRequest, *chaosv1.RegisterResponse]
+	Swap     *rpc.UnaryMethod[*chaosv1.RegisterRequest, *chaosv1.RegisterResponse]
+	Watch    *rpc.ServerStreamMethod[*chaosv1.WatchRequest, *chaosv1.Item]
+	Import   *rpc.ClientStreamMethod[*chaosv1.Item, *chaosv1.ImportResponse]
+	Talk     *rpc.BidiMethod[*chaosv1.Item, *chaosv1.Item]
 }{
-	Add:    rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Add"}),
-	Put:    rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Put", Idempotency: rpc.IdempotencyIdempotent}),
-	Get:    rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Get", Idempotency: rpc.IdempotencyNoSideEffects}),
-	Note:   rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{Name: "Note"}),
-	Watch:  rpc.NewServerStreamMethod[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Watch"}),
-	Import: rpc.NewClientStreamMethod[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Import"}),
-	Talk:   rpc.NewBidiMethod[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Talk"}),
+	Add:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Add"}),
+	Put:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Put", Idempotency: rpc.IdempotencyIdempotent}),
+	Get:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Get", Idempotency: rpc.IdempotencyNoSideEffects}),
+	Note:     rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{Name: "Note"}),
+	Read:     rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Read", Idempotency: rpc.IdempotencyNoSideEffects}),
+	Increase: rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Increase"}),
+	Swap:     rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Swap"}),
+	Watch:    rpc.NewServerStreamMethod[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Watch"}),
+	Import:   rpc.NewClientStreamMethod[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Import"}),
+	Talk:     rpc.NewBidiMethod[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Talk"}),
 }
 
 // ChaosServiceClient calls chaos.v1.ChaosService.
@@ -67,6 +76,12 @@ type ChaosServiceClient interface {
 	Get(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error)
 	// Note is not answered, and runs at most once.
 	Note(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) error
+	// Read returns a register. It may run more than once.
+	Read(ctx context.Context, req *chaosv1.RegisterRequest, opts ...rpc.CallOption) (*chaosv1.RegisterResponse, error)
+	// Increase adds to a register, at most once.
+	Increase(ctx context.Context, req *chaosv1.RegisterRequest, opts ...rpc.CallOption) (*chaosv1.RegisterResponse, error)
+	// Swap sets a register that has the expected value, at most once.
+	Swap(ctx context.Context, req *chaosv1.RegisterRequest, opts ...rpc.CallOption) (*chaosv1.RegisterResponse, error)
 	// Watch sends items to the client.
 	Watch(ctx context.Context, req *chaosv1.WatchRequest, opts ...rpc.CallOption) (*rpc.Receiver[*chaosv1.Item], error)
 	// Import receives items from the client, and commits them at the clean end.
@@ -96,6 +111,18 @@ func (c chaosServiceClient) Note(ctx context.Context, req *chaosv1.WorkRequest, 
 	return ChaosServiceMethods.Note.Call(ctx, c.c, req, opts...)
 }
 
+func (c chaosServiceClient) Read(ctx context.Context, req *chaosv1.RegisterRequest, opts ...rpc.CallOption) (*chaosv1.RegisterResponse, error) {
+	return ChaosServiceMethods.Read.Call(ctx, c.c, req, opts...)
+}
+
+func (c chaosServiceClient) Increase(ctx context.Context, req *chaosv1.RegisterRequest, opts ...rpc.CallOption) (*chaosv1.RegisterResponse, error) {
+	return ChaosServiceMethods.Increase.Call(ctx, c.c, req, opts...)
+}
+
+func (c chaosServiceClient) Swap(ctx context.Context, req *chaosv1.RegisterRequest, opts ...rpc.CallOption) (*chaosv1.RegisterResponse, error) {
+	return ChaosServiceMethods.Swap.Call(ctx, c.c, req, opts...)
+}
+
 func (c chaosServiceClient) Watch(ctx context.Context, req *chaosv1.WatchRequest, opts ...rpc.CallOption) (*rpc.Receiver[*chaosv1.Item], error) {
 	return ChaosServiceMethods.Watch.Call(ctx, c.c, req, opts...)
 }
@@ -122,6 +149,12 @@ type ChaosServiceServer interface {
 	Get(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error)
 	// Note is not answered, and runs at most once.
 	Note(ctx context.Context, req *chaosv1.WorkRequest) error
+	// Read returns a register. It may run more than once.
+	Read(ctx context.Context, req *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error)
+	// Increase adds to a register, at most once.
+	Increase(ctx context.Context, req *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error)
+	// Swap sets a register that has the expected value, at most once.
+	Swap(ctx context.Context, req *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error)
 	// Watch sends items to the client.
 	Watch(ctx context.Context, req *chaosv1.WatchRequest, stream *rpc.Sender[*chaosv1.Item]) error
 	// Import receives items from the client, and commits them at the clean end.
@@ -137,6 +170,9 @@ func RegisterChaosServiceServer(s *rpc.Server, impl ChaosServiceServer, opts ...
 		rpc.HandleUnary(ChaosServiceMethods.Put, ChaosServiceServer.Put),
 		rpc.HandleUnary(ChaosServiceMethods.Get, ChaosServiceServer.Get),
 		rpc.HandleOneWay(ChaosServiceMethods.Note, ChaosServiceServer.Note),
+		rpc.HandleUnary(ChaosServiceMethods.Read, ChaosServiceServer.Read),
+		rpc.HandleUnary(ChaosServiceMethods.Increase, ChaosServiceServer.Increase),
+		rpc.HandleUnary(ChaosServiceMethods.Swap, ChaosServiceServer.Swap),
 		rpc.HandleServerStream(ChaosServiceMethods.Watch, ChaosServiceServer.Watch),
 		rpc.HandleClientStream(ChaosServiceMethods.Import, ChaosServiceServer.Import),
 		rpc.HandleBidi(ChaosServiceMethods.Talk, ChaosServiceServer.Talk),
@@ -161,6 +197,18 @@ func (UnimplementedChaosServiceServer) Get(context.Context, *chaosv1.WorkRequest
 
 func (UnimplementedChaosServiceServer) Note(context.Context, *chaosv1.WorkRequest) error {
 	return ChaosServiceMethods.Note.Unimplemented()
+}
+
+func (UnimplementedChaosServiceServer) Read(context.Context, *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error) {
+	return nil, ChaosServiceMethods.Read.Unimplemented()
+}
+
+func (UnimplementedChaosServiceServer) Increase(context.Context, *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error) {
+	return nil, ChaosServiceMethods.Increase.Unimplemented()
+}
+
+func (UnimplementedChaosServiceServer) Swap(context.Context, *chaosv1.RegisterRequest) (*chaosv1.RegisterResponse, error) {
+	return nil, ChaosServiceMethods.Swap.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Watch(context.Context, *chaosv1.WatchRequest, *rpc.Sender[*chaosv1.Item]) error {

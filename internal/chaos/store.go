@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	netrpc "net/rpc"
+	"sync"
+)
+
+// store holds the registers, in the runner. Replicas reach it by a TCP connection of their own that
+// no fault hits, so an operation of a handler takes effect, once, before the handler goes on.
+type store struct {
+	listener net.Listener
+
+	mu     sync.Mutex
+	values map[string]int64
+}
+
+// Operation is one on a register, or what came of it. Like StoreRequest it is exported for net/rpc.
+type Operation struct {
+	Key      string `json:"key"`
+	Value    int64  `json:"value,omitempty"`    // to add or set; of the register, in an answer
+	Expected int64  `json:"expected,omitempty"` // by Swap
+	Swapped  bool   `json:"swapped,omitempty"`  // by Swap, in an answer
+}
+
+// apply returns the value of a register after the operation of a method.
+func (o Operation) apply(method string, value int64) (after int64, swapped bool) {
+	switch method {
+	case methodIncrease:
+		return value + o.Value, false
+	case methodSwap:
+		if value == o.Expected {
+			return o.Value, true
+		}
+	}
+	return value, false
+}
+
+func openStore() (*store, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &store{listener: listener, values: map[string]int64{}}
+	server := netrpc.NewServer()
+	if err := server.RegisterName(storeName, &storeServer{s}); err != nil {
+		return nil, err
+	}
+	go func() { // until close; what serves a replica ends with its connection
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go server.ServeConn(conn)
+		}
+	}()
+	return s, nil
+}
+
+func (s *store) address() string { return s.listener.Addr().String() }
+
+func (s *store) close() { _ = s.listener.Close() }
+
+const storeName = "Store"
+
+// storeServer is the store as net/rpc wants it.
+type storeServer struct{ *store }
+
+// StoreRequest is an operation of a method.
+type StoreRequest struct {
+	Method    string
+	Operation Operation
+}
+
+// Apply does an operation.
+func (s *storeServer) Apply(req StoreRequest, answer *Operation) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer.Key = req.Operation.Key
+	answer.Value, answer.Swapped = req.Operation.apply(req.Method, s.values[answer.Key])
+	s.values[answer.Key] = answer.Value
+	return nil
+}
+
+// registers is a replica's connection to the store.
+type registers struct{ client *netrpc.Client }
+
+func dialStore(address string) (registers, error) {
+	client, err := netrpc.Dial("tcp", address)
+	if err != nil {
+		return registers{}, fmt.Errorf("connect to the store: %w", err)
+	}
+	return registers{client}, nil
+}
+
+// apply panics if the store has gone: it is there for as long as replicas are.
+func (r registers) apply(method string, o Operation) (answer Operation) {
+	if err := r.client.Call(storeName+".Apply", StoreRequest{method, o}, &answer); err != nil {
+		panic(fmt.Sprintf("store: %v", err))
+	}
+	return answer
+}
+
+func (r registers) close() { _ = r.client.Close() }

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"sync"
+	"testing"
+)
+
+// TestStore: replicas share registers, and each operation takes effect once.
+func TestStore(t *testing.T) {
+	s, err := openStore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	const replicas, each = 4, 50
+	var all sync.WaitGroup
+	for range replicas {
+		all.Go(func() {
+			r, err := dialStore(s.address())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer r.close()
+			for range each {
+				r.apply(methodIncrease, Operation{Key: "a", Value: 2})
+			}
+		})
+	}
+	all.Wait()
+	r, err := dialStore(s.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	const sum = 2 * replicas * each
+	for _, step := range []struct {
+		method    string
+		in        Operation
+		value     int64
+		exchanged bool
+	}{
+		{methodRead, Operation{Key: "a"}, sum, false},
+		{methodSwap, Operation{Key: "a", Expected: 1, Value: 7}, sum, false},
+		{methodSwap, Operation{Key: "a", Expected: sum, Value: 7}, 7, true},
+		{methodRead, Operation{Key: "b"}, 0, false},
+	} {
+		if got := r.apply(step.method, step.in); got.Value != step.value || got.Swapped != step.exchanged {
+			t.Errorf("%s of %+v: %+v", step.method, step.in, got)
+		}
+	}
+}
