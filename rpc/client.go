@@ -157,7 +157,7 @@ func (c *Client) subscribeOnce() *Error {
 		w.stop(failed)
 		return failed
 	}
-	c.sub, c.inbox, c.watch, c.link, c.known = sub, b, w, w.link, d
+	c.sub, c.inbox, c.watch, c.link, c.known = sub, b, w, w.conn.link, d
 	c.opened.Store(true)
 	go c.out.Run(w.done)
 	return nil

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/natscall/natscall/rpc/internal/connwatch"
 )
 
 const (
@@ -21,6 +23,7 @@ const (
 // the way, neither the operating system nor nats.go reports an end for minutes. It asks NATS itself
 // when an instance is silent.
 type connCheck struct {
+	link      *connwatch.Link
 	log       *slog.Logger
 	reconnect bool // a connection on which nothing comes
 
@@ -30,8 +33,8 @@ type connCheck struct {
 	checks  sync.WaitGroup // ended by their pings, or by stop
 }
 
-func (c *connCheck) init(log *slog.Logger, reconnect bool) {
-	c.log, c.reconnect = log, reconnect
+func (c *connCheck) init(link *connwatch.Link, log *slog.Logger, reconnect bool) {
+	c.link, c.log, c.reconnect = link, log, reconnect
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 }
 
@@ -68,7 +71,7 @@ func (c *connCheck) silent(nc *nats.Conn) bool {
 		ctx, cancel := context.WithTimeout(c.ctx, pingTimeout)
 		err := nc.FlushWithContext(ctx)
 		cancel()
-		if err == nil || c.ctx.Err() != nil || !nc.IsConnected() {
+		if err == nil || c.ctx.Err() != nil || c.link.Down() {
 			return false
 		}
 	}

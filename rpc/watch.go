@@ -27,7 +27,6 @@ const recheckInterval = 250 * time.Millisecond
 // that calls end when it is closed, or when NATS refuses a publish.
 type watch struct {
 	nc      *nats.Conn
-	link    *connwatch.Link
 	inbox   *reply.Inbox
 	known   *instances.Directory
 	out     *publish.Publisher
@@ -56,12 +55,12 @@ type access struct {
 
 func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) *watch {
 	w := &watch{
-		nc: c.nc, link: connwatch.NewLink(c.nc), inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
+		nc: c.nc, inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
 		quit: make(chan struct{}), done: make(chan struct{}), asker: liveness.NewAsker(c.nc, prefix),
 		access: access{subscriptions: connwatch.NewSubscriptions(), log: c.options.logger},
 	}
 	w.listener = w.asyncError
-	w.conn.init(c.options.logger, c.options.reconnect)
+	w.conn.init(connwatch.NewLink(c.nc), c.options.logger, c.options.reconnect)
 	return w
 }
 
@@ -70,7 +69,7 @@ func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) 
 func (w *watch) start(onLost, onClosed func()) {
 	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
 	connwatch.Listen(w.nc, &w.listener)
-	go w.link.Follow(w.done)
+	go w.conn.link.Follow(w.done)
 	go func() {
 		defer close(w.done)
 		defer connwatch.Unlisten(w.nc, &w.listener)
@@ -111,7 +110,7 @@ func (w *watch) run(onLost func()) (closed bool) {
 				onLost()
 			}
 		case <-recheck.C:
-			if w.look((*liveness.Patience).Recheck, !w.link.Down(), false) {
+			if w.look((*liveness.Patience).Recheck, !w.conn.link.Down(), false) {
 				recheck.Reset(recheckInterval)
 			}
 		case <-w.access.subscriptions.Refused:
@@ -129,7 +128,7 @@ func (w *watch) run(onLost func()) (closed bool) {
 // tend makes the subscription to the inbox again after NATS has refused it. It returns how many
 // subscriptions are refused still.
 func (w *watch) tend() (refused int) {
-	if w.link.Down() {
+	if w.conn.link.Down() {
 		return 1 // nothing is known
 	}
 	back, refused := w.access.subscriptions.Tend()
@@ -161,7 +160,7 @@ func (w *watch) tick() {
 	if out := w.out; out.Holds() && out.Overdue() {
 		out.Flush()
 	}
-	if w.link.Down() {
+	if w.conn.link.Down() {
 		w.look((*liveness.Patience).Offline, false, true)
 		return // requests that were given up have met the same end
 	}
