@@ -214,6 +214,48 @@ func TestStandStill(t *testing.T) {
 	must(t, callOnce(t, dial(t, srv.Connect())))
 }
 
+// TestStandStillQueued: neither does a call begin that was queued before the process stood still,
+// if its caller has gone meanwhile.
+func TestStandStillQueued(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	proxy := rpctest.NewProxy(t, srv)
+	running, goOn := make(chan string, 2), make(chan struct{})
+	s := serve(t, proxy.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
+		running <- in
+		<-goOn
+		return in, nil
+	}}, rpc.WithMaxConcurrency(1))
+	held := make(chan struct{})
+	proxy.Fault(func(m rpctest.Message) rpctest.Action {
+		if m.To == rpctest.ToClient && m.Subject == testRoot+"._all.cancel" && len(m.Data) == 0 {
+			close(held)
+			return rpctest.Delay(time.Second)
+		}
+		return rpctest.Pass
+	})
+	c := dial(t, srv.Connect())
+	first := make(chan error, 1)
+	go func() { _, err := do(testContext(t), c, "first"); first <- err }()
+	<-running
+	nc := srv.Connect()
+	id := wire.NewID()
+	must(t, nc.Publish(doSubject, wire.AppendRequest(nil, id, wire.CodecProto, time.Minute)))
+	until(t, "it is queued", func() bool { return s.Open() == 2 })
+	must(t, nc.Publish(testRoot+"._all.cancel", nil)) // what follows waits
+	<-held
+	must(t, nc.Publish(testRoot+"._all.cancel", wire.AppendCancel(nil, id)))
+	must(t, nc.Flush())
+	s.StandStill()
+	close(goOn)
+	must(t, <-first)
+	until(t, "both have ended", func() bool { return s.Open() == 0 })
+	select {
+	case <-running:
+		t.Error("a call has begun whose caller had gone")
+	default:
+	}
+}
+
 // TestStandStillShutdown: a server that is shut down while it holds requests answers them.
 func TestStandStillShutdown(t *testing.T) {
 	srv := rpctest.NewServer(t)

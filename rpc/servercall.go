@@ -250,6 +250,10 @@ func (c *serverCall) decodeInto(m any) *Error {
 func (c *serverCall) Run() {
 	c.steps.take(callRunning)
 	started := c.ctx.clock().now()
+	if stall := &c.endpoint.service.server.stall; stall.stalled(started) {
+		stall.wait()
+		started = c.ctx.clock().now()
+	}
 	c.waited = started - c.waited
 	defer c.leave()
 	if err := c.begin(started); err != nil {

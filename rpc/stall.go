@@ -23,7 +23,8 @@ const (
 // stallGuard keeps the requests that came while the process stood still from running for callers
 // that have gone. A request says how long its caller waits, not since when; but the cancels of
 // those that no longer wait have come too, and wait behind the requests. So when the process runs
-// again, requests are held until all that came meanwhile has been read.
+// again, requests are held, and calls that are about to begin wait, until all that came meanwhile
+// has been read.
 //
 //	         tick, or a request, after stallTime            read
 //	running ------------------------------------> holding --------> running
@@ -33,6 +34,7 @@ type stallGuard struct {
 	holding atomic.Bool  // changed under the server's lock, which also protects the following
 	closed  bool         // nothing is held any more
 	held    []heldRequest
+	over    chan struct{} // closed when nothing is held any more; made when holding begins
 	lifting sync.WaitGroup
 }
 
@@ -66,6 +68,16 @@ func (g *stallGuard) hold(r heldRequest) bool {
 	return true
 }
 
+// wait returns when nothing is held any more.
+func (g *stallGuard) wait() {
+	g.server.mu.Lock()
+	holds, over := g.beginLocked(), g.over
+	g.server.mu.Unlock()
+	if holds {
+		<-over // lift is bounded
+	}
+}
+
 // beginLocked begins to hold requests if the process stood still. It reports whether they are held.
 func (g *stallGuard) beginLocked() bool {
 	if g.closed || !g.stalled(g.server.clock.now()) {
@@ -73,6 +85,7 @@ func (g *stallGuard) beginLocked() bool {
 	}
 	if !g.holding.Load() {
 		g.holding.Store(true)
+		g.over = make(chan struct{})
 		g.lifting.Go(g.lift)
 	}
 	return true
@@ -90,6 +103,7 @@ func (g *stallGuard) lift() {
 	s.mu.Lock()
 	held := g.held
 	g.held = nil
+	close(g.over)
 	g.ticked.Store(int64(s.clock.now()))
 	g.holding.Store(false)
 	s.mu.Unlock()

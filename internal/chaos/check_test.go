@@ -201,7 +201,7 @@ func TestCheckDeath(t *testing.T) {
 		want    string
 	}{
 		{"in time", join(begin, running, death, endedAt(4*second, record{Code: unavailableCode, Claim: mayHaveRun})), stop, ""},
-		{"late", join(begin, running, death, failed), stop, "7s after its replica was killed"},
+		{"late", join(begin, running, death, failed), stop, "4.3s after its replica was killed"},
 		{"late, with an excuse", join(begin, running, death, failed), excuses{unavailable: true, lateDeath: true}, ""},
 		{"late while its client did not run", join(begin, running, death, failed, record{At: 5 * second, Process: "client-0", Kind: stalled, Since: 3 * second}), stop, ""},
 		{"late, but its handler has returned", join(begin, ranAs("a", record{}), death, failed), stop, ""},

@@ -9,9 +9,9 @@ const (
 	// beside the time in which its process did not get to run. A machine with much more to do than
 	// it has CPUs for has other stalls too, of up to 240 ms, that nobody records.
 	maxLate = 300 * time.Millisecond
-	// deathLimit is how long after its replica was killed a call ends. Three queries, a second
-	// apart, find nobody, and the machine is busy.
-	deathLimit = 6 * time.Second
+	// deathLimit is how long after its replica was killed a call ends, as far as maxLate does not
+	// explain more.
+	deathLimit = 3*time.Second + maxLate
 	// permissionLimit is how long after NATS has given back a permission calls may fail for the
 	// lack of it.
 	permissionLimit = 5 * time.Second

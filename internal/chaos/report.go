@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/natscall/natscall/rpc"
 )
 
 // result is what came of a scenario.
@@ -42,7 +44,13 @@ type outcomes struct {
 	streams int            // that were opened
 	notes   int            // one-way messages that were published
 	noted   int            // and ran
+	givenUp int            // calls whose caller did not wait until an instance had answered
+	orphans int            // and of which an execution began long after that
 }
+
+// underway is how long a request may be under way, and a cancel behind it: both are there before
+// that, unless the instance stands still.
+const underway = 100 * time.Millisecond
 
 // measure makes the figures of a scenario's records.
 func (v evidence) measure() (f figures) {
@@ -110,6 +118,12 @@ func (f *outcomes) count(c *history, e *record) {
 	if len(c.runs) > 1 {
 		f.twice++
 	}
+	if e.Claim == rpc.ExecutionMayHaveRun.String() {
+		f.givenUp++
+		if len(c.runs) > 0 && c.runs[len(c.runs)-1].At.since(e.At) > underway {
+			f.orphans++
+		}
+	}
 	if streams(c.began.Method) && len(c.runs) > 0 {
 		f.streams++
 	}
@@ -135,13 +149,13 @@ func writeReport(w io.Writer, seed uint64, results []result) error {
 	b.WriteString("It is a violation where the scenario's faults do not explain it. ")
 	b.WriteString("Times are those of unary calls that succeeded, whose handlers take up to 1.5 s. ")
 	b.WriteString("In an outage no call succeeds; in a stall a process does not get to run, or is paused. ")
-	b.WriteString("Late is by how much a call ended after its deadline, at most; learned after, when a call ended whose replica was killed, at most. The time of stalls does not count for either.\n\n")
-	b.WriteString("| scenario | took | calls | a second | streams | lost | ran twice | p50 | p99 | longest outage | longest stall | late | killed: learned after | one-way: ran / published | violations |\n")
-	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("Late is by how much a call ended after its deadline, at most; learned after, when a call ended whose replica was killed, at most. The time of stalls does not count for either. A call is given up if its caller has gone without an answer, at its deadline for instance; one in vain began a tenth of a second after that or later.\n\n")
+	b.WriteString("| scenario | took | calls | a second | streams | lost | ran twice | p50 | p99 | longest outage | longest stall | late | killed: learned after | began in vain / given up | one-way: ran / published | violations |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range results {
 		f, o := r.figures, r.figures.outcomes
-		fmt.Fprintf(&b, "| %s | %v | %d | %.0f | %d | %d | %d | %v | %v | %v | %v | %v | %v | %d / %d | %d |\n", r.scenario, r.took.Round(100*time.Millisecond), f.calls, f.rate, o.streams, o.lost, o.twice,
-			round(f.p50), round(f.p99), round(f.outage), round(f.stalls), round(f.late), round(f.death), o.noted, o.notes, len(r.violations))
+		fmt.Fprintf(&b, "| %s | %v | %d | %.0f | %d | %d | %d | %v | %v | %v | %v | %v | %v | %d / %d | %d / %d | %d |\n", r.scenario, r.took.Round(100*time.Millisecond), f.calls, f.rate, o.streams, o.lost, o.twice,
+			round(f.p50), round(f.p99), round(f.outage), round(f.stalls), round(f.late), round(f.death), o.orphans, o.givenUp, o.noted, o.notes, len(r.violations))
 	}
 	b.WriteString("\nHistories of registers are checked for linearizability; unknown are calls that may or may not have had an effect.\n\n")
 	b.WriteString("| scenario | registers | operations | unknown | undecided histories |\n|---|---|---|---|---|\n")

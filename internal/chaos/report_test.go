@@ -23,10 +23,11 @@ func TestMeasure(t *testing.T) {
 		call("5", 5*second, time.Second, methodAdd, unavailableCode, mayHaveRun, 0),
 		call("6", 5*second, 0, methodNote, okCode, "", 1),
 		call("7", 5*second, 0, methodNote, okCode, "", 0),
+		[]record{{At: 7 * second, Process: "replica-0", Kind: run, Call: "5", Method: methodAdd}},
 		record{At: 4 * second, Process: "client-0", Kind: stalled, Since: 3 * second},
 	)).measure()
 	switch {
-	case f.calls != 7, f.outcomes.lost != 1, f.outcomes.twice != 1, f.outcomes.notes != 2, f.outcomes.noted != 1:
+	case f.calls != 7, f.outcomes.lost != 1, f.outcomes.twice != 1, f.outcomes.notes != 2, f.outcomes.noted != 1, f.outcomes.givenUp != 1, f.outcomes.orphans != 1:
 		t.Errorf("%+v", f)
 	case f.rate != 7./5:
 		t.Errorf("%v calls a second", f.rate)
@@ -48,7 +49,7 @@ func TestMeasure(t *testing.T) {
 func TestWriteReport(t *testing.T) {
 	r := result{scenario: "kill", took: 1234 * time.Millisecond, figures: figures{
 		calls: 10, rate: 99.6, p50: time.Millisecond, p99: time.Second, outage: time.Second, stalls: time.Millisecond, late: 2 * time.Millisecond, death: 4 * time.Second,
-		outcomes:  outcomes{lost: 1, twice: 2, streams: 5, notes: 3, noted: 2, errors: map[string]int{"aborted (did run)": 1, "unavailable (may have run)": 2}},
+		outcomes:  outcomes{lost: 1, twice: 2, streams: 5, givenUp: 9, orphans: 1, notes: 3, noted: 2, errors: map[string]int{"aborted (did run)": 1, "unavailable (may have run)": 2}},
 		faults:    map[string]int{string(faultCut): 3},
 		registers: registerFigures{histories: 4, calls: 400, unknown: 7, undecided: 1},
 		growth:    []growth{{"client-0", 16, sample{1 << 20, 10, 3}, sample{3 << 19, 11, 3}}},
@@ -62,7 +63,7 @@ func TestWriteReport(t *testing.T) {
 	}
 	for _, line := range []string{
 		"# Chaos, seed 42\n",
-		"| kill | 1.2s | 10 | 100 | 5 | 1 | 2 | 1ms | 1s | 1s | 1ms | 2ms | 4s | 2 / 3 | 7 |\n",
+		"| kill | 1.2s | 10 | 100 | 5 | 1 | 2 | 1ms | 1s | 1s | 1ms | 2ms | 4s | 1 / 9 | 2 / 3 | 7 |\n",
 		"| kill | 4 | 400 | 7 | 1 |\n",
 		"| kill | network: cut | 3 |\n",
 		"| kill | client-0 | 16 | 1.0 -> 1.5 | 10 -> 11 | 3 -> 3 |\n",

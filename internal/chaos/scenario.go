@@ -80,7 +80,7 @@ func scenarios(l lengths) []scenario {
 		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica,
 			excuses: excuses{unavailable: true}},
 		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica,
-			excuses: excuses{unavailable: true, idempotent: true, deadline: true}},
+			excuses: excuses{unavailable: true}},
 		{name: "node", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: killNode, excuses: cluster},
 		{name: "lame-duck", nodes: 3, replicas: 3, heartbeat: shortHeartbeat, happen: lameDuck, excuses: cluster},
 		{name: "cut", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, networks: true, happen: cutNetworks, excuses: cluster},
