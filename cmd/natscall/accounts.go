@@ -18,7 +18,7 @@ type crossing struct {
 type borders struct {
 	from, to      string // the exporting and the importing account
 	prefix, local string // of subjects, in each of them
-	unary         bool   // unary calls may have several answers: to batches, and to requests over max_payload
+	unary         bool   // unary calls may have several answers, as batches have
 	instances     bool   // clients call one instance, and all instances, too
 }
 

@@ -111,8 +111,8 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
-// TestMissingImport takes one import away at a time, each in an account of its own: none may be taken
-// away without something that breaks.
+// TestMissingImport takes one import away at a time, each in an account of its own: none may be
+// taken away without something that breaks.
 func TestMissingImport(t *testing.T) {
 	needs := maps.Clone(shopperNeeds)
 	maps.Copy(needs, toolNeeds)
@@ -227,8 +227,8 @@ func (o *operator) login(user string) []nats.Option {
 	return []nats.Option{nats.UserJWTAndSeed(token, string(seed)), nats.CustomInboxPrefix(inboxOf(user))}
 }
 
-// TestClaims runs the shop on a NATS server in operator mode, where permissions, exports and imports
-// are the JWT claims that the command prints.
+// TestClaims runs the shop on a NATS server in operator mode, where permissions, exports and
+// imports are the JWT claims that the command prints.
 func TestClaims(t *testing.T) {
 	acrossAccounts(t, func(t *testing.T) *shop {
 		o := &operator{T: t, resolver: new(server.MemAccResolver), accounts: map[string]nkeys.KeyPair{}}

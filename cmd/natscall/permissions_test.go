@@ -31,8 +31,8 @@ func TestAnswers(t *testing.T) {
 		works   []string
 		breaks  []string
 	}{
-		{"none", nil, nil, []string{"GetStock", "WatchStock"}},
-		{"one", &server.ResponsePermission{MaxMsgs: 1, Expires: patience}, []string{"AddStock", "GetStock"}, []string{"WatchStock"}},
+		{"none", nil, nil, []string{"GetStock", "ImportStock"}},
+		{"one", &server.ResponsePermission{MaxMsgs: 1, Expires: patience}, []string{"AddStock", "GetStock"}, []string{"ImportStock"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			options := configured(t, output(t, shopUsers+" "+shopFiles), usersConfig)
