@@ -26,12 +26,13 @@ type Subjects struct {
 	// one-way method, of whose calls nothing is known after they are sent.
 	Cancel, Alive, Instances string
 	// Frames is where a client publishes its part of streams and of messages that exceed
-	// max_payload. It is empty for a one-way method.
+	// max_payload, and asks an instance whether it is there. It is empty for a one-way method.
 	Frames string
 
 	// One is where requests to one instance go, and All where those to all of them go
-	// ([WithInstance], [UnaryMethod.Gather]). No other calls need them. All is empty for methods
-	// that cannot be gathered.
+	// ([WithInstance], [UnaryMethod.Gather]). A call that may run twice is sent to One if an
+	// instance was silent; where that is not permitted any instance may get it. No other calls need
+	// them. All is empty for methods that cannot be gathered.
 	One, All string
 
 	// Control is what instances listen to beside Request.

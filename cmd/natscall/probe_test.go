@@ -91,6 +91,54 @@ func (s *shop) probesOf(root string) map[string]probe {
 	}
 }
 
+// oneProbes are calls to one instance, of the methods that may run twice.
+func oneProbes() map[string]probe {
+	probes := map[string]probe{}
+	for root, kinds := range map[string]map[string]rpc.Kind{
+		inventoryRoot: {
+			"GetStock": rpc.KindUnary, "ListStock": rpc.KindUnary, "Reserve": rpc.KindUnary, "Confirm": rpc.KindUnary,
+			"Release": rpc.KindUnary, "WatchStock": rpc.KindServerStream, "ImportStock": rpc.KindClientStream,
+		},
+		orderRoot: {
+			"PlaceOrder": rpc.KindUnary, "GetOrder": rpc.KindUnary, "ListOrders": rpc.KindUnary, "PickOrder": rpc.KindBidi,
+		},
+		feedRoot: {"ListFeed": rpc.KindUnary},
+	} {
+		for name, kind := range kinds {
+			method := rpc.NewRawMethod(&rpc.ServiceDesc{Name: root}, rpc.MethodDesc{Name: name}, kind)
+			probes["one "+root+"/"+name] = func(ctx context.Context, p *peer) error {
+				var instance string
+				if err := served(callers[root](ctx, p.client, nil, rpc.ResponseInstance(&instance))); err != nil {
+					return err
+				}
+				return served(callOne(ctx, p.client, method, rpc.WithInstance(instance)))
+			}
+		}
+	}
+	return probes
+}
+
+// callOne makes a call with an empty request, and reads its first response.
+func callOne(ctx context.Context, c *rpc.Client, m *rpc.Method, opts ...rpc.CallOption) error {
+	if m.Kind() == rpc.KindUnary {
+		return m.Call(ctx, c, new(rpc.Raw), new(rpc.Raw), opts...)
+	}
+	var req any
+	if m.Kind() == rpc.KindServerStream {
+		req = new(rpc.Raw)
+	}
+	stream, err := m.Open(ctx, c, req, opts...)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	stream.CloseSend()
+	if err = stream.Recv(new(rpc.Raw)); err == io.EOF {
+		return nil
+	}
+	return err
+}
+
 // whileHeld makes a call whose handler waits, and calls f meanwhile.
 func (s *shop) whileHeld(ctx context.Context, p *peer, call func(context.Context, *rpc.Client, []byte, ...rpc.CallOption) error, f func(cancel func(), h *hold) error) error {
 	name := nuid.Next()

@@ -15,6 +15,7 @@ import (
 type method struct {
 	service, name string
 	kind          rpc.Kind
+	again         bool // its calls may be sent again
 	subjects      rpc.Subjects
 }
 
@@ -40,7 +41,10 @@ func describe(services []protoreflect.ServiceDescriptor, prefix string) ([]servi
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", positionOf(md), err)
 			}
-			out[i].methods = append(out[i].methods, method{desc.Name, m.Desc().Name, m.Kind(), subjects})
+			out[i].methods = append(out[i].methods, method{
+				service: desc.Name, name: m.Desc().Name, kind: m.Kind(), subjects: subjects,
+				again: m.Desc().Idempotency != rpc.IdempotencyUnknown && m.Kind() != rpc.KindOneWay,
+			})
 		}
 		if len(out[i].methods) == 0 {
 			return nil, fmt.Errorf("%s: service %s has no methods", positionOf(sd), desc.Name)

@@ -40,6 +40,19 @@ var shopperNeeds = map[string]string{
 	"order.v1.OrderFeedService._all.alive":         "alive order.v1.OrderFeedService",
 	"order.v1.OrderFeedService._all.instances":     "instances order.v1.OrderFeedService",
 	"order.v1.OrderFeedService._i.*.*":             "large order.v1.OrderFeedService",
+
+	"inventory.v1.InventoryService._i.*.call.GetStock":    "one inventory.v1.InventoryService/GetStock",
+	"inventory.v1.InventoryService._i.*.call.ListStock":   "one inventory.v1.InventoryService/ListStock",
+	"inventory.v1.InventoryService._i.*.call.Reserve":     "one inventory.v1.InventoryService/Reserve",
+	"inventory.v1.InventoryService._i.*.call.Confirm":     "one inventory.v1.InventoryService/Confirm",
+	"inventory.v1.InventoryService._i.*.call.Release":     "one inventory.v1.InventoryService/Release",
+	"inventory.v1.InventoryService._i.*.call.WatchStock":  "one inventory.v1.InventoryService/WatchStock",
+	"inventory.v1.InventoryService._i.*.call.ImportStock": "one inventory.v1.InventoryService/ImportStock",
+	"order.v1.OrderService._i.*.call.PlaceOrder":          "one order.v1.OrderService/PlaceOrder",
+	"order.v1.OrderService._i.*.call.GetOrder":            "one order.v1.OrderService/GetOrder",
+	"order.v1.OrderService._i.*.call.ListOrders":          "one order.v1.OrderService/ListOrders",
+	"order.v1.OrderService._i.*.call.PickOrder":           "one order.v1.OrderService/PickOrder",
+	"order.v1.OrderFeedService._i.*.call.ListFeed":        "one order.v1.OrderFeedService/ListFeed",
 }
 
 // orderNeeds is the same for what the order service calls.
@@ -52,6 +65,10 @@ var orderNeeds = map[string]string{
 	"inventory.v1.InventoryService._all.alive":     "alive inventory.v1.InventoryService",
 	"inventory.v1.InventoryService._all.instances": "instances inventory.v1.InventoryService",
 	"inventory.v1.InventoryService._i.*.*":         "large inventory.v1.InventoryService",
+
+	"inventory.v1.InventoryService._i.*.call.Reserve": "one inventory.v1.InventoryService/Reserve",
+	"inventory.v1.InventoryService._i.*.call.Confirm": "one inventory.v1.InventoryService/Confirm",
+	"inventory.v1.InventoryService._i.*.call.Release": "one inventory.v1.InventoryService/Release",
 }
 
 // toolNeeds is the same for a tool.
@@ -110,7 +127,7 @@ func TestShop(t *testing.T) {
 	old := newShop(t, users)
 	old.serveOld()
 
-	calls := merged(inventoryProbes(), s.orderProbes(), s.probesOf(inventoryRoot), s.probesOf(orderRoot), s.probesOf(feedRoot))
+	calls := merged(inventoryProbes(), s.orderProbes(), s.probesOf(inventoryRoot), s.probesOf(orderRoot), s.probesOf(feedRoot), oneProbes())
 	newMethods := map[string]probe{}
 	for root := range callers {
 		newMethods["instances "+root] = instancesProbe(root)
