@@ -21,7 +21,7 @@ func took(f func()) time.Duration {
 	return time.Since(began)
 }
 
-// request is one request through a proxy, on a connection that leaves timers in the pool of nats.go.
+// request makes one request, and a flush that leaves a timer in the pool of nats.go.
 func request(t *testing.T, nc *nats.Conn) {
 	t.Helper()
 	m, err := nc.Request("echo", []byte("x"), 24*time.Hour)
@@ -32,8 +32,8 @@ func request(t *testing.T, nc *nats.Conn) {
 	must(t, nc.FlushTimeout(24*time.Hour))
 }
 
-// TestBubbles: bubbles and other tests take turns, although nats.go and package rpc keep timers and
-// channels for whoever comes next.
+// TestBubbles: bubbles and other tests take turns, although nats.go keeps timers for the next
+// connection.
 func TestBubbles(t *testing.T) {
 	for range 3 {
 		t.Run("real", func(t *testing.T) {
@@ -180,8 +180,8 @@ func TestKilled(t *testing.T) {
 	})
 }
 
-// TestBlockedFlood: whoever sends more than fits waits, as with TCP. In a bubble, where a wait for a
-// lock stops the clock, nobody has to.
+// TestBlockedFlood: a sender of more than fits waits, as with TCP. In a bubble, where a wait for a
+// lock would stop the clock, everything fits.
 func TestBlockedFlood(t *testing.T) {
 	modes(t, func(t *testing.T, srv *rpctest.Server) {
 		proxy := rpctest.NewProxy(t, srv)

@@ -134,8 +134,8 @@ func (p *pump) act(a Action, raw []byte) bool {
 	return p.put(raw, max(0, time.Duration(a)))
 }
 
-// put queues data for the writer, which waits for the delay when it comes to them. It returns false
-// when the link is closed.
+// put queues data for the writer, with a delay before it, and waits for room. It returns false when
+// the link is closed.
 func (p *pump) put(data []byte, delay time.Duration) bool {
 	if p.link.hole.Load() {
 		return true
@@ -165,8 +165,8 @@ func (p *pump) put(data []byte, delay time.Duration) bool {
 	return true
 }
 
-// write runs until the link ends. What cannot be written is dropped: the end that made it fail is on
-// its way in the other direction.
+// write runs until the link ends. What cannot be written is dropped: the end that made it fail is
+// on its way in the other direction.
 func (p *pump) write() {
 	defer p.link.close()
 	w := bufio.NewWriterSize(p.dst, 64<<10)
