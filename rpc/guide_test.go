@@ -14,6 +14,7 @@ func TestGuidesAreExamples(t *testing.T) {
 		"../docs/operations.md":   "example_operations_test.go",
 		"../docs/interceptors.md": "example_interceptors_test.go",
 		"../docs/untyped.md":      "example_untyped_test.go",
+		"../docs/testing.md":      "example_testing_test.go",
 	} {
 		guide, err := os.ReadFile(page)
 		must(t, err)

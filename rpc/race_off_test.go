@@ -2,7 +2,10 @@
 
 package rpc_test
 
+import "time"
+
 const (
 	callsInFlight = 100_000
 	streamsOpen   = 10_000
+	idleTime      = time.Hour
 )

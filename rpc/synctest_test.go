@@ -3,10 +3,7 @@ package rpc_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -15,25 +12,11 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-// inBubble is set in the process that TestVirtualTime starts.
-const inBubble = "NATSCALL_IN_BUBBLE"
-
-// TestVirtualTime: in a bubble of testing/synctest, whose clock starts in the year
-// 2000, deadlines, timeouts and heartbeats pass in no time and when they should.
-//
-// It runs in a process of its own, since nats.go keeps timers for all connections
-// of a process, and one of a bubble may not be used outside.
+// TestVirtualTime: deadlines and timeouts pass in no time and when they should, for the caller and
+// for the handler. The clock of a bubble starts in the year 2000.
 func TestVirtualTime(t *testing.T) {
-	if os.Getenv(inBubble) == "" {
-		own := exec.CommandContext(testContext(t), os.Args[0], "-test.run", "^TestVirtualTime$")
-		own.Env = append(os.Environ(), inBubble+"=1")
-		if out, err := own.CombinedOutput(); err != nil {
-			t.Fatalf("%v:\n%s", err, out)
-		}
-		return
-	}
-	synctest.Test(t, func(t *testing.T) {
-		nc := rpctest.Connect(t)
+	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+		nc := srv.Connect()
 		left := make(chan time.Duration, 1)
 		s := rpc.NewServer(nc, rpc.WithTimeout(time.Hour))
 		must(t, registerTest(s, &funcs{
@@ -48,8 +31,8 @@ func TestVirtualTime(t *testing.T) {
 				return in, ctx.Err()
 			},
 			watch: func(_ context.Context, _ string, to *rpc.Sender[*text]) error {
-				for i := range 24 {
-					time.Sleep(time.Hour)
+				for i := range 3 {
+					time.Sleep(20 * time.Minute)
 					if err := to.Send(wrapperspb.String(fmt.Sprint(i + 1))); err != nil {
 						return err
 					}
@@ -80,7 +63,7 @@ func TestVirtualTime(t *testing.T) {
 		r, err := watch(context.Background(), c, "x")
 		must(t, err)
 		n, err := recvAll(r.Recv)
-		if took := time.Since(started); n != 24 || err != nil || took < 24*time.Hour || took > 25*time.Hour {
+		if took := time.Since(started); n != 3 || err != nil || took < time.Hour || took > time.Hour+time.Second {
 			t.Errorf("%d messages, %v, after %v", n, err, took)
 		}
 		must(t, c.Close())

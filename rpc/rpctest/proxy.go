@@ -1,12 +1,8 @@
 package rpctest
 
 import (
-	"bufio"
-	"fmt"
-	"io"
+	"errors"
 	"net"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,13 +24,23 @@ import (
 //		return rpctest.Pass
 //	})
 //
+// It also does what happens to networks and processes as a whole:
+//
+//	proxy.Cut()       // the connections break, and can be made again
+//	proxy.Close()     // what is behind the proxy was killed: they break for good
+//	proxy.Block()     // it stands still, or cannot be reached, until Unblock
+//	proxy.BlackHole() // packets of the connections are dropped, and nobody is told
+//	proxy.Latency(d)  // it is far away
+//
 // Faults of one connection only need a proxy of their own. TLS does not get
 // through it. Its methods may be called concurrently.
 type Proxy struct {
 	t        testing.TB
-	target   string
-	listener net.Listener
+	server   *Server
+	listener net.Listener // nil if the server does not listen: then nor does the proxy
 	fault    atomic.Pointer[func(Message) Action]
+	latency  atomic.Int64
+	gates    [2]gate // by Direction
 	pumps    sync.WaitGroup
 
 	mu     sync.Mutex
@@ -79,31 +85,43 @@ const (
 // Delay holds a message, and all behind it, for d, which is above zero.
 func Delay(d time.Duration) Action { return Action(d) }
 
-// NewProxy starts a proxy to srv. It passes everything until Fault says
-// otherwise, and ends with the test, whatever is held or delayed in it.
+// NewProxy starts a proxy to srv. It passes everything until a method says
+// otherwise, and ends with the test, whatever is held or delayed in it. Where srv
+// does not listen, as in a [Bubble], the proxy does not use the network either.
 func NewProxy(t testing.TB, srv *Server) *Proxy {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	p := &Proxy{t: t, server: srv, links: map[*link]struct{}{}}
+	p.Fault(nil)
+	t.Cleanup(p.Close)
+	if srv.URL() == "" {
+		return p
+	}
+	var err error
+	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatalf("rpctest: proxy: %v", err)
 	}
-	p := &Proxy{t: t, target: srv.ns.Addr().String(), listener: listener, links: map[*link]struct{}{}}
-	p.Fault(nil)
 	p.pumps.Go(p.accept)
-	t.Cleanup(p.Close)
 	return p
 }
 
-// URL is the address for nats.Connect. Connections that go through the proxy
-// should use nats.IgnoreDiscoveredServers where the server is part of a cluster.
-func (p *Proxy) URL() string { return "nats://" + p.listener.Addr().String() }
+// URL is the address for nats.Connect, or "" where the server does not listen. Connections that go
+// through the proxy should use nats.IgnoreDiscoveredServers where the server is part of a cluster.
+func (p *Proxy) URL() string {
+	if p.listener == nil {
+		return ""
+	}
+	return "nats://" + p.listener.Addr().String()
+}
 
 // Connect returns a connection through the proxy that is closed when the test
 // ends. It tries to reconnect every 10 ms, unless opts say otherwise.
 func (p *Proxy) Connect(opts ...nats.Option) *nats.Conn {
 	p.t.Helper()
-	opts = append([]nats.Option{nats.ReconnectWait(10 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers()}, opts...)
-	nc, err := nats.Connect(p.URL(), opts...)
+	first := []nats.Option{nats.ReconnectWait(10 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.IgnoreDiscoveredServers()}
+	if p.listener == nil {
+		first = append(first, nats.InProcessServer(p))
+	}
+	nc, err := nats.Connect(p.URL(), append(first, opts...)...)
 	if err != nil {
 		p.t.Fatalf("rpctest: connect through proxy: %v", err)
 	}
@@ -111,16 +129,59 @@ func (p *Proxy) Connect(opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
+// InProcessConn makes a connection that does not use the network, whether or not the server
+// listens. It is for nats.InProcessServer.
+func (p *Proxy) InProcessConn() (net.Conn, error) {
+	server, err := p.server.ns.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	outer, inner := net.Pipe()
+	if !p.link(&link{client: inner, server: server}) {
+		return nil, errors.New("rpctest: the proxy is closed")
+	}
+	return outer, nil
+}
+
 // Fault makes f decide about every message from now on; nil lets all pass.
 // f is called concurrently for different connections and directions, and must not block.
 func (p *Proxy) Fault(f func(Message) Action) { p.fault.Store(&f) }
 
+// Latency makes everything that is sent from now on take d in each direction. It stays in order.
+func (p *Proxy) Latency(d time.Duration) { p.latency.Store(int64(d)) }
+
+// Block stops what goes in the directions, or in both if there are none, of all connections and of
+// those that are made meanwhile: as if the process behind the proxy stood still, or could not be
+// reached. What is sent waits, as it does in the buffers of TCP, and arrives after Unblock. So does
+// the end of a connection.
+func (p *Proxy) Block(to ...Direction) {
+	if len(to) == 0 {
+		to = []Direction{ToServer, ToClient}
+	}
+	for _, d := range to {
+		p.gates[d].shut()
+	}
+}
+
+// Unblock ends what Block has begun.
+func (p *Proxy) Unblock() {
+	for i := range p.gates {
+		p.gates[i].open()
+	}
+}
+
 // Cut closes all connections. New ones are accepted: clients reconnect.
-func (p *Proxy) Cut() {
+func (p *Proxy) Cut() { p.each((*link).close) }
+
+// BlackHole drops what the connections of now carry from now on, without closing them. Neither side
+// learns of it, not even when the other one closes. New connections pass.
+func (p *Proxy) BlackHole() { p.each(func(l *link) { l.hole.Store(true) }) }
+
+func (p *Proxy) each(f func(*link)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.links {
-		l.close()
+		f(l)
 	}
 }
 
@@ -129,7 +190,9 @@ func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	_ = p.listener.Close() // the second time it is closed already
+	if p.listener != nil {
+		_ = p.listener.Close() // the second time it is closed already
+	}
 	p.Cut()
 	p.pumps.Wait()
 }
@@ -141,185 +204,65 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		server, err := net.Dial("tcp", p.server.ns.Addr().String())
 		if err != nil { // the server has been shut down
 			_ = client.Close()
 			continue
 		}
-		p.link(client, server)
+		p.link(&link{client: client, server: server, limit: socketBuffer})
 	}
 }
 
-// link is one connection: a pair of sockets, and two pumps between them which
-// end when either socket is closed.
-type link struct {
-	client, server net.Conn
-	once           sync.Once
-	closed         chan struct{}
-}
-
-func (p *Proxy) link(client, server net.Conn) {
-	l := &link{client: client, server: server, closed: make(chan struct{})}
+// link starts the pumps of a link, unless the proxy is closed.
+func (p *Proxy) link(l *link) bool {
+	l.closed = make(chan struct{})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		l.close()
-		return
+		return false
 	}
 	p.links[l] = struct{}{}
-	p.pumps.Go(func() { p.pump(l, ToServer, client, server) })
-	p.pumps.Go(func() { p.pump(l, ToClient, server, client) })
-}
-
-func (l *link) close() {
-	l.once.Do(func() {
-		close(l.closed)
-		_, _ = l.client.Close(), l.server.Close() // they may be closed from the other end
+	var writers sync.WaitGroup
+	for _, w := range []*pump{newPump(p, l, ToServer), newPump(p, l, ToClient)} {
+		p.pumps.Go(w.read)
+		writers.Go(w.write)
+	}
+	p.pumps.Go(func() {
+		writers.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.links, l)
 	})
+	return true
 }
 
-func (p *Proxy) pump(l *link, to Direction, from io.Reader, dst io.Writer) {
-	w := pump{proxy: p, link: l, to: to, r: bufio.NewReaderSize(from, 64<<10), w: bufio.NewWriterSize(dst, 64<<10)}
-	for w.step() {
-	}
-	l.close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.links, l)
+// gate is shut or open, which is the zero value.
+type gate struct {
+	mu     sync.Mutex
+	opened chan struct{} // closed when it opens; nil while it is open
 }
 
-// pump carries one direction of a link.
-type pump struct {
-	proxy *Proxy
-	link  *link
-	to    Direction
-	r     *bufio.Reader
-	w     *bufio.Writer
-	held  []byte // a message to deliver after the next
-}
-
-// step carries one protocol line, with the message that it announces. It returns false at the
-// end of the link. What cannot be written is not read, so errors of w show there.
-func (p *pump) step() bool {
-	line, err := p.r.ReadString('\n')
-	if err != nil {
-		return false
-	}
-	m, size, ok := parseLine(line, p.to)
-	if !ok {
-		_, err = p.w.WriteString(line)
-		return err == nil && p.flush()
-	}
-	raw := make([]byte, len(line)+size.total+len("\r\n"))
-	copy(raw, line)
-	body := raw[len(line):]
-	if _, err := io.ReadFull(p.r, body); err != nil {
-		return false
-	}
-	return p.act(p.decide(&m, body[:size.total], size.header), raw) && p.flush()
-}
-
-func (p *pump) flush() bool {
-	return p.r.Buffered() > 0 || p.w.Flush() == nil
-}
-
-func (p *pump) decide(m *Message, body []byte, header int) Action {
-	f := *p.proxy.fault.Load()
-	if f == nil {
-		return Pass
-	}
-	m.Data = body[header:]
-	if header > 0 {
-		m.Header, _ = nats.DecodeHeadersMsg(body[:header]) // one that does not parse is none
-	}
-	return f(*m)
-}
-
-// act does what was decided about the message raw.
-func (p *pump) act(a Action, raw []byte) bool {
-	times := 1
-	switch {
-	case a == Cut:
-		return false
-	case a == Lose:
-		return true
-	case a == Swap && p.held == nil:
-		p.held = raw
-		return true
-	case a == Duplicate:
-		times = 2
-	case a > 0 && !p.wait(time.Duration(a)):
-		return false
-	}
-	for range times {
-		if _, err := p.w.Write(raw); err != nil {
-			return false
-		}
-	}
-	_, err := p.w.Write(p.held)
-	p.held = nil
-	return err == nil
-}
-
-// wait lets what was written go, and returns false when the link ends meanwhile.
-func (p *pump) wait(d time.Duration) bool {
-	if p.w.Flush() != nil {
-		return false
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-p.link.closed:
-		return false
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.opened == nil {
+		g.opened = make(chan struct{})
 	}
 }
 
-// sizes are those of a message: of its header, and with it.
-type sizes struct{ header, total int }
-
-// parseLine reads the line before a message:
-//
-//	PUB subject [reply] size           MSG subject sid [reply] size
-//	HPUB subject [reply] header size   HMSG subject sid [reply] header size
-func parseLine(line string, to Direction) (m Message, s sizes, ok bool) {
-	fields := strings.Fields(line)
-	if len(fields) < 3 {
-		return m, s, false
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.opened != nil {
+		close(g.opened)
+		g.opened = nil
 	}
-	numbers, addresses := 1, 1
-	switch verb := strings.ToUpper(fields[0]); {
-	case to == ToServer && verb == "PUB", to == ToClient && verb == "MSG":
-	case to == ToServer && verb == "HPUB", to == ToClient && verb == "HMSG":
-		numbers = 2
-	default:
-		return m, s, false
-	}
-	if to == ToClient {
-		addresses = 2 // the sid
-	}
-	first := len(fields) - numbers
-	if first < 1+addresses {
-		return m, s, false
-	}
-	m = Message{To: to, Subject: fields[1]}
-	if first > 1+addresses {
-		m.Reply = fields[1+addresses]
-	}
-	s, err := parseSizes(fields[first:])
-	return m, s, err == nil
 }
 
-func parseSizes(fields []string) (s sizes, err error) {
-	if s.total, err = strconv.Atoi(fields[len(fields)-1]); err != nil {
-		return s, err
-	}
-	if len(fields) == 2 {
-		s.header, err = strconv.Atoi(fields[0])
-	}
-	if err == nil && (s.header < 0 || s.total < s.header) {
-		err = fmt.Errorf("header of %d bytes in a message of %d", s.header, s.total)
-	}
-	return s, err
+// wait returns a channel that is closed when the gate opens, or nil if it is open.
+func (g *gate) wait() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.opened
 }

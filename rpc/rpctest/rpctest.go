@@ -57,12 +57,14 @@ func WithoutLeakCheck() Option {
 	return func(c *config) { c.leakCheck = false }
 }
 
+// inMemory makes a server not listen: connections to it do not use the network.
+func inMemory(c *config) { c.options.DontListen = true }
+
 // Connect starts a server and returns a connection to it that does not use
 // the network: the shortest way to a test. Options of nats.go apply to the connection.
 func Connect(t testing.TB, opts ...nats.Option) *nats.Conn {
 	t.Helper()
-	s := NewServer(t, WithServerOptions(func(o *server.Options) { o.DontListen = true }))
-	return s.Connect(append(opts, nats.InProcessServer(s.ns))...)
+	return NewServer(t, inMemory).Connect(opts...)
 }
 
 // NewServer starts a NATS server that listens on a free port of the loopback
@@ -117,9 +119,13 @@ func (s *Server) URL() string {
 func (s *Server) NATS() *server.Server { return s.ns }
 
 // Connect returns a connection that is closed when the test ends. It fails
-// the test where it cannot connect.
+// the test where it cannot connect. It does not use the network if the server
+// does not listen.
 func (s *Server) Connect(opts ...nats.Option) *nats.Conn {
 	s.t.Helper()
+	if s.URL() == "" {
+		opts = append(opts, nats.InProcessServer(s.ns))
+	}
 	nc, err := nats.Connect(s.URL(), opts...)
 	if err != nil {
 		s.t.Fatalf("rpctest: connect: %v", err)

@@ -241,6 +241,7 @@ func (l *Look) finish() []query {
 		a.peers[at] = v.peer
 		if v.every = streamsEvery; v.calls {
 			v.every = askEvery
+			v.soon(askEvery) // it may have had streams only until now
 		}
 		if len(v.asked) > 0 && !v.deaf {
 			v.peer.asked(v.every)

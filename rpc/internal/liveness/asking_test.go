@@ -250,6 +250,28 @@ func TestCalls(t *testing.T) {
 	}
 }
 
+// TestCallAfterStreams: a call to an instance that is asked once a second, as it had streams only,
+// is not found dead later than others.
+func TestCallAfterStreams(t *testing.T) {
+	for at := range 2 * streamsEvery {
+		w := newWorld(t)
+		w.stream("a")
+		w.messages(2 + at)
+		call := w.call("a")
+		w.messages(firstAt + 1)
+		if call.where != "a" {
+			t.Fatal("the instance has not answered")
+		}
+		w.dead["a"] = true
+		for ticks := 1; !slices.Contains(w.lost, call); ticks++ {
+			if w.tick(); time.Duration(ticks)*Tick >= 3*time.Second {
+				t.Errorf("at tick %d: it is not lost after 3 s", at)
+				break
+			}
+		}
+	}
+}
+
 // TestReconnectingInstance: an instance that is away for 2.1 s keeps its calls, whenever that
 // begins.
 func TestReconnectingInstance(t *testing.T) {

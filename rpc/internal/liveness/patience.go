@@ -83,6 +83,9 @@ func (p *Patience) asked(every int) {
 	p.silent = max(p.silent, 1)
 }
 
+// soon makes the next query follow after at most so many ticks.
+func (p *Patience) soon(every int) { p.next = min(p.next, p.age+every) }
+
 // Offline is the Rule for each tick while the client has no connection.
 func (p *Patience) Offline() (ask, dead bool) {
 	p.age++
