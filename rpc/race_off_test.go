@@ -7,5 +7,5 @@ import "time"
 const (
 	callsInFlight = 100_000
 	streamsOpen   = 10_000
-	idleTime      = time.Hour
+	idleTime      = 10 * time.Minute
 )
