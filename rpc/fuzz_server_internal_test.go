@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"regexp"
 	"runtime"
@@ -240,13 +241,13 @@ func newFuzzServer(t *testing.T, nc *nats.Conn, bits byte) *fuzzServer {
 	}
 	f.identity.ID = fuzzInstance
 	f.ready.Store(true)
+	f.server.stall.ticked.Store(math.MaxInt64) // its clock does not tick, and it never stood still
 	return f
 }
 
 // deliver hands in a message as the subscription to its subject does.
 func (f *fuzzServer) deliver(m *nats.Msg) {
 	f.took = append(f.took, m)
-	f.server.stall.ticked.Store(int64(f.server.clock.now())) // its clock does not tick
 	token := strings.TrimPrefix(m.Subject, fuzzRoot+".")
 	switch i := slices.IndexFunc(f.endpoints, func(e *endpoint) bool { return e.subject == m.Subject }); {
 	case i >= 0:
