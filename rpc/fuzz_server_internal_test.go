@@ -413,8 +413,11 @@ func (f *fuzzServer) checkAnswers(a *fuzzAsked, answers []*nats.Msg) {
 			f.t.Errorf("an envelope answers %q", a.msg.Data)
 		default:
 			_, isEnd := m.Header["Nats-Service-Error-Code"]
-			if ended {
+			switch {
+			case ended:
 				f.t.Error("something comes behind the end of a plain answer")
+			case !isEnd && a.method != nil && a.method.kind == KindServerStream && f.listensTo(m.Subject):
+				f.t.Error("a plain stream to the service itself")
 			}
 			if ended = isEnd || a.method == nil || a.method.kind != KindServerStream; ended {
 				got[0]++
