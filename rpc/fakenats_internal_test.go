@@ -17,8 +17,8 @@ import (
 )
 
 // fakeNATS is as much of a NATS server as one connection needs that publishes: it keeps the
-// messages, and delivers none. A fuzzer is several times as fast with it as with a real one, and its
-// coverage is that of this package.
+// messages, and delivers none. A fuzzer is several times as fast with it as with a real one, and
+// its coverage is that of this package.
 type fakeNATS struct {
 	maxPayload int
 	served     sync.WaitGroup
@@ -75,8 +75,8 @@ func (f *fakeNATS) serve(from *bufio.Reader, to io.Writer) error {
 	return err
 }
 
-// keep takes a message, whose size is in the last field. The size of its header is in the one before
-// that, if it has a header.
+// keep takes a message, whose size is in the last field. The size of its header, if it has one, is
+// in the field before.
 func (f *fakeNATS) keep(fields []string, from *bufio.Reader) error {
 	last := len(fields) - 1
 	size, err := strconv.Atoi(fields[last])

@@ -161,8 +161,8 @@ func TestLargeBuffers(t *testing.T) {
 	}
 }
 
-// FuzzCompress: what is compressed, where that pays, is decompressed to what it was, and what stands
-// before it stays.
+// FuzzCompress: what is compressed, where that pays, is decompressed to what it was, and what
+// stands before it stays.
 func FuzzCompress(f *testing.F) {
 	f.Add(byte(1), uint8(20), []byte("natscall "), uint16(200))
 	f.Add(byte(2), uint8(0), []byte("x"), uint16(5000))

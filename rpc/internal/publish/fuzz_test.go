@@ -25,10 +25,10 @@ type fuzzPublished struct {
 	batched       bool
 }
 
-// FuzzPublisher publishes messages of all kinds, while callers come and go and time passes. Each is
-// published once, by itself or as an item of a batch with its subject; a batch has no more items and
-// bytes than it may; a header is of one message; and what is due does not wait. Each two bytes are a
-// step.
+// FuzzPublisher publishes messages of all kinds, while callers come and go and time passes. Each
+// is published once, by itself or as an item of a batch with its subject; a batch has no more items
+// and bytes than it may; a header is of one message; and what is due does not wait. Each two bytes
+// are a step.
 func FuzzPublisher(f *testing.F) {
 	f.Add([]byte("\x00\x05\x10\x05\x00\x45\x30\x07"))
 	f.Add([]byte("\x02\x00\x00\x05\x00\x05\x10\x09\x00\x09\x03\x00\x00\x01"))

@@ -54,6 +54,7 @@ type fuzzSide struct {
 	spent uint64 // of the credit
 	next  uint64 // sequence of the next frame that it publishes
 	done  bool   // it has published its end
+	over  bool   // it is a server that has ended the stream, whatever the client still sends
 }
 
 // deliver delivers what the next bytes say: a frame of any kind and number, well-formed or not. It
@@ -118,6 +119,9 @@ func (s *fuzzSide) read() {
 	}
 	if n := len(s.got); n > len(s.peer.messages) || !slices.Equal(s.got, s.peer.messages[:n]) {
 		s.t.Fatalf("%q is read, and %q came", s.got, s.peer.messages)
+	}
+	if s.over {
+		return
 	}
 	if s.end == io.EOF && !s.peer.broken && (!s.peer.ended || len(s.got) != len(s.peer.messages)) {
 		s.t.Fatalf("a clean end after %q; %q came, and the end: %v", s.got, s.peer.messages, s.peer.ended)
@@ -241,7 +245,10 @@ func FuzzServer(f *testing.F) {
 				if input = input[1:]; how&1 == 0 {
 					input = s.deliver(deliver, frame, how, input)
 				} else {
-					s.act(how, func() { p.server.Finish(nil, nil) })
+					s.act(how, func() {
+						s.over = true
+						p.server.Finish(nil, nil)
+					})
 				}
 				synctest.Wait()
 				s.published(p.down.take(), 0)
