@@ -9,6 +9,7 @@ each-apart = @for module in $(APART); do \
 	done
 
 FUZZTIME ?= 10s
+FUZZ ?= .
 BENCH ?= .
 CHAOS ?=
 OVERLOAD ?=
@@ -103,12 +104,8 @@ chaos-test: ## Test the checker of chaos, which is a module of its own
 	cd internal/chaos && GOWORK=off go test ./...
 
 .PHONY: fuzz
-fuzz: ## Fuzz each parser for FUZZTIME (10s)
-	@for package in $$(grep -rl --include '*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
-		for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$package/*_test.go | cut -c6-); do \
-			echo "$$package $$target"; go test $$package -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; \
-		done; \
-	done
+fuzz: ## Run each fuzzer for FUZZTIME (10s, or 100000x for so many inputs; FUZZ=regexp)
+	@.ci/fuzz $(FUZZTIME) '$(FUZZ)'
 
 .PHONY: clean
 clean: ## Remove what tests and tools left

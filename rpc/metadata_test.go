@@ -222,3 +222,25 @@ func FuzzMetadata(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecodeMetadata: whatever the header of a peer is, what is read of it can be written and is
+// then read as the same.
+func FuzzDecodeMetadata(f *testing.F) {
+	for _, key := range []string{"tenant", "Trace-Bin", "Natscall-Key-status", "natscall-key-Natscall-Key-a", "Status", "Natscall-Key-", ""} {
+		f.Add(key, "a", "=?base64?YQpi")
+		f.Add(key, "Cgs==", "=?base64?*")
+	}
+	f.Fuzz(func(t *testing.T, key, first, second string) {
+		md := rpc.DecodeMetadata(rpc.Header{key: {first, second}})
+		h, err := rpc.EncodeMetadata(md)
+		if err != nil {
+			if wire.CheckKey(key) == nil {
+				t.Errorf("%q is read as %q: %v", key, md, err)
+			}
+			return
+		}
+		if diff := cmp.Diff(md, rpc.DecodeMetadata(h)); diff != "" {
+			t.Errorf("(-first +second):\n%s", diff)
+		}
+	})
+}

@@ -160,3 +160,36 @@ func TestLargeBuffers(t *testing.T) {
 		b.PutBack()
 	}
 }
+
+// FuzzCompress: what is compressed, where that pays, is decompressed to what it was, and what
+// stands before it stays.
+func FuzzCompress(f *testing.F) {
+	f.Add(byte(1), uint8(20), []byte("natscall "), uint16(200))
+	f.Add(byte(2), uint8(0), []byte("x"), uint16(5000))
+	f.Add(byte(0), uint8(3), []byte("ab"), uint16(minSize))
+	f.Fuzz(func(t *testing.T, c byte, from uint8, part []byte, times uint16) {
+		message := bytes.Repeat(part, min(int(times), (64<<10)/max(1, len(part))))
+		before := bytes.Repeat([]byte{'h'}, int(from))
+		kind := wire.Compression(c % 3)
+		b := Take()
+		defer b.PutBack()
+		b.B = append(append(b.B, before...), message...)
+		b.Compress(kind, int(from))
+		if !bytes.HasPrefix(b.B, before) {
+			t.Error("what stands before the message has changed")
+		}
+		got := b.B[from:]
+		if b.Compressed {
+			if len(got) > len(message)-len(message)/minSaving {
+				t.Errorf("%d bytes become %d", len(message), len(got))
+			}
+			var err error
+			if got, err = Decompress(kind, got, len(message)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(got, message) {
+			t.Errorf("%d bytes are another message of %d", len(message), len(got))
+		}
+	})
+}
