@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -87,7 +88,7 @@ func FuzzQueue(f *testing.F) {
 				pop()
 				if len(running) > before {
 					for c := range running {
-						if !contains(order, c) {
+						if !slices.Contains(order, c) {
 							order = append(order, c)
 						}
 					}
@@ -113,13 +114,4 @@ func FuzzQueue(f *testing.F) {
 			t.Error("something is left")
 		}
 	})
-}
-
-func contains(all []*call, c *call) bool {
-	for _, one := range all {
-		if one == c {
-			return true
-		}
-	}
-	return false
 }

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 )
@@ -49,7 +50,7 @@ func FuzzPool(f *testing.F) {
 					if len(ran) > 0 && runningOf(ran, waits) > 0 {
 						goOn <- struct{}{}
 						for i, waiting := range waits {
-							if waiting && contains(ran, i) {
+							if waiting && slices.Contains(ran, i) {
 								waits[i] = false // which one it was makes no difference
 								break
 							}
@@ -104,13 +105,4 @@ func runningOf(ran []int, waits []bool) (n int) {
 		}
 	}
 	return n
-}
-
-func contains(all []int, i int) bool {
-	for _, one := range all {
-		if one == i {
-			return true
-		}
-	}
-	return false
 }

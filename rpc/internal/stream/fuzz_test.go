@@ -15,7 +15,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// fuzzPeer is what a peer has sent to one side, as the frozen rules see it.
+// fuzzPeer is what a peer has sent to one side, as docs/protocol.md reads it.
 type fuzzPeer struct {
 	next     uint64   // sequence of the next frame
 	messages []string // in the frames that came in order
