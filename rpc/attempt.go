@@ -62,8 +62,9 @@ func (a *attempt) address(ctx context.Context) {
 
 // ended looks at the error of an attempt. If a stand-in could not take it, another instance may.
 func (a *attempt) ended(err *Error) *Error {
-	alone := !a.call.options.plain && !a.call.method.service.NoQueueGroup // one instance takes it
-	a.silence = a.silence || err.cause == errSilence && alone
+	o := a.call.options
+	choice := o.instance == "" && !o.plain && !a.call.method.service.NoQueueGroup // NATS chose one instance
+	a.silence = a.silence || err.cause == errSilence && choice
 	switch notRun := err.execution == ExecutionNotRun; {
 	case a.standIn == "":
 		return err

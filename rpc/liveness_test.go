@@ -123,6 +123,35 @@ func TestStandInGoes(t *testing.T) {
 	}
 }
 
+// TestNoStandInForInstance: a call to one instance is sent to that instance again, and nobody is
+// asked which others there are.
+func TestNoStandInForInstance(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	proxy := rpctest.NewProxy(t, srv)
+	chosen := serve(t, proxy.Connect(), &funcs{}).Instance(testDesc.Name)
+	serve(t, srv.Connect(), &funcs{})
+	nc := srv.Connect()
+	queries, err := nc.SubscribeSync(testRoot + "._all.instances")
+	must(t, err)
+	attempts := 0
+	c := dial(t, srv.Connect(), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnAttempt(func(*rpc.Attempt) error {
+			if attempts++; attempts == 1 {
+				proxy.Fault(loseFrom)
+			} else {
+				proxy.Fault(nil)
+			}
+			return nil
+		})
+		return next(ctx, call)
+	}))
+	must(t, read(testContext(t), c, rpc.WithInstance(chosen)))
+	must(t, nc.Flush())
+	if n, _, err := queries.Pending(); err != nil || n > 0 || attempts != 2 {
+		t.Errorf("%d instance queries, %d attempts, %v", n, attempts, err)
+	}
+}
+
 // TestAbandonedCalls: calls that meet their deadline without an answer are canceled together.
 func TestAbandonedCalls(t *testing.T) {
 	srv := rpctest.NewServer(t)

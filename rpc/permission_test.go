@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -152,6 +153,43 @@ func TestMayNotAnswer(t *testing.T) {
 	until(t, "the log says so", func() bool { return strings.Contains(log.String(), line) })
 	if n := strings.Count(log.String(), "may not publish an answer"); n != 1 || ran.Load() == 0 {
 		t.Errorf("%d lines:\n%s", n, log)
+	}
+}
+
+// TestManyCallsOneResponse: of a service that may send one answer to each request, which is what
+// unary calls need, none of many calls that take long is taken for lost.
+func TestManyCallsOneResponse(t *testing.T) {
+	srv := newServerWithUsers(t,
+		&server.User{Username: "caller", Password: "x"},
+		&server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
+			Publish: deny(">"), Response: &server.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}}})
+	logger, log := newLog()
+	finish := make(chan struct{})
+	serve(t, srv.Connect(nats.UserInfo("service", "x"), quiet), &funcs{
+		do: func(_ context.Context, in string) (string, error) {
+			<-finish
+			return in, nil
+		},
+	}, logger)
+	queries, err := srv.Connect(nats.UserInfo("caller", "x")).SubscribeSync(testRoot + "._i.*.alive")
+	must(t, err)
+	c := dial(t, srv.Connect(nats.UserInfo("caller", "x")))
+	var calls sync.WaitGroup
+	for range 200 { // more than share a query
+		calls.Go(func() {
+			if _, err := do(testContext(t), c, "x"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 8 { // one each 400 ms, and a call is lost after 2.4 s
+		_, err := queries.NextMsg(time.Minute)
+		must(t, err)
+	}
+	close(finish)
+	calls.Wait()
+	if strings.Contains(log.String(), "may not publish an answer") {
+		t.Error(log)
 	}
 }
 

@@ -15,13 +15,18 @@ import (
 )
 
 const (
-	// muteTime is for how long nobody is asked below a root after NATS has refused a query there.
-	// The permission may come back.
+	// muteTime is for how long all instances below a root, or single ones, are not asked after NATS
+	// has refused such a query. The permission may come back.
 	muteTime = 3 * time.Second
 	// maxShared is how many calls share a first query: 1 KiB.
 	maxShared = 64
 	// maxNamed is how many ids a query to one instance names: 16 KiB.
 	maxNamed = 1024
+	// replyRounds is after how many looks reply subjects are used again. Where a service may send
+	// one response ("allow_responses: true"), NATS lets one answer to each subject pass, and an
+	// instance that stood still answers the queries of many looks at once. NATS keeps each subject
+	// for a while, so their number is bounded.
+	replyRounds = 64
 )
 
 // Conn is what an Asker needs of a *nats.Conn.
@@ -65,9 +70,10 @@ type Asker struct {
 
 	mu    sync.Mutex
 	asked map[wire.ID]answerable // that an answer may be about, also a late one; never changed
-	muted map[string]time.Time   // until when nobody is asked below a root
+	muted map[string]time.Time   // until when a subject, or those below it, are not used
 	peers map[Place]*peer
 	count int // of peers so far
+	round int // of reply subjects
 }
 
 type answerable interface {
@@ -98,20 +104,25 @@ func NewAsker(conn Conn, prefix string) *Asker {
 // Refused notes that NATS has refused to publish to a subject. It reports whether that is the
 // subject of a query. Silence is no sign of death then.
 func (a *Asker) Refused(subject string) bool {
-	root, isQuery := strings.CutSuffix(subject, "."+wire.AliveToken)
-	if !isQuery {
+	mute := subject
+	if !strings.HasSuffix(subject, "."+wire.AliveToken) {
 		below, ok := strings.CutSuffix(subject, "."+wire.AliveSuffix)
 		i := strings.LastIndex(below, "."+wire.InstanceToken+".")
 		if !ok || i < 0 {
 			return false
 		}
-		root = below[:i]
+		mute = oneSubject(below[:i])
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.muted[root] = time.Now().Add(muteTime)
+	a.muted[mute] = time.Now().Add(muteTime)
 	return true
 }
+
+// allSubject is where all instances of a service are asked. The subjects of single ones begin with
+// oneSubject.
+func allSubject(root string) string { return names.Join(root, wire.AliveToken) }
+func oneSubject(root string) string { return names.Join(root, wire.InstanceToken) }
 
 // Look is one look at all calls and streams of a client. It is for one goroutine.
 type Look struct {
@@ -149,7 +160,7 @@ func (a *Asker) Look(rule Rule, connected, ticks bool) *Look {
 	for at, p := range a.peers {
 		v := &visit{peer: p}
 		switch {
-		case !connected, l.mutes(p.Root):
+		case !connected, l.mutes(oneSubject, p.Root):
 			p.Skip()
 		case ticks && !p.deaf:
 			v.due = p.tick(p.every)
@@ -160,12 +171,17 @@ func (a *Asker) Look(rule Rule, connected, ticks bool) *Look {
 	return l
 }
 
-func (l *Look) mutes(root string) bool { return root == "" || !l.muted[root].IsZero() }
+func (l *Look) mutes(subject func(root string) string, root string) bool {
+	return len(l.muted) > 0 && !l.muted[subject(root)].IsZero()
+}
 
 // Call looks at a call. It reports whether nobody works on it any more.
 func (l *Look) Call(c Call) (dead bool) {
-	p := c.Waited()
-	if l.asks && l.mutes(c.Root()) {
+	p, root, at := c.Waited(), c.Root(), c.Where()
+	if l.mutes(oneSubject, root) {
+		at = "" // all are asked instead: the instance has to know that the client is there
+	}
+	if l.asks && (root == "" || at == "" && l.mutes(allSubject, root)) {
 		p.Skip()
 		return false
 	}
@@ -173,13 +189,13 @@ func (l *Look) Call(c Call) (dead bool) {
 	if p.Asked() {
 		l.asked[c.CallID()] = c
 	}
-	if c.Where() == "" {
+	if at == "" {
 		if ask && !dead && l.asks {
 			l.queries.add(c)
 		}
 		return dead
 	}
-	v := l.visit(Place{c.Root(), c.Where()})
+	v := l.visit(Place{root, at})
 	v.calls = true
 	if ask && l.asks {
 		v.asked = append(v.asked, c.CallID())
@@ -251,6 +267,12 @@ func (l *Look) finish() []query {
 			all = append(all, v.queries()...)
 		}
 	}
+	if len(all) > 0 {
+		a.round = (a.round + 1) % replyRounds
+	}
+	for i := range all {
+		all[i].token += "-" + strconv.Itoa(i*replyRounds+a.round)
+	}
 	return all
 }
 
@@ -260,7 +282,7 @@ func (v *visit) queries() (all []query) {
 	if len(ids) == 0 {
 		ids = []wire.ID{{}} // of no call
 	}
-	subject := names.Join(v.Root, wire.InstanceToken, v.Instance, wire.AliveSuffix)
+	subject := names.Join(oneSubject(v.Root), v.Instance, wire.AliveSuffix)
 	for some := range slices.Chunk(ids, maxNamed) {
 		all = append(all, query{subject, TokenPrefix + strconv.Itoa(v.number), some})
 	}
@@ -277,7 +299,7 @@ type queries struct {
 // query is a message that asks about calls and streams.
 type query struct {
 	subject string
-	token   string // the last one of the reply subject
+	token   string // the last one of the reply subject, which no other query of its time has
 	ids     []wire.ID
 }
 
@@ -299,7 +321,7 @@ func (q *queries) add(c Call) {
 }
 
 func toAll(root string, ids ...wire.ID) query {
-	return query{names.Join(root, wire.AliveToken), TokenPrefix, ids}
+	return query{allSubject(root), TokenPrefix, ids}
 }
 
 func (q *queries) all() []query {
@@ -318,6 +340,9 @@ func (a *Asker) Deliver(token string, m *nats.Msg) (gone Place, ok bool) {
 	e, err := wire.Parse(m.Data)
 	alive := err == nil && e.Kind == wire.KindAliveAnswer
 	instance := m.Header.Get(wire.InstanceHeader)
+	if wire.CheckInstance(instance) != nil {
+		instance = "" // nobody can be asked there
+	}
 	a.mu.Lock()
 	asked := a.asked
 	if p := a.peerLocked(token); p != nil {
@@ -344,7 +369,8 @@ func (a *Asker) Deliver(token string, m *nats.Msg) (gone Place, ok bool) {
 
 // peerLocked returns the peer whose answer comes with a token, or nil.
 func (a *Asker) peerLocked(token string) *peer {
-	number, err := strconv.Atoi(token[len(TokenPrefix):])
+	text, _, _ := strings.Cut(token[len(TokenPrefix):], "-")
+	number, err := strconv.Atoi(text)
 	if err != nil {
 		return nil
 	}

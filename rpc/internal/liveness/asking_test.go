@@ -25,6 +25,9 @@ type world struct {
 	sent  []*nats.Msg // of the last look
 	lost  []*waits    // in the last look
 	ended []Place     // as Deliver says
+
+	looks   int
+	replies map[string]int // the last look whose queries have a reply subject
 }
 
 // waits is a call or a stream.
@@ -53,7 +56,7 @@ func (c *waits) Alive(id wire.ID, instance string) {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, dead: map[string]bool{}, gone: map[string]bool{}, old: map[string]bool{}}
+	w := &world{t: t, dead: map[string]bool{}, gone: map[string]bool{}, old: map[string]bool{}, replies: map[string]int{}}
 	w.asker = NewAsker(w, inbox)
 	return w
 }
@@ -99,7 +102,12 @@ func (w *world) tick() {
 	if l.End() != (len(w.sent) > 0) {
 		w.t.Error("End says something else about queries")
 	}
+	w.looks++
 	for _, m := range w.sent {
+		if last, ok := w.replies[m.Reply]; ok && w.looks-last < replyRounds {
+			w.t.Errorf("the queries of looks %d and %d have one reply subject, %s", last, w.looks, m.Reply)
+		}
+		w.replies[m.Reply] = w.looks
 		w.answer(m)
 	}
 }
@@ -324,25 +332,104 @@ func TestOldInstance(t *testing.T) {
 	}
 }
 
+// TestReplySubjects: where an instance may publish one answer to each subject, as in
+// "allow_responses: true", NATS lets all of them pass, also those of many queries at once.
+func TestReplySubjects(t *testing.T) {
+	w := newWorld(t)
+	for range 2 * maxShared {
+		w.call("a")
+	}
+	w.dead["a"] = true
+	w.messages(firstAt + 1) // then they are asked about one by one
+	w.dead["a"] = false
+	w.stream("b")
+	w.messages(20 * replyRounds) // tick compares them
+	if n := len(w.replies); len(w.waits) != 2*maxShared+1 || n < 2*maxShared || n > 2*maxShared+5*replyRounds {
+		t.Errorf("%d are left, with %d reply subjects, which NATS keeps all", len(w.waits), n)
+	}
+	w = newWorld(t)
+	for range maxNamed + 1 {
+		w.stream("b")
+	}
+	if n := w.messages(firstAt + 1); n != 2 {
+		t.Errorf("%d queries", n)
+	}
+}
+
+// TestInvalidInstance: nobody is asked where an answer says, if that is no token of a subject.
+func TestInvalidInstance(t *testing.T) {
+	for _, instance := range []string{"x y", "a.b", "*", ">", "\u0085"} {
+		w := newWorld(t)
+		c := w.call("")
+		w.messages(firstAt)
+		w.asker.Deliver(w.sent[0].Reply[len(inbox):], &nats.Msg{
+			Header: nats.Header{wire.InstanceHeader: {instance}}, Data: wire.AppendAlive(nil, wire.KindAliveAnswer, c.id),
+		})
+		if c.where != "" {
+			t.Errorf("the call is at %q", c.where)
+		}
+	}
+}
+
 // TestMuted: where NATS refuses queries nobody is taken for dead, until it may have changed.
 func TestMuted(t *testing.T) {
-	for _, subject := range []string{"root._all.alive", "root._i.a.alive"} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.stream("a")
-			w.call("a")
-			w.messages(10)
-			w.dead["a"] = true
-			if !w.asker.Refused(subject) || w.asker.Refused("root._all.instances") || w.asker.Refused("root.Do") {
-				t.Error("Refused takes another subject for that of a query")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.stream("a")
+		w.call("")
+		if !w.asker.Refused("root._all.alive") || !w.asker.Refused("root._i.a.alive") {
+			t.Error("Refused takes the subject of a query for another one")
+		}
+		if w.asker.Refused("root._all.instances") || w.asker.Refused("root.Do") {
+			t.Error("Refused takes another subject for that of a query")
+		}
+		w.dead["a"] = true
+		if n := w.messages(100); n > 0 || len(w.waits) != 2 {
+			t.Errorf("%d messages, %d are left", n, len(w.waits))
+		}
+		<-time.After(muteTime + time.Second)
+		if w.messages(100); len(w.waits) > 0 {
+			t.Errorf("%d are left", len(w.waits))
+		}
+	})
+}
+
+// TestMutedAll: where NATS refuses only the queries to all instances, single ones still hear from
+// the client, which they would take for dead otherwise.
+func TestMutedAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.stream("b")
+		w.call("a")
+		w.messages(10)
+		w.call("") // nobody knows where
+		w.asker.Refused("root._all.alive")
+		if n := w.messages(50); n < 30 || len(w.waits) != 3 {
+			t.Errorf("%d messages, %d are left", n, len(w.waits))
+		}
+		w.dead["a"] = true
+		if w.messages(50); len(w.waits) != 2 {
+			t.Errorf("%d are left, want the stream and the call that nobody can be asked about", len(w.waits))
+		}
+	})
+}
+
+// TestMutedOne: where NATS refuses only the queries to single instances, calls are asked about with
+// a query to all.
+func TestMutedOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.call("a")
+		w.messages(10)
+		w.asker.Refused("root._i.a.alive")
+		for limit := int((maxCallSilence - 2) * ServerTick / Tick); len(w.sent) == 0 || w.sent[0].Subject != "root._all.alive"; limit-- {
+			if w.tick(); limit == 0 {
+				t.Fatal("an instance takes the client for dead")
 			}
-			if n := w.messages(100); n > 0 || len(w.waits) != 2 {
-				t.Errorf("%d messages, %d are left", n, len(w.waits))
-			}
-			<-time.After(muteTime + time.Second)
-			if w.messages(100); len(w.waits) > 0 {
-				t.Errorf("%d are left", len(w.waits))
-			}
-		})
-	}
+		}
+		w.dead["a"] = true
+		if w.messages(50); len(w.waits) > 0 {
+			t.Error("the call is not lost")
+		}
+	})
 }
