@@ -63,7 +63,8 @@ func (a *attempt) address(ctx context.Context) {
 // ended looks at the error of an attempt. If a stand-in could not take it, another instance may.
 func (a *attempt) ended(err *Error) *Error {
 	o := a.call.options
-	chosen := o.instance == "" && !o.plain && !a.call.method.service.NoQueueGroup // by NATS, and one
+	// NATS has chosen one instance.
+	chosen := o.instance == "" && !o.plain && !a.call.method.service.NoQueueGroup
 	a.silence = a.silence || err.cause == errSilence && chosen
 	switch notRun := err.execution == ExecutionNotRun; {
 	case a.standIn == "":
