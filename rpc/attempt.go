@@ -63,8 +63,9 @@ func (a *attempt) address(ctx context.Context) {
 // ended looks at the error of an attempt. If a stand-in could not take it, another instance may.
 func (a *attempt) ended(err *Error) *Error {
 	o := a.call.options
-	choice := o.instance == "" && !o.plain && !a.call.method.service.NoQueueGroup // NATS chose one instance
-	a.silence = a.silence || err.cause == errSilence && choice
+	// NATS has chosen one instance.
+	chosen := o.instance == "" && !o.plain && !a.call.method.service.NoQueueGroup
+	a.silence = a.silence || err.cause == errSilence && chosen
 	switch notRun := err.execution == ExecutionNotRun; {
 	case a.standIn == "":
 		return err
@@ -136,8 +137,8 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 		case a.client.link.Await(waiting) == nil:
 		case errors.Is(ctx.Err(), context.Canceled):
 			return contextError(ctx, ExecutionNotRun)
-		case waiting.Err() == nil: // it has been closed
-			return cmp.Or(a.client.connectionError(), offline)
+		case waiting.Err() == nil: // it has been closed, or the client has
+			return cmp.Or(a.client.refusal(), a.client.connectionError(), offline)
 		default:
 			return offline
 		}

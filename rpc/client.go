@@ -215,8 +215,8 @@ func errReconnecting() *Error {
 // refusal is why no call can be sent any more, or nil.
 func (c *Client) refusal() *Error {
 	if c.closed.Load() {
-		if err := connectionError(c.nc); err != nil { // which has closed the client
-			return err
+		if c.nc.IsClosed() { // which has closed the client
+			return connectionError(c.nc)
 		}
 		return failf(CodeCanceled, ExecutionNotRun, "the client was closed")
 	}

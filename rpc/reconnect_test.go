@@ -213,6 +213,29 @@ func TestReconnectWaitEnds(t *testing.T) {
 	}
 }
 
+// TestReconnectWaitEndsWithClient: calls that wait for the connection end with their client.
+func TestReconnectWaitEndsWithClient(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	begun := make(chan struct{}, 1)
+	c, _, _ := offline(t, srv, rpc.WithReconnectWait(10*time.Second), rpc.WithInterceptors(
+		func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+			begun <- struct{}{}
+			return next(ctx, call)
+		}))
+	<-begun // the call of offline
+	until(t, "the client knows that it is offline", c.Down)
+	ended := make(chan error)
+	for range 20 {
+		go func() { _, err := do(testContext(t), c, "x"); ended <- err }()
+		<-begun
+	}
+	must(t, c.Close())
+	for range 20 {
+		wantCode(t, <-ended, rpc.CodeCanceled, rpc.ExecutionNotRun)
+	}
+}
+
 // silentDialer connects, and once it is silent to somebody who never answers.
 type silentDialer struct {
 	silent  atomic.Bool

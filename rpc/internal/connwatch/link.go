@@ -2,6 +2,7 @@ package connwatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -17,7 +18,10 @@ type Link struct {
 	nc       *nats.Conn
 	statuses chan nats.Status
 	down     atomic.Pointer[outage] // Follow changes it
+	ended    atomic.Bool            // Follow has, so nothing is known any more
 }
+
+var errEnded = errors.New("the NATS connection is not followed any more")
 
 // outage is a time in which a connection is made again.
 type outage struct{ over chan struct{} }
@@ -38,6 +42,7 @@ func (l *Link) Follow(done <-chan struct{}) {
 		case status := <-l.statuses:
 			l.set(status)
 		case <-done:
+			l.ended.Store(true)
 			l.set(nats.CLOSED)
 			return
 		}
@@ -58,7 +63,8 @@ func (l *Link) set(status nats.Status) {
 // Down reports whether the connection is being made again.
 func (l *Link) Down() bool { return l.down.Load() != nil }
 
-// Await returns nil when the connection is up. Its error says what state the connection is in.
+// Await returns nil when the connection is up. Its error says what state the connection is in. It
+// does not wait any more when Follow has ended.
 func (l *Link) Await(ctx context.Context) error {
 	if down := l.down.Load(); down != nil {
 		select {
@@ -66,6 +72,9 @@ func (l *Link) Await(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("the NATS connection is reconnecting: %w", wait.EndOf(ctx))
 		}
+	}
+	if l.ended.Load() {
+		return errEnded
 	}
 	return Await(ctx, l.nc)
 }
