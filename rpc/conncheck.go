@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/loglimit"
 )
 
 const (
@@ -26,6 +27,7 @@ type connCheck struct {
 	link      *connwatch.Link
 	log       *slog.Logger
 	reconnect bool // a connection on which nothing comes
+	logged    loglimit.Limit
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -35,6 +37,7 @@ type connCheck struct {
 
 func (c *connCheck) init(link *connwatch.Link, log *slog.Logger, reconnect bool) {
 	c.link, c.log, c.reconnect = link, log, reconnect
+	c.logged.Every = time.Minute
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 }
 
@@ -54,8 +57,10 @@ func (c *connCheck) check(nc *nats.Conn) {
 		if !c.silent(nc) {
 			return
 		}
-		c.log.Error("natscall: nothing comes from NATS any more, although the connection is up: packets may be dropped on the way "+
-			"(rpc.WithForcedReconnect, nats.PingInterval)", "server", nc.ConnectedUrlRedacted(), "reconnect", c.reconnect)
+		if _, ok := c.logged.Next(); ok {
+			c.log.Error("natscall: nothing comes from NATS any more, although the connection is up: packets may be dropped on the way "+
+				"(rpc.WithForcedReconnect, nats.PingInterval)", "server", nc.ConnectedUrlRedacted(), "reconnect", c.reconnect)
+		}
 		if !c.reconnect {
 			return
 		}

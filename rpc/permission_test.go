@@ -121,7 +121,7 @@ func TestForbiddenFramesOfServer(t *testing.T) {
 	e := wantCode(t, <-ended, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	wantText(t, e, "may not publish to")
 	until(t, "the log says so", func() bool { return strings.Contains(log.String(), "{ max: -1, expires:") })
-	if n := strings.Count(log.String(), "may not publish an answer"); n != 1 {
+	if n := strings.Count(log.String(), "its caller gets none"); n != 1 {
 		t.Errorf("%d lines:\n%s", n, log)
 	}
 	until(t, "STATS says so", func() bool {
@@ -151,7 +151,7 @@ func TestMayNotAnswer(t *testing.T) {
 	}
 	const line = `allow_responses: true, or publish: { allow: [\"_INBOX_caller.>\"] }`
 	until(t, "the log says so", func() bool { return strings.Contains(log.String(), line) })
-	if n := strings.Count(log.String(), "may not publish an answer"); n != 1 || ran.Load() == 0 {
+	if n := strings.Count(log.String(), "its caller gets none"); n != 1 || ran.Load() == 0 {
 		t.Errorf("%d lines:\n%s", n, log)
 	}
 }
@@ -188,7 +188,7 @@ func TestManyCallsOneResponse(t *testing.T) {
 	}
 	close(finish)
 	calls.Wait()
-	if strings.Contains(log.String(), "may not publish an answer") {
+	if strings.Contains(log.String(), "its caller gets none") {
 		t.Error(log)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/natscall/natscall/rpc/internal/loglimit"
+	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
 // refusedAnswers are the answers that NATS does not let a server publish. Nobody can tell its
@@ -21,11 +22,15 @@ type refusedAnswers struct {
 const refusedLogInterval = time.Minute
 
 // add counts an answer to a subject, and now and then logs which permission is missing. stream says
-// that the answer is a frame of a stream.
+// that the answer is a frame of a stream. What only clients publish, such as one that shares the
+// connection, is no answer. Of other subjects that is not known.
 func (r *refusedAnswers) add(log *slog.Logger, subject string, stream bool) {
+	if strings.Contains(subject, "."+wire.AllToken+".") || strings.Contains(subject, "."+wire.InstanceToken+".") {
+		return
+	}
 	r.count.Add(1)
 	if unlogged, ok := r.log.Next(); ok {
-		log.Error("natscall: the NATS user of the service may not publish an answer, so its caller gets none",
+		log.Error("natscall: the NATS user of the service may not publish to a subject; if it is that of an answer, its caller gets none",
 			"subject", subject, "missing", missingPermission(subject, stream), "unlogged", unlogged)
 	}
 }

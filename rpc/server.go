@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -179,13 +180,13 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) start(ctx context.Context, services []*service) error {
-	s.stall.ticked.Store(int64(s.clock.now()))
+	s.stall.ticked.Store(math.MaxInt64) // before it ticks, nothing is held
 	connwatch.Listen(s.nc, &s.async.listener)
 	if err := s.subscribe(ctx, services); err != nil {
 		connwatch.Unlisten(s.nc, &s.async.listener)
 		return fmt.Errorf("rpc: start: %w", err)
 	}
-	s.stall.ticked.Store(int64(s.clock.now())) // the connection may have been waited for
+	s.stall.ticked.Store(int64(s.clock.now()))
 	s.serving.status = s.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.DRAINING_SUBS)
 	s.setState(serverRunning)
 	go s.watchConnection(s.serving.status)

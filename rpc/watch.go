@@ -144,6 +144,9 @@ func (w *watch) stop(err *Error) {
 	close(w.quit)
 	<-w.done
 	w.conn.stop()
+	if !w.conn.link.Down() {
+		w.left.Cancel(w.nc)
+	}
 	w.nc.RemoveStatusListener(w.status)
 	w.endCalls(err)
 }
