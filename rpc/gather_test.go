@@ -124,14 +124,14 @@ type unequal struct {
 	client                                *rpc.Client
 	good, failing, slow, draining, paused string
 	release                               chan struct{} // what the slow one waits for
-	canceled                              chan struct{} // has a token for each canceled call
+	slowServer                            *rpc.Server
 	pause                                 func()
 }
 
 func newUnequal(t *testing.T) *unequal {
 	t.Helper()
 	srv := rpctest.NewServer(t)
-	u := &unequal{client: dial(t, srv.Connect()), release: make(chan struct{}), canceled: make(chan struct{}, 10)}
+	u := &unequal{client: dial(t, srv.Connect()), release: make(chan struct{})}
 	start := func(nc *nats.Conn, f func(context.Context, string) (string, error)) (*rpc.Server, string) {
 		s := newTestServer(t, nc, &funcs{do: f})
 		t.Cleanup(func() { shutdown(t, s) })
@@ -140,7 +140,7 @@ func newUnequal(t *testing.T) *unequal {
 	echo := func(_ context.Context, in string) (string, error) { return in, nil }
 	_, u.good = start(srv.Connect(), echo)
 	_, u.failing = start(srv.Connect(), func(context.Context, string) (string, error) { return "", rpc.Errorf(rpc.CodeAborted, "no") })
-	_, u.slow = start(srv.Connect(), func(ctx context.Context, in string) (string, error) {
+	u.slowServer, u.slow = start(srv.Connect(), func(ctx context.Context, in string) (string, error) {
 		switch in {
 		case "all":
 			return in, nil
@@ -151,7 +151,6 @@ func newUnequal(t *testing.T) *unequal {
 		select {
 		case <-u.release:
 		case <-ctx.Done():
-			u.canceled <- struct{}{}
 		}
 		return in, ctx.Err()
 	})
@@ -259,6 +258,7 @@ func TestGatherEndsEarly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := newUnequal(t)
+			before := u.slowServer.Requests("Do")
 			ctx, cancel := context.WithCancel(testContext(t))
 			defer cancel()
 			g := testDo.Gather(ctx, u.client, wrapperspb.String("x"), test.opts...)
@@ -275,7 +275,8 @@ func TestGatherEndsEarly(t *testing.T) {
 					}
 				}
 			}()
-			<-u.canceled
+			// The cancel may come before the handler runs, which then does not.
+			until(t, "the slow call has ended", func() bool { return u.slowServer.Open() == 0 && u.slowServer.Requests("Do") > before })
 			r := g.Result()
 			if r.Ended != test.ended {
 				t.Errorf("it has ended by %v, want %v", r.Ended, test.ended)
