@@ -134,11 +134,11 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 	defer cancel()
 	for {
 		switch {
-		case a.client.link.Await(waiting) == nil:
+		case a.client.awaitConnection(waiting) == nil:
 		case errors.Is(ctx.Err(), context.Canceled):
 			return contextError(ctx, ExecutionNotRun)
 		case waiting.Err() == nil: // it has been closed, or the client has
-			return cmp.Or(a.client.refusal(), a.client.connectionError(), offline)
+			return cmp.Or(a.client.unusable(), offline)
 		default:
 			return offline
 		}

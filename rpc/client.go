@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -202,6 +203,23 @@ func (c *Client) offline() error { return asNil(c.connectionError()) }
 func (c *Client) connectionError() *Error {
 	if c.link.Down() {
 		return errReconnecting()
+	}
+	return connectionError(c.nc)
+}
+
+// awaitConnection waits until the connection is up. Before the first call has made the subscription
+// nobody follows the connection.
+func (c *Client) awaitConnection(ctx context.Context) error {
+	if c.opened.Load() {
+		return c.link.Await(ctx)
+	}
+	return connwatch.Await(ctx, c.nc)
+}
+
+// unusable is why no call can be sent any more, or nil.
+func (c *Client) unusable() *Error {
+	if c.opened.Load() {
+		return cmp.Or(c.refusal(), c.connectionError())
 	}
 	return connectionError(c.nc)
 }

@@ -142,6 +142,28 @@ func TestNATSComesLater(t *testing.T) {
 	must(t, <-ended)
 }
 
+// TestFirstCallWithoutNATS: the first call of a client waits for a connection that is not up yet,
+// and fails like any other if it does not come, or is closed.
+func TestFirstCallWithoutNATS(t *testing.T) {
+	nc, listen := connectLater(t)
+	s := rpc.NewServer(nc)
+	must(t, registerTest(s, &funcs{}))
+	wantCode(t, callOnce(t, dial(t, nc, rpc.WithReconnectWait(20*time.Millisecond))), rpc.CodeUnavailable, rpc.ExecutionNotRun)
+	result := make(chan error, 1)
+	c := dial(t, nc, rpc.WithReconnectWait(time.Minute))
+	go func() { result <- callOnce(t, c) }()
+	listen()
+	must(t, s.Start(testContext(t)))
+	must(t, <-result)
+	shutdown(t, s)
+
+	nc, _ = connectLater(t)
+	c = dial(t, nc, rpc.WithReconnectWait(time.Minute))
+	go func() { result <- callOnce(t, c) }()
+	nc.Close()
+	wantCode(t, <-result, rpc.CodeUnavailable, rpc.ExecutionNotRun)
+}
+
 // TestClosedForAReason: what ended the connection stands in the errors of servers and clients.
 func TestClosedForAReason(t *testing.T) {
 	options := server.Options{}

@@ -220,8 +220,8 @@ func TestLostEnd(t *testing.T) {
 	wantCode(t, errors.Unwrap(fmt.Errorf("%w", wantCount(r, 1))), rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 }
 
-// TestLostCredits: heartbeats repeat what lost credits said; nothing else is missed. On virtual time
-// a busy machine is not late with heartbeats.
+// TestLostCredits: heartbeats repeat what lost credits said; nothing else is missed. On virtual
+// time a busy machine is not late with heartbeats.
 func TestLostCredits(t *testing.T) { rpctest.Bubble(t, testLostCredits) }
 
 func testLostCredits(t *testing.T, srv *rpctest.Server) {
