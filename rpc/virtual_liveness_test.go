@@ -346,7 +346,7 @@ func TestVirtualBlackHole(t *testing.T) {
 			_, err := do(t.Context(), c, "x")
 			wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
 			within(t, "the call", time.Since(began), 0, 3*time.Second)
-			time.Sleep(began.Add(6500 * time.Millisecond).Sub(time.Now()))
+			time.Sleep(time.Until(began.Add(6500 * time.Millisecond)))
 			if got := strings.Count(logged.String(), "nothing comes from NATS any more"); got != 1 {
 				t.Errorf("forced %v: logged %d times", forced, got)
 			}
