@@ -234,18 +234,3 @@ func (l *link) pause(w *weather, wait time.Duration) (passed, open bool) {
 		return false, false
 	}
 }
-
-// describe says what is wrong with a network.
-func (w weather) describe() string {
-	switch {
-	case w.hold[toNode] && w.hold[toProcess]:
-		return "black hole"
-	case w.hold[toNode]:
-		return "black hole " + toNode.String()
-	case w.hold[toProcess]:
-		return "black hole " + toProcess.String()
-	case w.latency > 0 || w.rate > 0:
-		return "latency"
-	}
-	return "good"
-}
