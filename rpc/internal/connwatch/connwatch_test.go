@@ -215,15 +215,15 @@ func (g *gate) Dial(network, address string) (net.Conn, error) {
 	return net.Dial(network, address)
 }
 
-// TestAwait: the wait ends when the connection comes up, and where it drains; the end of a context
-// says what it waited for.
-func TestAwait(t *testing.T) {
+// connectByGate returns a connection to a server that is behind a gate, which is closed.
+func connectByGate(t *testing.T) (*nats.Conn, *gate) {
+	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Start()
-	defer s.Shutdown()
+	t.Cleanup(s.Shutdown)
 	if !s.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the server is not ready")
 	}
@@ -233,7 +233,14 @@ func TestAwait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
+	t.Cleanup(nc.Close)
+	return nc, g
+}
+
+// TestAwait: the wait ends when the connection comes up, and where it drains; the end of a context
+// says what it waited for.
+func TestAwait(t *testing.T) {
+	nc, g := connectByGate(t)
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := Await(gone, nc); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the NATS connection is reconnecting") {

@@ -5,31 +5,12 @@ import (
 	"errors"
 	"runtime"
 	"testing"
-	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 )
 
 // TestLink: a link knows that a connection is made, for the first time or again, and wakes those
 // that wait for that.
 func TestLink(t *testing.T) {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	defer s.Shutdown()
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server is not ready")
-	}
-	g := &gate{}
-	nc, err := nats.Connect(s.ClientURL(), nats.RetryOnFailedConnect(true), nats.SetCustomDialer(g),
-		nats.ReconnectWait(time.Millisecond), nats.MaxReconnects(-1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc, g := connectByGate(t)
 	l := NewLink(nc)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {

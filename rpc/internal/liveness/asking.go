@@ -336,7 +336,7 @@ func (q *queries) all() []query {
 // Deliver takes a message that came to a reply subject with the token. If nobody listens for the
 // queries to an instance, which then has lost its connection with all streams, it returns where.
 func (a *Asker) Deliver(token string, m *nats.Msg) (gone Place, ok bool) {
-	none := len(m.Data) == 0 && m.Header.Get("Status") == "503"
+	none := wire.IsNoResponders(m.Header, m.Data)
 	e, err := wire.Parse(m.Data)
 	alive := err == nil && e.Kind == wire.KindAliveAnswer
 	instance := m.Header.Get(wire.InstanceHeader)

@@ -171,5 +171,5 @@ func (b *Inbox) Slots() (all, free int) {
 // IsNoResponders reports whether m is NATS's word that nobody has subscribed to the request's
 // subject.
 func IsNoResponders(m *nats.Msg) bool {
-	return len(m.Data) == 0 && m.Header.Get("Status") == "503"
+	return wire.IsNoResponders(m.Header, m.Data)
 }

@@ -61,6 +61,13 @@ func ExecutionOf(h map[string][]string) Execution {
 	return DidRun
 }
 
+// IsNoResponders reports whether a message is NATS's word that nobody has subscribed to the
+// request's subject.
+func IsNoResponders(h map[string][]string, data []byte) bool {
+	status := h["Status"]
+	return len(data) == 0 && len(status) > 0 && status[0] == "503"
+}
+
 // reservedPrefixes and reservedKeys, in lower case, are what NATS and the
 // protocol keep for themselves.
 var (
