@@ -104,7 +104,7 @@ func (a *attempt) run(ctx context.Context) *Error {
 	if a.left = a.timeLeft(); a.left <= 0 && !a.deadline.IsZero() {
 		return endError(context.DeadlineExceeded, ExecutionNotRun)
 	}
-	if err := a.client.subscribeOnce(); err != nil {
+	if err := a.client.subscribeOnce(ctx, a.deadline); err != nil {
 		return err
 	}
 	if a.client.link.Down() {
@@ -112,9 +112,9 @@ func (a *attempt) run(ctx context.Context) *Error {
 	}
 	switch a.call.method.kind {
 	case KindUnary:
-		return a.roundTrip(ctx) // its publisher looks at the connection
+		return a.roundTrip(ctx)
 	case KindOneWay:
-		return a.publishOneWay()
+		return a.publishOneWay(ctx)
 	}
 	return a.openStream(ctx)
 }
@@ -172,8 +172,8 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	if err != nil {
 		failed = a.replyError(ctx, err, r.Header)
 		switch {
-		case r.Plain:
-		case err == reply.ErrContext && failed.code == CodeCanceled:
+		case r.Plain, failed.execution == ExecutionNotRun:
+		case failed.code == CodeCanceled && err == reply.ErrContext:
 			a.client.cancel(a.subjects.root, r.ID)
 		case failed.code == CodeDeadlineExceeded, failed.cause == errSilence:
 			a.client.watch.left.Add(a.subjects.root, r.ID)
@@ -191,12 +191,15 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Error {
 	var unsent *reply.UnsentError
 	var invalid *reply.InvalidError
-	var early *stream.UnopenedError
+	x := ExecutionMayHaveRun
+	if early, ok := err.(*publish.UnpublishedError); ok {
+		err, x = early.Err, ExecutionNotRun
+	}
 	switch {
 	case err == reply.ErrContext:
-		return contextError(ctx, ExecutionMayHaveRun)
+		return contextError(ctx, x)
 	case err == reply.ErrDeadline:
-		return endError(context.DeadlineExceeded, ExecutionMayHaveRun)
+		return endError(context.DeadlineExceeded, x)
 	case err == nats.ErrNoResponders:
 		if instance := a.instance(); instance != "" {
 			return noInstance(instance, a.call.method.service.Name)
@@ -206,8 +209,8 @@ func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Err
 		return unsentError(unsent.Size, h, unsent.Err)
 	case errors.As(err, &invalid):
 		return wrongAnswer(invalid.Err)
-	case errors.As(err, &early): // the client was closed or ctx has ended
-		return unopened(early.Err)
+	case x == ExecutionNotRun:
+		return unopened(err)
 	}
 	return asError(streamError(err)) // or of the watch, or a refusal
 }
@@ -234,7 +237,7 @@ func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Er
 // isLarge reports whether a request has to travel as a stream.
 func (a *attempt) isLarge(h nats.Header, buf *buffer.Buffer) bool {
 	size := len(buf.B) + headerSize(h)
-	return size > smallestMaxPayload && !a.call.options.plain && a.call.method.kind != KindOneWay && int64(size) > a.client.nc.MaxPayload()
+	return size > smallestMaxPayload && !a.call.options.plain && a.call.method.kind != KindOneWay && int64(size) > a.client.link.MaxPayload()
 }
 
 // blameForeign adds to an error what was seen of replies that were not a
@@ -316,22 +319,32 @@ func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Heade
 	})
 }
 
-// publishOneWay publishes at once, so that the caller learns of an error.
-func (a *attempt) publishOneWay() *Error {
-	if failed := a.client.connectionError(); failed != nil {
-		return failed
-	}
+// publishOneWay returns when the message has been published, so that the caller learns of an error.
+func (a *attempt) publishOneWay(ctx context.Context) *Error {
 	h, buf, _, failed := a.encode(wire.ID{})
 	if failed != nil {
 		return failed
 	}
-	defer buf.PutBack()
-	err := publish.Send(a.client.nc, &nats.Msg{Subject: a.subject, Header: h, Data: buf.B})
-	failed = unsentError(len(buf.B), h, err)
-	if failed == nil {
+	if failed = a.publish(ctx, publish.Message{Subject: a.subject, Header: h, Buffer: buf}); failed == nil {
 		a.call.sentRequest(nil)
 	}
 	return failed
+}
+
+// publish publishes a message, of which no answer says that it has come.
+func (a *attempt) publish(ctx context.Context, m publish.Message) *Error {
+	size := len(m.Buffer.B)
+	err, x := a.client.out.PostAndWait(ctx, a.deadline, m), ExecutionMayHaveRun
+	if early, ok := err.(*publish.UnpublishedError); ok {
+		err, x = early.Err, ExecutionNotRun
+	}
+	switch {
+	case err != nil && err == ctx.Err():
+		return contextError(ctx, x)
+	case err == context.DeadlineExceeded:
+		return endError(err, x)
+	}
+	return unsentError(size, m.Header, err)
 }
 
 // header returns the NATS header of the request, nil if it needs none.
@@ -415,9 +428,6 @@ func (a *attempt) decode(in encoded) *Error {
 
 // openStream opens a stream and returns when a server has accepted it.
 func (a *attempt) openStream(ctx context.Context) *Error {
-	if failed := a.client.connectionError(); failed != nil {
-		return failed
-	}
 	header, err := a.header(false)
 	if err != nil {
 		return failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
@@ -464,9 +474,10 @@ func (a *attempt) open(ctx context.Context, id wire.ID, header nats.Header, buf 
 func (a *attempt) newStream(ctx context.Context, id, callID wire.ID) *messageStream {
 	c, root := a.client, a.subjects.root // a must not escape
 	config := stream.ClientConfig{
-		Config:   stream.Config{ID: id, Conn: c.nc, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
+		Config:   stream.Config{ID: id, Conn: c.link, Table: c.streams, MaxMessage: a.call.options.sizes.receive},
 		Statuses: statuses{a.deadline},
 		CallID:   callID, Subject: a.subject, Root: root, ReplyPrefix: c.watch.prefix,
+		Out:       c.out,
 		Queued:    a.call.method.kind == KindUnary,
 		Refuse:    func() error { return asNil(c.refusal()) },
 		Abandoned: func() { c.watch.left.Add(root, callID) },
@@ -514,7 +525,7 @@ func (a *attempt) queueRequest(s *messageStream, buf *buffer.Buffer) *Error {
 	return nil
 }
 
-// unopened returns the error of a stream that has ended before its open was published.
+// unopened returns the error of a call or stream that has ended before its request was published.
 func unopened(err error) *Error {
 	var ended *stream.ContextError
 	if errors.As(err, &ended) {
@@ -526,9 +537,6 @@ func unopened(err error) *Error {
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
 // The functions of OnAttempt have run.
 func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header) *Error {
-	if failed := a.client.connectionError(); failed != nil {
-		return failed
-	}
 	buf := buffer.Take()
 	if _, failed := a.appendRequest(buf, a.call.options.coding()); failed != nil {
 		buf.PutBack()

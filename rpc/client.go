@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,8 +52,16 @@ type clientState struct {
 	opened atomic.Bool // inbox, watch, link and known are set
 	closed atomic.Bool
 
-	mu  sync.Mutex // for the first call and Close
-	sub *connwatch.Subscription
+	mu      sync.Mutex // for the first call and Close
+	opening *opening   // that runs, or nil
+	sub     *connwatch.Subscription
+}
+
+// opening makes a client's subscription, in a goroutine of its own: callers do not wait for
+// nats.go's lock, but for done or their deadline.
+type opening struct {
+	done chan struct{}
+	err  *Error
 }
 
 // NewClient returns a client for a connection. An invalid option fails every
@@ -122,6 +129,7 @@ func (c *Client) Close() error {
 	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.known.Close()
 	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
+	c.out.Flush() // which nobody else does any more
 	if c.nc.IsConnected() {
 		// If the connection is closed next, the last cancels may be lost with what it has not read.
 		// An error is ignored: without them the instances notice by heartbeats.
@@ -134,38 +142,78 @@ func (c *Client) Close() error {
 }
 
 // subscribeOnce returns why calls are not possible, or nil. The first one makes the subscription.
-func (c *Client) subscribeOnce() *Error {
+func (c *Client) subscribeOnce(ctx context.Context, deadline time.Time) *Error {
 	if c.opened.Load() {
+		return c.refusal()
+	}
+	if !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	o := c.open()
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		return contextError(ctx, ExecutionNotRun)
+	}
+}
+
+// open begins an opening, unless one runs.
+func (c *Client) open() *opening {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.opening == nil {
+		o := &opening{done: make(chan struct{})}
+		c.opening = o
+		go func() {
+			defer close(o.done)
+			err := c.subscribe()
+			c.mu.Lock()
+			o.err, c.opening = err, nil
+			c.mu.Unlock()
+		}()
+	}
+	return c.opening
+}
+
+// subscribe makes the subscription, unless the client is closed.
+func (c *Client) subscribe() *Error {
+	if c.opened.Load() || c.closed.Load() {
 		return c.refusal()
 	}
 	if err := connectionError(c.nc); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.opened.Load() || c.closed.Load() {
-		return c.refusal()
-	}
 	prefix := c.nc.NewInbox() + "."
 	b := reply.New(prefix, c.out, func() error { return asNil(c.refusal()) })
-	d := instances.New(c.nc, prefix)
-	w := newWatch(c, b, d, prefix)
+	w := newWatch(c, b, prefix)
 	w.start(c.connectionLost, c.closedByConn) // before NATS can refuse the subscription
-	sub, err := c.subscribe(prefix, b, w, d)
+	sub, err := c.subscribeTo(prefix, b, w)
 	if err != nil {
 		failed := natsError(err, ExecutionNotRun)
 		failed.execution = ExecutionNotRun // whatever it is
 		w.stop(failed)
 		return failed
 	}
-	c.sub, c.inbox, c.watch, c.link, c.known = sub, b, w, w.conn.link, d
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() { // meanwhile
+		go func() {
+			_ = sub.Unsubscribe()
+			w.stop(nil)
+		}()
+		return c.refusal()
+	}
+	c.sub, c.inbox, c.watch, c.link, c.known = sub, b, w, w.conn.link, w.known
 	c.opened.Store(true)
 	go c.out.Run(w.done)
 	return nil
 }
 
-// subscribe makes the subscription for all that comes back.
-func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances.Directory) (*connwatch.Subscription, error) {
+// subscribeTo makes the subscription for all that comes back.
+func (c *Client) subscribeTo(prefix string, b *reply.Inbox, w *watch) (*connwatch.Subscription, error) {
 	deliver := func(m *nats.Msg) {
 		switch token := m.Subject[len(prefix):]; {
 		case strings.HasPrefix(token, liveness.TokenPrefix):
@@ -175,9 +223,9 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 				c.streams.Deliver(id, m)
 			}
 		case strings.HasPrefix(token, instances.TokenPrefix):
-			d.Deliver(token, m)
+			w.known.Deliver(token, m)
 		case strings.HasPrefix(token, instances.MailPrefix):
-			d.Mail.Deliver(token, m)
+			w.known.Mail.Deliver(token, m)
 		case wire.IsBatch(m.Data):
 			b.DeliverBatch(m)
 		default:
@@ -195,31 +243,34 @@ func (c *Client) subscribe(prefix string, b *reply.Inbox, w *watch, d *instances
 	})
 }
 
-// offline is why nothing can be published now, or nil.
-func (c *Client) offline() error { return asNil(c.connectionError()) }
-
-// connectionError is why nothing can be sent now, or nil, for a client that has its subscription.
-// It does not wait for a connection that is being made.
-func (c *Client) connectionError() *Error {
+// offline is why nothing can be published now, or nil. The publisher asks.
+func (c *Client) offline() error {
 	if c.link.Down() {
 		return errReconnecting()
 	}
-	return connectionError(c.nc)
+	return asNil(connectionError(c.nc))
 }
 
-// awaitConnection waits until the connection is up. Before the first call has made the subscription
-// nobody follows the connection.
+// awaitConnection waits until the connection is not being made any more. Before the first call has
+// made the subscription nobody follows it, and whoever asks nats.go may wait for its lock.
 func (c *Client) awaitConnection(ctx context.Context) error {
 	if c.opened.Load() {
 		return c.link.Await(ctx)
 	}
-	return connwatch.Await(ctx, c.nc)
+	up := make(chan error, 1)
+	go func() { up <- connwatch.Await(ctx, c.nc) }()
+	select {
+	case err := <-up:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // unusable is why no call can be sent any more, or nil.
 func (c *Client) unusable() *Error {
 	if c.opened.Load() {
-		return cmp.Or(c.refusal(), c.connectionError())
+		return c.refusal()
 	}
 	return connectionError(c.nc)
 }
@@ -451,15 +502,14 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
 	}
 }
 
-// cancel tells the instances of a service that the caller of a call has gone.
-// It is an attempt: the caller waits for nothing any more.
+// cancel tells the instances of a service that the caller of a call has gone, when the connection
+// is up. It is an attempt: the caller waits for nothing any more.
 func (c *Client) cancel(root string, id wire.ID) {
-	publish := func() { _ = c.nc.Publish(names.Join(root, wire.CancelToken), wire.AppendCancel(nil, id)) }
 	if c.link.Down() {
-		go publish() // ends when nats.go has tried to connect: the caller cannot wait for that
+		c.watch.left.Add(root, id)
 		return
 	}
-	publish()
+	_ = c.out.PublishMsg(&nats.Msg{Subject: names.Join(root, wire.CancelToken), Data: wire.AppendCancel(nil, id)})
 }
 
 // subjects are those of a method with the client's prefix.

@@ -74,7 +74,7 @@ func TestLargeResponseOfClosedClient(t *testing.T) {
 	desc := &ServiceDesc{Name: "test.v1.Service"}
 	m := newMethod[wrapperspb.StringValue, wrapperspb.StringValue, *wrapperspb.StringValue, *wrapperspb.StringValue](desc, MethodDesc{Name: "Do"}, KindUnary)
 	c := NewClient(connectInside(t))
-	if err := c.subscribeOnce(); err != nil {
+	if err := c.subscribeOnce(t.Context(), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Close(); err != nil {

@@ -396,8 +396,7 @@ func (f *fuzzServer) check(sent []*nats.Msg) {
 // checkAnswers looks at the answers to requests.
 func (f *fuzzServer) checkAnswers(a *fuzzAsked, answers []*nats.Msg) {
 	got := make([]int, len(a.requests))
-	ended := false   // a plain stream
-	stopped := false // by force, while its handler may be sending a message
+	ended := false // a plain stream
 	for _, m := range answers {
 		switch {
 		case len(m.Data) > 0 && wire.IsBatch(m.Data):
@@ -415,12 +414,11 @@ func (f *fuzzServer) checkAnswers(a *fuzzAsked, answers []*nats.Msg) {
 		default:
 			_, isEnd := m.Header["Nats-Service-Error-Code"]
 			switch {
-			case ended && !stopped:
+			case ended:
 				f.t.Error("something comes behind the end of a plain answer")
 			case !isEnd && a.method != nil && a.method.kind == KindServerStream && f.listensTo(m.Subject):
 				f.t.Error("a plain stream to the service itself")
 			}
-			stopped = stopped || m.Header.Get("Nats-Service-Error-Code") == "14"
 			if ended = isEnd || a.method == nil || a.method.kind != KindServerStream; ended {
 				got[0]++
 			}

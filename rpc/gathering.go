@@ -150,8 +150,8 @@ func (s *gatherSearch) run(ctx context.Context) {
 		return
 	}
 	a.left = a.timeLeft()
-	if err := s.client.subscribeOnce(); err != nil {
-		s.fail(err)
+	if err := s.client.subscribeOnce(ctx, time.Time{}); err != nil {
+		s.failUnsent(ctx, err)
 		return
 	}
 	s.box = s.client.known.Mail.Open(s.id, a.subject)
@@ -159,8 +159,8 @@ func (s *gatherSearch) run(ctx context.Context) {
 	before := s.client.known.Seen(a.subjects.root)
 	// The query is first, so no instance is expected that has started too late for the request.
 	s.query = s.client.known.Begin(a.subjects.root)
-	if err := s.send(); err != nil {
-		s.fail(err)
+	if err := s.send(ctx); err != nil {
+		s.failUnsent(ctx, err)
 		return
 	}
 	s.end = GatherEndLeft // if the loop panics
@@ -169,21 +169,26 @@ func (s *gatherSearch) run(ctx context.Context) {
 }
 
 // send publishes the request.
-func (s *gatherSearch) send() *Error {
+func (s *gatherSearch) send(ctx context.Context) *Error {
 	a := &s.attempt
-	if failed := s.client.connectionError(); failed != nil {
-		return failed
-	}
 	h, buf, large, failed := a.encode(s.id)
 	if failed != nil {
 		return failed
 	}
-	defer buf.PutBack()
 	if large {
+		defer buf.PutBack()
 		return overMaxPayload("request", len(buf.B), h, ExecutionNotRun)
 	}
-	err := publish.Send(s.client.nc, &nats.Msg{Subject: a.subject, Reply: s.box.Reply(""), Header: h, Data: buf.B})
-	return unsentError(len(buf.B), h, err)
+	return a.publish(ctx, publish.Message{Subject: a.subject, Reply: s.box.Reply(""), Header: h, Buffer: buf})
+}
+
+// failUnsent ends a gathering whose request has not been sent, as far as is known.
+func (s *gatherSearch) failUnsent(ctx context.Context, err *Error) {
+	if ctx.Err() != nil {
+		s.endByContext(ctx, err.execution)
+		return
+	}
+	s.fail(err)
 }
 
 func (s *gatherSearch) fail(err *Error) {
@@ -318,7 +323,7 @@ func (s *gatherSearch) ping() {
 
 func (s *gatherSearch) pingOne(instance string) {
 	subject := names.Join(s.attempt.subjects.root, wire.InstanceToken, instance, wire.InstancesToken)
-	_ = s.client.nc.PublishRequest(subject, s.box.Reply(instance), wire.AppendInstanceQuery(nil, s.id))
+	_ = s.client.out.PublishMsg(&nats.Msg{Subject: subject, Reply: s.box.Reply(instance), Data: wire.AppendInstanceQuery(nil, s.id)})
 }
 
 // readMail takes the messages that have come.

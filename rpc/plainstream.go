@@ -79,11 +79,15 @@ func (p *plainStream) send(buf *buffer.Buffer, m any) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := p.publish(h, buf.B); err != nil {
-		return err
+	if !c.steps.beginSending() {
+		return errStopped()
 	}
-	p.begun = true
-	return nil
+	err = p.publish(h, buf.B)
+	if c.steps.endSending() {
+		c.answerForm.refuse(errStopped())
+	}
+	p.begun = p.begun || err == nil
+	return err
 }
 
 // header returns the header of the next message: the response header for the first.

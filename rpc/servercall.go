@@ -57,10 +57,25 @@ const (
 	callRunning  uint32 = 1 << iota
 	callAnswered        // or about to be
 	callCounted         // in the statistics, as a call that has ended
+	callSending         // a message of a plain stream is being published
 )
 
 // take takes a step. It reports whether that is the first time.
 func (s *steps) take(step uint32) (first bool) { return s.bits.Or(step)&step == 0 }
+
+// beginSending reports whether a message of a plain stream may be published: the call has not been
+// answered.
+func (s *steps) beginSending() bool {
+	if s.bits.Or(callSending)&callAnswered == 0 {
+		return true
+	}
+	s.endSending()
+	return false
+}
+
+// endSending reports whether the call has been answered meanwhile. The answer was left to the
+// sender, since nothing may follow the end of the stream.
+func (s *steps) endSending() (answered bool) { return s.bits.And(^callSending)&callAnswered != 0 }
 
 // taken reports whether the step has been taken.
 func (s *steps) taken(step uint32) bool { return s.bits.Load()&step != 0 }
@@ -467,12 +482,15 @@ func (c *serverCall) sizeOf(buf *buffer.Buffer) int {
 // refuse answers a call with an error. It is for a call that another goroutine runs, or that none
 // will run.
 func (c *serverCall) refuse(err *Error) {
-	if !c.steps.take(callAnswered) {
+	before := c.steps.bits.Or(callAnswered)
+	if before&callAnswered != 0 {
 		return
 	}
 	c.endpoint.stats.countRefused(err)
 	c.steps.take(callCounted)
-	c.answerForm.refuse(err)
+	if before&callSending == 0 { // else the sender does it
+		c.answerForm.refuse(err)
+	}
 }
 
 // publish hands the response to the publisher, which publishes it together with those of other
@@ -497,6 +515,9 @@ func (c *serverCall) Sent(m *publish.Message, err error) {
 
 // Leads implements publish.Owner. It matters to clients only, since an answer has no reply subject.
 func (c *serverCall) Leads([]*publish.Message) bool { return true }
+
+// Claim implements publish.Owner. The caller may still wait.
+func (c *serverCall) Claim(*publish.Message) bool { return true }
 
 // header returns the NATS header of the answer, or nil if the handler set none and the
 // instance is not to be named.

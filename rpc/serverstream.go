@@ -94,7 +94,7 @@ func (a streamAnswer) fail(err *Error) {
 }
 
 func (a streamAnswer) refuse(err *Error) {
-	if !a.stream.Accepted() {
+	if a.stream.server.Refuse(err) {
 		envelopeAnswer(a).refuse(err)
 		return
 	}

@@ -53,21 +53,23 @@ type access struct {
 	log           *slog.Logger
 }
 
-func newWatch(c *Client, b *reply.Inbox, d *instances.Directory, prefix string) *watch {
+func newWatch(c *Client, b *reply.Inbox, prefix string) *watch {
 	w := &watch{
-		nc: c.nc, inbox: b, known: d, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
-		quit: make(chan struct{}), done: make(chan struct{}), asker: liveness.NewAsker(c.nc, prefix),
+		nc: c.nc, inbox: b, out: c.out, streams: c.streams, prefix: prefix, answered: c.answeredOn,
+		quit: make(chan struct{}), done: make(chan struct{}), asker: liveness.NewAsker(c.out, prefix),
 		access: access{subscriptions: connwatch.NewSubscriptions(), log: c.options.logger},
 	}
 	w.listener = w.asyncError
-	w.conn.init(connwatch.NewLink(c.nc), c.options.logger, c.options.reconnect)
+	link := connwatch.NewLink(c.nc)
+	w.known = instances.New(c.out, func() bool { return !link.Down() }, prefix)
+	w.conn.init(link, c.options.logger, c.options.reconnect)
 	return w
 }
 
 // start starts the watch's goroutine, which stop or the end of the connection ends. onLost runs at
 // each loss of the connection and at its end, onClosed at its end only.
 func (w *watch) start(onLost, onClosed func()) {
-	w.status = w.nc.StatusChanged(nats.CLOSED, nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
+	w.status = w.nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CONNECTED)
 	connwatch.Listen(w.nc, &w.listener)
 	go w.conn.link.Follow(w.done)
 	go func() {
@@ -91,24 +93,18 @@ func (w *watch) run(onLost func()) (closed bool) {
 	tend := time.NewTimer(tendInterval)
 	tend.Stop()
 	defer tend.Stop()
-	if w.nc.IsClosed() { // before anybody listened
-		return true
-	}
 	for {
 		select {
 		case <-ticker.C:
 			w.tick()
 		case status := <-w.status:
-			switch {
-			case w.nc.IsClosed():
-				return true
-			case status == nats.CONNECTED:
-				if w.look((*liveness.Patience).Reconnected, true, false) {
-					recheck.Reset(recheckInterval)
-				}
-			default:
+			if status != nats.CONNECTED {
 				onLost()
+			} else if w.look((*liveness.Patience).Reconnected, true, false) {
+				recheck.Reset(recheckInterval)
 			}
+		case <-w.conn.link.Closed():
+			return true
 		case <-recheck.C:
 			if w.look((*liveness.Patience).Recheck, !w.conn.link.Down(), false) {
 				recheck.Reset(recheckInterval)
@@ -145,7 +141,7 @@ func (w *watch) stop(err *Error) {
 	<-w.done
 	w.conn.stop()
 	if !w.conn.link.Down() {
-		w.left.Cancel(w.nc)
+		w.left.Cancel(w.out)
 	}
 	w.nc.RemoveStatusListener(w.status)
 	w.endCalls(err)
@@ -168,7 +164,7 @@ func (w *watch) tick() {
 		return // requests that were given up have met the same end
 	}
 	w.look((*liveness.Patience).Tick, true, true)
-	w.left.Cancel(w.nc)
+	w.left.Cancel(w.out)
 }
 
 // look applies rule to every waiting call. It ends those that are lost and, if the connection is

@@ -11,14 +11,16 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
-// Link knows, without asking it, whether a connection is being made again. nats.go holds its lock
-// while it connects. If a server accepts and does not answer, whoever asks the connection waits for
-// as long as nats.Timeout, and has no say in it.
+// Link knows what is to be known of a connection without asking it. nats.go holds its lock while it
+// connects, and while it writes to a socket that takes nothing. Whoever asks the connection then
+// waits for as long as nats.Timeout or nats.FlusherTimeout, and has no say in it.
 type Link struct {
-	nc       *nats.Conn
-	statuses chan nats.Status
-	down     atomic.Pointer[outage] // Follow changes it
-	ended    atomic.Bool            // Follow has, so nothing is known any more
+	nc         *nats.Conn
+	statuses   chan nats.Status
+	down       atomic.Pointer[outage] // Follow changes it
+	maxPayload atomic.Int64           // of the server
+	closed     chan struct{}          // when the connection is, for good
+	ended      atomic.Bool            // Follow has, so nothing is known any more
 }
 
 var errEnded = errors.New("the NATS connection is not followed any more")
@@ -26,9 +28,9 @@ var errEnded = errors.New("the NATS connection is not followed any more")
 // outage is a time in which a connection is made again.
 type outage struct{ over chan struct{} }
 
-// NewLink returns a Link that Follow keeps up to date.
+// NewLink returns a Link that Follow keeps up to date. It may wait for the connection's lock.
 func NewLink(nc *nats.Conn) *Link {
-	l := &Link{nc: nc}
+	l := &Link{nc: nc, closed: make(chan struct{})}
 	l.statuses = nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
 	l.set(nc.Status())
 	return l
@@ -43,15 +45,31 @@ func (l *Link) Follow(done <-chan struct{}) {
 			l.set(status)
 		case <-done:
 			l.ended.Store(true)
-			l.set(nats.CLOSED)
+			l.setDown(false)
 			return
 		}
 	}
 }
 
 func (l *Link) set(status nats.Status) {
-	was := l.down.Load()
-	switch down := status == nats.RECONNECTING || status == nats.DISCONNECTED; {
+	switch status {
+	case nats.RECONNECTING, nats.DISCONNECTED:
+		l.setDown(true)
+		return
+	case nats.CLOSED:
+		select {
+		case <-l.closed:
+		default:
+			close(l.closed)
+		}
+	default:
+		l.maxPayload.Store(l.nc.MaxPayload())
+	}
+	l.setDown(false)
+}
+
+func (l *Link) setDown(down bool) {
+	switch was := l.down.Load(); {
 	case down && was == nil:
 		l.down.Store(&outage{over: make(chan struct{})})
 	case !down && was != nil:
@@ -63,8 +81,25 @@ func (l *Link) set(status nats.Status) {
 // Down reports whether the connection is being made again.
 func (l *Link) Down() bool { return l.down.Load() != nil }
 
-// Await returns nil when the connection is up. Its error says what state the connection is in. It
-// does not wait any more when Follow has ended.
+// Closed is closed when the connection has been closed for good.
+func (l *Link) Closed() <-chan struct{} { return l.closed }
+
+// MaxPayload is that of the server that the connection is to, or was to last.
+func (l *Link) MaxPayload() int64 { return l.maxPayload.Load() }
+
+// Publish is that of the connection. Like the next two it may wait for the lock.
+func (l *Link) Publish(subject string, data []byte) error { return l.nc.Publish(subject, data) }
+
+// PublishRequest is that of the connection.
+func (l *Link) PublishRequest(subject, reply string, data []byte) error {
+	return l.nc.PublishRequest(subject, reply, data)
+}
+
+// PublishMsg is that of the connection.
+func (l *Link) PublishMsg(m *nats.Msg) error { return l.nc.PublishMsg(m) }
+
+// Await returns nil when the connection is not being made any more: it is up, or closed. It does
+// not wait any more when Follow has ended.
 func (l *Link) Await(ctx context.Context) error {
 	if down := l.down.Load(); down != nil {
 		select {
@@ -76,5 +111,5 @@ func (l *Link) Await(ctx context.Context) error {
 	if l.ended.Load() {
 		return errEnded
 	}
-	return Await(ctx, l.nc)
+	return nil
 }

@@ -47,8 +47,9 @@ const (
 type Directory struct {
 	Mail *Mailboxes
 
-	conn   Conn
-	prefix string // of the reply subjects
+	conn      Conn
+	connected func() bool
+	prefix    string // of the reply subjects
 
 	mu      sync.Mutex
 	closed  bool
@@ -56,10 +57,9 @@ type Directory struct {
 	queries map[wire.ID]*Query // the last one of each service: answers may come late
 }
 
-// Conn is what a Directory needs of a *nats.Conn.
+// Conn is what a Directory publishes by.
 type Conn interface {
-	PublishRequest(subject, reply string, data []byte) error
-	IsConnected() bool
+	PublishMsg(m *nats.Msg) error
 }
 
 // service is a service of a Directory.
@@ -103,10 +103,13 @@ type Found struct {
 	Nobody    bool                   // no instance is there
 }
 
-// New returns a Directory. Answers come to subjects that begin with prefix, which ends with a dot,
+// New returns a Directory. What is not heard while connected returns false says nothing. Answers come to subjects that begin with prefix, which ends with a dot,
 // and TokenPrefix or, for its mailboxes, MailPrefix; the caller subscribes, and calls Deliver.
-func New(conn Conn, prefix string) *Directory {
-	return &Directory{Mail: newMailboxes(prefix), conn: conn, prefix: prefix, roots: map[string]*service{}, queries: map[wire.ID]*Query{}}
+func New(conn Conn, connected func() bool, prefix string) *Directory {
+	return &Directory{
+		Mail: newMailboxes(prefix), conn: conn, connected: connected, prefix: prefix,
+		roots: map[string]*service{}, queries: map[wire.ID]*Query{},
+	}
 }
 
 // TokenPrefix begins the last token of the reply subjects of queries.
@@ -125,14 +128,15 @@ func (d *Directory) Ask(ctx context.Context, root string) Found {
 }
 
 // Begin is Ask without the wait, and takes no answers to a query that is over. When it returns the
-// query has been published.
+// query has been handed to the connection.
 func (d *Directory) Begin(root string) *Query { return d.begin(root, 0) }
 
 func (d *Directory) begin(root string, valid time.Duration) *Query {
 	q, begun := d.join(root, valid)
 	if begun {
 		subject := names.Join(root, wire.AllToken, wire.InstancesToken)
-		if d.conn.PublishRequest(subject, d.prefix+TokenPrefix+q.id.String(), wire.AppendInstanceQuery(nil, q.id)) != nil {
+		m := nats.Msg{Subject: subject, Reply: d.prefix + TokenPrefix + q.id.String(), Data: wire.AppendInstanceQuery(nil, q.id)}
+		if d.conn.PublishMsg(&m) != nil {
 			d.end(q, false)
 		}
 	}
@@ -167,7 +171,7 @@ func (d *Directory) join(root string, valid time.Duration) (q *Query, begun bool
 		}
 	}
 	q = &Query{id: wire.NewID(), root: root, began: now, done: make(chan struct{}), dir: d}
-	q.timer = time.AfterFunc(queryTime, func() { d.end(q, d.conn.IsConnected()) })
+	q.timer = time.AfterFunc(queryTime, func() { d.end(q, d.connected()) })
 	s.last, d.queries[q.id] = q, q
 	return q, true
 }

@@ -24,14 +24,14 @@ type conn struct {
 	offline atomic.Bool
 }
 
-func (c *conn) PublishRequest(subject, reply string, data []byte) error {
+func (c *conn) PublishMsg(m *nats.Msg) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sent = append(c.sent, &nats.Msg{Subject: subject, Reply: reply, Data: data})
+	c.sent = append(c.sent, m)
 	return c.err
 }
 
-func (c *conn) IsConnected() bool { return !c.offline.Load() }
+func (c *conn) connected() bool { return !c.offline.Load() }
 
 // query returns the only query since the last time.
 func (c *conn) query(t *testing.T) *nats.Msg {
@@ -93,7 +93,7 @@ func TestQuery(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := new(conn)
-				d := New(c, "inbox.")
+				d := New(c, c.connected, "inbox.")
 				defer d.Close()
 				began := time.Now()
 				result := ask(t.Context(), d, 3)
@@ -131,7 +131,7 @@ func TestQuery(t *testing.T) {
 func TestWhenToAskAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := new(conn)
-		d := New(c, "inbox.")
+		d := New(c, c.connected, "inbox.")
 		silent := func(after time.Duration, want bool) {
 			t.Helper()
 			<-time.After(after)
@@ -192,7 +192,7 @@ func TestWhenToAskAgain(t *testing.T) {
 func TestSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := new(conn)
-		d := New(c, "inbox.")
+		d := New(c, c.connected, "inbox.")
 		defer d.Close()
 		if seen := d.Seen("root"); seen != nil {
 			t.Errorf("seen: %v", seen)
@@ -235,7 +235,7 @@ func TestSeen(t *testing.T) {
 func TestAskEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &conn{err: errors.New("no")}
-		d := New(c, "inbox.")
+		d := New(c, c.connected, "inbox.")
 		defer d.Close()
 		began := time.Now()
 		if found := <-ask(t.Context(), d, 1); found.Known() {

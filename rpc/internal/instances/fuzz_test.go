@@ -22,7 +22,7 @@ func FuzzDirectory(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte, firstStatus, secondStatus string, mine bool) {
 		synctest.Test(t, func(t *testing.T) {
 			c := new(conn)
-			d := New(c, "inbox.")
+			d := New(c, c.connected, "inbox.")
 			defer d.Close()
 			q := d.Begin("root")
 			token := c.query(t).Reply[len("inbox."):]

@@ -11,7 +11,7 @@ import (
 
 // TestMailbox: letters reach the mailbox of their request, in order, with whom they were sent to.
 func TestMailbox(t *testing.T) {
-	b := New(new(conn), "inbox.").Mail
+	b := New(new(conn), nil, "inbox.").Mail
 	id, other := wire.NewID(), wire.NewID()
 	m := b.Open(id, "a")
 	defer m.Close()

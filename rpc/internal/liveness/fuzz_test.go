@@ -60,9 +60,13 @@ func FuzzAsker(f *testing.F) {
 		}
 		e, err := wire.Parse(data)
 		alive := err == nil && e.Kind == wire.KindAliveAnswer
+		named := instance
+		if wire.CheckInstance(instance) != nil {
+			named = "" // nobody can be asked there
+		}
 		for _, c := range calls {
 			want := alive && asked[c.id] && slices.Contains(slices.Collect(e.IDs()), c.id)
-			if want != (len(c.told) > 0) || len(c.told) > 0 && c.told[0] != instance {
+			if want != (len(c.told) > 0) || len(c.told) > 0 && c.told[0] != named {
 				t.Errorf("call %v is told %q", c.id, c.told)
 			}
 		}

@@ -17,6 +17,7 @@ type fuzzOwner struct {
 
 func (o *fuzzOwner) Sent(*Message, error)  { o.sent++ }
 func (o *fuzzOwner) Leads([]*Message) bool { return o.leads }
+func (o *fuzzOwner) Claim(*Message) bool   { return true }
 
 // fuzzPublished is a message as it arrives.
 type fuzzPublished struct {
@@ -67,7 +68,7 @@ func FuzzPublisher(f *testing.F) {
 		for i := 0; i+1 < len(steps); i += 2 {
 			switch step, n := steps[i], steps[i+1]; step & 7 {
 			case 0:
-				p.Publish(make(step, n))
+				publish(p, make(step, n))
 				if expected == 0 && p.Holds() {
 					t.Fatal("a message waits for nobody")
 				}
@@ -84,11 +85,7 @@ func FuzzPublisher(f *testing.F) {
 					expected--
 					p.Return()
 				}
-				select {
-				case <-p.wake: // Run
-					p.Flush()
-				default:
-				}
+				runOnce(p)
 			case 4:
 				p.Omit()
 				p.GiveUp()

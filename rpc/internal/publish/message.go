@@ -1,6 +1,8 @@
 package publish
 
 import (
+	"fmt"
+
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
@@ -12,8 +14,8 @@ type Message struct {
 	Subject string
 	Reply   string // subject, or ""
 	Header  nats.Header
-	Buffer  *buffer.Buffer // the data; from Publish or Add on it belongs to the publisher
-	Owner   Owner
+	Buffer  *buffer.Buffer // the data; from Publish, Post or Add on it belongs to the publisher
+	Owner   Owner          // nil where nobody waits for an answer
 	Batch   Batching
 	Tag     uint64 // in a batch
 }
@@ -34,13 +36,36 @@ type Owner interface {
 	// Leads says that m goes first in a batch, on its reply subject. It returns false where it
 	// cannot, as nobody waits on that any more.
 	Leads(batch []*Message) bool
+	// Claim says that the message is about to be published. It returns false where nobody waits for
+	// an answer any more. Then, and unless Claim has been called, it never will be.
+	Claim(m *Message) bool
 }
+
+// UnpublishedError is the error of a call that has ended before its message was published, which
+// never will be.
+type UnpublishedError struct{ Err error }
+
+func (e *UnpublishedError) Error() string { return fmt.Sprintf("publish: not published: %v", e.Err) }
+
+// Unwrap returns why the call has ended.
+func (e *UnpublishedError) Unwrap() error { return e.Err }
 
 // done ends the way of a message.
 func (m *Message) done(err error) {
-	m.Owner.Sent(m, err)
+	if m.Owner != nil {
+		m.Owner.Sent(m, err)
+	}
 	m.Buffer.PutBack()
 	m.Buffer = nil
+}
+
+// claim reports whether the message is to be published. Otherwise its way ends here.
+func (m *Message) claim() bool {
+	if m.Owner == nil || m.Owner.Claim(m) {
+		return true
+	}
+	m.done(nil)
+	return false
 }
 
 // appendMates appends those of the queue that go into a batch with m.
@@ -51,7 +76,7 @@ func (m *Message) appendMates(members []*Message, queue []Message, limit int) []
 		if mate.Buffer == nil || mate.Batch == BatchNever || len(mate.Header) > 0 || mate.Subject != m.Subject {
 			continue
 		}
-		if more := wire.BatchOverhead + len(mate.Buffer.B); size+more <= limit {
+		if more := wire.BatchOverhead + len(mate.Buffer.B); size+more <= limit && mate.claim() {
 			size += more
 			members = append(members, mate)
 		}

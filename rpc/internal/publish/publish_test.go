@@ -89,6 +89,7 @@ func (c *conn) published() int {
 type owner struct {
 	sent, failed atomic.Int64
 	follows      bool // it does not lead batches
+	gone         bool // it does not wait
 	led          int
 }
 
@@ -98,6 +99,8 @@ func (o *owner) Sent(_ *Message, err error) {
 		o.failed.Add(1)
 	}
 }
+
+func (o *owner) Claim(*Message) bool { return !o.gone }
 
 func (o *owner) Leads(batch []*Message) bool {
 	if !o.follows {
@@ -117,6 +120,20 @@ func clocked(c *conn, config Config) *Publisher {
 	start := time.Now()
 	config.Now = func() time.Duration { return time.Since(start) }
 	return New(c, config)
+}
+
+// publish publishes a request and does what Run then does.
+func publish(p *Publisher, m Message) {
+	p.Publish(m)
+	runOnce(p)
+}
+
+func runOnce(p *Publisher) {
+	select {
+	case <-p.wake:
+		p.Flush()
+	default:
+	}
 }
 
 // run makes p publish for callers that return, until stop.
@@ -145,7 +162,7 @@ func TestPublishWaitsForCallers(t *testing.T) {
 		}
 		p.GiveUp()
 		p.Publish(message("a", "2", o))
-		if c.published() != 2 {
+		if synctest.Wait(); c.published() != 2 {
 			t.Error("a lone request has waited")
 		}
 	})
@@ -163,7 +180,7 @@ func TestPublishBounds(t *testing.T) {
 			if c.published() != 0 {
 				t.Fatalf("%d requests did not wait", i)
 			}
-			p.Publish(message("a", "x", o))
+			publish(p, message("a", "x", o))
 		}
 		if c.published() != minQueued {
 			t.Fatalf("%d are published", c.published())
@@ -175,7 +192,7 @@ func TestPublishBounds(t *testing.T) {
 			if n := c.published() - minQueued; n != 0 {
 				t.Fatalf("after %d requests %d did not wait", i, n)
 			}
-			if p.Publish(message("a", "x", o)); i == 0 {
+			if publish(p, message("a", "x", o)); i == 0 {
 				<-time.After(2 * maxWait)
 			}
 		}
@@ -220,7 +237,8 @@ func TestFlushMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := &conn{block: make(chan struct{})}, &owner{}
 		p := clocked(c, Config{})
-		go p.Publish(message("a", "0", o))
+		defer run(p)()
+		p.Publish(message("a", "0", o))
 		synctest.Wait() // it is in the connection
 		for i := range 5 {
 			p.Publish(message("a", fmt.Sprint(i+1), o)) // and returns
@@ -242,7 +260,7 @@ func TestFlushMeanwhile(t *testing.T) {
 func TestRefuse(t *testing.T) {
 	c, o := &conn{}, &owner{}
 	p := clocked(c, Config{Refuse: func() error { return errors.New("down") }})
-	p.Publish(message("a", "x", o))
+	publish(p, message("a", "x", o))
 	if c.published() != 0 || o.failed.Load() != 1 {
 		t.Errorf("%d are published, %d have failed", c.published(), o.failed.Load())
 	}
@@ -357,6 +375,7 @@ type ownerFunc func(error)
 
 func (f ownerFunc) Sent(_ *Message, err error) { f(err) }
 func (f ownerFunc) Leads([]*Message) bool      { return true }
+func (f ownerFunc) Claim(*Message) bool        { return true }
 
 // TestLastCallerReturnsMeanwhile: the last expected caller returns just before the message that
 // waits for it can be seen. Whichever of the two notices the other, the message is published.
@@ -371,7 +390,7 @@ func TestLastCallerReturnsMeanwhile(t *testing.T) {
 		meanwhile = func() {}
 		p.Return() // sees no message
 	}
-	p.Publish(message("a", "x", o))
+	publish(p, message("a", "x", o))
 	if n := c.published(); n != 1 && len(p.wake) == 0 {
 		t.Errorf("nobody publishes the message")
 	}
@@ -414,12 +433,12 @@ func TestThirdOfThen(t *testing.T) {
 		p.Omit()
 	}
 	p.Expect()
-	p.Publish(message("a", "x", o))
+	publish(p, message("a", "x", o))
 	for range 5 * minQueued {
 		p.GiveUp()
 	}
 	for range minQueued {
-		p.Publish(message("a", "x", o))
+		publish(p, message("a", "x", o))
 	}
 	if n := c.published(); n != 0 {
 		t.Errorf("%d are published", n)
@@ -433,15 +452,17 @@ func TestYields(t *testing.T) {
 	c, o := &conn{}, &owner{}
 	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 1000})
 	p.Omit()
+	defer run(p)()
 	publish := func() {
 		m := message("a", "x", o)
 		m.Batch = BatchMay
 		p.Publish(m)
 	}
-	done := make(chan struct{})
-	go func() { publish(); close(done) }()
+	go publish()
 	publish()
-	<-done
+	for o.sent.Load() < 2 {
+		runtime.Gosched()
+	}
 	if n := c.published(); n != 1 {
 		t.Errorf("%d messages for two requests", n)
 	}

@@ -26,34 +26,35 @@ type Conn interface {
 type Config struct {
 	Now      func() time.Duration // a clock
 	MaxBatch int                  // bytes of messages that share one; 0 where none do
-	// Refuse returns why nothing may be published now, or nil; it may be nil itself. A client has
-	// one, since its caller can be told. A server's answers may wait in nats.go while the
-	// connection is down: their callers may still wait for them.
+	// Refuse returns why no message with an owner may be published now, or nil; it may be nil
+	// itself. A client has one, since its caller can be told. A server's answers may wait in
+	// nats.go while the connection is down: their callers may still wait for them.
 	Refuse func() error
 }
 
 // Publisher hands messages to the connection: under few locks and with one write to the socket. A
-// lone message is published at once, by its own goroutine. Others wait for those that are about to
-// come: on a client for callers that have their answers and may call again, on a server for calls
-// that are queued. On a client load.due decides how long, on a server the pool, within the bounds
-// of load.due.
+// lone message is published at once. Others wait for those that are about to come: on a client for
+// callers that have their answers and may call again, on a server for calls that are queued. On a
+// client load.due decides how long, on a server the pool, within the bounds of load.due.
 //
-//	         Publish, Add          due, or Flush
+//	      Publish, Post, Add       due, or Flush
 //	empty --------------> holding ---------------> publishing
 //	  ^                      ^                      |   |
 //	  |                      | others have come     |   | Flush meanwhile: again
 //	  |                      +----------------------+<--+
 //	  +---------------------------------------------+
 //
-// One goroutine at a time publishes: whichever has found the queue due. All methods may be called
-// concurrently.
+// One goroutine at a time publishes. On a server it is whichever has found the queue due. On a
+// client it is that of Run, so that no caller ever waits for nats.go: that holds its lock while it
+// dials, and while it writes to a socket that takes nothing, for longer than a call may last.
 //
 // A client says for each of its calls first Publish or Omit, and later either GiveUp, or Expect
-// and then Return.
+// and then Return. All methods may be called concurrently.
 type Publisher struct {
 	Config
 	conn    Conn
 	wake    chan struct{} // for Run
+	yields  atomic.Bool   // Run lets callers run first
 	_       [64]byte
 	callers callers
 	_       [64]byte // every call changes it, and nothing else on its cache line
@@ -82,8 +83,7 @@ func New(conn Conn, c Config) *Publisher {
 	return &Publisher{Config: c, conn: conn, wake: make(chan struct{}, 1)}
 }
 
-// Publish publishes the request of a client's call, or leaves it to another goroutine: to the one
-// that is publishing, or to the last of the callers whose answers are there.
+// Publish queues the request of a client's call, for Run to publish when it is due.
 func (p *Publisher) Publish(m Message) {
 	p.mu.Lock()
 	p.started++
@@ -94,15 +94,36 @@ func (p *Publisher) Publish(m Message) {
 	// The message can be seen before the callers are counted. In Return it is the other way round.
 	// So the last caller that returns sees the message, or is not expected here.
 	l := load{queued: len(p.queue), expected: int(p.callers.expected()), inFlight: int(p.inFlight), waited: waited}
-	claimed := l.due() && p.claimLocked()
+	due := l.due()
 	p.mu.Unlock()
-	if !claimed {
-		return
+	if due {
+		p.yields.Store(l.yields())
+		p.wakeRun()
 	}
-	if l.yields() {
-		runtime.Gosched()
+}
+
+// Post publishes soon what is no call's request. Without an Owner nobody learns what became of it.
+func (p *Publisher) Post(m Message) {
+	p.mu.Lock()
+	p.enqueueLocked(m)
+	p.mu.Unlock()
+	p.wakeRun()
+}
+
+// PublishMsg posts a message that nobody waits for. It keeps the header, but not the data. There is
+// never an error.
+func (p *Publisher) PublishMsg(m *nats.Msg) error {
+	buf := buffer.Take()
+	buf.B = append(buf.B, m.Data...)
+	p.Post(Message{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Buffer: buf})
+	return nil
+}
+
+func (p *Publisher) wakeRun() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it is about to run
 	}
-	p.publishQueue()
 }
 
 // Omit counts a client's call as started that is to end without a request.
@@ -118,8 +139,8 @@ func (p *Publisher) Expect() { p.callers.answer() }
 // GiveUp notes that a caller no longer waits for an answer.
 func (p *Publisher) GiveUp() { p.callers.endUnanswered() }
 
-// Return notes that a caller runs with its answer. The last one has what waits published by a
-// goroutine that runs after it, as it may call again.
+// Return notes that a caller runs with its answer. The last one has what waits published. Run does
+// so after it, as it may call again.
 func (p *Publisher) Return() {
 	// Here only the last caller and the time count, not how many messages wait.
 	l := load{queued: 1, expected: int(p.callers.endAnswered()), inFlight: manyCalls}
@@ -130,18 +151,18 @@ func (p *Publisher) Return() {
 		l.waited = p.waited()
 	}
 	if l.due() {
-		select {
-		case p.wake <- struct{}{}:
-		default: // Run is about to run
-		}
+		p.wakeRun()
 	}
 }
 
-// Run publishes for the last of the callers that return, until done is closed.
+// Run publishes for a client until done is closed.
 func (p *Publisher) Run(done <-chan struct{}) {
 	for {
 		select {
 		case <-p.wake:
+			if p.yields.Swap(false) {
+				runtime.Gosched()
+			}
 			p.Flush()
 		case <-done:
 			return
@@ -242,6 +263,7 @@ func (p *Publisher) publishQueue() {
 	p.publishing = false
 }
 
+// sendAll publishes the messages of a queue.
 func (p *Publisher) sendAll(queue []Message) {
 	var refused error
 	if p.Refuse != nil {
@@ -249,9 +271,10 @@ func (p *Publisher) sendAll(queue []Message) {
 	}
 	for i := range queue {
 		switch m := &queue[i]; {
-		case refused != nil:
+		case m.Buffer == nil: // went with one before it, or was left out
+		case refused != nil && m.Owner != nil:
 			m.done(refused)
-		case m.Buffer == nil: // went with one before it
+		case !m.claim():
 		case m.Batch == BatchNever, len(m.Header) > 0 && m.Batch == BatchMay:
 			p.send(m)
 		default:

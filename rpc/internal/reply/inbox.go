@@ -57,8 +57,8 @@ func New(prefix string, out *publish.Publisher, refuse func() error) *Inbox {
 // The buffer of the request belongs to Do, which has it put back.
 //
 // The error is ErrContext, ErrDeadline, nats.ErrNoResponders, an *UnsentError, an *InvalidError,
-// the result of refuse, or what Each's function has returned. foreign counts what came and was no
-// reply.
+// the result of refuse, or what Each's function has returned. It is in a *publish.UnpublishedError
+// if the request never got to the connection. foreign counts what came and was no reply.
 func (b *Inbox) Do(ctx context.Context, r *Request) (reply Reply, foreign Foreign, err error) {
 	p := b.take(r.ID)
 	m := publish.Message{Subject: r.Subject, Reply: p.start(r), Header: r.Header, Buffer: r.Buffer, Owner: p}

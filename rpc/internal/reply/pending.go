@@ -49,6 +49,7 @@ type request struct {
 	plain      bool
 	isResponse func(*nats.Msg) bool
 	instance   string // that works on the call, once it has said so
+	claimed    bool   // its request has been published, or is about to be
 	liveness.Patience
 }
 
@@ -115,10 +116,18 @@ func (p *Pending) wait(ctx context.Context, r *Request) (Reply, error) {
 		}
 	}
 	if p.stop() {
-		return Reply{}, end
+		return Reply{}, p.early(end)
 	}
 	<-p.ended
 	return p.result()
+}
+
+// early returns the error of a call that has ended. From then on claimed does not change.
+func (p *Pending) early(err error) error {
+	if _, unsent := err.(*UnsentError); err == nil || p.claimed || unsent {
+		return err
+	}
+	return &publish.UnpublishedError{Err: err}
 }
 
 // stop ends the waiting. It returns false where a reply has come nevertheless.
@@ -139,7 +148,7 @@ func (p *Pending) result() (Reply, error) {
 	p.inbox.out.Return()
 	reply, err := p.reply, p.err
 	p.reply, p.err = Reply{}, nil
-	return reply, err
+	return reply, p.early(err)
 }
 
 // release makes the slot, which has stopped waiting, available to other calls.
@@ -267,6 +276,17 @@ func (p *Pending) Leads(batch []*publish.Message) bool {
 	return true
 }
 
+// Claim implements publish.Owner.
+func (p *Pending) Claim(m *publish.Message) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.waiting || p.subject != m.Reply {
+		return false // its caller has gone, and others may use the slot
+	}
+	p.claimed = true
+	return true
+}
+
 // Sent implements publish.Owner. It ends the call whose request could not be published.
 func (p *Pending) Sent(m *publish.Message, err error) {
 	if err == nil {
@@ -274,7 +294,7 @@ func (p *Pending) Sent(m *publish.Message, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting && p.subject == m.Reply { // else its caller has gone, and others may use the slot
+	if p.waiting && p.subject == m.Reply { // see Claim
 		p.endLocked(Reply{}, &UnsentError{err, len(m.Buffer.B)})
 	}
 }

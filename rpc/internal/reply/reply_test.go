@@ -61,11 +61,14 @@ type client struct {
 	refused error
 }
 
-func newClient(maxBatch int) *client {
+func newClient(t *testing.T, maxBatch int) *client {
 	c := &client{}
 	start := time.Now()
 	out := publish.New(&c.conn, publish.Config{Now: func() time.Duration { return time.Since(start) }, MaxBatch: maxBatch})
 	c.Inbox = New(prefix, out, func() error { return c.refused })
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	go out.Run(done)
 	return c
 }
 
@@ -167,7 +170,7 @@ func TestOutcomes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, r := newClient(0), newRequest()
+				c, r := newClient(t, 0), newRequest()
 				r.Plain = test.plain
 				if test.accepts {
 					r.IsResponse = func(*nats.Msg) bool { return true }
@@ -196,7 +199,7 @@ func TestOutcomes(t *testing.T) {
 // TestInvalidAnswer: an answer that cannot be read ends its call.
 func TestInvalidAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, r := newClient(0), newRequest()
+		c, r := newClient(t, 0), newRequest()
 		result, m := c.start(t.Context(), r)
 		accept := wire.AppendAccept(nil, r.ID, 1, "not an instance")
 		c.Deliver(&nats.Msg{Subject: m.Reply, Data: accept})
@@ -211,7 +214,7 @@ func TestInvalidAnswer(t *testing.T) {
 // before, and nothing that comes later reaches the next call of the slot.
 func TestEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newClient(0)
+		c := newClient(t, 0)
 		for i, timeout := range []time.Duration{time.Minute, time.Second, time.Hour, time.Minute} {
 			r := newRequest()
 			r.Timer, r.Deadline, r.Left = true, time.Now().Add(timeout), timeout
@@ -251,7 +254,7 @@ func TestEnds(t *testing.T) {
 // TestNotSent: a request that is refused, or not published, has its caller told.
 func TestNotSent(t *testing.T) {
 	reason := errors.New("no")
-	c := newClient(0)
+	c := newClient(t, 0)
 	c.refused = reason
 	if _, _, err := c.Do(t.Context(), newRequest()); err != reason {
 		t.Errorf("a refused call ends with %v", err)
@@ -272,7 +275,7 @@ func TestNotSent(t *testing.T) {
 func TestFollowers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const calls = 5
-		c := newClient(1 << 16)
+		c := newClient(t, 1<<16)
 		_, release := c.out.Hold()
 		var results []<-chan outcome
 		cancels := make([]context.CancelFunc, calls)
@@ -310,7 +313,7 @@ func TestFollowers(t *testing.T) {
 // TestEach: Each sees what waits, and Alive is about the call that it names.
 func TestEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, r := newClient(0), newRequest()
+		c, r := newClient(t, 0), newRequest()
 		result, _ := c.start(t.Context(), r)
 		look := func() (asked bool, dead bool) {
 			c.Each(func(p *Pending) error {
@@ -353,7 +356,7 @@ func TestEach(t *testing.T) {
 // while others give up.
 func TestConcurrentCalls(t *testing.T) {
 	const callers, calls = 32, 300
-	c := newClient(1 << 12)
+	c := newClient(t, 1<<12)
 	done := make(chan struct{})
 	var run, running sync.WaitGroup
 	run.Go(func() { c.out.Run(done) })
@@ -389,7 +392,7 @@ func TestConcurrentCalls(t *testing.T) {
 				if err == nil && wire.IDOf(got.Data) != r.ID {
 					t.Error("it got another call's answer")
 				}
-				if err != nil && err != ErrContext {
+				if err != nil && !errors.Is(err, ErrContext) {
 					t.Error(err)
 				}
 				cancel()

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
 	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/publish"
@@ -20,6 +21,7 @@ import (
 // ClientConfig is what a client's side is made with.
 type ClientConfig struct {
 	Config
+	Out         Out // for all but the sending half
 	Statuses    Statuses
 	Subject     string // of the open
 	Root        string // of the service's own subjects
@@ -49,16 +51,25 @@ type Statuses interface {
 	Unknown(status error) error
 }
 
+// Out publishes what a client's side has to say and must not wait for: nats.go may hold its lock
+// for longer than the caller has time. A *publish.Publisher is one.
+type Out interface {
+	Post(m publish.Message)
+	PublishMsg(m *nats.Msg) error
+}
+
 // Client is the client's side of a stream.
 type Client struct {
 	Stream
 	statuses Statuses
+	out      Out
 	root     string
 	inbox    string
 	callID   wire.ID
 	until    clientContext
 
 	// Under mu.
+	claimed  bool   // the open has been published, or is about to be
 	instance string // that has accepted the stream
 	foreign  reply.Foreign
 	replies  int // reply subjects so far
@@ -78,7 +89,7 @@ type clientContext struct {
 
 // NewClient returns the client's side of a stream. It ends with ctx.
 func NewClient(ctx context.Context, config ClientConfig) *Client {
-	c := &Client{statuses: config.Statuses, root: config.Root, inbox: config.ReplyPrefix}
+	c := &Client{statuses: config.Statuses, out: config.Out, root: config.Root, inbox: config.ReplyPrefix}
 	c.until.abandoned = config.Abandoned
 	cancel := context.CancelFunc(func() {})
 	if !config.Deadline.IsZero() {
@@ -121,7 +132,7 @@ type Open struct {
 // Open publishes the open, with as much of the first message as fits into it, and waits until a
 // server has accepted the stream.
 //
-// The error is an *UnopenedError, a *reply.UnsentError, a *reply.InvalidError,
+// The error is a *publish.UnpublishedError, a *reply.UnsentError, a *reply.InvalidError,
 // nats.ErrNoResponders, or why the stream has ended.
 func (c *Client) Open(o Open) error {
 	room := c.Conn.MaxPayload() - int64(o.HeaderSize+wire.HeaderSize+2*wire.MaxFrameHeader)
@@ -129,38 +140,56 @@ func (c *Client) Open(o Open) error {
 	if c.over {
 		err := c.err
 		c.mu.Unlock()
-		return &UnopenedError{err}
+		return &publish.UnpublishedError{Err: err}
 	}
 	m := c.openLocked(&o, int(min(room, wire.MaxOpenData)))
 	c.mu.Unlock()
-	if err := publish.Send(c.Conn, &m); err != nil {
-		err = &reply.UnsentError{Err: err, Size: len(m.Data)}
-		c.Break(err)
-		return err
-	}
+	c.out.Post(m)
 	return c.awaitOpen()
 }
 
-func (c *Client) openLocked(o *Open, room int) nats.Msg {
+// Sent implements publish.Owner. It ends the stream whose open could not be published.
+func (c *Client) Sent(m *publish.Message, err error) {
+	if err != nil {
+		c.Break(&reply.UnsentError{Err: err, Size: len(m.Buffer.B)})
+	}
+}
+
+// Leads implements publish.Owner. It is not asked, since an open is for no batch.
+func (c *Client) Leads([]*publish.Message) bool { return false }
+
+// Claim implements publish.Owner.
+func (c *Client) Claim(*publish.Message) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.claimed = !c.over
+	return c.claimed
+}
+
+func (c *Client) openLocked(o *Open, room int) publish.Message {
 	credit, _ := c.recv.Grant()
 	open := wire.Open{Credit: credit, Data: c.send.Opening(room)}
 	if open.HalfClose = c.send.Closing() && c.send.Buffered() == 0; open.HalfClose {
 		c.send.EndedInOpening()
 	}
-	data := wire.AppendOpen(nil, c.ID, o.Codec, o.Timeout, open)
-	data[wire.FlagsOffset] |= byte(o.Compression.Flags())
-	return nats.Msg{Subject: c.to, Reply: c.replyLocked(), Header: o.Header, Data: data}
+	buf := buffer.Take()
+	buf.B = wire.AppendOpen(buf.B, c.ID, o.Codec, o.Timeout, open)
+	buf.B[wire.FlagsOffset] |= byte(o.Compression.Flags())
+	return publish.Message{Subject: c.to, Reply: c.replyLocked(), Header: o.Header, Buffer: buf, Owner: c}
 }
 
 // awaitOpen waits until the stream is open, or over.
 func (c *Client) awaitOpen() error {
 	for {
 		c.mu.Lock()
-		open, over, err := c.open, c.over, c.err
+		open, over, err, claimed := c.open, c.over, c.err, c.claimed
 		c.mu.Unlock()
+		_, unsent := err.(*reply.UnsentError)
 		switch {
 		case open:
 			return nil
+		case over && !claimed && !unsent:
+			return &publish.UnpublishedError{Err: err}
 		case over:
 			return err
 		}
@@ -281,9 +310,12 @@ func (c *Client) End(err error) {
 	case open:
 		c.publishControl(wire.KindStreamCancel, 0)
 	default: // any instance may accept it: tell all, as for a unary call
-		_ = c.Conn.Publish(names.Join(c.root, wire.CancelToken), wire.AppendCancel(nil, c.ID))
+		_ = c.out.PublishMsg(&nats.Msg{Subject: names.Join(c.root, wire.CancelToken), Data: wire.AppendCancel(nil, c.ID)})
 	}
 }
+
+// control implements side.
+func (c *Client) control(m *nats.Msg) error { return c.out.PublishMsg(m) }
 
 // doneReading implements side.
 func (c *Client) doneReading(err error) { c.Close(err) }

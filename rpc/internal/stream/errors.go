@@ -33,8 +33,3 @@ func (e *PublishError) Error() string { return fmt.Sprintf("stream: publish: %v"
 type SilenceError struct{ For time.Duration }
 
 func (e *SilenceError) Error() string { return fmt.Sprintf("stream: nothing came for %v", e.For) }
-
-// UnopenedError says that a stream ended before its open was published.
-type UnopenedError struct{ Err error }
-
-func (e *UnopenedError) Error() string { return fmt.Sprintf("stream: not opened: %v", e.Err) }

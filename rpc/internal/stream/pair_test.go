@@ -20,6 +20,7 @@ import (
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -85,6 +86,15 @@ func (l *link) PublishMsg(m *nats.Msg) error {
 	default:
 	}
 	return nil
+}
+
+// Post publishes at once, unlike a Publisher.
+func (l *link) Post(m publish.Message) {
+	if !m.Owner.Claim(&m) {
+		panic("it is over before its open")
+	}
+	m.Owner.Sent(&m, l.PublishMsg(&nats.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: m.Buffer.B}))
+	m.Buffer.PutBack()
 }
 
 func (l *link) MaxPayload() int64 { return l.limit }
@@ -217,7 +227,7 @@ func (p *pair) notifications() string {
 func (p *pair) clientConfig() ClientConfig {
 	return ClientConfig{
 		Config:   Config{ID: p.id, Conn: p.up, Table: p.clients, MaxMessage: maxMessage},
-		Statuses: statuses{}, Subject: subject, Root: root, ReplyPrefix: inbox,
+		Statuses: statuses{}, Out: p.up, Subject: subject, Root: root, ReplyPrefix: inbox,
 		Refuse: func() error { return nil }, Abandoned: func() { p.abandoned.Add(1) },
 	}
 }

@@ -70,6 +70,10 @@ func NewServer(ctx context.Context, config Config, owner ServerCall, open wire.O
 // client is yet to send it.
 func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	s.mu.Lock()
+	if s.over { // by Refuse
+		defer s.mu.Unlock()
+		return s.err
+	}
 	s.life.heardAt = time.Now() // while the call was queued, the client could not send anything
 	s.accepting = to != ""
 	credit, _ := s.recv.Grant()
@@ -94,6 +98,19 @@ func (s *Server) Accept(to string, announce func(credit uint64) error) error {
 	}
 	s.flushLocked()
 	return nil
+}
+
+// Refuse ends a stream whose accept has not been published, and is not being published. Accept then
+// fails. It reports whether that is so: otherwise only a frame may tell the client.
+func (s *Server) Refuse(err error) (refused bool) {
+	s.mu.Lock()
+	refused = !s.open && !s.accepting
+	first := refused && s.endLocked(err, false)
+	s.mu.Unlock()
+	if first {
+		s.leave()
+	}
+	return refused
 }
 
 // SendHeader publishes the response header before the first message, and sets it for the next frame
@@ -167,6 +184,9 @@ func (s *Server) closeLocked(err error, last EndStatus) {
 	s.recv.ignoring = true
 	wait.Signal(s.send.changed)
 }
+
+// control implements side.
+func (s *Server) control(m *nats.Msg) error { return publish.Send(s.Conn, m) }
 
 // doneReading implements side: the stream ends when the handler returns.
 func (s *Server) doneReading(error) {}

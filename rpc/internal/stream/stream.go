@@ -73,6 +73,8 @@ type side interface {
 	// addLocked returns a frame with what only this side sends. It takes no pointer, since that
 	// would make each frame escape to the heap.
 	addLocked(o outgoing, kind wire.Kind) outgoing
+	// control publishes a frame that has no sequence number.
+	control(m *nats.Msg) error
 	// checkContext returns the error of Send and Recv if their context has ended and that does not
 	// end the stream.
 	checkContext() error
@@ -314,7 +316,7 @@ func (s *Stream) publishControl(kind wire.Kind, number uint64) {
 	s.mu.Lock()
 	o := s.side.addLocked(outgoing{msg: nats.Msg{Subject: s.to, Data: wire.AppendFrame(nil, kind, number)}}, kind)
 	s.mu.Unlock()
-	_ = publish.Send(s.Conn, &o.msg)
+	_ = s.side.control(&o.msg)
 }
 
 // receive takes a frame of the peer. It is called by the goroutine of a subscription and does not

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/flow"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -160,8 +161,8 @@ func TestUnopened(t *testing.T) {
 				}
 				synctest.Wait()
 				err := p.client.Open(Open{})
-				var unopened *UnopenedError
-				if !errors.As(err, &unopened) || errText(unopened.Err) != test.err || errText(err) != "stream: not opened: "+test.err {
+				var unopened *publish.UnpublishedError
+				if !errors.As(err, &unopened) || errText(unopened.Err) != test.err || errText(err) != "publish: not published: "+test.err {
 					t.Error("Open:", err)
 				}
 				if up := only(whats(p.up.take()), "open"); len(up) > 0 || len(p.clients.All()) > 0 || p.client.Accepted() {
@@ -194,7 +195,7 @@ func TestRefuseIsLate(t *testing.T) {
 func TestDuplicate(t *testing.T) {
 	inPair(t, func(p *pair) {
 		second := NewClient(p.ctx, p.clientConfig())
-		var unopened *UnopenedError
+		var unopened *publish.UnpublishedError
 		if err := second.Open(Open{}); !errors.As(err, &unopened) || unopened.Err != ErrDuplicate {
 			t.Error("Open:", err)
 		}
@@ -389,7 +390,7 @@ func TestTable(t *testing.T) {
 		newClient := func(queued bool) *Client {
 			return NewClient(context.Background(), ClientConfig{
 				Config:   Config{ID: wire.NewID(), Conn: up, Table: table, MaxMessage: maxMessage},
-				Statuses: statuses{}, Subject: subject, Root: root, ReplyPrefix: inbox, Queued: queued, Refuse: func() error { return nil },
+				Statuses: statuses{}, Out: up, Subject: subject, Root: root, ReplyPrefix: inbox, Queued: queued, Refuse: func() error { return nil },
 			})
 		}
 		for range 3 { // keepers end and begin
