@@ -105,8 +105,8 @@ func (c *Client) interceptorsOf(o *callOptions) Next {
 	return c.next
 }
 
-// closeFlushTimeout bounds the wait of Close for the NATS server, which takes a round trip.
-const closeFlushTimeout = time.Second
+// closeTimeout bounds the wait of Close for the NATS server, which takes a round trip.
+const closeTimeout = time.Second
 
 var errNilOption = errors.New("an option is nil")
 
@@ -125,15 +125,29 @@ func (c *Client) Close() error {
 	if sub == nil {
 		return nil
 	}
-	err := sub.Unsubscribe()
 	c.watch.stop(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
 	c.known.Close()
 	c.streams.Close(failf(CodeCanceled, ExecutionMayHaveRun, "the client was closed"))
+	released := make(chan error, 1)
+	go func() { released <- c.release(sub) }()
+	select {
+	case err := <-released:
+		return err
+	case <-time.After(closeTimeout):
+		return nil // nats.go holds its lock
+	}
+}
+
+// release takes the client off the connection, and waits until the NATS server has all that it has
+// published.
+func (c *Client) release(sub *connwatch.Subscription) error {
+	c.watch.release()
+	err := sub.Unsubscribe()
 	c.out.Flush() // which nobody else does any more
 	if c.nc.IsConnected() {
 		// If the connection is closed next, the last cancels may be lost with what it has not read.
 		// An error is ignored: without them the instances notice by heartbeats.
-		_ = c.nc.FlushTimeout(closeFlushTimeout)
+		_ = c.nc.FlushTimeout(closeTimeout)
 	}
 	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionDraining) || errors.Is(err, nats.ErrBadSubscription) {
 		return nil // the subscription has ended, or is about to
@@ -195,19 +209,22 @@ func (c *Client) subscribe() *Error {
 		failed := natsError(err, ExecutionNotRun)
 		failed.execution = ExecutionNotRun // whatever it is
 		w.stop(failed)
+		w.release()
 		return failed
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed.Load() { // meanwhile
-		go func() {
-			_ = sub.Unsubscribe()
-			w.stop(nil)
-		}()
+	closed := c.closed.Load() // meanwhile
+	if !closed {
+		c.sub, c.inbox, c.watch, c.link, c.known = sub, b, w, w.conn.link, w.known
+		c.opened.Store(true)
+	}
+	c.mu.Unlock()
+	if closed {
+		w.stop(nil)
+		w.release()
+		_ = sub.Unsubscribe()
 		return c.refusal()
 	}
-	c.sub, c.inbox, c.watch, c.link, c.known = sub, b, w, w.conn.link, w.known
-	c.opened.Store(true)
 	go c.out.Run(w.done)
 	return nil
 }

@@ -74,11 +74,11 @@ func (w *watch) start(onLost, onClosed func()) {
 	go w.conn.link.Follow(w.done)
 	go func() {
 		defer close(w.done)
-		defer connwatch.Unlisten(w.nc, &w.listener)
 		if w.run(onLost) {
 			onLost()
 			onClosed()
 			w.endCalls(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
+			connwatch.Unlisten(w.nc, &w.listener)
 		}
 	}()
 }
@@ -135,16 +135,21 @@ func (w *watch) tend() (refused int) {
 	return refused
 }
 
-// stop ends the goroutine, waits for it, and ends all calls with err.
+// stop ends the goroutine, waits for it, and ends all calls with err. Then release is to follow.
 func (w *watch) stop(err *Error) {
 	close(w.quit)
 	<-w.done
+	w.endCalls(err)
 	w.conn.stop()
 	if !w.conn.link.Down() {
 		w.left.Cancel(w.out)
 	}
+}
+
+// release takes the watch off the connection. It may wait for the lock of that.
+func (w *watch) release() {
+	connwatch.Unlisten(w.nc, &w.listener)
 	w.nc.RemoveStatusListener(w.status)
-	w.endCalls(err)
 }
 
 // endCalls ends all that waits for replies.
@@ -157,7 +162,7 @@ func (w *watch) endCalls(err *Error) {
 // it has panicked within a call.
 func (w *watch) tick() {
 	if out := w.out; out.Holds() && out.Overdue() {
-		out.Flush()
+		out.Wake()
 	}
 	if w.conn.link.Down() {
 		w.look((*liveness.Patience).Offline, false, true)

@@ -57,7 +57,7 @@ type Directory struct {
 	queries map[wire.ID]*Query // the last one of each service: answers may come late
 }
 
-// Conn is what a Directory publishes by.
+// Conn is what a Directory publishes by. It does not wait; a query that is not sent is not answered.
 type Conn interface {
 	PublishMsg(m *nats.Msg) error
 }
@@ -103,8 +103,9 @@ type Found struct {
 	Nobody    bool                   // no instance is there
 }
 
-// New returns a Directory. What is not heard while connected returns false says nothing. Answers come to subjects that begin with prefix, which ends with a dot,
+// New returns a Directory. Answers come to subjects that begin with prefix, which ends with a dot,
 // and TokenPrefix or, for its mailboxes, MailPrefix; the caller subscribes, and calls Deliver.
+// Silence says nothing about a service while connected returns false.
 func New(conn Conn, connected func() bool, prefix string) *Directory {
 	return &Directory{
 		Mail: newMailboxes(prefix), conn: conn, connected: connected, prefix: prefix,
@@ -135,10 +136,9 @@ func (d *Directory) begin(root string, valid time.Duration) *Query {
 	q, begun := d.join(root, valid)
 	if begun {
 		subject := names.Join(root, wire.AllToken, wire.InstancesToken)
-		m := nats.Msg{Subject: subject, Reply: d.prefix + TokenPrefix + q.id.String(), Data: wire.AppendInstanceQuery(nil, q.id)}
-		if d.conn.PublishMsg(&m) != nil {
-			d.end(q, false)
-		}
+		_ = d.conn.PublishMsg(&nats.Msg{
+			Subject: subject, Reply: d.prefix + TokenPrefix + q.id.String(), Data: wire.AppendInstanceQuery(nil, q.id),
+		})
 	}
 	return q
 }

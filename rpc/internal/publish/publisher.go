@@ -98,7 +98,7 @@ func (p *Publisher) Publish(m Message) {
 	p.mu.Unlock()
 	if due {
 		p.yields.Store(l.yields())
-		p.wakeRun()
+		p.Wake()
 	}
 }
 
@@ -107,7 +107,7 @@ func (p *Publisher) Post(m Message) {
 	p.mu.Lock()
 	p.enqueueLocked(m)
 	p.mu.Unlock()
-	p.wakeRun()
+	p.Wake()
 }
 
 // PublishMsg posts a message that nobody waits for. It keeps the header, but not the data. There is
@@ -119,7 +119,8 @@ func (p *Publisher) PublishMsg(m *nats.Msg) error {
 	return nil
 }
 
-func (p *Publisher) wakeRun() {
+// Wake has Run publish what waits.
+func (p *Publisher) Wake() {
 	select {
 	case p.wake <- struct{}{}:
 	default: // it is about to run
@@ -151,7 +152,7 @@ func (p *Publisher) Return() {
 		l.waited = p.waited()
 	}
 	if l.due() {
-		p.wakeRun()
+		p.Wake()
 	}
 }
 

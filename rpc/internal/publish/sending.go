@@ -35,13 +35,13 @@ func (p *Publisher) PostAndWait(ctx context.Context, deadline time.Time, m Messa
 	var alarm <-chan time.Time
 	if !deadline.IsZero() {
 		s.timer.Reset(time.Until(deadline))
-		defer s.timer.Stop()
 		alarm = s.timer.C
 	}
 	p.Post(m)
 	var end error
 	select {
 	case err := <-s.sent:
+		s.timer.Stop()
 		sendings.Put(s)
 		return err
 	case <-ctx.Done():
@@ -49,6 +49,7 @@ func (p *Publisher) PostAndWait(ctx context.Context, deadline time.Time, m Messa
 	case <-alarm:
 		end = context.DeadlineExceeded
 	}
+	s.timer.Stop()
 	// The publisher may still have s, so it is not used again.
 	if s.state.CompareAndSwap(0, sendingGone) {
 		return &UnpublishedError{end}
