@@ -153,3 +153,47 @@ func TestDeadlineWhileWriting(t *testing.T) {
 		t.Errorf("%d handlers have run for nobody", n)
 	}
 }
+
+// TestStopWhileSending: where a forced shutdown meets a message of a plain stream that is being
+// published, nothing follows the end.
+func TestStopWhileSending(t *testing.T) {
+	for range 10 {
+		srv := rpctest.NewServer(t)
+		dialer := &stuckDialer{writing: make(chan struct{}, 1)}
+		nc := srv.Connect(nats.SetCustomDialer(dialer), nats.FlusherTimeout(time.Hour))
+		goOn := make(chan struct{})
+		s := serve(t, nc, &funcs{watch: func(_ context.Context, in string, s *rpc.Sender[*text]) error {
+			must(t, s.Send(wrapperspb.String("1")))
+			<-goOn
+			return s.Send(wrapperspb.String("2"))
+		}})
+		reader := srv.Connect()
+		answers, err := reader.SubscribeSync(nats.NewInbox())
+		must(t, err)
+		must(t, reader.PublishRequest("test.v1.TestService.Watch", answers.Subject, []byte("\x0a\x01x")))
+		_, err = answers.NextMsg(time.Minute)
+		must(t, err)
+		free := dialer.stick(t, nc)
+		close(goOn)
+		stopped := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			stopped <- s.Shutdown(ctx)
+		}()
+		free()
+		<-stopped
+		must(t, nc.Flush())
+		must(t, reader.Flush())
+		for ended := false; ; {
+			m, err := answers.NextMsg(time.Millisecond)
+			if err != nil {
+				break
+			}
+			if ended {
+				t.Fatalf("behind the end comes %v: %q", m.Header, m.Data)
+			}
+			ended = m.Header.Get("Nats-Service-Error-Code") != ""
+		}
+	}
+}

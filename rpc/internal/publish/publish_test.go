@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -606,4 +607,77 @@ func TestUnsent(t *testing.T) {
 	if release(); o.failed.Load() != 3 {
 		t.Errorf("%d of 3 are told", o.failed.Load())
 	}
+}
+
+// TestClaim: a message whose owner has gone is not published, alone or in a batch, and its owner is
+// told once.
+func TestClaim(t *testing.T) {
+	c, o, gone := &conn{}, &owner{}, &owner{gone: true}
+	p := New(c, Config{Now: func() time.Duration { return 0 }, MaxBatch: 1000})
+	_, release := p.Hold()
+	for i, by := range []*owner{gone, o, gone, o, gone} {
+		m := message("a", fmt.Sprint(i), by)
+		m.Batch = []Batching{BatchNever, BatchMay, BatchMay, BatchMay, BatchNever}[i]
+		p.Post(m)
+	}
+	release()
+	if c.published() != 1 || !wire.IsBatch(c.messages[0].Data) || o.sent.Load() != 2 || gone.sent.Load() != 3 || gone.failed.Load() != 0 {
+		t.Errorf("%d are published; told: %d, %d", c.published(), o.sent.Load(), gone.sent.Load())
+	}
+}
+
+// TestPost: what nobody waits for is published also while requests are refused, and nothing of it
+// is the caller's afterwards.
+func TestPost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, o := &conn{}, &owner{}
+		p := clocked(c, Config{Refuse: func() error { return errors.New("down") }})
+		defer run(p)()
+		data := []byte("cancel")
+		if err := p.PublishMsg(&nats.Msg{Subject: "a", Reply: "b", Data: data}); err != nil {
+			t.Error(err)
+		}
+		clear(data)
+		p.Post(message("a", "x", o))
+		synctest.Wait()
+		if c.published() != 1 || string(c.messages[0].Data) != "cancel" || c.messages[0].Reply != "b" || o.failed.Load() != 1 {
+			t.Errorf("published are %v", c.messages)
+		}
+	})
+}
+
+// TestPostAndWait: whoever posts a message waits until it has been published, and for no longer
+// than its context and deadline say. Then it knows whether the message may have gone.
+func TestPostAndWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &conn{err: errors.New("no")}
+		p := clocked(c, Config{})
+		defer run(p)()
+		if err := p.PostAndWait(t.Context(), time.Now().Add(time.Second), message("a", "1", nil)); err != c.err {
+			t.Error(err)
+		}
+		c.err, c.block = nil, make(chan struct{})
+		results := make(chan error)
+		wait := func(ctx context.Context, text string) {
+			go func() { results <- p.PostAndWait(ctx, time.Time{}, message("a", text, nil)) }()
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		wait(ctx, "2") // is in the connection
+		wait(ctx, "3")
+		cancel()
+		var unpublished *UnpublishedError
+		first, second := <-results, <-results
+		if (first == context.Canceled) == (second == context.Canceled) || !errors.As(errors.Join(first, second), &unpublished) || !errors.Is(unpublished, context.Canceled) {
+			t.Errorf("%v, %v", first, second)
+		}
+		if err := p.PostAndWait(t.Context(), time.Now().Add(time.Second), message("a", "4", nil)); !errors.As(err, &unpublished) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		wait(t.Context(), "5")
+		close(c.block)
+		if err := <-results; err != nil || c.published() != 3 || string(c.messages[2].Data) != "5" {
+			t.Errorf("%v; published are %v", err, c.messages)
+		}
+	})
 }
