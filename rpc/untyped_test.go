@@ -341,7 +341,7 @@ func (e echoClient) gather(ctx context.Context, in string, codec rpc.Codec, opts
 			return "", err
 		}
 		for range 2 {
-			if err := s.Send(wrapperspb.String(in)); err != nil {
+			if err := s.Send(wrapperspb.String(in)); err != nil && err != io.EOF { // Recv says why
 				return "", err
 			}
 		}
@@ -353,7 +353,7 @@ func (e echoClient) gather(ctx context.Context, in string, codec rpc.Codec, opts
 		return "", err
 	}
 	for range 2 {
-		if err := s.Send(e.form.message(in, codec)); err != nil {
+		if err := s.Send(e.form.message(in, codec)); err != nil && err != io.EOF { // Recv says why
 			return "", err
 		}
 	}
@@ -370,7 +370,7 @@ func (e echoClient) chat(ctx context.Context, in string, codec rpc.Codec, opts .
 			return "", err
 		}
 		for range 2 {
-			if err := s.Send(wrapperspb.String(in)); err != nil {
+			if err := s.Send(wrapperspb.String(in)); err != nil && err != io.EOF { // Recv says why
 				return "", err
 			}
 		}
@@ -383,7 +383,7 @@ func (e echoClient) chat(ctx context.Context, in string, codec rpc.Codec, opts .
 		return "", err
 	}
 	for range 2 {
-		if err := s.Send(e.form.message(in, codec)); err != nil {
+		if err := s.Send(e.form.message(in, codec)); err != nil && err != io.EOF { // Recv says why
 			return "", err
 		}
 	}
