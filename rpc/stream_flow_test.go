@@ -53,9 +53,17 @@ func TestManyStreams(t *testing.T) {
 // until waits for a condition that another goroutine makes true.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); runtime.Gosched() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(30 * time.Second)
+	for n := 0; !ok(); n++ {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
+		}
+		if n < 100 { // mostly it is a matter of microseconds
+			runtime.Gosched()
+		} else {
+			<-tick.C
 		}
 	}
 }
