@@ -96,7 +96,7 @@ func TestStalledReader(t *testing.T) {
 	c := dial(t, srv.Connect())
 	must(t, callOnce(t, c))
 	before := heap()
-	r, err := watch(testContext(t), c, "x")
+	r, err := watch(longContext(t), c, "x")
 	must(t, err)
 	until(t, "the window is full", func() bool { return sent.Load()*(size+4) > flow.Window*9/10 })
 	for range 200 {
@@ -123,7 +123,7 @@ func TestStalledHandler(t *testing.T) {
 		return "", wantCount(from, 300_000)
 	}})
 	c := dial(t, srv.Connect())
-	s, err := testGather.Call(testContext(t), c)
+	s, err := testGather.Call(longContext(t), c)
 	must(t, err)
 	var sent atomic.Int64
 	done := make(chan error, 1)
@@ -158,7 +158,7 @@ func TestStalledReaderSlowsItsWriterOnly(t *testing.T) {
 	const messages = 200_000 // more than a window
 	var streams [3]*rpc.Receiver[*text]
 	for i := range streams {
-		r, err := watch(testContext(t), c, strconv.Itoa(messages))
+		r, err := watch(longContext(t), c, strconv.Itoa(messages))
 		must(t, err)
 		streams[i] = r
 	}
@@ -176,7 +176,7 @@ func TestStreamedSizes(t *testing.T) {
 		return to.Send(wrapperspb.String(strings.Repeat("x", n)))
 	}})
 	c := dial(t, srv.Connect())
-	chat, err := testChat.Call(testContext(t), c)
+	chat, err := testChat.Call(longContext(t), c)
 	must(t, err)
 	for _, size := range []int{0, 1, flow.MaxBody - 9, flow.MaxBody, 1<<20 - 1, 1 << 20, 1<<20 + 1, 16<<20 - 8} {
 		value := strings.Repeat("x", size)
