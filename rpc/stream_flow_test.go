@@ -29,9 +29,11 @@ func soak(often, always int) int {
 }
 
 // TestManyStreams: 200 concurrent streams of 50 messages, again and again: 10,000
-// of 10,000 arrive, in order, and then the status.
-func TestManyStreams(t *testing.T) {
-	srv := rpctest.NewServer(t)
+// of 10,000 arrive, in order, and then the status. On virtual time, as the tests below: there a busy
+// machine is never late with what says that a peer lives.
+func TestManyStreams(t *testing.T) { rpctest.Bubble(t, testManyStreams) }
+
+func testManyStreams(t *testing.T, srv *rpctest.Server) {
 	for range 3 {
 		serve(t, srv.Connect(), &funcs{watch: count})
 	}
@@ -80,9 +82,10 @@ func heap() int {
 // TestStalledReader: a million messages through a stream whose reader stalls:
 // the writer waits, within a few windows of memory, other calls on the same
 // connections do not, and nothing is lost.
-func TestStalledReader(t *testing.T) {
+func TestStalledReader(t *testing.T) { rpctest.Bubble(t, testStalledReader) }
+
+func testStalledReader(t *testing.T, srv *rpctest.Server) {
 	const messages, size = 1_000_000, 5 + 2 + 2 // prefix, field, at least two digits
-	srv := rpctest.NewServer(t)
 	var sent atomic.Int64
 	serve(t, srv.Connect(), &funcs{watch: func(_ context.Context, _ string, to *rpc.Sender[*text]) error {
 		for i := range messages {
@@ -96,7 +99,7 @@ func TestStalledReader(t *testing.T) {
 	c := dial(t, srv.Connect())
 	must(t, callOnce(t, c))
 	before := heap()
-	r, err := watch(longContext(t), c, "x")
+	r, err := watch(testContext(t), c, "x")
 	must(t, err)
 	until(t, "the window is full", func() bool { return sent.Load()*(size+4) > flow.Window*9/10 })
 	for range 200 {
@@ -115,15 +118,16 @@ func TestStalledReader(t *testing.T) {
 }
 
 // TestStalledHandler: likewise the other way.
-func TestStalledHandler(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestStalledHandler(t *testing.T) { rpctest.Bubble(t, testStalledHandler) }
+
+func testStalledHandler(t *testing.T, srv *rpctest.Server) {
 	goOn := make(chan struct{})
 	serve(t, srv.Connect(), &funcs{gather: func(_ context.Context, from *rpc.Receiver[*text]) (string, error) {
 		<-goOn
 		return "", wantCount(from, 300_000)
 	}})
 	c := dial(t, srv.Connect())
-	s, err := testGather.Call(longContext(t), c)
+	s, err := testGather.Call(testContext(t), c)
 	must(t, err)
 	var sent atomic.Int64
 	done := make(chan error, 1)
@@ -152,13 +156,16 @@ func TestStalledHandler(t *testing.T) {
 
 // TestStalledReaderSlowsItsWriterOnly: of three streams on one connection one is not read.
 func TestStalledReaderSlowsItsWriterOnly(t *testing.T) {
-	srv := rpctest.NewServer(t)
+	rpctest.Bubble(t, testStalledReaderSlowsItsWriterOnly)
+}
+
+func testStalledReaderSlowsItsWriterOnly(t *testing.T, srv *rpctest.Server) {
 	serve(t, srv.Connect(), &funcs{watch: count})
 	c := dial(t, srv.Connect())
 	const messages = 200_000 // more than a window
 	var streams [3]*rpc.Receiver[*text]
 	for i := range streams {
-		r, err := watch(longContext(t), c, strconv.Itoa(messages))
+		r, err := watch(testContext(t), c, strconv.Itoa(messages))
 		must(t, err)
 		streams[i] = r
 	}
