@@ -29,8 +29,8 @@ func soak(often, always int) int {
 }
 
 // TestManyStreams: 200 concurrent streams of 50 messages, again and again: 10,000
-// of 10,000 arrive, in order, and then the status. On virtual time, as the tests below: there a busy
-// machine is never late with what says that a peer lives.
+// of 10,000 arrive, in order, and then the status. On virtual time, as the tests
+// below: there a busy machine is never late with what says that a peer lives.
 func TestManyStreams(t *testing.T) { rpctest.Bubble(t, testManyStreams) }
 
 func testManyStreams(t *testing.T, srv *rpctest.Server) {

@@ -149,8 +149,9 @@ type leakCheck struct {
 
 	mu      sync.Mutex
 	servers int
-	started int           // servers, and those that have stopped
-	before  goleak.Option // the goroutines that ran when the first server started; nil after a check
+	started int // servers, and those that have stopped
+	// The goroutines that ran when the first server started; nil after a check.
+	before goleak.Option
 }
 
 func (l *leakCheck) enter(t testing.TB) {
