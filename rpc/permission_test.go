@@ -59,7 +59,6 @@ func everyCall(t *testing.T, c *rpc.Client) map[string]func() error {
 // TestForbiddenRequests: what NATS does not let the caller publish ends a call
 // of any shape at once, and so does an inbox that it may not subscribe to.
 func TestForbiddenRequests(t *testing.T) {
-	t.Parallel()
 	srv := newServerWithUsers(t,
 		&server.User{Username: "service", Password: "x"},
 		&server.User{Username: "publisher", Password: "x", Permissions: &server.Permissions{Publish: allow("other.>")}},
