@@ -95,8 +95,9 @@ func TestPlainStreamToNobody(t *testing.T) {
 }
 
 // TestSlowPlainStreamToNobody: so does one that sends seldom.
-func TestSlowPlainStreamToNobody(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestSlowPlainStreamToNobody(t *testing.T) { rpctest.Bubble(t, testSlowPlainStreamToNobody) }
+
+func testSlowPlainStreamToNobody(t *testing.T, srv *rpctest.Server) {
 	ended := make(chan error, 1)
 	serve(t, srv.Connect(), &funcs{watch: func(ctx context.Context, _ string, to *rpc.Sender[*text]) error {
 		tick := time.NewTicker(200 * time.Millisecond)

@@ -28,6 +28,8 @@ const toolsFile = "../.ci/tools"
 // answers against the JSON schemas that natscli has: what does not match it
 // drops silently. It needs Go and a module proxy, or their caches.
 func TestNATSCLI(t *testing.T) {
+	t.Parallel()
+	rpctest.NewServer(t) // until the end: no leak check of another test meets the go command
 	cli := installCLI(t)
 	t.Run("listing", cli.testListing)
 	t.Run("info", cli.testInfo)

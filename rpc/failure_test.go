@@ -21,8 +21,9 @@ import (
 
 // TestReplicaKilled: a call whose replica dies ends with UNAVAILABLE in
 // seconds, not at its deadline; one on another replica goes on, as long as it takes.
-func TestReplicaKilled(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestReplicaKilled(t *testing.T) { rpctest.Bubble(t, testReplicaKilled) }
+
+func testReplicaKilled(t *testing.T, srv *rpctest.Server) {
 	type visit struct {
 		replica int
 		call    string
@@ -209,6 +210,7 @@ func TestFailedEncodingLeavesNothing(t *testing.T) {
 // TestDisconnected: a call fails at once while there is no connection, and
 // does not run later from the reconnect buffer.
 func TestDisconnected(t *testing.T) {
+	t.Parallel()
 	srv := rpctest.NewServer(t)
 	lost := make(chan struct{})
 	nc := srv.Connect(nats.ReconnectWait(time.Hour), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(lost) }))
@@ -225,6 +227,7 @@ func TestDisconnected(t *testing.T) {
 
 // TestConnectionLost: calls that wait when the client's connection is lost or closed end.
 func TestConnectionLost(t *testing.T) {
+	t.Parallel()
 	for name, cut := range map[string]func(srv *rpctest.Server, client *nats.Conn){
 		"closed": func(_ *rpctest.Server, nc *nats.Conn) { nc.Close() },
 		"lost":   func(srv *rpctest.Server, _ *nats.Conn) { srv.Shutdown() },

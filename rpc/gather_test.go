@@ -193,6 +193,7 @@ func sorted(ids ...string) []string { return slices.Sorted(slices.Values(ids)) }
 
 // TestGatherUnequal: each instance has its row, and the one that is silent is missing.
 func TestGatherUnequal(t *testing.T) {
+	t.Parallel()
 	u := newUnequal(t)
 	u.pause()
 	g := testDo.Gather(testContext(t), u.client, wrapperspb.String("x"), rpc.UntilStall(2*time.Second))
@@ -224,6 +225,7 @@ func TestGatherUnequal(t *testing.T) {
 
 // TestGatherDeadline: what has not answered at the deadline is missing.
 func TestGatherDeadline(t *testing.T) {
+	t.Parallel()
 	u := newUnequal(t)
 	u.pause()
 	_, r := gatherDo(testContext(t), u.client, "deaf", rpc.WithCallOptions(rpc.WithTimeout(2*time.Second)))
@@ -315,8 +317,9 @@ func TestGatherQuorum(t *testing.T) {
 }
 
 // TestGatherInstancesThatGo: an instance that has gone is not waited for.
-func TestGatherInstancesThatGo(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestGatherInstancesThatGo(t *testing.T) { rpctest.Bubble(t, testGatherInstancesThatGo) }
+
+func testGatherInstancesThatGo(t *testing.T, srv *rpctest.Server) {
 	inside := make(chan struct{}, 1)
 	replicas := serveReplicas(t, func() *nats.Conn { return srv.Connect() }, 2)
 	dying := srv.Connect()
@@ -497,6 +500,7 @@ func TestGatherFails(t *testing.T) {
 
 // TestGatherMeetsClose: a gathering ends with its client and with its connection.
 func TestGatherMeetsClose(t *testing.T) {
+	t.Parallel()
 	srv := rpctest.NewServer(t)
 	inside := make(chan struct{}, 1)
 	serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
@@ -532,6 +536,7 @@ func TestGatherMeetsClose(t *testing.T) {
 // TestGatherWithoutDiscovery: a client that may not ask what there is waits until its deadline, or
 // for as many answers as it wants.
 func TestGatherWithoutDiscovery(t *testing.T) {
+	t.Parallel()
 	srv := newServerWithUsers(t, &server.User{Username: "service", Password: "x"},
 		&server.User{Username: "caller", Password: "x", Permissions: &server.Permissions{Publish: allow(testRoot + "._all.call.*")}})
 	replicas := serveReplicas(t, func() *nats.Conn { return srv.Connect(nats.UserInfo("service", "x")) }, 3)

@@ -349,7 +349,7 @@ func TestWaitersComeBack(t *testing.T) {
 		{"request that does not encode", call("\xff"), rpc.CodeInvalidArgument, nil},
 		{"request over the limit", call(strings.Repeat("x", 2000)), rpc.CodeResourceExhausted, []rpc.ClientOption{rpc.WithMaxMessageSize(1000)}},
 		{"request that cannot be published", call(strings.Repeat("x", 2<<20), rpc.WithPlainRequests()), rpc.CodeResourceExhausted, nil},
-		{"request that travels as a stream", call(strings.Repeat("x", 2<<20)), rpc.CodeOK, nil},
+		{"request that travels as a stream", call(strings.Repeat("x", 1<<20+1)), rpc.CodeOK, nil},
 		{"closed client", func(c *rpc.Client) error { must(t, c.Close()); return call("x")(c) }, rpc.CodeCanceled, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

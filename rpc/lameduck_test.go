@@ -21,6 +21,7 @@ import (
 // TestLameDuck: a service that moves when its NATS node is about to leave, as
 // docs/operations.md shows, loses no call.
 func TestLameDuck(t *testing.T) {
+	t.Parallel()
 	var nodes []*rpctest.Server
 	for i := range 2 {
 		nodes = append(nodes, rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {

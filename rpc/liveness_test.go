@@ -45,8 +45,9 @@ func loseFrom(m rpctest.Message) rpctest.Action {
 
 // TestStandIn: a call that an instance has taken, and not answered, is sent to one that has just
 // answered, and to no silent one again.
-func TestStandIn(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestStandIn(t *testing.T) { rpctest.Bubble(t, testStandIn) }
+
+func testStandIn(t *testing.T, srv *rpctest.Server) {
 	proxy := rpctest.NewProxy(t, srv)
 	for _, nc := range []*nats.Conn{srv.Connect(), proxy.Connect(), proxy.Connect()} {
 		serve(t, nc, &funcs{})
@@ -81,6 +82,7 @@ func TestStandIn(t *testing.T) {
 
 // TestStandInGoes: if the instance that is to stand in cannot take the call, another one does.
 func TestStandInGoes(t *testing.T) {
+	t.Parallel()
 	for name, users := range map[string]*server.Permissions{
 		"it has gone":                nil,
 		"it may not be called alone": {Publish: deny(testRoot + "._i.*.call.>")},
@@ -125,8 +127,9 @@ func TestStandInGoes(t *testing.T) {
 
 // TestNoStandInForInstance: a call to one instance is sent to that instance again, and nobody is
 // asked which others there are.
-func TestNoStandInForInstance(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestNoStandInForInstance(t *testing.T) { rpctest.Bubble(t, testNoStandInForInstance) }
+
+func testNoStandInForInstance(t *testing.T, srv *rpctest.Server) {
 	proxy := rpctest.NewProxy(t, srv)
 	chosen := serve(t, proxy.Connect(), &funcs{}).Instance(testDesc.Name)
 	serve(t, srv.Connect(), &funcs{})
@@ -196,8 +199,9 @@ func TestAbandonedCalls(t *testing.T) {
 
 // TestStandStill: of the requests that came while a process stood still those whose callers have
 // gone meanwhile do not run, although their cancels came behind all of them. The others do.
-func TestStandStill(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestStandStill(t *testing.T) { rpctest.Bubble(t, testStandStill) }
+
+func testStandStill(t *testing.T, srv *rpctest.Server) {
 	proxy := rpctest.NewProxy(t, srv)
 	var ran atomic.Int64
 	s := serve(t, proxy.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
@@ -245,8 +249,9 @@ func TestStandStill(t *testing.T) {
 
 // TestStandStillQueued: neither does a call begin that was queued before the process stood still,
 // if its caller has gone meanwhile.
-func TestStandStillQueued(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestStandStillQueued(t *testing.T) { rpctest.Bubble(t, testStandStillQueued) }
+
+func testStandStillQueued(t *testing.T, srv *rpctest.Server) {
 	proxy := rpctest.NewProxy(t, srv)
 	running, goOn := make(chan string, 2), make(chan struct{})
 	s := serve(t, proxy.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
@@ -326,8 +331,9 @@ func TestManyCancels(t *testing.T) {
 }
 
 // TestDeadCaller: the handlers of a client that has gone without a word end, those of others go on.
-func TestDeadCaller(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestDeadCaller(t *testing.T) { rpctest.Bubble(t, testDeadCaller) }
+
+func testDeadCaller(t *testing.T, srv *rpctest.Server) {
 	proxy := rpctest.NewProxy(t, srv)
 	running, ended := make(chan string, 3), make(chan string, 3)
 	wait := func(ctx context.Context, in string) error {

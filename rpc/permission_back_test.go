@@ -39,6 +39,7 @@ func deny(subjects ...string) *server.SubjectPermission {
 // TestServiceMayAgain: a service that NATS no longer lets subscribe is listed as not serving, and
 // serves again when it may again.
 func TestServiceMayAgain(t *testing.T) {
+	t.Parallel()
 	srv, change := changingUsers(t, nil, nil)
 	var logged records
 	serve(t, srv.Connect(nats.UserInfo("service", "x"), quiet), &funcs{}, rpc.WithLogger(logged.logger()))
@@ -72,6 +73,7 @@ func TestServiceMayAgain(t *testing.T) {
 // TestClientMayAgain: a client that NATS did not let subscribe to its inbox makes calls when it
 // may.
 func TestClientMayAgain(t *testing.T) {
+	t.Parallel()
 	inbox := &server.Permissions{Subscribe: deny("_INBOX.>")}
 	srv, change := changingUsers(t, nil, inbox)
 	serve(t, srv.Connect(nats.UserInfo("service", "x")), &funcs{})
@@ -91,6 +93,7 @@ func TestClientMayAgain(t *testing.T) {
 
 // TestLivenessMayAgain: a client that was not permitted to ask about its calls asks when it may.
 func TestLivenessMayAgain(t *testing.T) {
+	t.Parallel()
 	mute := &server.Permissions{Publish: deny(testRoot + "._all.alive")}
 	srv, change := changingUsers(t, nil, mute)
 	running, refused := make(chan struct{}), make(chan struct{}, 64)

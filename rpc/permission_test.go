@@ -159,6 +159,7 @@ func TestMayNotAnswer(t *testing.T) {
 // TestManyCallsOneResponse: of a service that may send one answer to each request, which is what
 // unary calls need, none of many calls that take long is taken for lost.
 func TestManyCallsOneResponse(t *testing.T) {
+	t.Parallel()
 	srv := newServerWithUsers(t,
 		&server.User{Username: "caller", Password: "x"},
 		&server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
@@ -263,6 +264,7 @@ func TestPermissionTakenAwayBeforeAnAnswer(t *testing.T) {
 // TestPermissionTakenAwayWhileOpening: nor does a stream whose accept has not come, where an
 // instance has refused an open before.
 func TestPermissionTakenAwayWhileOpening(t *testing.T) {
+	t.Parallel()
 	var options server.Options
 	deny := func(subjects ...string) []*server.User {
 		return []*server.User{{Username: "service", Password: "x"}, {Username: "caller", Password: "x",

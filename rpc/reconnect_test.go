@@ -28,7 +28,10 @@ func isAnswer(m rpctest.Message) bool {
 // connection broke ends soon after the reconnect, or is sent again where it may
 // run twice; and well before one whose answer was lost without a sign.
 func TestAnswerLostWithTheConnection(t *testing.T) {
-	srv := rpctest.NewServer(t)
+	rpctest.Bubble(t, testAnswerLostWithTheConnection)
+}
+
+func testAnswerLostWithTheConnection(t *testing.T, srv *rpctest.Server) {
 	var ran, read atomic.Int32
 	serve(t, srv.Connect(), &funcs{
 		do:   func(_ context.Context, in string) (string, error) { ran.Add(1); return in, nil },
@@ -74,8 +77,9 @@ func TestAnswerLostWithTheConnection(t *testing.T) {
 
 // TestManyCallsOverAReconnect: those that a server still works on go on, and each call ends as it
 // should.
-func TestManyCallsOverAReconnect(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestManyCallsOverAReconnect(t *testing.T) { rpctest.Bubble(t, testManyCallsOverAReconnect) }
+
+func testManyCallsOverAReconnect(t *testing.T, srv *rpctest.Server) {
 	finish := make(chan struct{})
 	var running atomic.Int32
 	serve(t, srv.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {

@@ -136,8 +136,9 @@ func TestRefusalsAreRetried(t *testing.T) {
 
 // TestOpenIsLookedFor: an open that reaches nobody, where a listener hides that nobody is
 // there, ends as soon as a unary call does, and is sent again where that is safe.
-func TestOpenIsLookedFor(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestOpenIsLookedFor(t *testing.T) { rpctest.Bubble(t, testOpenIsLookedFor) }
+
+func testOpenIsLookedFor(t *testing.T, srv *rpctest.Server) {
 	listener := srv.Connect()
 	_, err := listener.Subscribe(testRoot+".*", func(*nats.Msg) {})
 	must(t, err)

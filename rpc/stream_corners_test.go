@@ -77,8 +77,9 @@ func TestSenderLetsGo(t *testing.T) {
 }
 
 // TestLargeCallNobodyAnswers: the open of a large call is asked about like any call.
-func TestLargeCallNobodyAnswers(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestLargeCallNobodyAnswers(t *testing.T) { rpctest.Bubble(t, testLargeCallNobodyAnswers) }
+
+func testLargeCallNobodyAnswers(t *testing.T, srv *rpctest.Server) {
 	nc := srv.Connect()
 	// The instance has died in the middle.
 	_, err := nc.Subscribe(testRoot+".Blob", func(*nats.Msg) {})
@@ -89,8 +90,9 @@ func TestLargeCallNobodyAnswers(t *testing.T) {
 }
 
 // TestLargeCallWaitsInQueue: while somebody has it, it is not taken for lost.
-func TestLargeCallWaitsInQueue(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestLargeCallWaitsInQueue(t *testing.T) { rpctest.Bubble(t, testLargeCallWaitsInQueue) }
+
+func testLargeCallWaitsInQueue(t *testing.T, srv *rpctest.Server) {
 	running, finish := make(chan struct{}, 2), make(chan struct{})
 	serve(t, srv.Connect(), &funcs{blob: func(_ context.Context, in []byte) ([]byte, error) {
 		running <- struct{}{}

@@ -66,9 +66,11 @@ func wantUnavailable(t *testing.T, r *rpc.Receiver[*text]) *rpc.Error {
 
 // TestConnectionCut: streams end on both sides when either connection is cut, and new ones are
 // served.
-func TestConnectionCut(t *testing.T) {
+func TestConnectionCut(t *testing.T) { rpctest.Bubble(t, testConnectionCut) }
+
+func testConnectionCut(t *testing.T, srv *rpctest.Server) {
 	ended := make(chan error, 1)
-	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})
+	n := badNetworkOf(t, srv, &funcs{watch: waitForEnd(ended)})
 	for name, cut := range map[string]func(){"client's": n.client.Cut, "server's": n.server.Cut} {
 		r := openWaiting(t, n.c)
 		cut()
@@ -88,9 +90,11 @@ func TestConnectionCut(t *testing.T) {
 
 // TestClientKilled: the handler's context ends, and the endpoint serves others before and after
 // that.
-func TestClientKilled(t *testing.T) {
+func TestClientKilled(t *testing.T) { rpctest.Bubble(t, testClientKilled) }
+
+func testClientKilled(t *testing.T, srv *rpctest.Server) {
 	ended := make(chan error, 2)
-	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})
+	n := badNetworkOf(t, srv, &funcs{watch: waitForEnd(ended)})
 	openWaiting(t, n.c)
 	n.client.Close()
 	other := dial(t, n.plain, rpc.WithHeartbeat(beat))
@@ -106,8 +110,12 @@ func TestClientKilled(t *testing.T) {
 
 // TestClientKilledWhileServerIsBlocked: so does that of a handler which waits for credit.
 func TestClientKilledWhileServerIsBlocked(t *testing.T) {
+	rpctest.Bubble(t, testClientKilledWhileServerIsBlocked)
+}
+
+func testClientKilledWhileServerIsBlocked(t *testing.T, srv *rpctest.Server) {
 	ended, blocked := make(chan error, 1), make(chan struct{})
-	n := newBadNetwork(t, &funcs{watch: func(_ context.Context, _ string, to *rpc.Sender[*text]) error {
+	n := badNetworkOf(t, srv, &funcs{watch: func(_ context.Context, _ string, to *rpc.Sender[*text]) error {
 		var err error
 		for i := 0; err == nil; i++ {
 			if i == 40 { // within the window
@@ -148,9 +156,11 @@ func TestServerKilled(t *testing.T) {
 }
 
 // TestSilentServer: a server that is connected but says nothing is dead.
-func TestSilentServer(t *testing.T) {
+func TestSilentServer(t *testing.T) { rpctest.Bubble(t, testSilentServer) }
+
+func testSilentServer(t *testing.T, srv *rpctest.Server) {
 	ended := make(chan error, 1)
-	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})
+	n := badNetworkOf(t, srv, &funcs{watch: waitForEnd(ended)})
 	r := openWaiting(t, n.c)
 	n.server.Fault(func(m rpctest.Message) rpctest.Action {
 		if m.To == rpctest.ToServer {

@@ -157,8 +157,9 @@ func openSlot(t *testing.T, c *rpc.Client, req string) (r *rpc.Receiver[*text], 
 }
 
 // TestStreamDeadline: both sides see that the deadline passed, whoever waits for what.
-func TestStreamDeadline(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestStreamDeadline(t *testing.T) { rpctest.Bubble(t, testStreamDeadline) }
+
+func testStreamDeadline(t *testing.T, srv *rpctest.Server) {
 	ended := make(chan error, 1)
 	serve(t, srv.Connect(), &funcs{
 		watch: func(ctx context.Context, how string, to *rpc.Sender[*text]) error {

@@ -171,9 +171,11 @@ func TestFaultsToServer(t *testing.T) {
 
 // TestLostTail: frames that nothing comes after are missed by the next heartbeat, in both
 // directions.
-func TestLostTail(t *testing.T) {
+func TestLostTail(t *testing.T) { rpctest.Bubble(t, testLostTail) }
+
+func testLostTail(t *testing.T, srv *rpctest.Server) {
 	received := make(chan error, 1)
-	n := newBadNetwork(t, &funcs{chat: func(ctx context.Context, with *rpc.BidiStream[*text, *text]) error {
+	n := badNetworkOf(t, srv, &funcs{chat: func(ctx context.Context, with *rpc.BidiStream[*text, *text]) error {
 		must(t, sendFaulty(with.Send))
 		_, err := with.Recv()
 		received <- err
@@ -249,9 +251,11 @@ func testLostCredits(t *testing.T, srv *rpctest.Server) {
 
 // TestLostOpening: a client does not wait forever for an accept, and a
 // handler whose accept was lost is told.
-func TestLostOpening(t *testing.T) {
+func TestLostOpening(t *testing.T) { rpctest.Bubble(t, testLostOpening) }
+
+func testLostOpening(t *testing.T, srv *rpctest.Server) {
 	ended := make(chan error, 1)
-	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})
+	n := badNetworkOf(t, srv, &funcs{watch: waitForEnd(ended)})
 	for name, lost := range map[string]func(m rpctest.Message) bool{
 		"open":   func(m rpctest.Message) bool { return m.Subject == "test.v1.TestService.Watch" },
 		"accept": func(m rpctest.Message) bool { return frameKind(m) == wire.KindAccept },
@@ -271,18 +275,22 @@ func frameKind(m rpctest.Message) wire.Kind {
 }
 
 // TestLostCancel: a handler whose caller has silently gone is ended by the silence.
-func TestLostCancel(t *testing.T) {
+func TestLostCancel(t *testing.T) { rpctest.Bubble(t, testLostCancel) }
+
+func testLostCancel(t *testing.T, srv *rpctest.Server) {
 	ended := make(chan error, 1)
-	n := newBadNetwork(t, &funcs{watch: waitForEnd(ended)})
+	n := badNetworkOf(t, srv, &funcs{watch: waitForEnd(ended)})
 	n.client.Fault(once(rpctest.Lose, func(m rpctest.Message) bool { return frameKind(m) == wire.KindStreamCancel }))
 	openWaiting(t, n.c).Close()
 	wantEnd(t, ended)
 }
 
 // TestRepeatedOpening: an open or accept that comes twice counts once.
-func TestRepeatedOpening(t *testing.T) {
+func TestRepeatedOpening(t *testing.T) { rpctest.Bubble(t, testRepeatedOpening) }
+
+func testRepeatedOpening(t *testing.T, srv *rpctest.Server) {
 	var handled atomic.Int64
-	n := newBadNetwork(t, &funcs{watch: func(ctx context.Context, in string, to *rpc.Sender[*text]) error {
+	n := badNetworkOf(t, srv, &funcs{watch: func(ctx context.Context, in string, to *rpc.Sender[*text]) error {
 		handled.Add(1)
 		return count(ctx, in, to)
 	}})

@@ -29,9 +29,11 @@ func soak(often, always int) int {
 }
 
 // TestManyStreams: 200 concurrent streams of 50 messages, again and again: 10,000
-// of 10,000 arrive, in order, and then the status.
-func TestManyStreams(t *testing.T) {
-	srv := rpctest.NewServer(t)
+// of 10,000 arrive, in order, and then the status. On virtual time, as the tests
+// below: there a busy machine is never late with what says that a peer lives.
+func TestManyStreams(t *testing.T) { rpctest.Bubble(t, testManyStreams) }
+
+func testManyStreams(t *testing.T, srv *rpctest.Server) {
 	for range 3 {
 		serve(t, srv.Connect(), &funcs{watch: count})
 	}
@@ -53,9 +55,17 @@ func TestManyStreams(t *testing.T) {
 // until waits for a condition that another goroutine makes true.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); runtime.Gosched() {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(30 * time.Second)
+	for n := 0; !ok(); n++ {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
+		}
+		if n < 100 { // mostly it is a matter of microseconds
+			runtime.Gosched()
+		} else {
+			<-tick.C
 		}
 	}
 }
@@ -72,9 +82,10 @@ func heap() int {
 // TestStalledReader: a million messages through a stream whose reader stalls:
 // the writer waits, within a few windows of memory, other calls on the same
 // connections do not, and nothing is lost.
-func TestStalledReader(t *testing.T) {
+func TestStalledReader(t *testing.T) { rpctest.Bubble(t, testStalledReader) }
+
+func testStalledReader(t *testing.T, srv *rpctest.Server) {
 	const messages, size = 1_000_000, 5 + 2 + 2 // prefix, field, at least two digits
-	srv := rpctest.NewServer(t)
 	var sent atomic.Int64
 	serve(t, srv.Connect(), &funcs{watch: func(_ context.Context, _ string, to *rpc.Sender[*text]) error {
 		for i := range messages {
@@ -107,8 +118,9 @@ func TestStalledReader(t *testing.T) {
 }
 
 // TestStalledHandler: likewise the other way.
-func TestStalledHandler(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestStalledHandler(t *testing.T) { rpctest.Bubble(t, testStalledHandler) }
+
+func testStalledHandler(t *testing.T, srv *rpctest.Server) {
 	goOn := make(chan struct{})
 	serve(t, srv.Connect(), &funcs{gather: func(_ context.Context, from *rpc.Receiver[*text]) (string, error) {
 		<-goOn
@@ -144,7 +156,10 @@ func TestStalledHandler(t *testing.T) {
 
 // TestStalledReaderSlowsItsWriterOnly: of three streams on one connection one is not read.
 func TestStalledReaderSlowsItsWriterOnly(t *testing.T) {
-	srv := rpctest.NewServer(t)
+	rpctest.Bubble(t, testStalledReaderSlowsItsWriterOnly)
+}
+
+func testStalledReaderSlowsItsWriterOnly(t *testing.T, srv *rpctest.Server) {
 	serve(t, srv.Connect(), &funcs{watch: count})
 	c := dial(t, srv.Connect())
 	const messages = 200_000 // more than a window
@@ -168,7 +183,7 @@ func TestStreamedSizes(t *testing.T) {
 		return to.Send(wrapperspb.String(strings.Repeat("x", n)))
 	}})
 	c := dial(t, srv.Connect())
-	chat, err := testChat.Call(testContext(t), c)
+	chat, err := testChat.Call(longContext(t), c)
 	must(t, err)
 	for _, size := range []int{0, 1, flow.MaxBody - 9, flow.MaxBody, 1<<20 - 1, 1 << 20, 1<<20 + 1, 16<<20 - 8} {
 		value := strings.Repeat("x", size)

@@ -14,8 +14,9 @@ import (
 
 // TestUnfetchedResponse: a large response that nobody fetches, as its caller has died, does
 // not hold a worker until the caller's deadline, nor the shutdown.
-func TestUnfetchedResponse(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestUnfetchedResponse(t *testing.T) { rpctest.Bubble(t, testUnfetchedResponse) }
+
+func testUnfetchedResponse(t *testing.T, srv *rpctest.Server) {
 	s := newTestServer(t, srv.Connect(), &funcs{blob: func(context.Context, []byte) ([]byte, error) { return make([]byte, 2<<20), nil }})
 	p := newPeer(t, srv.Connect())
 	request := wire.AppendRequest(nil, p.id, wire.CodecProto, time.Hour)

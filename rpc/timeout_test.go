@@ -158,8 +158,9 @@ func TestPlainDeadlines(t *testing.T) {
 
 // TestWithoutTimeoutEnds: a call without a deadline ends with its context, and when nobody works on
 // it any more.
-func TestWithoutTimeoutEnds(t *testing.T) {
-	srv := rpctest.NewServer(t)
+func TestWithoutTimeoutEnds(t *testing.T) { rpctest.Bubble(t, testWithoutTimeoutEnds) }
+
+func testWithoutTimeoutEnds(t *testing.T, srv *rpctest.Server) {
 	started := make(chan struct{})
 	serverNC := srv.Connect()
 	serve(t, serverNC, &funcs{do: func(ctx context.Context, _ string) (string, error) {

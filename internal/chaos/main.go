@@ -76,7 +76,7 @@ func parse(args []string) (f flags, err error) {
 	for _, s := range scenarios(shortLengths) {
 		names = append(names, s.name)
 	}
-	set.StringVar(&f.named, "scenarios", "", "`regexp` of the scenarios to run, out of "+strings.Join(names, ", ")+" (default all but soak, and torture without -long)")
+	set.StringVar(&f.named, "scenarios", "", "`regexp` of the scenarios to run, out of "+strings.Join(names, ", ")+" (default all but soak)")
 	set.Uint64Var(&f.seed, "seed", 0, "`number` that decides what callers do, which faults there are and what they hit (default a random one)")
 	set.StringVar(&f.report, "report", "", "`file` for the report, in Markdown")
 	set.StringVar(&f.keep, "keep", "", "new `directory` for records and logs (default a temporary one, which is kept after a violation)")

@@ -88,7 +88,7 @@ func scenarios(l lengths) []scenario {
 			excuses: excuses{unavailable: true, idempotent: true, notRun: true, deadline: true, dataLoss: true}},
 		{name: "reload", nodes: 1, replicas: 2, heartbeat: shortHeartbeat, happen: reloads, excuses: excuses{nobody: true}},
 		{name: "torture", nodes: 3, replicas: 4, heartbeat: shortHeartbeat, networks: true, slots: tortureSlots, excuses: everything,
-			load: longLoad, limit: l.torture, named: l.torture < time.Minute, happen: torture(l.torture, l.faults)},
+			load: longLoad, limit: l.torture, happen: torture(l.torture, l.faults)},
 		{name: "soak", nodes: 3, replicas: 3, heartbeat: defaultHeartbeat, named: true, limit: l.soak,
 			load: soakLoad, sample: sampleTime(l.soak), happen: soak(l.soak)},
 	}

@@ -16,20 +16,22 @@ const (
 )
 
 // watchStalls records, until ctx ends, whenever this process did not get to run, or one of its
-// threads: a call that ends late meanwhile is not late by its own fault.
-func watchStalls(ctx context.Context, j *journal) {
-	waits := threadWaits{}
+// threads: a call that ends late meanwhile is not late by its own fault. longest returns how long a
+// thread has waited since the last time.
+func watchStalls(ctx context.Context, j *journal, longest func() time.Duration) {
+	before := time.Now()
 	for {
-		due := time.Now().Add(tick)
 		select {
 		case <-time.After(tick):
 		case <-ctx.Done():
 			return
 		}
 		woke := time.Now()
-		if d := max(woke.Sub(due), waits.longest()); d > stall {
+		// Since the last time, and not since the timer was set: the process may stop in between.
+		if d := max(woke.Sub(before)-tick, longest()); d > stall {
 			j.write(record{Kind: stalled, At: at(woke), Since: at(woke.Add(-d))})
 		}
+		before = woke
 	}
 }
 
