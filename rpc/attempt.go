@@ -531,7 +531,9 @@ func unopened(err error) *Error {
 	if errors.As(err, &ended) {
 		return contextError(ended.Ctx, ExecutionNotRun)
 	}
-	return asError(streamError(err)).withExecution(ExecutionNotRun)
+	failed := asError(streamError(err)).withExecution(ExecutionNotRun)
+	failed.refused = failed.code == CodeUnavailable // another attempt may be published
+	return failed
 }
 
 // largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.

@@ -28,7 +28,7 @@ import (
 // typed client of a service; one Client serves any number of services and
 // goroutines. NewClient makes it. It has one subscription, made by its first call, and four
 // goroutines: that of the subscription, one that watches the calls, one that watches the connection
-// and one that publishes where many are made at once.
+// and one that publishes.
 //
 // The connection stays the caller's. Close ends the client.
 type Client struct {
@@ -51,6 +51,7 @@ type Client struct {
 type clientState struct {
 	opened atomic.Bool // inbox, watch, link and known are set
 	closed atomic.Bool
+	lost   atomic.Bool // closed by the end of the connection
 
 	mu      sync.Mutex // for the first call and Close
 	opening *opening   // that runs, or nil
@@ -80,7 +81,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 		}
 		c.err = errors.Join(c.err, opt.applyClient(&c.options))
 	}
-	c.out = publish.New(nc, publish.Config{Now: c.clock.now, MaxBatch: c.options.maxBatch, Refuse: c.offline})
+	c.out = publish.New(nc, publish.Config{Now: c.clock.now, MaxBatch: c.options.maxBatch, Refuse: c.offline, Down: func() bool { return c.link.Down() }})
 	c.streams = stream.NewTable(c.options.heartbeat)
 	if len(c.options.peerOptions.interceptors) > 0 {
 		c.next = chain(c.options.peerOptions.interceptors, c.sendInside)
@@ -110,8 +111,8 @@ const closeTimeout = time.Second
 
 var errNilOption = errors.New("an option is nil")
 
-// Close ends the calls that wait with CodeCanceled, and frees what the client holds. If it has made
-// calls, it waits until the NATS server has all that they have sent, cancels for instance, for at
+// Close ends the calls that wait with CodeCanceled, tells their instances, and frees what the client
+// holds. If it has made calls, it waits until the NATS server has all that they have sent, for at
 // most a second. It does not close the connection. Closing again does nothing.
 func (c *Client) Close() error {
 	if c == nil {
@@ -122,6 +123,7 @@ func (c *Client) Close() error {
 	c.sub = nil
 	c.closed.Store(true) // before the calls are ended: one that comes later sees it
 	c.mu.Unlock()
+	c.out.End()
 	if sub == nil {
 		return nil
 	}
@@ -143,7 +145,7 @@ func (c *Client) Close() error {
 func (c *Client) release(sub *connwatch.Subscription) error {
 	c.watch.release()
 	err := sub.Unsubscribe()
-	c.out.Flush() // which nobody else does any more
+	c.out.Drain()
 	if c.nc.IsConnected() {
 		// If the connection is closed next, the last cancels may be lost with what it has not read.
 		// An error is ignored: without them the instances notice by heartbeats.
@@ -169,6 +171,8 @@ func (c *Client) subscribeOnce(ctx context.Context, deadline time.Time) *Error {
 	select {
 	case <-o.done:
 		return o.err
+	case <-c.out.Ended():
+		return c.refusal()
 	case <-ctx.Done():
 		return contextError(ctx, ExecutionNotRun)
 	}
@@ -225,7 +229,7 @@ func (c *Client) subscribe() *Error {
 		_ = sub.Unsubscribe()
 		return c.refusal()
 	}
-	go c.out.Run(w.done)
+	go c.out.Run()
 	return nil
 }
 
@@ -262,7 +266,10 @@ func (c *Client) subscribeTo(prefix string, b *reply.Inbox, w *watch) (*connwatc
 
 // offline is why nothing can be published now, or nil. The publisher asks.
 func (c *Client) offline() error {
-	if c.link.Down() {
+	switch {
+	case c.closed.Load():
+		return asNil(c.refusal())
+	case c.link.Down():
 		return errReconnecting()
 	}
 	return asNil(connectionError(c.nc))
@@ -301,7 +308,7 @@ func errReconnecting() *Error {
 // refusal is why no call can be sent any more, or nil.
 func (c *Client) refusal() *Error {
 	if c.closed.Load() {
-		if c.nc.IsClosed() { // which has closed the client
+		if c.lost.Load() {
 			return connectionError(c.nc)
 		}
 		return failf(CodeCanceled, ExecutionNotRun, "the client was closed")
@@ -316,7 +323,9 @@ func (c *Client) connectionLost() {
 
 // closedByConn runs when the connection has been closed for good.
 func (c *Client) closedByConn() {
+	c.lost.Store(true)
 	c.closed.Store(true)
+	c.out.End()
 }
 
 // invoke is where every unary and one-way call comes from. The response is decoded into res, or
@@ -490,7 +499,7 @@ func (c *Client) sendAgain(ctx context.Context, call *clientCall) error {
 		}
 		err = err.after(last).withCauseOf(ctx)
 		delay, again := call.mayRetry(err)
-		if !again {
+		if !again || c.closed.Load() {
 			return err
 		}
 		last, call.instance = err, ""

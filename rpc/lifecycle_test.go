@@ -201,3 +201,26 @@ func TestCloseAfterShutdown(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseCancels: closing a client ends the handlers of its calls.
+func TestCloseCancels(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	running, canceled := make(chan struct{}), make(chan struct{})
+	serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
+		close(running)
+		<-ctx.Done()
+		close(canceled)
+		return in, nil
+	}})
+	c := rpc.NewClient(srv.Connect())
+	ended := make(chan error, 1)
+	go func() { _, err := do(testContext(t), c, "x"); ended <- err }()
+	<-running
+	must(t, c.Close())
+	wantCode(t, <-ended, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
+	select {
+	case <-canceled:
+	case <-time.After(20 * time.Second):
+		t.Error("the handler runs on")
+	}
+}

@@ -58,6 +58,7 @@ const (
 	callAnswered        // or about to be
 	callCounted         // in the statistics, as a call that has ended
 	callSending         // a message of a plain stream is being published
+	callEndLeft         // its sender is to answer behind it
 )
 
 // take takes a step. It reports whether that is the first time.
@@ -73,9 +74,26 @@ func (s *steps) beginSending() bool {
 	return false
 }
 
-// endSending reports whether the call has been answered meanwhile. The answer was left to the
-// sender, since nothing may follow the end of the stream.
-func (s *steps) endSending() (answered bool) { return s.bits.And(^callSending)&callAnswered != 0 }
+// endSending reports whether the answer of the call was left to the sender.
+func (s *steps) endSending() (left bool) { return s.bits.And(^callSending)&callEndLeft != 0 }
+
+// refuse takes the step callAnswered. If a message is being published then, it leaves the answer to
+// the sender, since nothing may follow the end of a plain stream.
+func (s *steps) refuse() (first, left bool) {
+	for {
+		before := s.bits.Load()
+		after := before | callAnswered
+		if left = before&callSending != 0; left {
+			after |= callEndLeft
+		}
+		if before&callAnswered != 0 {
+			return false, false
+		}
+		if s.bits.CompareAndSwap(before, after) {
+			return true, left
+		}
+	}
+}
 
 // taken reports whether the step has been taken.
 func (s *steps) taken(step uint32) bool { return s.bits.Load()&step != 0 }
@@ -482,13 +500,13 @@ func (c *serverCall) sizeOf(buf *buffer.Buffer) int {
 // refuse answers a call with an error. It is for a call that another goroutine runs, or that none
 // will run.
 func (c *serverCall) refuse(err *Error) {
-	before := c.steps.bits.Or(callAnswered)
-	if before&callAnswered != 0 {
+	first, left := c.steps.refuse()
+	if !first {
 		return
 	}
 	c.endpoint.stats.countRefused(err)
 	c.steps.take(callCounted)
-	if before&callSending == 0 { // else the sender does it
+	if !left {
 		c.answerForm.refuse(err)
 	}
 }

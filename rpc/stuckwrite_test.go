@@ -197,3 +197,96 @@ func TestStopWhileSending(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseWhileWriting: while nats.go holds its lock, closing a client ends its calls and those
+// that come later, and neither Close nor another connection waits for that lock.
+func TestCloseWhileWriting(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	waiting := make(chan struct{})
+	serve(t, srv.Connect(), &funcs{do: func(ctx context.Context, in string) (string, error) {
+		if in == "wait" {
+			waiting <- struct{}{}
+			<-ctx.Done()
+		}
+		return in, nil
+	}})
+	dialer := &stuckDialer{writing: make(chan struct{}, 1)}
+	nc := srv.Connect(nats.SetCustomDialer(dialer), nats.FlusherTimeout(time.Hour))
+	c, fresh, other := rpc.NewClient(nc), rpc.NewClient(nc), dial(t, srv.Connect())
+	must(t, callOnce(t, c))
+	ctx := testContext(t)
+	var ended []chan error
+	start := func(f func() error) {
+		end := make(chan error, 1)
+		go func() { end <- f() }()
+		ended = append(ended, end)
+	}
+	start(func() error { _, err := do(ctx, c, "wait"); return err })
+	<-waiting
+	free := dialer.stick(t, nc)
+	defer free()
+	calls := []func(c *rpc.Client) error{
+		func(c *rpc.Client) error { _, err := do(ctx, c, "x"); return err },
+		func(c *rpc.Client) error { return testNote.Call(ctx, c, &structpb.Struct{}) },
+		func(c *rpc.Client) error { _, err := testChat.Call(ctx, c); return err },
+		func(c *rpc.Client) error {
+			g := testDo.Gather(ctx, c, wrapperspb.String("x"))
+			for range g.All() {
+				t.Error("an instance has answered")
+			}
+			return g.Result().Err
+		},
+	}
+	for _, f := range calls {
+		start(func() error { return f(c) })
+		start(func() error { return f(fresh) })
+	}
+	must(t, c.Close())
+	must(t, fresh.Close())
+	for _, f := range calls {
+		start(func() error { return f(c) })
+		start(func() error { return f(fresh) })
+	}
+	for i, end := range ended {
+		if err := endOf(t, end); rpc.CodeOf(err) != rpc.CodeCanceled {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	must(t, callOnce(t, other))
+}
+
+// TestSilenceWhileWriting: while nothing can be published no instance is asked, and none is taken
+// for dead.
+func TestSilenceWhileWriting(t *testing.T) {
+	t.Parallel()
+	srv := rpctest.NewServer(t)
+	waiting, finish := make(chan struct{}), make(chan struct{})
+	serve(t, srv.Connect(), &funcs{
+		do: func(_ context.Context, in string) (string, error) {
+			waiting <- struct{}{}
+			<-finish
+			return in, nil
+		},
+		read: func(_ context.Context, in string) (string, error) { return in, nil },
+	})
+	dialer := &stuckDialer{writing: make(chan struct{}, 1)}
+	nc := srv.Connect(nats.SetCustomDialer(dialer), nats.FlusherTimeout(time.Hour))
+	c := dial(t, nc)
+	ended := make(chan error, 2)
+	go func() { _, err := do(testContext(t), c, "x"); ended <- err }()
+	<-waiting
+	free := dialer.stick(t, nc)
+	defer free()
+	go func() { _, err := testRead.Call(testContext(t), c, wrapperspb.String("x")); ended <- err }()
+	select {
+	case err := <-ended:
+		t.Error("while nats.go writes:", err)
+		return
+	case <-time.After(4 * time.Second): // silence would end calls after three
+	}
+	free()
+	close(finish)
+	for range 2 {
+		must(t, endOf(t, ended))
+	}
+}

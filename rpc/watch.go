@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type watch struct {
 type access struct {
 	forbidden     atomic.Pointer[Error] // why no reply can come, if so
 	subscriptions *connwatch.Subscriptions
+	tending       sync.WaitGroup
 	log           *slog.Logger
 }
 
@@ -75,8 +77,8 @@ func (w *watch) start(onLost, onClosed func()) {
 	go func() {
 		defer close(w.done)
 		if w.run(onLost) {
+			onClosed() // first, so that no call comes behind those that are ended
 			onLost()
-			onClosed()
 			w.endCalls(failf(CodeUnavailable, ExecutionMayHaveRun, "the NATS connection was closed").because(nats.ErrConnectionClosed))
 			connwatch.Unlisten(w.nc, &w.listener)
 		}
@@ -93,6 +95,7 @@ func (w *watch) run(onLost func()) (closed bool) {
 	tend := time.NewTimer(tendInterval)
 	tend.Stop()
 	defer tend.Stop()
+	tending, tended := false, make(chan int, 1) // not here: it may wait for the connection's lock
 	for {
 		select {
 		case <-ticker.C:
@@ -112,7 +115,14 @@ func (w *watch) run(onLost func()) (closed bool) {
 		case <-w.access.subscriptions.Refused:
 			tend.Reset(tendInterval)
 		case <-tend.C:
-			if w.tend() > 0 {
+			if tending {
+				tend.Reset(tendInterval)
+				continue
+			}
+			tending = true
+			w.access.tending.Go(func() { tended <- w.tend() })
+		case refused := <-tended:
+			if tending = false; refused > 0 {
 				tend.Reset(tendInterval)
 			}
 		case <-w.quit:
@@ -135,12 +145,18 @@ func (w *watch) tend() (refused int) {
 	return refused
 }
 
-// stop ends the goroutine, waits for it, and ends all calls with err. Then release is to follow.
+// stop ends the goroutine, waits for it, and ends all calls with err: instances are told. Then
+// release is to follow.
 func (w *watch) stop(err *Error) {
 	close(w.quit)
 	<-w.done
+	w.inbox.Each(func(p *reply.Pending) error {
+		if p.Root() != "" && p.Claimed() {
+			w.left.Add(p.Root(), p.CallID())
+		}
+		return err
+	})
 	w.endCalls(err)
-	w.conn.stop()
 	if !w.conn.link.Down() {
 		w.left.Cancel(w.out)
 	}
@@ -148,6 +164,8 @@ func (w *watch) stop(err *Error) {
 
 // release takes the watch off the connection. It may wait for the lock of that.
 func (w *watch) release() {
+	w.conn.stop()
+	w.access.tending.Wait()
 	connwatch.Unlisten(w.nc, &w.listener)
 	w.nc.RemoveStatusListener(w.status)
 }
@@ -158,11 +176,15 @@ func (w *watch) endCalls(err *Error) {
 	w.known.Mail.End(err)
 }
 
-// tick looks at the calls. First it publishes requests that wait for a caller that never comes, as
-// it has panicked within a call.
+// tick looks at the calls. First it has requests published that wait for a caller that never comes,
+// as it has panicked within a call. While nothing can be published, nobody can be asked, and silence
+// says nothing.
 func (w *watch) tick() {
 	if out := w.out; out.Holds() && out.Overdue() {
 		out.Wake()
+	}
+	if w.out.Stalled() && !w.conn.link.Down() {
+		return
 	}
 	if w.conn.link.Down() {
 		w.look((*liveness.Patience).Offline, false, true)
@@ -185,10 +207,18 @@ func (w *watch) look(rule liveness.Rule, connected, ticks bool) (asks bool) {
 		silence = silence || connected
 		return nobodyWorks(connected)
 	}
-	w.inbox.Each(func(p *reply.Pending) error { return at(l.Call(p)) })
+	w.inbox.Each(func(p *reply.Pending) error {
+		if !p.Claimed() { // no instance can know it
+			return nil
+		}
+		return at(l.Call(p))
+	})
 	w.streams.EachClient(func(c *stream.Client, open bool) error {
-		if open {
+		switch {
+		case open:
 			return at(l.Stream(c))
+		case !c.Claimed():
+			return nil
 		}
 		return at(l.Call(c))
 	})

@@ -17,8 +17,16 @@ import (
 // the user has set another one meanwhile.
 var hooks = struct {
 	mu    sync.Mutex
-	conns map[*nats.Conn]*hook
-}{conns: map[*nats.Conn]*hook{}}
+	conns map[*nats.Conn]*hooked
+}{conns: map[*nats.Conn]*hooked{}}
+
+// hooked is a connection with listeners.
+type hooked struct {
+	users int // listeners, and those that are about to be; under the lock of hooks
+
+	mu   sync.Mutex // held while the handler of the connection is changed, for which nats.go has a lock
+	hook *hook      // nil while there are no listeners
+}
 
 // hook is the handler of a connection.
 type hook struct {
@@ -35,34 +43,59 @@ type Listener func(sub *nats.Subscription, err error)
 // connection hear of them too.
 func Listen(nc *nats.Conn, l *Listener) {
 	hooks.mu.Lock()
-	defer hooks.mu.Unlock()
-	h := hooks.conns[nc]
-	if h == nil || !isHook(nc.ErrorHandler()) {
-		next := &hook{previous: nc.ErrorHandler()}
-		if h != nil { // the user has replaced our handler: go in front of the new one
-			next.listeners = h.takeAll()
-		}
-		h = next
-		hooks.conns[nc] = h
-		nc.SetErrorHandler(newHandler(h))
+	c := hooks.conns[nc]
+	if c == nil {
+		c = new(hooked)
+		hooks.conns[nc] = c
 	}
-	h.mu.Lock()
-	h.listeners = append(h.listeners, l)
-	h.mu.Unlock()
+	c.users++
+	hooks.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hook == nil || !isHook(nc.ErrorHandler()) {
+		next := &hook{previous: nc.ErrorHandler()}
+		if c.hook != nil { // the user has replaced our handler: go in front of the new one
+			next.listeners = c.hook.takeAll()
+		}
+		c.hook = next
+		nc.SetErrorHandler(newHandler(next))
+	}
+	c.hook.mu.Lock()
+	c.hook.listeners = append(c.hook.listeners, l)
+	c.hook.mu.Unlock()
 }
 
 // Unlisten ends what Listen began. A call of l may still be running when it returns.
 func Unlisten(nc *nats.Conn, l *Listener) {
 	hooks.mu.Lock()
-	defer hooks.mu.Unlock()
-	h := hooks.conns[nc]
-	if h == nil || !h.remove(l) {
+	c := hooks.conns[nc]
+	hooks.mu.Unlock()
+	if c == nil || !c.remove(nc, l) {
 		return
 	}
-	delete(hooks.conns, nc)
-	if isHook(nc.ErrorHandler()) {
-		nc.SetErrorHandler(h.previous)
+	hooks.mu.Lock()
+	defer hooks.mu.Unlock()
+	if c.users--; c.users == 0 {
+		delete(hooks.conns, nc)
 	}
+}
+
+// remove removes a listener of a connection, and behind the last one the handler. It reports
+// whether l was one.
+func (c *hooked) remove(nc *nats.Conn, l *Listener) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hook == nil {
+		return false
+	}
+	removed, none := c.hook.remove(l)
+	if removed && none {
+		if isHook(nc.ErrorHandler()) {
+			nc.SetErrorHandler(c.hook.previous)
+		}
+		c.hook = nil
+	}
+	return removed
 }
 
 // takeAll returns the listeners and leaves none.
@@ -74,12 +107,13 @@ func (h *hook) takeAll() []*Listener {
 	return l
 }
 
-// remove removes a listener and reports whether none is left.
-func (h *hook) remove(l *Listener) (none bool) {
+// remove removes a listener. It reports whether it was one, and whether none is left.
+func (h *hook) remove(l *Listener) (removed, none bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	before := len(h.listeners)
 	h.listeners = slices.DeleteFunc(h.listeners, func(other *Listener) bool { return other == l })
-	return len(h.listeners) == 0
+	return len(h.listeners) < before, len(h.listeners) == 0
 }
 
 // newHandler returns the handler of a hook. It must not be inlined: isHook knows the handler by

@@ -37,7 +37,7 @@ type Owner interface {
 	// cannot, as nobody waits on that any more.
 	Leads(batch []*Message) bool
 	// Claim says that the message is about to be published. It returns false where nobody waits for
-	// an answer any more. Then, and unless Claim has been called, it never will be.
+	// an answer any more. No message is published without a Claim that has returned true.
 	Claim(m *Message) bool
 }
 

@@ -139,9 +139,8 @@ func runOnce(p *Publisher) {
 
 // run makes p publish for callers that return, until stop.
 func run(p *Publisher) (stop func()) {
-	done := make(chan struct{})
-	go p.Run(done)
-	return func() { close(done) }
+	go p.Run()
+	return p.End
 }
 
 // TestPublishWaitsForCallers: a request waits for a caller that is about to run, which Run notices,
@@ -343,9 +342,8 @@ func TestConcurrentCalls(t *testing.T) {
 	c := &conn{}
 	start := time.Now()
 	p := New(c, Config{Now: func() time.Duration { return time.Since(start) }, MaxBatch: 1000})
-	done := make(chan struct{})
 	var running, publishing sync.WaitGroup
-	publishing.Go(func() { p.Run(done) })
+	publishing.Go(p.Run)
 	for range callers {
 		running.Go(func() {
 			for range calls {
@@ -364,7 +362,7 @@ func TestConcurrentCalls(t *testing.T) {
 		})
 	}
 	running.Wait()
-	close(done)
+	p.End()
 	publishing.Wait()
 	if inFlight, expected := p.InFlight(); inFlight != 0 || expected != 0 || p.Holds() {
 		t.Errorf("%d calls are in flight, %d callers are expected", inFlight, expected)

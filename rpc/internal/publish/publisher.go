@@ -26,10 +26,12 @@ type Conn interface {
 type Config struct {
 	Now      func() time.Duration // a clock
 	MaxBatch int                  // bytes of messages that share one; 0 where none do
-	// Refuse returns why no message with an owner may be published now, or nil; it may be nil
-	// itself. A client has one, since its caller can be told. A server's answers may wait in
-	// nats.go while the connection is down: their callers may still wait for them.
+	// Refuse returns why no message with an owner may be published now, or nil. Down reports
+	// whether Refuse is to be asked for a message, beside the first of a queue; it takes no lock.
+	// A client has both, since its caller can be told. A server has neither: its answers may wait
+	// in nats.go while the connection is down, as their callers may still wait for them.
 	Refuse func() error
+	Down   func() bool
 }
 
 // Publisher hands messages to the connection: under few locks and with one write to the socket. A
@@ -54,7 +56,10 @@ type Publisher struct {
 	Config
 	conn    Conn
 	wake    chan struct{} // for Run
-	yields  atomic.Bool   // Run lets callers run first
+	ended   chan struct{} // closed by End
+	ran     chan struct{} // closed when Run has returned
+	end     sync.Once
+	yields  atomic.Bool // Run lets callers run first
 	_       [64]byte
 	callers callers
 	_       [64]byte // every call changes it, and nothing else on its cache line
@@ -80,16 +85,13 @@ type first struct {
 
 // New returns a publisher for a connection. A client runs Run too.
 func New(conn Conn, c Config) *Publisher {
-	return &Publisher{Config: c, conn: conn, wake: make(chan struct{}, 1)}
+	return &Publisher{Config: c, conn: conn, wake: make(chan struct{}, 1), ended: make(chan struct{}), ran: make(chan struct{})}
 }
 
 // Publish queues the request of a client's call, for Run to publish when it is due.
 func (p *Publisher) Publish(m Message) {
 	p.mu.Lock()
 	p.started++
-	if len(p.queue) == 0 {
-		p.inFlight = p.started - p.callers.ended()
-	}
 	waited := p.enqueueLocked(m)
 	// The message can be seen before the callers are counted. In Return it is the other way round.
 	// So the last caller that returns sees the message, or is not expected here.
@@ -156,8 +158,9 @@ func (p *Publisher) Return() {
 	}
 }
 
-// Run publishes for a client until done is closed.
-func (p *Publisher) Run(done <-chan struct{}) {
+// Run publishes for a client until End.
+func (p *Publisher) Run() {
+	defer close(p.ran)
 	for {
 		select {
 		case <-p.wake:
@@ -165,10 +168,23 @@ func (p *Publisher) Run(done <-chan struct{}) {
 				runtime.Gosched()
 			}
 			p.Flush()
-		case <-done:
+		case <-p.ended:
 			return
 		}
 	}
+}
+
+// End ends Run and every PostAndWait, with the error of Refuse. What calls have queued is not
+// published any more: they have ended, or are about to.
+func (p *Publisher) End() { p.end.Do(func() { close(p.ended) }) }
+
+// Ended is closed by End.
+func (p *Publisher) Ended() <-chan struct{} { return p.ended }
+
+// Drain publishes after End what nobody waits for, when Run has returned.
+func (p *Publisher) Drain() {
+	<-p.ran
+	p.Flush()
 }
 
 // Add queues a server's answer until Flush. It reports whether that is due: there are many, or they
@@ -186,6 +202,7 @@ func (p *Publisher) Add(m Message, took time.Duration) (due bool) {
 func (p *Publisher) enqueueLocked(m Message) (waited time.Duration) {
 	switch n := len(p.queue); {
 	case n == 0:
+		p.inFlight = p.started - p.callers.ended()
 		p.first.since.Store(int64(p.Now()))
 		p.first.there.Store(true)
 	case n%minQueued == 0:
@@ -214,6 +231,13 @@ func (p *Publisher) Holds() bool { return p.first.there.Load() }
 
 // Overdue reports whether those that wait have waited for too long.
 func (p *Publisher) Overdue() bool { return p.waited() > maxWait }
+
+// stalledTime is how long messages wait at most that Run has been woken for. If it takes longer,
+// nats.go holds its lock.
+const stalledTime = 100 * time.Millisecond
+
+// Stalled reports whether nothing gets to the connection, though it may be up.
+func (p *Publisher) Stalled() bool { return p.Holds() && p.waited() > stalledTime }
 
 // Flush publishes what waits, or leaves it to the goroutine that is publishing.
 func (p *Publisher) Flush() {
@@ -271,6 +295,9 @@ func (p *Publisher) sendAll(queue []Message) {
 		refused = p.Refuse()
 	}
 	for i := range queue {
+		if p.Down != nil && refused == nil && p.Down() { // since the one before
+			refused = p.Refuse()
+		}
 		switch m := &queue[i]; {
 		case m.Buffer == nil: // went with one before it, or was left out
 		case refused != nil && m.Owner != nil:

@@ -53,6 +53,9 @@ type request struct {
 	liveness.Patience
 }
 
+// Claimed reports whether the request has been published, or is about to be.
+func (r *request) Claimed() bool { return r.claimed }
+
 // CallID is the id of the call.
 func (r *request) CallID() wire.ID { return r.id }
 
@@ -174,6 +177,7 @@ func (p *Pending) each(f func(*Pending) error) {
 	}
 	if err := f(p); err != nil {
 		p.endLocked(Reply{}, err)
+		p.renewLocked() // its request may still be queued, or on its way
 	}
 }
 
@@ -296,5 +300,6 @@ func (p *Pending) Sent(m *publish.Message, err error) {
 	defer p.mu.Unlock()
 	if p.waiting && p.subject == m.Reply { // see Claim
 		p.endLocked(Reply{}, &UnsentError{err, len(m.Buffer.B)})
+		p.renewLocked()
 	}
 }

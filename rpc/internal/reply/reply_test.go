@@ -66,9 +66,8 @@ func newClient(t *testing.T, maxBatch int) *client {
 	start := time.Now()
 	out := publish.New(&c.conn, publish.Config{Now: func() time.Duration { return time.Since(start) }, MaxBatch: maxBatch})
 	c.Inbox = New(prefix, out, func() error { return c.refused })
-	done := make(chan struct{})
-	t.Cleanup(func() { close(done) })
-	go out.Run(done)
+	t.Cleanup(out.End)
+	go out.Run()
 	return c
 }
 
@@ -359,7 +358,6 @@ func TestConcurrentCalls(t *testing.T) {
 	c := newClient(t, 1<<12)
 	done := make(chan struct{})
 	var run, running sync.WaitGroup
-	run.Go(func() { c.out.Run(done) })
 	run.Go(func() { // the server
 		for {
 			for _, m := range c.takeSent() {
@@ -408,4 +406,33 @@ func TestConcurrentCalls(t *testing.T) {
 	if all, free := c.Slots(); all != free {
 		t.Errorf("%d slots, %d of them free", all, free)
 	}
+}
+
+// TestEndedBeforePublished: a call that ends before its request was published is not taken for the
+// next call of its slot, and its request is never published.
+func TestEndedBeforePublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, 0)
+		_, release := c.out.Hold()
+		a, b := newRequest(), newRequest()
+		b.ID[0] = a.ID[0] // the same free list
+		b.Buffer.B = wire.AppendRequest(b.Buffer.B[:0], b.ID, 0, 0)
+		first, _ := c.start(t.Context(), a)
+		c.End(errors.New("the end"))
+		var unpublished *publish.UnpublishedError
+		if got := <-first; !errors.As(got.err, &unpublished) {
+			t.Fatalf("got %v", got.err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		second, _ := c.start(ctx, b)
+		release()
+		synctest.Wait()
+		if sent := c.takeSent(); len(sent) != 1 || wire.IDOf(sent[0].Data) != b.ID {
+			t.Errorf("%d requests are published, want that of the second call", len(sent))
+		}
+		cancel()
+		if got := <-second; got.err != ErrContext {
+			t.Errorf("got %v", got.err)
+		}
+	})
 }

@@ -296,14 +296,15 @@ func (c *Client) CloseSend() {
 // as the server has the deadline too.
 func (c *Client) End(err error) {
 	c.mu.Lock()
-	first, open := c.endLocked(err, false), c.open
+	first, open, claimed := c.endLocked(err, false), c.open, c.claimed
 	c.mu.Unlock()
 	if !first {
 		return
 	}
-	defer c.leave() // at last: Table.Close waits until the server has been told
+	defer c.leave() // at last: Table.Close waits until what the server is told is queued
 	ended, byContext := err.(*ContextError)
 	switch {
+	case !open && !claimed: // the server has not heard of it, nor will it
 	case byContext && ended.Ctx.Err() == context.DeadlineExceeded && open:
 	case byContext && ended.Ctx.Err() == context.DeadlineExceeded:
 		c.until.abandoned()
@@ -514,6 +515,10 @@ func (c *Client) Waited() *liveness.Patience { return &c.life.Patience }
 // Where is the instance that has accepted the stream, or "". The function of Table.EachClient may
 // use it.
 func (c *Client) Where() string { return c.instance }
+
+// Claimed reports whether the open has been published, or is about to be. The function of
+// Table.EachClient may use it.
+func (c *Client) Claimed() bool { return c.claimed }
 
 // Known reports whether the instance knows that the stream belongs to this client. The function of
 // Table.EachClient may use it.

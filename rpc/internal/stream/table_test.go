@@ -414,9 +414,11 @@ func TestTable(t *testing.T) {
 			}
 			table.keepers.Wait() // though the table is not closed
 		}
-		a, b := newClient(true), newClient(false)
+		a, b, unpublished := newClient(true), newClient(false), newClient(true)
+		a.Claim(nil) // which are opening
+		b.Claim(nil)
 		table.Close(errMine)
-		if len(table.All()) > 0 || a.err != errMine || b.err != errMine || up.published() != "cancel to all, cancel to all" {
+		if len(table.All()) > 0 || a.err != errMine || b.err != errMine || unpublished.err != errMine || up.published() != "cancel to all, cancel to all" {
 			t.Error("after Close:", a.err, b.err)
 		}
 		if c := newClient(true); c.err != ErrDuplicate || len(table.All()) > 0 {
