@@ -39,6 +39,7 @@ func BenchmarkUnary(b *testing.B) {
 			opts func() []rpcotel.Option
 		}{
 			{"bare", nil},
+			{"header", nil},
 			{"unsampled", func() []rpcotel.Option {
 				return []rpcotel.Option{rpcotel.WithMeterProvider(metrics()), rpcotel.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())))}
 			}},
@@ -57,6 +58,9 @@ func BenchmarkUnary(b *testing.B) {
 					i, err := rpcotel.NewInterceptor(append(with.opts(), rpcotel.WithPropagator(w3c))...)
 					must(b, err)
 					client, server = append(client, rpc.WithInterceptors(i)), append(server, rpc.WithInterceptors(i))
+				}
+				if with.name == "header" {
+					client = append(client, rpc.WithHeader("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
 				}
 				serve(b, srv.Connect(), &handlers{}, server...)
 				benchCall(b, callers.n, dial(b, srv.Connect(), client...))
