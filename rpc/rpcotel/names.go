@@ -22,18 +22,18 @@ const system = "natscall"
 
 // Attributes of the conventions.
 const (
-	systemKey           = attribute.Key("rpc.system.name")
-	methodKey           = attribute.Key("rpc.method")
-	statusKey           = attribute.Key("rpc.response.status_code")
-	errorKey            = attribute.Key("error.type")
-	addressKey          = attribute.Key("server.address")
-	requestMetadata     = "rpc.request.metadata."
-	responseMetadata    = "rpc.response.metadata."
-	messagingSystemKey  = attribute.Key("messaging.system")
-	operationNameKey    = attribute.Key("messaging.operation.name")
-	operationTypeKey    = attribute.Key("messaging.operation.type")
-	destinationKey      = attribute.Key("messaging.destination.name")
-	messagingSystemName = "nats" // not a registered value yet
+	systemKey          = attribute.Key("rpc.system.name")
+	methodKey          = attribute.Key("rpc.method")
+	statusKey          = attribute.Key("rpc.response.status_code")
+	errorKey           = attribute.Key("error.type")
+	addressKey         = attribute.Key("server.address")
+	requestMetadata    = "rpc.request.metadata."
+	responseMetadata   = "rpc.response.metadata."
+	messagingSystemKey = attribute.Key("messaging.system")
+	operationNameKey   = attribute.Key("messaging.operation.name")
+	operationTypeKey   = attribute.Key("messaging.operation.type")
+	destinationKey     = attribute.Key("messaging.destination.name")
+	messagingSystem    = "nats" // not a registered value yet
 )
 
 // Attributes of our own.
@@ -48,25 +48,26 @@ const (
 	attemptIDKey       = attribute.Key("natscall.attempt.id")
 	attemptSubjectKey  = attribute.Key("natscall.attempt.subject")
 	attemptInstanceKey = attribute.Key("natscall.attempt.instance")
-	attemptSizeKey     = attribute.Key("natscall.attempt.size")
 )
 
 // Metrics. Those with a % are of clients and of servers.
 const (
-	durationMetric  = "rpc.%s.call.duration" // of the conventions, which have no other
-	activeMetric    = "natscall.%s.active_calls"
-	requestSize     = "natscall.%s.request.size"
-	responseSize    = "natscall.%s.response.size"
-	requestCount    = "natscall.%s.requests_per_call"
-	responseCount   = "natscall.%s.responses_per_call"
-	retriesMetric   = "natscall.client.retries"
-	failedMetric    = "natscall.client.failed_calls"
-	queueMetric     = "natscall.server.queue.duration"
-	queuedMetric    = "natscall.server.queued_calls"
-	shedMetric      = "natscall.server.shed_calls"
-	answeredMetric  = "natscall.server.answered_calls"
-	refusedAnswers  = "natscall.server.refused_answers"
-	serviceMetadata = "natscall.service" // the key of the full name in the metadata of a service
+	durationMetric   = "rpc.%s.call.duration" // of the conventions, which have no other
+	activeMetric     = "natscall.%s.active_calls"
+	requestsMetric   = "natscall.%s.request.messages"
+	requestSize      = "natscall.%s.request.size"
+	requestsPerCall  = "natscall.%s.requests_per_call"
+	responsesMetric  = "natscall.%s.response.messages"
+	responseSize     = "natscall.%s.response.size"
+	responsesPerCall = "natscall.%s.responses_per_call"
+	retriesMetric    = "natscall.client.retries"
+	failedMetric     = "natscall.client.failed_calls"
+	queueMetric      = "natscall.server.queue.duration"
+	queuedMetric     = "natscall.server.queued_calls"
+	shedMetric       = "natscall.server.shed_calls"
+	answeredMetric   = "natscall.server.answered_calls"
+	refusedAnswers   = "natscall.server.refused_answers"
+	serviceMetadata  = "natscall.service" // the key of the full name in the metadata of a service
 )
 
 // statusNames are the codes as gRPC and its telemetry spell them.

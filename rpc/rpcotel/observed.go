@@ -25,23 +25,17 @@ type observed struct {
 	recording bool // the span is
 	measured  bool // metrics are
 
-	started           time.Time
-	more              []attribute.KeyValue // of the duration
-	requests, answers atomic.Int64         // messages, of a stream also by other goroutines
+	started             time.Time
+	subject             string               // of the first attempt
+	more                []attribute.KeyValue // of the duration
+	requests, responses atomic.Int64         // messages, of a stream also by other goroutines
 }
 
-// describe adds to a span that is recorded what its sampler need not know.
+// describe begins to describe a span that is recorded. What is not for samplers, or is known only in
+// the end, is set then at once.
 func (c *observed) describe() {
-	if c.side.server {
-		c.span.SetAttributes(instanceKey.String(c.call.Instance()), queueTimeKey.Float64(c.call.QueueTime().Seconds()))
-		if id := c.call.ID(); id != "" {
-			c.span.SetAttributes(callIDKey.String(id))
-		}
-	} else if c.call.Kind() != rpc.KindOneWay {
+	if !c.side.server && c.method.kind != rpc.KindOneWay {
 		c.call.AskInstance()
-	}
-	if len(c.requestHeaders) > 0 {
-		c.span.SetAttributes(attributes(c.requestHeaders, c.call.Header())...)
 	}
 	if c.spanAttributes != nil {
 		c.span.SetAttributes(c.spanAttributes(c.ctx, c.call)...)
@@ -50,13 +44,12 @@ func (c *observed) describe() {
 
 // startMetrics begins to measure, if anybody wants to know.
 func (c *observed) startMetrics() {
-	s := c.side
-	if c.measured = s.duration.Enabled(c.ctx) || s.active.Enabled(c.ctx); !c.measured {
+	if c.measured = c.side.duration.Enabled(c.ctx); !c.measured {
 		return
 	}
-	s.active.Add(c.ctx, 1, c.method.add...)
-	if s.server {
-		s.queue.Record(c.ctx, c.call.QueueTime().Seconds(), c.method.record...)
+	c.method.active.Add(1)
+	if waited := c.call.QueueTime(); waited >= minQueueTime {
+		c.side.queue.Record(c.ctx, waited.Seconds(), c.method.record...)
 	}
 	if c.callAttributes != nil {
 		c.more = c.callAttributes(c.ctx, c.call)
@@ -66,12 +59,11 @@ func (c *observed) startMetrics() {
 
 // hook sets the functions that observe the call on its way.
 func (c *observed) hook() {
-	s := c.side
-	if c.measured && (s.request.Enabled(c.ctx) || s.response.Enabled(c.ctx) || s.requests.Enabled(c.ctx) || s.responses.Enabled(c.ctx)) {
+	if c.measured {
 		c.call.OnSent(c.sent)
 		c.call.OnReceive(c.received)
 	}
-	if !s.server && (c.recording || s.retries.Enabled(c.ctx)) {
+	if !c.side.server {
 		c.call.OnAttempt(c.attempt)
 	}
 	c.call.OnEnd(c.end)
@@ -79,65 +71,51 @@ func (c *observed) hook() {
 
 // sent is what OnSent runs.
 func (c *observed) sent(m *rpc.Message, err error) {
-	switch {
-	case err != nil:
-	case c.side.server:
-		c.answer(m)
-	default:
-		c.request(m)
+	if err == nil {
+		c.count(m, c.side.server)
 	}
 }
 
 // received is what OnReceive runs.
 func (c *observed) received(m *rpc.Message) error {
-	if c.side.server {
-		c.request(m)
+	c.count(m, !c.side.server)
+	return nil
+}
+
+func (c *observed) count(m *rpc.Message, response bool) {
+	if response {
+		c.method.responses.add(m)
+		c.responses.Add(1)
 	} else {
-		c.answer(m)
+		c.method.requests.add(m)
+		c.requests.Add(1)
+	}
+}
+
+// attempt is what OnAttempt runs. The first one is the span's own; each further one is an event.
+func (c *observed) attempt(a *rpc.Attempt) error {
+	if a.Number() == 0 {
+		c.subject = a.Subject()
+		return nil
+	}
+	if c.measured {
+		c.side.retries.Add(c.ctx, 1, c.method.add...)
+	}
+	if c.recording {
+		c.span.AddEvent(attemptEvent, trace.WithAttributes(attemptAttributes(a)...))
 	}
 	return nil
 }
 
-func (c *observed) request(m *rpc.Message) {
-	c.requests.Add(1)
-	c.side.request.Record(c.ctx, int64(m.WireSize()), c.method.record...)
-}
-
-func (c *observed) answer(m *rpc.Message) {
-	c.answers.Add(1)
-	c.side.response.Record(c.ctx, int64(m.WireSize()), c.method.record...)
-}
-
-// attempt is what OnAttempt runs.
-func (c *observed) attempt(a *rpc.Attempt) error {
-	if a.Number() > 0 && c.measured {
-		c.side.retries.Add(c.ctx, 1, c.method.add...)
-	}
-	if !c.recording {
-		return nil
-	}
-	if a.Number() == 0 {
-		c.span.SetAttributes(c.address(a))
-	}
-	fields := []attribute.KeyValue{
-		attemptNumberKey.Int(a.Number()), attemptSubjectKey.String(a.Subject()), attemptSizeKey.Int(len(a.Data())),
-	}
+func attemptAttributes(a *rpc.Attempt) []attribute.KeyValue {
+	fields := []attribute.KeyValue{attemptNumberKey.Int(a.Number()), attemptSubjectKey.String(a.Subject())}
 	if id := a.ID(); id != "" {
 		fields = append(fields, attemptIDKey.String(id))
 	}
 	if instance := a.Instance(); instance != "" {
 		fields = append(fields, attemptInstanceKey.String(instance))
 	}
-	c.span.AddEvent(attemptEvent, trace.WithAttributes(fields...))
-	return nil
-}
-
-// address says what the client addresses.
-func (c *observed) address(a *rpc.Attempt) attribute.KeyValue {
-	if c.call.Kind() == rpc.KindOneWay {
-		return destinationKey.String(a.Subject())
-	}
-	return addressKey.String(serverAddress(a.Subject(), c.method.name))
+	return fields
 }
 
 // end is what OnEnd runs.
@@ -160,10 +138,10 @@ func (c *observed) endMetrics(code rpc.Code, err error) {
 	} else {
 		s.duration.Record(c.ctx, took, c.method.endedWith(code, c.more))
 	}
-	s.active.Add(c.ctx, -1, c.method.add...)
-	if c.call.Kind() > rpc.KindOneWay {
+	c.method.active.Add(-1)
+	if c.method.kind > rpc.KindOneWay {
 		s.requests.Record(c.ctx, c.requests.Load(), c.method.record...)
-		s.responses.Record(c.ctx, c.answers.Load(), c.method.record...)
+		s.responses.Record(c.ctx, c.responses.Load(), c.method.record...)
 	}
 	if err != nil && !s.server {
 		s.failed.Add(c.ctx, 1, metric.WithAttributes(
@@ -173,34 +151,53 @@ func (c *observed) endMetrics(code rpc.Code, err error) {
 
 func (c *observed) endSpan(code rpc.Code, err error) {
 	server := c.side.server
-	fields := make([]attribute.KeyValue, 0, 4)
-	fields = append(fields, statusKey.String(statusName(code)))
+	fields := append(make([]attribute.KeyValue, 0, 8), statusKey.String(statusName(code)))
 	if isError(code, server) {
 		fields = append(fields, errorKey.String(statusName(code)))
 	}
 	var failed *rpc.Error
-	if errors.As(err, &failed) {
+	if err != nil && errors.As(err, &failed) {
 		c.span.SetStatus(status(code, server), failed.Message())
 		fields = append(fields, executionKey.String(executionName(failed.Execution())))
 	}
-	if instance := c.instance(failed); instance != "" {
-		fields = append(fields, instanceKey.String(instance))
+	if server {
+		fields = c.serverAttributes(fields)
+	} else {
+		fields = c.clientAttributes(fields, failed)
+	}
+	if len(c.requestHeaders) > 0 {
+		fields = append(fields, attributes(c.requestHeaders, c.call.Header())...)
+	}
+	if len(c.responseHeaders) > 0 {
+		fields = append(fields, attributes(c.responseHeaders, c.call.ResponseHeader(), c.call.ResponseTrailer())...)
 	}
 	c.span.SetAttributes(fields...)
-	if len(c.responseHeaders) > 0 {
-		c.span.SetAttributes(attributes(c.responseHeaders, c.call.ResponseHeader(), c.call.ResponseTrailer())...)
-	}
 }
 
-// instance returns the instance that has answered a client; a server's span has its own.
-func (c *observed) instance(failed *rpc.Error) string {
-	switch {
-	case c.side.server:
-		return ""
-	case failed != nil && failed.Instance() != "":
-		return failed.Instance()
+func (c *observed) serverAttributes(fields []attribute.KeyValue) []attribute.KeyValue {
+	fields = append(fields, instanceKey.String(c.call.Instance()), queueTimeKey.Float64(c.call.QueueTime().Seconds()))
+	if id := c.call.ID(); id != "" {
+		fields = append(fields, callIDKey.String(id))
 	}
-	return c.call.Instance()
+	return fields
+}
+
+func (c *observed) clientAttributes(fields []attribute.KeyValue, failed *rpc.Error) []attribute.KeyValue {
+	switch {
+	case c.subject == "": // nothing was sent
+	case c.method.kind == rpc.KindOneWay:
+		fields = append(fields, destinationKey.String(c.subject))
+	default:
+		fields = append(fields, addressKey.String(serverAddress(c.subject, c.method.name)))
+	}
+	instance := c.call.Instance()
+	if failed != nil && failed.Instance() != "" {
+		instance = failed.Instance()
+	}
+	if instance != "" {
+		fields = append(fields, instanceKey.String(instance))
+	}
+	return fields
 }
 
 // execution returns what is known of whether a failed call has run.
