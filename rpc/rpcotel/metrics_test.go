@@ -58,12 +58,12 @@ func attributesOf(set attribute.Set) string {
 func described(m metricdata.Metrics) string {
 	switch data := m.Data.(type) {
 	case metricdata.Histogram[float64], metricdata.Histogram[int64]:
-		return "histogram " + m.Unit
+		return "histogram, " + m.Unit
 	case metricdata.Sum[int64]:
 		if data.IsMonotonic {
-			return "counter " + m.Unit
+			return "counter, " + m.Unit
 		}
-		return "up-down counter " + m.Unit
+		return "up-down counter, " + m.Unit
 	}
 	return fmt.Sprintf("%T %s", m.Data, m.Unit)
 }
@@ -109,44 +109,44 @@ func TestMetrics(t *testing.T) {
 		described string
 		points    map[string]string
 	}{
-		"rpc.client.call.duration": {"histogram s", map[string]string{
+		"rpc.client.call.duration": {"histogram, s", map[string]string{
 			"rpc.method=Do" + ok: "1", "rpc.method=Watch" + ok: "1", "rpc.method=Collect" + ok: "1", "rpc.method=Chat" + ok: "1", "rpc.method=Note" + ok: "1",
 			notFound: "1",
 		}},
-		"rpc.server.call.duration": {"histogram s", map[string]string{
+		"rpc.server.call.duration": {"histogram, s", map[string]string{
 			"rpc.method=Do" + ok: "1", "rpc.method=Watch" + ok: "1", "rpc.method=Collect" + ok: "1", "rpc.method=Chat" + ok: "1", "rpc.method=Note" + ok: "1",
 			strings.TrimPrefix(notFound, "error.type=NOT_FOUND "):                                                "1",
 			"error.type=UNAVAILABLE rpc.method=Do rpc.response.status_code=UNAVAILABLE rpc.system.name=natscall": "1",
 		}},
-		"natscall.client.active_calls": {"up-down counter {call}", ofEach("0", "0", "0", "0", "0")},
-		"natscall.server.active_calls": {"up-down counter {call}", ofEach("0", "0", "0", "0", "0")},
+		"natscall.client.active_calls": {"up-down counter, {call}", ofEach("0", "0", "0", "0", "0")},
+		"natscall.server.active_calls": {"up-down counter, {call}", ofEach("0", "0", "0", "0", "0")},
 
-		"natscall.client.request.messages":  {"counter {message}", ofEach("2", "1", "3", "2", "1")},
-		"natscall.server.request.messages":  {"counter {message}", ofEach("2", "1", "3", "2", "1")},
-		"natscall.client.response.messages": {"counter {message}", ofEach("1", "2", "1", "2", "")},
-		"natscall.server.response.messages": {"counter {message}", ofEach("1", "2", "1", "2", "")},
+		"natscall.client.request.messages":  {"counter, {message}", ofEach("2", "1", "3", "2", "1")},
+		"natscall.server.request.messages":  {"counter, {message}", ofEach("2", "1", "3", "2", "1")},
+		"natscall.client.response.messages": {"counter, {message}", ofEach("1", "2", "1", "2", "")},
+		"natscall.server.response.messages": {"counter, {message}", ofEach("1", "2", "1", "2", "")},
 		// A text of one letter has 3 bytes.
-		"natscall.client.request.size":  {"counter By", ofEach("3", "3", "9", "6", "3")},
-		"natscall.server.request.size":  {"counter By", ofEach("3", "3", "9", "6", "3")},
-		"natscall.client.response.size": {"counter By", ofEach("3", "6", "5", "6", "")},
-		"natscall.server.response.size": {"counter By", ofEach("3", "6", "5", "6", "")},
+		"natscall.client.request.size":  {"counter, By", ofEach("3", "3", "9", "6", "3")},
+		"natscall.server.request.size":  {"counter, By", ofEach("3", "3", "9", "6", "3")},
+		"natscall.client.response.size": {"counter, By", ofEach("3", "6", "5", "6", "")},
+		"natscall.server.response.size": {"counter, By", ofEach("3", "6", "5", "6", "")},
 
-		"natscall.client.requests_per_call":  {"histogram {message}", ofEach("", "1, together 1", "1, together 3", "1, together 2", "")},
-		"natscall.server.requests_per_call":  {"histogram {message}", ofEach("", "1, together 1", "1, together 3", "1, together 2", "")},
-		"natscall.client.responses_per_call": {"histogram {message}", ofEach("", "1, together 2", "1, together 1", "1, together 2", "")},
-		"natscall.server.responses_per_call": {"histogram {message}", ofEach("", "1, together 2", "1, together 1", "1, together 2", "")},
+		"natscall.client.requests_per_call":  {"histogram, {message}", ofEach("", "1, together 1", "1, together 3", "1, together 2", "")},
+		"natscall.server.requests_per_call":  {"histogram, {message}", ofEach("", "1, together 1", "1, together 3", "1, together 2", "")},
+		"natscall.client.responses_per_call": {"histogram, {message}", ofEach("", "1, together 2", "1, together 1", "1, together 2", "")},
+		"natscall.server.responses_per_call": {"histogram, {message}", ofEach("", "1, together 2", "1, together 1", "1, together 2", "")},
 
-		"natscall.client.retries": {"counter {attempt}", ofEach("1", "", "", "", "")},
-		"natscall.client.failed_calls": {"counter {call}", map[string]string{
+		"natscall.client.retries": {"counter, {attempt}", ofEach("1", "", "", "", "")},
+		"natscall.client.failed_calls": {"counter, {call}", map[string]string{
 			"natscall.execution=did_run rpc.method=Do rpc.response.status_code=NOT_FOUND": "1"}},
 
-		"natscall.server.queued_calls": {"up-down counter {call}", ofEach("0", "0", "0", "0", "0")},
-		"natscall.server.answered_calls": {"counter {call}", map[string]string{
+		"natscall.server.queued_calls": {"up-down counter, {call}", ofEach("0", "0", "0", "0", "0")},
+		"natscall.server.answered_calls": {"counter, {call}", map[string]string{
 			"rpc.method=Do rpc.response.status_code=OK": "1", "rpc.method=Do rpc.response.status_code=UNAVAILABLE": "1",
 			"rpc.method=Do rpc.response.status_code=NOT_FOUND": "1", "rpc.method=Watch rpc.response.status_code=OK": "1",
 			"rpc.method=Collect rpc.response.status_code=OK": "1", "rpc.method=Chat rpc.response.status_code=OK": "1",
 			"rpc.method=Note rpc.response.status_code=OK": "1"}},
-		"natscall.server.refused_answers": {"counter {message}", map[string]string{"": "0"}},
+		"natscall.server.refused_answers": {"counter, {message}", map[string]string{"": "0"}},
 	}
 	got := w.metrics()
 	delete(got, "natscall.server.queue.duration") // only if a call has waited: TestServerLoad
@@ -163,10 +163,15 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	for name := range want {
+	documented := map[string]bool{"natscall.server.queue.duration | histogram, s": true, "natscall.server.shed_calls | counter, {call}": true}
+	for name, m := range want {
 		if _, ok := got[name]; !ok {
 			t.Errorf("%s is missing", name)
 		}
+		documented[name+" | "+m.described] = true
+	}
+	if diff := cmp.Diff(documented, inGuide(t)); diff != "" {
+		t.Errorf("the metrics in docs/telemetry.md (-want +got):\n%s", diff)
 	}
 }
 
@@ -303,7 +308,7 @@ func TestServerLoad(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	if unit := described(got["natscall.server.shed_calls"]); unit != "counter {call}" {
+	if unit := described(got["natscall.server.shed_calls"]); unit != "counter, {call}" {
 		t.Errorf("shed_calls is a %s", unit)
 	}
 	waiting := time.NewTimer(2 * time.Millisecond) // less is not measured
@@ -312,7 +317,7 @@ func TestServerLoad(t *testing.T) {
 	<-entered
 	running.Wait()
 	must(t, <-refused)
-	if queue := w.metrics()["natscall.server.queue.duration"]; described(queue) != "histogram s" || points(queue)["rpc.method=Do"] != "1" {
+	if queue := w.metrics()["natscall.server.queue.duration"]; described(queue) != "histogram, s" || len(points(queue)) != 1 {
 		t.Errorf("how long the call has waited: a %s of %v", described(queue), points(queue))
 	}
 	must(t, registration.Unregister())
@@ -418,6 +423,23 @@ func TestPanic(t *testing.T) {
 	for _, span := range w.spans.wait(t, 2) {
 		if got := values(span.Attributes())["error.type"]; got != "INTERNAL" {
 			t.Errorf("%v: error.type is %q", span.SpanKind(), got)
+		}
+	}
+}
+
+// TestTwoInterceptors: what several interceptors of a program observe is added up.
+func TestTwoInterceptors(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.Connect(), &handlers{}, w.interceptor())
+	for range 2 {
+		must(t, calls["Do"](t.Context(), dial(t, w.Connect(), w.interceptor())))
+	}
+	got := w.metrics()
+	for name, want := range map[string]string{"rpc.client.call.duration": "2", "natscall.client.request.messages": "2", "natscall.client.request.size": "6"} {
+		for attributes, n := range points(got[name]) {
+			if n != want {
+				t.Errorf("%s %s: %s, want %s", name, attributes, n, want)
+			}
 		}
 	}
 }
