@@ -12,7 +12,7 @@ import (
 
 // carrier is the header of a call as a propagator sees it. Keys are read in any case of letters and
 // written in lower case, as W3C wants it: servers and consumers in other languages look for them
-// there, and NATS keeps the case. Those of NATS's own message tracing (Nats-Trace-*) are not touched.
+// there, and NATS keeps the case. Nats-Trace-*, of NATS's own message tracing, is not touched.
 type carrier struct{ call *rpc.Call }
 
 var _ propagation.ValuesGetter = carrier{}
@@ -36,7 +36,7 @@ func (c carrier) Keys() []string {
 	return keys
 }
 
-// Propagate returns options that send the trace context of ctx with a call that has no interceptors,
+// Propagate returns options that send the trace context of ctx with what has no interceptors,
 // [rpc.UnaryMethod.Gather]:
 //
 //	rpc.WithCallOptions(rpcotel.Propagate(ctx, nil)...)

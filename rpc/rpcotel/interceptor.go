@@ -10,14 +10,15 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// NewInterceptor returns an interceptor for clients and servers that records each call as a span and
-// in metrics. It is given to [rpc.WithInterceptors], first, so that it sees what the others do:
+// NewInterceptor returns an interceptor for clients and servers that records each call as a span
+// and in metrics. It is given to [rpc.WithInterceptors], first, so that it sees what the others do:
 //
 //	rpc.NewClient(nc, rpc.WithInterceptors(telemetry))
 //	rpc.NewServer(nc, rpc.WithInterceptors(telemetry))
 //
-// One interceptor may serve any number of clients and servers. The error is that of an option or of
-// the meter provider.
+// One interceptor may serve any number of clients and servers; make one for a program, as what it
+// counts stays registered with the meter provider. The error is that of an option or of the meter
+// provider.
 func NewInterceptor(opts ...Option) (rpc.Interceptor, error) {
 	o, err := newOptions(opts)
 	if err != nil {

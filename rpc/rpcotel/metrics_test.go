@@ -191,7 +191,8 @@ func ofEach(do, watch, collect, chat, note string) map[string]string {
 func TestFailedCalls(t *testing.T) {
 	w := newWorld(t)
 	c := dial(t, w.Connect(), w.interceptor(), rpc.WithoutRetry())
-	if err := calls["Do"](t.Context(), c); rpc.CodeOf(err) != rpc.CodeUnavailable { // nobody is there
+	// Nobody is there.
+	if err := calls["Do"](t.Context(), c); rpc.CodeOf(err) != rpc.CodeUnavailable {
 		t.Fatal(err)
 	}
 	entered := make(chan struct{})

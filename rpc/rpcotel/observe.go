@@ -16,8 +16,9 @@ import (
 // are those of `nats micro stats`. They are read from s ([rpc.Server.Stats]) whenever metrics are
 // collected, and cost a call nothing.
 //
-// Of the options [WithMeterProvider] counts. Unregister what is returned when the server is not used
-// any more. The numbers of two servers in one process that serve the same method are added up.
+// Of the options only [WithMeterProvider] has an effect. Unregister what is returned when the
+// server is not used any more. The numbers of two servers in one process that serve the same method
+// are added up.
 func ObserveServer(s *rpc.Server, opts ...Option) (metric.Registration, error) {
 	o, err := newOptions(opts)
 	if err != nil {

@@ -31,8 +31,8 @@ type observed struct {
 	requests, responses atomic.Int64         // messages, of a stream also by other goroutines
 }
 
-// describe begins to describe a span that is recorded. What is not for samplers, or is known only in
-// the end, is set then at once.
+// describe begins to describe a span that is recorded. What is not for samplers, or not known yet,
+// is set in the end at once.
 func (c *observed) describe() {
 	if !c.side.server && c.method.kind != rpc.KindOneWay {
 		c.call.AskInstance()

@@ -286,7 +286,7 @@ func of(t testing.TB, all []sdktrace.ReadOnlySpan, kind trace.SpanKind) sdktrace
 func values(attributes []attribute.KeyValue) map[string]string {
 	out := map[string]string{}
 	for _, kv := range attributes {
-		out[string(kv.Key)] = kv.Value.Emit()
+		out[string(kv.Key)] = kv.Value.String()
 	}
 	return out
 }

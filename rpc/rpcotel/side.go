@@ -27,8 +27,8 @@ type side struct {
 	observed observedInstruments
 }
 
-// observedInstruments are those whose numbers each method counts by itself: an atomic addition costs
-// a call less than a measurement.
+// observedInstruments are those whose numbers each method counts by itself: an atomic addition
+// costs a call less than a measurement.
 type observedInstruments struct {
 	active                    metric.Int64ObservableUpDownCounter
 	requests, responses       metric.Int64ObservableCounter
@@ -40,7 +40,8 @@ const minQueueTime = time.Millisecond
 
 // The boundaries of histograms.
 var (
-	durations  = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10} // of the conventions
+	// Those of the conventions.
+	durations  = []float64{0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10}
 	queueTimes = []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 	counts     = []float64{0, 1, 2, 5, 10, 20, 50, 100, 1000, 10_000, 100_000, 1_000_000}
 )

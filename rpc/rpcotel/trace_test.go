@@ -294,7 +294,8 @@ func TestPublicEndpoint(t *testing.T) {
 	public := rpcotel.WithPublicEndpoint(func(call *rpc.Call) bool { return call.Header().Get("from") == "outside" })
 	serve(t, w.Connect(), h, w.interceptor(public))
 	nc := w.Connect()
-	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}) // not sampled
+	// It is not sampled.
+	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}})
 	headers := propagation.HeaderCarrier{}
 	w3c.Inject(trace.ContextWithSpanContext(t.Context(), parent), headers)
 	headers.Set("baggage", "tenant=acme")
