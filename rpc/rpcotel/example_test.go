@@ -22,7 +22,7 @@ import (
 	"github.com/natscall/natscall/rpc/rpcotel"
 )
 
-// The code of docs/telemetry.md comes from this file.
+// The code of docs/telemetry.md comes from this file and from that of rpclog.
 
 func ExampleNewInterceptor() {
 	nc, stop := connect()
