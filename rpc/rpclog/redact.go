@@ -14,8 +14,8 @@ import (
 // redacted is what stands for a text.
 const redacted = "[redacted]"
 
-// text returns a message as JSON, without what is to be redacted. A handler of slog that writes JSON
-// writes it as it is.
+// text returns a message as JSON, without what is to be redacted. A handler of slog that writes
+// JSON writes it as it is.
 func (l *logger) text(m proto.Message) any {
 	m = proto.Clone(m)
 	l.redactMessage(m.ProtoReflect())
