@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -22,48 +21,55 @@ import (
 )
 
 // BenchmarkUnary measures what telemetry costs a call of 60 bytes, on both sides together: bare,
-// with metrics and traces that are not sampled, and with traces that are sampled and dropped by
-// their exporter. Client, service and NATS server are one process; cpu-ns/op is the CPU time of all
-// of it.
+// with one header as a trace context needs, with metrics and traces that are not sampled, with
+// traces that are sampled and dropped by their exporter, and with these but no metrics. Client,
+// service and NATS server are one process; cpu-ns/op is the CPU time of all of it.
 func BenchmarkUnary(b *testing.B) {
-	metrics := func() metric.MeterProvider {
-		return sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))
+	metrics := func() rpcotel.Option {
+		return rpcotel.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader())))
 	}
-	nowhere := sdktrace.WithBatcher(tracetest.NewNoopExporter())
+	traces := func(b *testing.B, sampler sdktrace.Sampler) rpcotel.Option {
+		tracers := sdktrace.NewTracerProvider(sdktrace.WithSampler(sampler), sdktrace.WithBatcher(tracetest.NewNoopExporter()))
+		b.Cleanup(func() { must(b, tracers.Shutdown(context.Background())) })
+		return rpcotel.WithTracerProvider(tracers)
+	}
+	telemetry := func(b *testing.B, opts ...rpcotel.Option) rpc.AnyOption {
+		i, err := rpcotel.NewInterceptor(append(opts, rpcotel.WithPropagator(w3c))...)
+		must(b, err)
+		return rpc.WithInterceptors(i)
+	}
 	for _, callers := range []struct {
 		name string
 		n    int
 	}{{"1caller", 1}, {"64callers", 64}} {
 		for _, with := range []struct {
 			name string
-			opts func() []rpcotel.Option
+			opts func(b *testing.B) (rpc.ClientOption, rpc.ServerOption)
 		}{
-			{"bare", nil},
-			{"header", nil},
-			{"unsampled", func() []rpcotel.Option {
-				return []rpcotel.Option{rpcotel.WithMeterProvider(metrics()), rpcotel.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())))}
+			{"bare", func(b *testing.B) (rpc.ClientOption, rpc.ServerOption) {
+				return rpc.WithInterceptors(), rpc.WithInterceptors()
 			}},
-			{"sampled", func() []rpcotel.Option {
-				return []rpcotel.Option{rpcotel.WithMeterProvider(metrics()), rpcotel.WithTracerProvider(sdktrace.NewTracerProvider(nowhere))}
+			{"header", func(b *testing.B) (rpc.ClientOption, rpc.ServerOption) {
+				return rpc.WithHeader("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), rpc.WithInterceptors()
 			}},
-			{"traces", func() []rpcotel.Option {
-				return []rpcotel.Option{rpcotel.WithMeterProvider(metricnoop.NewMeterProvider()), rpcotel.WithTracerProvider(sdktrace.NewTracerProvider(nowhere))}
+			{"unsampled", func(b *testing.B) (rpc.ClientOption, rpc.ServerOption) {
+				o := telemetry(b, metrics(), traces(b, sdktrace.NeverSample()))
+				return o, o
+			}},
+			{"sampled", func(b *testing.B) (rpc.ClientOption, rpc.ServerOption) {
+				o := telemetry(b, metrics(), traces(b, sdktrace.AlwaysSample()))
+				return o, o
+			}},
+			{"traces", func(b *testing.B) (rpc.ClientOption, rpc.ServerOption) {
+				o := telemetry(b, rpcotel.WithMeterProvider(metricnoop.NewMeterProvider()), traces(b, sdktrace.AlwaysSample()))
+				return o, o
 			}},
 		} {
 			b.Run(callers.name+"/"+with.name, func(b *testing.B) {
 				srv := rpctest.NewServer(b)
-				var client []rpc.ClientOption
-				var server []rpc.ServerOption
-				if with.opts != nil {
-					i, err := rpcotel.NewInterceptor(append(with.opts(), rpcotel.WithPropagator(w3c))...)
-					must(b, err)
-					client, server = append(client, rpc.WithInterceptors(i)), append(server, rpc.WithInterceptors(i))
-				}
-				if with.name == "header" {
-					client = append(client, rpc.WithHeader("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
-				}
-				serve(b, srv.Connect(), &handlers{}, server...)
-				benchCall(b, callers.n, dial(b, srv.Connect(), client...))
+				client, server := with.opts(b)
+				serve(b, srv.Connect(), &handlers{}, server)
+				benchCall(b, callers.n, dial(b, srv.Connect(), client))
 			})
 		}
 	}
