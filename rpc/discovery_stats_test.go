@@ -236,7 +236,25 @@ func waitLoad(t testing.TB, nc *nats.Conn, inFlight, queued int) {
 // TestServerStats: a server knows of itself what it tells others.
 func TestServerStats(t *testing.T) {
 	nc := rpctest.Connect(t)
-	server := serve(t, nc, &funcs{do: loadHandler})
+	server := rpc.NewServer(nc)
+	must(t, registerTest(server, &funcs{do: loadHandler}))
+	if got := server.Stats(); len(got) > 0 {
+		t.Errorf("a server that has not started has %v", got)
+	}
+	started, asking := make(chan struct{}), make(chan struct{})
+	go func() { // ends with the start, during which somebody may ask
+		defer close(asking)
+		for server.Stats() == nil {
+			select {
+			case <-started:
+				return
+			default:
+			}
+		}
+	}()
+	startServer(t, server)
+	close(started)
+	<-asking
 	if _, err := do(testContext(t), dial(t, nc), "1"); err != nil {
 		t.Fatal(err)
 	}

@@ -92,6 +92,8 @@ func (m *Message) Proto() (proto.Message, error) {
 // decode returns what Proto does, of a message that is not a proto.Message yet.
 func (m *Message) decode() (proto.Message, error) {
 	switch {
+	case m.call == nil:
+		return nil, failf(CodeInternal, ExecutionMayHaveRun, "the function of a hook that had this message has returned")
 	case m.into != nil:
 		return m.into, m.in.coding.unmarshal(m.in.data, m.into, m.in.whole)
 	case m.value == nil:
@@ -157,7 +159,9 @@ func (h *callHooks) receive(e encoded, value any) (decoded bool, err error) {
 func (h *callHooks) receiveRequest(size, wireSize int) error {
 	m := &h.room.receiving
 	*m = Message{size: size, wireSize: wireSize, call: h.call, received: true}
-	return h.receiving(m)
+	err := h.receiving(m)
+	*m = Message{}
+	return err
 }
 
 // receiving runs the functions of OnReceive.

@@ -451,17 +451,18 @@ func (s *Server) Instance(name string) string {
 	return svc.identity.ID
 }
 
-// Stats returns the numbers of the server's services, in the order in which they were registered:
-// what `nats micro stats` gets of this instance, but without asking over NATS. The Data of an
-// endpoint is JSON; docs/protocol.md says what its fields mean.
-func (s *Server) Stats() []micro.Stats {
+// Stats returns the numbers of the server's services that have started, in the order in which they
+// were registered: what `nats micro stats` gets of this instance, but without asking over NATS. The
+// Data of an endpoint is JSON; docs/protocol.md says what its fields mean.
+func (s *Server) Stats() (all []micro.Stats) {
 	if !s.made() {
 		return nil
 	}
 	services, _ := s.registered()
-	all := make([]micro.Stats, len(services))
-	for i, svc := range services {
-		all[i] = responder{svc}.statistics()
+	for _, svc := range services {
+		if svc.ready.Load() {
+			all = append(all, responder{svc}.statistics())
+		}
 	}
 	return all
 }
