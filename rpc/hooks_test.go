@@ -225,7 +225,8 @@ func TestHooksDecodeOnce(t *testing.T) {
 	}
 }
 
-// TestKeptMessages: a message that a hook keeps, although it may not, says nothing and harms nobody.
+// TestKeptMessages: a message that a hook keeps, although it may not, says nothing and harms
+// nobody.
 func TestKeptMessages(t *testing.T) {
 	nc := rpctest.Connect(t)
 	var kept []*rpc.Message
