@@ -44,6 +44,14 @@ const batch = 1000
 
 func TestUnaryAllocations(t *testing.T) {
 	pass := func(ctx context.Context, call *rpc.Call, next rpc.Next) error { return next(ctx, call) }
+	nothing := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnSend(func(*rpc.Message) error { return nil })
+		call.OnSent(func(*rpc.Message, error) {})
+		call.OnReceive(func(*rpc.Message) error { return nil })
+		call.OnAttempt(func(*rpc.Attempt) error { return nil })
+		call.OnEnd(func(error) {})
+		return next(ctx, call)
+	}
 	for _, test := range []struct {
 		name   string
 		client []rpc.ClientOption
@@ -55,6 +63,9 @@ func TestUnaryAllocations(t *testing.T) {
 		{"empty chains of interceptors", []rpc.ClientOption{rpc.WithInterceptors()}, []rpc.ServerOption{rpc.WithInterceptors()}, 60, 18},
 		{"an interceptor on the server", nil, []rpc.ServerOption{rpc.WithInterceptors(pass)}, 60, 18},
 		{"an interceptor on the client", []rpc.ClientOption{rpc.WithInterceptors(pass)}, nil, 60, 19},
+		{"all hooks on the server", nil, []rpc.ServerOption{rpc.WithInterceptors(nothing)}, 60, 19},
+		// One of these is the attempt.
+		{"all hooks on the client", []rpc.ClientOption{rpc.WithInterceptors(nothing)}, nil, 60, 21},
 		{"4 KiB", nil, nil, 4 << 10, 20}, // a field that is set by reflection, on either side
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -245,7 +245,7 @@ func (c *Call) OnAttempt(f func(*Attempt) error) {
 
 func (c *Call) hooked() *callHooks {
 	if c.hooks == nil {
-		c.hooks = &callHooks{call: c}
+		c.hooks = newCallHooks(c)
 	}
 	return c.hooks
 }

@@ -233,6 +233,39 @@ func waitLoad(t testing.TB, nc *nats.Conn, inFlight, queued int) {
 	t.Fatalf("%d calls are in flight, %d queued; want %d and %d", *d.InFlight, *d.Queued, inFlight, queued)
 }
 
+// TestServerStats: a server knows of itself what it tells others.
+func TestServerStats(t *testing.T) {
+	nc := rpctest.Connect(t)
+	server := rpc.NewServer(nc)
+	must(t, registerTest(server, &funcs{do: loadHandler}))
+	if got := server.Stats(); len(got) > 0 {
+		t.Errorf("a server that has not started has %v", got)
+	}
+	started, asking := make(chan struct{}), make(chan struct{})
+	go func() { // ends with the start, during which somebody may ask
+		defer close(asking)
+		for server.Stats() == nil {
+			select {
+			case <-started:
+				return
+			default:
+			}
+		}
+	}()
+	startServer(t, server)
+	close(started)
+	<-asking
+	if _, err := do(testContext(t), dial(t, nc), "1"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(statsOf(t, nc, 1), server.Stats()); diff != "" {
+		t.Errorf("-asked +own:\n%s", diff)
+	}
+	if got := (&rpc.Server{}).Stats(); got != nil {
+		t.Errorf("a server that was not made has %v", got)
+	}
+}
+
 // TestErrorsInStatistics: whatever an endpoint fails with, STATS is answered
 // and its last_error is one line.
 func TestErrorsInStatistics(t *testing.T) {

@@ -32,6 +32,22 @@ type callHooks struct {
 		message    *Message
 		from, size int // where it starts in its buffer, and its size before compression
 	}
+
+	// room is for what most calls need, so that it is not allocated apart.
+	room struct {
+		onSend, onReceive  [1]func(*Message) error
+		onSent             [1]func(*Message, error)
+		onAttempt          [1]func(*Attempt) error
+		onEnd              [1]func(error)
+		sending, receiving Message // of each direction there is one at a time
+	}
+}
+
+func newCallHooks(c *Call) *callHooks {
+	h := &callHooks{call: c}
+	h.onSend, h.onReceive, h.onSent = h.room.onSend[:0], h.room.onReceive[:0], h.room.onSent[:0]
+	h.onAttempt, h.onEnd = h.room.onAttempt[:0], h.room.onEnd[:0]
+	return h
 }
 
 // Message is a message of a call on its way, as the functions of OnSend, OnSent and OnReceive see
@@ -39,8 +55,12 @@ type callHooks struct {
 type Message struct {
 	number         int
 	size, wireSize int
-	value          any // a proto.Message, or a *Raw
-	decode         func() (proto.Message, error)
+	value          any // a proto.Message, or a *Raw; nil until a received message is decoded
+	call           *Call
+
+	received bool
+	in       encoded       // that is received
+	into     proto.Message // what it is to be decoded into; nil for a *Raw, and a server's request
 }
 
 // Number counts the messages of a call in one direction, from 0.
@@ -69,14 +89,29 @@ func (m *Message) Proto() (proto.Message, error) {
 	return value, err
 }
 
+// decode returns what Proto does, of a message that is not a proto.Message yet.
+func (m *Message) decode() (proto.Message, error) {
+	switch {
+	case m.call == nil:
+		return nil, failf(CodeInternal, ExecutionMayHaveRun, "the function of a hook that had this message has returned")
+	case m.into != nil:
+		return m.into, m.in.coding.unmarshal(m.in.data, m.into, m.in.whole)
+	case m.value == nil:
+		return m.call.Request()
+	case m.received:
+		return m.call.decodeRaw(&Raw{m.in.coding.codec, m.in.data}, !m.call.OnServer())
+	}
+	return m.call.decodeRaw(m.value, m.call.OnServer())
+}
+
 // sending runs the functions of OnSend. It returns the message for sentMessage, nil if there are no
 // hooks.
 func (h *callHooks) sending(value any) (*Message, error) {
 	if h == nil {
 		return nil, nil
 	}
-	m := &Message{number: h.sent, value: value}
-	m.decode = func() (proto.Message, error) { return h.call.decodeRaw(value, h.call.OnServer()) }
+	m := &h.room.sending
+	*m = Message{number: h.sent, value: value, call: h.call}
 	for _, f := range h.onSend {
 		if err := f(m); err != nil {
 			return nil, err
@@ -95,6 +130,7 @@ func (h *callHooks) sentMessage(m *Message, size, wireSize int, err error) {
 	for _, f := range h.onSent {
 		h.run("OnSent", func() { f(m, err) })
 	}
+	*m = Message{} // what it had is not kept for longer
 }
 
 // encoded is a message that has been received.
@@ -108,20 +144,24 @@ type encoded struct {
 // receive runs the functions of OnReceive for a message that is to be decoded into value, an empty
 // proto.Message or a *Raw. It reports whether one of them has done that.
 func (h *callHooks) receive(e encoded, value any) (decoded bool, err error) {
-	m := &Message{size: len(e.data), wireSize: e.wireSize}
-	if target, ok := value.(proto.Message); ok {
-		m.decode = func() (proto.Message, error) {
-			err := e.coding.unmarshal(e.data, target, e.whole)
-			decoded = err == nil
-			return target, err
-		}
-	} else {
+	m := &h.room.receiving
+	*m = Message{size: len(e.data), wireSize: e.wireSize, call: h.call, received: true, in: e}
+	if m.into, _ = value.(proto.Message); m.into == nil {
 		m.value = value
-		raw := &Raw{e.coding.codec, e.data}
-		m.decode = func() (proto.Message, error) { return h.call.decodeRaw(raw, !h.call.OnServer()) }
 	}
 	err = h.receiving(m)
+	decoded = m.into != nil && m.value != nil
+	*m = Message{}
 	return decoded, err
+}
+
+// receiveRequest runs the functions of OnReceive for a server's single request.
+func (h *callHooks) receiveRequest(size, wireSize int) error {
+	m := &h.room.receiving
+	*m = Message{size: size, wireSize: wireSize, call: h.call, received: true}
+	err := h.receiving(m)
+	*m = Message{}
+	return err
 }
 
 // receiving runs the functions of OnReceive.

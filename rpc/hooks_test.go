@@ -225,6 +225,28 @@ func TestHooksDecodeOnce(t *testing.T) {
 	}
 }
 
+// TestKeptMessages: a message that a hook keeps, although it may not, says nothing and harms
+// nobody.
+func TestKeptMessages(t *testing.T) {
+	nc := rpctest.Connect(t)
+	var kept []*rpc.Message
+	keep := rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		call.OnSent(func(m *rpc.Message, _ error) { kept = append(kept, m) })
+		call.OnReceive(func(m *rpc.Message) error { kept = append(kept, m); return nil })
+		return next(ctx, call)
+	})
+	serve(t, nc, &funcs{}, keep)
+	must(t, callOnce(t, dial(t, nc, keep)))
+	if len(kept) != 4 {
+		t.Fatalf("the hooks have seen %d messages", len(kept))
+	}
+	for _, m := range kept {
+		if p, err := m.Proto(); p != nil || rpc.CodeOf(err) != rpc.CodeInternal || m.Size() != 0 {
+			t.Errorf("%v, %v, %d bytes", p, err, m.Size())
+		}
+	}
+}
+
 // TestSentAfterSend: a request for which OnSend has run gets OnSent too, once, whatever ends the
 // call before it is on its way; and OnSent comes after OnAttempt.
 func TestSentAfterSend(t *testing.T) {

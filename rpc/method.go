@@ -97,6 +97,7 @@ type method struct {
 	desc        MethodDesc
 	service     *ServiceDesc
 	kind        Kind
+	fullName    string
 	subject     string // without the prefix of a client or server
 	root        string // likewise
 	timeout     time.Duration
@@ -117,7 +118,7 @@ func newMethod[Req, Res any, PReq message[Req], PRes message[Res]](s *ServiceDes
 }
 
 func untypedMethod(s *ServiceDesc, d MethodDesc, kind Kind) method {
-	m := method{desc: d, service: s, kind: kind, root: s.root(), timeout: d.Timeout}
+	m := method{desc: d, service: s, kind: kind, fullName: "/" + s.Name + "/" + d.Name, root: s.root(), timeout: d.Timeout}
 	if m.timeout == 0 && kind <= KindOneWay { // a stream has no timeout unless its method sets one
 		m.timeout = s.Timeout
 	}
@@ -135,7 +136,7 @@ type message[T any] interface {
 
 // FullName returns the name that logs, discovery and interceptors use, as in
 // "/order.v1.OrderService/PlaceOrder".
-func (m *method) FullName() string { return "/" + m.service.Name + "/" + m.desc.Name }
+func (m *method) FullName() string { return m.fullName }
 
 // Desc returns the description of the method.
 func (m *method) Desc() MethodDesc { return m.desc }

@@ -136,7 +136,7 @@ func (c *serverCall) receiving() error {
 	if err != nil {
 		return err
 	}
-	return c.call.hooks.receiving(&Message{size: len(data), wireSize: int(c.wireSize), decode: c.call.Request})
+	return c.call.hooks.receiveRequest(len(data), int(c.wireSize))
 }
 
 // giveUp decides against the handler. It reports whether the handler was not called; then it never
