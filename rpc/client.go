@@ -111,9 +111,9 @@ const closeTimeout = time.Second
 
 var errNilOption = errors.New("an option is nil")
 
-// Close ends the calls that wait with CodeCanceled, tells their instances, and frees what the client
-// holds. If it has made calls, it waits until the NATS server has all that they have sent, for at
-// most a second. It does not close the connection. Closing again does nothing.
+// Close ends the calls that wait with CodeCanceled, tells their instances, and frees what the
+// client holds. If it has made calls, it waits until the NATS server has all that they have sent,
+// for at most a second. It does not close the connection. Closing again does nothing.
 func (c *Client) Close() error {
 	if c == nil {
 		return nil // there is nothing to end

@@ -177,8 +177,8 @@ func (w *watch) endCalls(err *Error) {
 }
 
 // tick looks at the calls. First it has requests published that wait for a caller that never comes,
-// as it has panicked within a call. While nothing can be published, nobody can be asked, and silence
-// says nothing.
+// as it has panicked within a call. While nothing can be published, nobody can be asked, and
+// silence says nothing.
 func (w *watch) tick() {
 	if out := w.out; out.Holds() && out.Overdue() {
 		out.Wake()

@@ -73,8 +73,9 @@ func runRole() (ran bool, err error) {
 func (a assignment) run(j *journal) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	go watchStalls(context.Background(), j, threadWaits{}.longest) // until the process ends
-	before := runtime.NumGoroutine() - 1                           // the one of ctx ends with the signal
+	stalls := threadWaits{}
+	go watchStalls(context.Background(), j, stalls.longest) // until the process ends
+	before := runtime.NumGoroutine() - 1                    // the one of ctx ends with the signal
 	nc, err := connect(a)
 	if err != nil {
 		return err

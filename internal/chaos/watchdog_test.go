@@ -13,7 +13,7 @@ import (
 func TestWatchStalls(t *testing.T) {
 	for _, test := range []struct {
 		name         string
-		looks, waits time.Duration // how long its third look at the threads takes, and what it finds
+		looks, waits time.Duration // how long the third look at threads takes, and what it finds
 		stalled      time.Duration
 	}{
 		{name: "no stall", looks: stall},

@@ -24,7 +24,7 @@ var hooks = struct {
 type hooked struct {
 	users int // listeners, and those that are about to be; under the lock of hooks
 
-	mu   sync.Mutex // held while the handler of the connection is changed, for which nats.go has a lock
+	mu   sync.Mutex // for the handler of the connection, for which nats.go has a lock too
 	hook *hook      // nil while there are no listeners
 }
 

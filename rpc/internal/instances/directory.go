@@ -57,7 +57,7 @@ type Directory struct {
 	queries map[wire.ID]*Query // the last one of each service: answers may come late
 }
 
-// Conn is what a Directory publishes by. It does not wait; a query that is not sent is not answered.
+// Conn is what a Directory publishes by. It does not wait. What is not sent is not answered.
 type Conn interface {
 	PublishMsg(m *nats.Msg) error
 }

@@ -131,7 +131,7 @@ func publish(p *Publisher, m Message) {
 
 func runOnce(p *Publisher) {
 	select {
-	case <-p.wake:
+	case <-p.runner.wake:
 		p.Flush()
 	default:
 	}
@@ -390,7 +390,7 @@ func TestLastCallerReturnsMeanwhile(t *testing.T) {
 		p.Return() // sees no message
 	}
 	publish(p, message("a", "x", o))
-	if n := c.published(); n != 1 && len(p.wake) == 0 {
+	if n := c.published(); n != 1 && len(p.runner.wake) == 0 {
 		t.Errorf("nobody publishes the message")
 	}
 }

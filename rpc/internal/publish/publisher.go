@@ -3,6 +3,7 @@
 package publish
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -55,11 +56,7 @@ type Config struct {
 type Publisher struct {
 	Config
 	conn    Conn
-	wake    chan struct{} // for Run
-	ended   chan struct{} // closed by End
-	ran     chan struct{} // closed when Run has returned
-	end     sync.Once
-	yields  atomic.Bool // Run lets callers run first
+	runner  runner
 	_       [64]byte
 	callers callers
 	_       [64]byte // every call changes it, and nothing else on its cache line
@@ -77,6 +74,15 @@ type Publisher struct {
 	members []*Message // of a batch; belongs to the goroutine that publishes
 }
 
+// runner is what others tell Run.
+type runner struct {
+	wake   chan struct{} // holds a token when it is to publish
+	yields atomic.Bool   // it lets callers run first
+	end    sync.Once
+	ended  chan struct{} // closed by End
+	ran    chan struct{} // closed when Run has returned
+}
+
 // first is what others may know of the first message in the queue without the lock.
 type first struct {
 	there atomic.Bool
@@ -85,7 +91,9 @@ type first struct {
 
 // New returns a publisher for a connection. A client runs Run too.
 func New(conn Conn, c Config) *Publisher {
-	return &Publisher{Config: c, conn: conn, wake: make(chan struct{}, 1), ended: make(chan struct{}), ran: make(chan struct{})}
+	p := &Publisher{Config: c, conn: conn}
+	p.runner.wake, p.runner.ended, p.runner.ran = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	return p
 }
 
 // Publish queues the request of a client's call, for Run to publish when it is due.
@@ -99,7 +107,7 @@ func (p *Publisher) Publish(m Message) {
 	due := l.due()
 	p.mu.Unlock()
 	if due {
-		p.yields.Store(l.yields())
+		p.runner.yields.Store(l.yields())
 		p.Wake()
 	}
 }
@@ -121,10 +129,49 @@ func (p *Publisher) PublishMsg(m *nats.Msg) error {
 	return nil
 }
 
+// PostAndWait posts a message and waits until it has been published. It returns the error of that.
+// If ctx, the deadline unless it is zero, or the publisher ends first, it returns context.Canceled,
+// context.DeadlineExceeded or ErrEnded, or an *UnpublishedError if the message never gets to the
+// connection, which has the error of Refuse in place of ErrEnded. The message's Owner is
+// PostAndWait's.
+func (p *Publisher) PostAndWait(ctx context.Context, deadline time.Time, m Message) error {
+	s := sendings.Get().(*sending)
+	s.state.Store(0)
+	m.Owner = s
+	var alarm <-chan time.Time
+	if !deadline.IsZero() {
+		s.timer.Reset(time.Until(deadline))
+		alarm = s.timer.C
+	}
+	p.Post(m)
+	var end error
+	select {
+	case err := <-s.sent:
+		s.timer.Stop()
+		sendings.Put(s)
+		return err
+	case <-ctx.Done():
+		end = ctx.Err()
+	case <-alarm:
+		end = context.DeadlineExceeded
+	case <-p.runner.ended:
+		end = ErrEnded
+	}
+	s.timer.Stop()
+	// The publisher may still have s, so it is not used again.
+	if !s.state.CompareAndSwap(0, sendingGone) {
+		return end
+	}
+	if end == ErrEnded {
+		end = p.Refuse()
+	}
+	return &UnpublishedError{end}
+}
+
 // Wake has Run publish what waits.
 func (p *Publisher) Wake() {
 	select {
-	case p.wake <- struct{}{}:
+	case p.runner.wake <- struct{}{}:
 	default: // it is about to run
 	}
 }
@@ -160,15 +207,15 @@ func (p *Publisher) Return() {
 
 // Run publishes for a client until End.
 func (p *Publisher) Run() {
-	defer close(p.ran)
+	defer close(p.runner.ran)
 	for {
 		select {
-		case <-p.wake:
-			if p.yields.Swap(false) {
+		case <-p.runner.wake:
+			if p.runner.yields.Swap(false) {
 				runtime.Gosched()
 			}
 			p.Flush()
-		case <-p.ended:
+		case <-p.runner.ended:
 			return
 		}
 	}
@@ -176,14 +223,14 @@ func (p *Publisher) Run() {
 
 // End ends Run and every PostAndWait, with the error of Refuse. What calls have queued is not
 // published any more: they have ended, or are about to.
-func (p *Publisher) End() { p.end.Do(func() { close(p.ended) }) }
+func (p *Publisher) End() { p.runner.end.Do(func() { close(p.runner.ended) }) }
 
 // Ended is closed by End.
-func (p *Publisher) Ended() <-chan struct{} { return p.ended }
+func (p *Publisher) Ended() <-chan struct{} { return p.runner.ended }
 
 // Drain publishes after End what nobody waits for, when Run has returned.
 func (p *Publisher) Drain() {
-	<-p.ran
+	<-p.runner.ran
 	p.Flush()
 }
 

@@ -69,7 +69,6 @@ type Client struct {
 	until    clientContext
 
 	// Under mu.
-	claimed  bool   // the open has been published, or is about to be
 	instance string // that has accepted the stream
 	foreign  reply.Foreign
 	replies  int // reply subjects so far
@@ -162,8 +161,8 @@ func (c *Client) Leads([]*publish.Message) bool { return false }
 func (c *Client) Claim(*publish.Message) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.claimed = !c.over
-	return c.claimed
+	c.life.claimed = !c.over
+	return c.life.claimed
 }
 
 func (c *Client) openLocked(o *Open, room int) publish.Message {
@@ -182,7 +181,7 @@ func (c *Client) openLocked(o *Open, room int) publish.Message {
 func (c *Client) awaitOpen() error {
 	for {
 		c.mu.Lock()
-		open, over, err, claimed := c.open, c.over, c.err, c.claimed
+		open, over, err, claimed := c.open, c.over, c.err, c.life.claimed
 		c.mu.Unlock()
 		_, unsent := err.(*reply.UnsentError)
 		switch {
@@ -296,7 +295,7 @@ func (c *Client) CloseSend() {
 // as the server has the deadline too.
 func (c *Client) End(err error) {
 	c.mu.Lock()
-	first, open, claimed := c.endLocked(err, false), c.open, c.claimed
+	first, open, claimed := c.endLocked(err, false), c.open, c.life.claimed
 	c.mu.Unlock()
 	if !first {
 		return
@@ -518,7 +517,7 @@ func (c *Client) Where() string { return c.instance }
 
 // Claimed reports whether the open has been published, or is about to be. The function of
 // Table.EachClient may use it.
-func (c *Client) Claimed() bool { return c.claimed }
+func (c *Client) Claimed() bool { return c.life.claimed }
 
 // Known reports whether the instance knows that the stream belongs to this client. The function of
 // Table.EachClient may use it.

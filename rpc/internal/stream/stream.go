@@ -108,6 +108,7 @@ type receiving struct {
 // life tells whether the peer is still there.
 type life struct {
 	liveness.Patience               // of a client, while the stream opens
+	claimed           bool          // of a client: its open has been published, or is about to be
 	known             bool          // of a client: the instance knows that the stream is its own
 	beatAt            time.Time     // of the last heartbeat
 	heardAt           time.Time     // of the last frame
