@@ -22,7 +22,7 @@ import (
 
 // testLease is long for what a step takes on a busy machine, and short for a
 // test that waits for it.
-const testLease = 600 * time.Millisecond
+const testLease = 2400 * time.Millisecond
 
 // world is a NATS server with JetStream, and clients of the services on it.
 type world struct {
