@@ -191,6 +191,8 @@ func (c *clientCall) clientError(err error) *Error {
 	out := asError(err)
 	var e *Error
 	switch {
+	case error(out) == err && !c.sent:
+		return out.withExecution(ExecutionNotRun) // whatever call it comes from
 	case error(out) == err:
 		return out
 	case errors.As(err, &e) && e != nil && e.code != CodeOK:

@@ -173,7 +173,7 @@ func TestInterceptorsOfStreams(t *testing.T) {
 	}
 	serve(t, srv.Connect(), &funcs{})
 	_, err := testChat.Call(testContext(t), dial(t, srv.Connect(), rpc.WithInterceptors(refuse)))
-	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
+	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionNotRun)
 	_, err = testChat.Call(testContext(t), dial(t, srv.Connect(), rpc.WithInterceptors(late)))
 	wantCode(t, err, rpc.CodePermissionDenied, rpc.ExecutionMayHaveRun)
 	s, err := testChat.Call(testContext(t), dial(t, srv.Connect(), rpc.WithInterceptors(hook)))

@@ -1,5 +1,6 @@
-// Package interceptors has two interceptors that a team would write: one traces calls, one signs
-// and verifies requests. They use what package rpc exports and nothing else.
+// Package interceptors has interceptors that a team would write: they trace calls, sign and verify
+// requests, keep responses, and break the circuit to a service in trouble. They use what package
+// rpc exports.
 package interceptors
 
 import (
