@@ -8,9 +8,6 @@ each-apart = @for module in $(APART); do \
 		echo "$$module: $(1)"; (cd $$module && GOWORK=off $(1)) || exit 1; \
 	done
 
-# The packages with benchmarks.
-BENCHMARKS = $(sort $(addprefix ./,$(dir $(shell grep -rl --include '*_test.go' '^func Benchmark' rpc))))
-
 FUZZTIME ?= 10s
 FUZZ ?= .
 BENCH ?= .
@@ -27,12 +24,11 @@ help: ## List the targets
 demo: ## Run order and inventory on an embedded NATS server, and place orders
 	go run ./examples/shop
 
-# Benchmarks are apart, as with -bench the go command runs one package after the other. ./rpc comes
-# first because it takes longest; its tests that run in parallel wait, for which two cores are enough.
+# With -bench the go command runs one package after the other, which tests of many processes' work
+# need. The tests that run in parallel wait, for which two cores are enough.
 .PHONY: test
 test: ## Run all tests with the race detector, and all benchmarks once
-	go test -race -count 1 -parallel 16 -timeout 15m ./rpc work
-	go test -race -run '^$$' -bench . -benchtime 1x $(BENCHMARKS)
+	go test -race -parallel 16 -timeout 15m -bench . -benchtime 1x work
 	go test -count 1 -run Allocations ./rpc
 
 .PHONY: soak
