@@ -24,8 +24,8 @@ help: ## List the targets
 demo: ## Run order and inventory on an embedded NATS server, and place orders
 	go run ./examples/shop
 
-# With -bench the go command runs one package after the other, which tests of many processes' work
-# need. The tests that run in parallel wait, for which two cores are enough.
+# With -bench the go command runs one package after the other: some need the machine for themselves.
+# Tests that run in parallel wait most of the time, for which two cores are enough.
 .PHONY: test
 test: ## Run all tests with the race detector, and all benchmarks once
 	go test -race -parallel 16 -timeout 15m -bench . -benchtime 1x work

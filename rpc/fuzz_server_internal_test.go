@@ -50,15 +50,16 @@ type fuzzHandlers struct {
 	runs map[fuzzRequest]int
 }
 
-// fuzzRequest tells a request from others, unless both have the same id.
+// fuzzRequest tells a request from others, unless both have the same id, and tag in a batch.
 type fuzzRequest struct {
 	reply string
 	id    wire.ID // zero if it is plain
+	tag   uint64
 }
 
 func (h *fuzzHandlers) ran(ctx context.Context) {
 	c := CallFromContext(ctx).served
-	r := fuzzRequest{c.received.reply, c.id}
+	r := fuzzRequest{c.received.reply, c.id, c.tag}
 	if c.plain {
 		r.id = wire.ID{}
 	}
@@ -471,9 +472,9 @@ func (f *fuzzServer) count(a *fuzzAsked, got []int, tag uint64, data []byte) {
 	got[best]++
 	if e, err := wire.Parse(data); err == nil && e.Kind == wire.KindResponse && a.known && a.like(a.requests[best]) == 1 && a.requests[best].least == 1 {
 		if x := e.Flags.Execution(); e.Flags&wire.FlagError != 0 {
-			f.checkRan(fuzzRequest{a.msg.Reply, e.ID}, x)
+			f.checkRan(fuzzRequest{a.msg.Reply, e.ID, tag}, x)
 		} else {
-			f.checkRan(fuzzRequest{a.msg.Reply, e.ID}, wire.DidRun)
+			f.checkRan(fuzzRequest{a.msg.Reply, e.ID, tag}, wire.DidRun)
 		}
 	}
 }
