@@ -555,10 +555,14 @@ func TestClientInterceptorPanics(t *testing.T) {
 		read: func(context.Context, string) (string, error) { return large, nil },
 		watch: func(ctx context.Context, _ string, to *rpc.Sender[*text]) error {
 			<-ctx.Done()
-			ended <- nil
 			return ctx.Err()
 		},
-	})
+	}, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		if call.Kind() == rpc.KindServerStream { // whose cancel may come before its handler is called
+			call.OnEnd(func(err error) { ended <- err })
+		}
+		return next(ctx, call)
+	}))
 	log := newHookLog()
 	for how, end := range map[string]func(){"panic": func() { panic("user code") }, "Goexit": runtime.Goexit} {
 		for place, set := range map[string]func(call *rpc.Call){
@@ -598,7 +602,9 @@ func TestClientInterceptorPanics(t *testing.T) {
 					t.Errorf("%s in %s, %s: OnSent ran %d times:\n%s", how, place, shape, b, lines)
 				}
 				if shape == "server stream" && place == "after next" {
-					<-ended
+					if err := <-ended; rpc.CodeOf(err) != rpc.CodeCanceled {
+						t.Errorf("%s in %s, %s: the server's call ended with %v", how, place, shape, err)
+					}
 				}
 				if n := c.OpenStreams(); n != 0 {
 					t.Errorf("%s in %s, %s: %d streams are open", how, place, shape, n)
