@@ -191,10 +191,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 func (a *attempt) replyError(ctx context.Context, err error, h nats.Header) *Error {
 	var unsent *reply.UnsentError
 	var invalid *reply.InvalidError
-	x := ExecutionMayHaveRun
-	if early, ok := err.(*publish.UnpublishedError); ok {
-		err, x = early.Err, ExecutionNotRun
-	}
+	x, err := endOf(err)
 	switch {
 	case err == reply.ErrContext:
 		return contextError(ctx, x)
@@ -334,10 +331,7 @@ func (a *attempt) publishOneWay(ctx context.Context) *Error {
 // publish publishes a message, of which no answer says that it has come.
 func (a *attempt) publish(ctx context.Context, m publish.Message) *Error {
 	size := len(m.Buffer.B)
-	err, x := a.client.out.PostAndWait(ctx, a.deadline, m), ExecutionMayHaveRun
-	if early, ok := err.(*publish.UnpublishedError); ok {
-		err, x = early.Err, ExecutionNotRun
-	}
+	x, err := endOf(a.client.out.PostAndWait(ctx, a.deadline, m))
 	switch {
 	case err != nil && err == ctx.Err():
 		return contextError(ctx, x)
@@ -523,6 +517,14 @@ func (a *attempt) queueRequest(s *messageStream, buf *buffer.Buffer) *Error {
 	a.call.sentRequest(nil)
 	s.CloseSend()
 	return nil
+}
+
+// endOf returns what has ended a call, and whether its request may have been published before.
+func endOf(err error) (x Execution, end error) {
+	if early, ok := err.(*publish.UnpublishedError); ok {
+		return ExecutionNotRun, early.Err
+	}
+	return ExecutionMayHaveRun, err
 }
 
 // unopened returns the error of a call or stream that has ended before its request was published.

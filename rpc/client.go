@@ -224,10 +224,11 @@ func (c *Client) subscribe() *Error {
 	}
 	c.mu.Unlock()
 	if closed {
-		w.stop(nil)
+		refused := c.refusal()
+		w.stop(refused)
 		w.release()
 		_ = sub.Unsubscribe()
-		return c.refusal()
+		return refused
 	}
 	go c.out.Run()
 	return nil
@@ -535,7 +536,7 @@ func (c *Client) cancel(root string, id wire.ID) {
 		c.watch.left.Add(root, id)
 		return
 	}
-	_ = c.out.PublishMsg(&nats.Msg{Subject: names.Join(root, wire.CancelToken), Data: wire.AppendCancel(nil, id)})
+	liveness.Cancel(c.out, root, id)
 }
 
 // subjects are those of a method with the client's prefix.

@@ -156,7 +156,7 @@ func (w *watch) stop(err *Error) {
 		}
 		return err
 	})
-	w.endCalls(err)
+	w.known.Mail.End(err)
 	if !w.conn.link.Down() {
 		w.left.Cancel(w.out)
 	}

@@ -25,17 +25,14 @@ func ObserveServer(s *rpc.Server, opts ...Option) (metric.Registration, error) {
 		return nil, err
 	}
 	meter := o.meters.Meter(scope, metric.WithSchemaURL(schemaURL))
-	var load serverLoad
-	var errs [4]error
-	load.queued, errs[0] = meter.Int64ObservableUpDownCounter(queuedMetric, metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that wait for a free handler."))
-	load.shed, errs[1] = meter.Int64ObservableCounter(shedMetric, metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that were refused under load, by reason."))
-	load.answered, errs[2] = meter.Int64ObservableCounter(answeredMetric, metric.WithUnit("{call}"),
-		metric.WithDescription("Calls that were answered, or refused, by status."))
-	load.refused, errs[3] = meter.Int64ObservableCounter(refusedAnswers, metric.WithUnit("{message}"),
-		metric.WithDescription("Answers that NATS has not let the server publish."))
-	if err := errors.Join(errs[:]...); err != nil {
+	makers := instruments{meter: meter}
+	load := serverLoad{
+		queued:   makers.upDown(queuedMetric, "Calls that wait for a free handler."),
+		shed:     makers.observed(shedMetric, "{call}", "Calls that were refused under load, by reason."),
+		answered: makers.observed(answeredMetric, "{call}", "Calls that were answered, or refused, by status."),
+		refused:  makers.observed(refusedAnswers, "{message}", "Answers that NATS has not let the server publish."),
+	}
+	if err := errors.Join(makers.errs...); err != nil {
 		return nil, err
 	}
 	return meter.RegisterCallback(func(_ context.Context, to metric.Observer) error { return load.observe(s, to) },

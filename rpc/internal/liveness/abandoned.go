@@ -42,6 +42,11 @@ func (a *Abandoned) Cancel(conn Conn) {
 	a.byRoot = nil
 	a.mu.Unlock()
 	for root, ids := range all {
-		_ = conn.PublishMsg(&nats.Msg{Subject: names.Join(root, wire.CancelToken), Data: wire.AppendCancel(nil, ids...)})
+		Cancel(conn, root, ids...)
 	}
+}
+
+// Cancel tells the instances of a service that the callers of calls have gone.
+func Cancel(conn Conn, root string, ids ...wire.ID) {
+	_ = conn.PublishMsg(&nats.Msg{Subject: names.Join(root, wire.CancelToken), Data: wire.AppendCancel(nil, ids...)})
 }

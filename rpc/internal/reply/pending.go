@@ -119,18 +119,10 @@ func (p *Pending) wait(ctx context.Context, r *Request) (Reply, error) {
 		}
 	}
 	if p.stop() {
-		return Reply{}, p.early(end)
+		return Reply{}, Unpublished(end, p.claimed) // which does not change any more
 	}
 	<-p.ended
 	return p.result()
-}
-
-// early returns the error of a call that has ended. From then on claimed does not change.
-func (p *Pending) early(err error) error {
-	if _, unsent := err.(*UnsentError); err == nil || p.claimed || unsent {
-		return err
-	}
-	return &publish.UnpublishedError{Err: err}
 }
 
 // stop ends the waiting. It returns false where a reply has come nevertheless.
@@ -151,7 +143,7 @@ func (p *Pending) result() (Reply, error) {
 	p.inbox.out.Return()
 	reply, err := p.reply, p.err
 	p.reply, p.err = Reply{}, nil
-	return reply, p.early(err)
+	return reply, Unpublished(err, p.claimed)
 }
 
 // release makes the slot, which has stopped waiting, available to other calls.

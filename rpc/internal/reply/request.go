@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc/internal/buffer"
+	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -50,6 +51,15 @@ type UnsentError struct {
 
 func (e *UnsentError) Error() string {
 	return fmt.Sprintf("reply: the request was not sent: %v", e.Err)
+}
+
+// Unpublished returns the error of a call that has ended with err: a *publish.UnpublishedError if
+// its request was not claimed, unless err says itself why it was not sent.
+func Unpublished(err error, claimed bool) error {
+	if _, unsent := err.(*UnsentError); err == nil || claimed || unsent {
+		return err
+	}
+	return &publish.UnpublishedError{Err: err}
 }
 
 // InvalidError is the error of a reply that carries the call's id and cannot be read.

@@ -183,14 +183,11 @@ func (c *Client) awaitOpen() error {
 		c.mu.Lock()
 		open, over, err, claimed := c.open, c.over, c.err, c.life.claimed
 		c.mu.Unlock()
-		_, unsent := err.(*reply.UnsentError)
 		switch {
 		case open:
 			return nil
-		case over && !claimed && !unsent:
-			return &publish.UnpublishedError{Err: err}
 		case over:
-			return err
+			return reply.Unpublished(err, claimed)
 		}
 		select {
 		case <-c.recv.changed:
@@ -310,7 +307,7 @@ func (c *Client) End(err error) {
 	case open:
 		c.publishControl(wire.KindStreamCancel, 0)
 	default: // any instance may accept it: tell all, as for a unary call
-		_ = c.out.PublishMsg(&nats.Msg{Subject: names.Join(c.root, wire.CancelToken), Data: wire.AppendCancel(nil, c.ID)})
+		liveness.Cancel(c.out, c.root, c.ID)
 	}
 }
 
