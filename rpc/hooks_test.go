@@ -558,7 +558,7 @@ func TestClientInterceptorPanics(t *testing.T) {
 			return ctx.Err()
 		},
 	}, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
-		if call.Kind() == rpc.KindServerStream { // whose cancel may come before its handler is called
+		if call.Kind() == rpc.KindServerStream { // a cancel may come before its handler is called
 			call.OnEnd(func(err error) { ended <- err })
 		}
 		return next(ctx, call)
