@@ -66,6 +66,10 @@ func TestUnaryAllocations(t *testing.T) {
 		{"all hooks on the server", nil, []rpc.ServerOption{rpc.WithInterceptors(nothing)}, 60, 19},
 		// One of these is the attempt.
 		{"all hooks on the client", []rpc.ClientOption{rpc.WithInterceptors(nothing)}, nil, 60, 21},
+		{"a retry policy", []rpc.ClientOption{
+			rpc.WithRetryBudget(10, 0.1), rpc.WithMaxAttempts(3), rpc.WithBackoff(1, 2), rpc.WithRetryCodes(rpc.CodeAborted),
+			rpc.WithMethodOptions("/test.v1.TestService/Blob", rpc.WithMaxAttempts(2)),
+		}, nil, 60, 18},
 		{"4 KiB", nil, nil, 4 << 10, 20}, // a field that is set by reflection, on either side
 	} {
 		t.Run(test.name, func(t *testing.T) {

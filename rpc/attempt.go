@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/buffer"
 	"github.com/natscall/natscall/rpc/internal/instances"
@@ -35,9 +37,12 @@ type attempt struct {
 	// until an attempt has met no responders.
 	strangers time.Time
 	// silence says that an instance has taken an attempt and then not answered. From then on an
-	// attempt is sent to standIn, an instance that has just answered, if there is one.
+	// attempt is sent to an instance that has just answered, if there is one.
 	silence bool
-	standIn string
+	standIn string  // the instance that was chosen for this attempt, or ""
+	counted int     // attempts before this one that an instance may have worked on
+	hedges  int     // beside the last attempt
+	hedgeOf wire.ID // the first attempt of the call, if this is a hedge
 }
 
 // instance returns the instance that the request is for, or "".
@@ -51,26 +56,50 @@ func (a *attempt) requestSubject() string {
 	return a.subjects.request
 }
 
+// sendTo sends the next attempt to an instance, or to any of them if it is "".
+func (a *attempt) sendTo(standIn string) {
+	a.standIn = standIn
+	a.subject = a.requestSubject()
+}
+
 // address decides where the next attempt goes, after silence to an instance that answers: the one
 // that was silent may stand still, and the queue group would choose it again.
 func (a *attempt) address(ctx context.Context) {
-	if a.silence {
-		a.standIn = standIn(a.askInstances(ctx), a.call.method.desc.Name)
-		a.subject = a.requestSubject()
+	switch {
+	case a.silence:
+		a.sendTo(a.choose(ctx, instances.JustNow))
+	case a.standIn != "":
+		a.sendTo("")
 	}
+}
+
+// choose returns an instance that serves the method, is none of those to leave out, and has
+// answered an instance query at most age ago or answers one now. It returns "" if there is none.
+func (a *attempt) choose(ctx context.Context, age time.Duration, leaveOut ...string) string {
+	return a.pick(a.askInstances(ctx, age).Instances, leaveOut...)
+}
+
+// pick returns one of the instances that serves the method and is none of those to leave out, or
+// "".
+func (a *attempt) pick(found []*natscallv1.Instance, leaveOut ...string) string {
+	all := servingInstances(found, a.call.method.desc.Name)
+	all = slices.DeleteFunc(all, func(instance string) bool { return slices.Contains(leaveOut, instance) })
+	if len(all) == 0 {
+		return ""
+	}
+	return all[rand.IntN(len(all))]
 }
 
 // ended looks at the error of an attempt. If a stand-in could not take it, another instance may.
 func (a *attempt) ended(err *Error) *Error {
-	o := a.call.options
-	// NATS has chosen one instance.
-	chosen := o.instance == "" && !o.plain && !a.call.method.service.NoQueueGroup
-	a.silence = a.silence || err.cause == errSilence && chosen
+	lost := err.code == CodeUnavailable && err.execution == ExecutionMayHaveRun && !err.remote
+	a.silence = a.silence || lost && a.call.forAnyInstance()
 	switch notRun := err.execution == ExecutionNotRun; {
 	case a.standIn == "":
 		return err
 	case err.code == CodePermissionDenied && !err.remote:
-		a.silence, a.standIn, a.subject = false, "", a.subjects.request
+		a.silence = false
+		a.sendTo("")
 	case notRun && (err.code == CodeUnavailable || err.code == CodeUnimplemented):
 	default:
 		return err
@@ -78,14 +107,15 @@ func (a *attempt) ended(err *Error) *Error {
 	return refusal("%s", err.message).because(err).withExecution(err.execution)
 }
 
-// askInstances asks the instances of the service what they are, until the deadline.
-func (a *attempt) askInstances(ctx context.Context) instances.Found {
+// askInstances asks the instances of the service what they are, until the deadline. Answers of age
+// ago count too.
+func (a *attempt) askInstances(ctx context.Context, age time.Duration) instances.Found {
 	if !a.deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, a.deadline)
 		defer cancel()
 	}
-	return a.client.known.Ask(ctx, a.subjects.root)
+	return a.client.known.Ask(ctx, a.subjects.root, age)
 }
 
 // timeLeft returns the timeout that the request names: without a deadline 0 or wire.NoTimeout.
@@ -151,40 +181,43 @@ func (a *attempt) awaitConnection(ctx context.Context, offline *Error) *Error {
 }
 
 func (a *attempt) roundTrip(ctx context.Context) *Error {
-	r := reply.Request{
+	r, large, failed := a.newRequest()
+	switch {
+	case failed != nil:
+		return failed
+	case large:
+		r.Buffer.PutBack()
+		return a.largeRequest(ctx, r.ID, r.Header)
+	case a.isHedged():
+		return a.hedged(ctx, r)
+	}
+	a.call.sentRequest(nil)
+	return a.settle(ctx, &r, a.client.do(ctx, &r))
+}
+
+// newRequest makes the request of an attempt. large reports whether it has to be sent as a stream.
+func (a *attempt) newRequest() (r reply.Request, large bool, failed *Error) {
+	r = reply.Request{
 		ID: wire.NewID(), Subject: a.subject, Root: a.subjects.root, Plain: a.call.options.plain,
 		Timer: !a.byCtx, Deadline: a.deadline, Left: a.left,
 	}
-	var failed *Error
-	var large bool
-	if r.Header, r.Buffer, large, failed = a.encode(r.ID); failed != nil {
-		return failed
-	}
-	if large {
-		r.Buffer.PutBack()
-		return a.largeRequest(ctx, r.ID, r.Header)
-	}
+	r.Header, r.Buffer, large, failed = a.encode(r.ID)
 	if r.Plain && a.call.options.codec == CodecJSON {
 		r.IsResponse = a.call.method.isResponse
 	}
-	a.call.sentRequest(nil)
-	got, foreign, err := a.client.inbox.Do(ctx, &r)
-	if err != nil {
-		failed = a.replyError(ctx, err, r.Header)
-		switch {
-		case r.Plain, failed.execution == ExecutionNotRun:
-		case failed.code == CodeCanceled && err == reply.ErrContext:
-			a.client.cancel(a.subjects.root, r.ID)
-		case failed.code == CodeDeadlineExceeded, failed.cause == errSilence:
-			a.client.watch.left.Add(a.subjects.root, r.ID)
-		}
-		return a.blameForeign(failed, foreign)
+	return r, large, failed
+}
+
+// settle turns what has ended a request into the response or error of the attempt.
+func (a *attempt) settle(ctx context.Context, r *reply.Request, end ending) *Error {
+	if end.err != nil {
+		return a.blameForeign(a.replyError(ctx, end.err, r.Header), end.foreign)
 	}
 	a.subjects.hasAnswered()
-	if !r.Plain && wire.IsFrame(got.Data) {
-		return a.largeResponse(ctx, r.ID, r.ID, got.Data)
+	if !r.Plain && wire.IsFrame(end.reply.Data) {
+		return a.largeResponse(ctx, r.ID, r.ID, end.reply.Data)
 	}
-	return a.finish(&got)
+	return a.finish(&end.reply)
 }
 
 // replyError is the error of a call that has got no reply.
@@ -221,7 +254,7 @@ func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Er
 		a.strangers = time.Now().Add(strangerTime)
 	}
 	root, m := a.subjects.root, a.call.method
-	found := a.askInstances(ctx)
+	found := a.askInstances(ctx, instances.JustNow)
 	switch {
 	case len(found.Instances) > 0 && lacks(found.Instances, m.desc.Name):
 		return noMethod("the service "+m.service.Name, m.desc.Name, methodsOf(found.Instances)), until
@@ -312,7 +345,7 @@ func (a *attempt) attempting(id wire.ID, data []byte, h nats.Header) (nats.Heade
 		id = wire.ID{}
 	}
 	return a.call.hooks.attempting(Attempt{
-		id: id, subject: a.subject, instance: a.instance(), data: data, header: h,
+		id: id, subject: a.subject, instance: a.instance(), data: data, header: h, hedge: a.hedgeOf != (wire.ID{}),
 	})
 }
 
@@ -345,7 +378,7 @@ func (a *attempt) publish(ctx context.Context, m publish.Message) *Error {
 func (a *attempt) header(plain bool) (nats.Header, error) {
 	h, err := a.call.header.appendTo(nil, "")
 	if err != nil || !plain {
-		return h, err
+		return a.hedgeHeader(h), err
 	}
 	if a.call.method.kind == KindOneWay && a.call.options.codec == CodecProto {
 		return h, nil // what a message without a header is taken for
@@ -361,6 +394,18 @@ func (a *attempt) header(plain bool) (nats.Header, error) {
 		}
 	}
 	return h, nil
+}
+
+// hedgeHeader adds to the header of a hedge which call it belongs to.
+func (a *attempt) hedgeHeader(h nats.Header) nats.Header {
+	if a.hedgeOf == (wire.ID{}) {
+		return h
+	}
+	if h == nil {
+		h = nats.Header{}
+	}
+	h[wire.HedgeHeader] = []string{a.hedgeOf.String()}
+	return h
 }
 
 // finish turns a reply into the response or error of the call.

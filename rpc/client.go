@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +19,7 @@ import (
 	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/retry"
 	"github.com/natscall/natscall/rpc/internal/stream"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -44,6 +44,7 @@ type Client struct {
 	known    *instances.Directory // of services
 	clock    clock
 	subjects sync.Map // *method -> *subjects
+	budgets  sync.Map // root -> *retry.Budget
 	clientState
 }
 
@@ -74,6 +75,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 	c.options.heartbeat = defaultHeartbeat
 	c.options.logger = slog.Default()
 	c.options.reconnectWait = defaultReconnectWait
+	c.options.budget = retryBudget{defaultRetryBurst, defaultRetryShare}
 	for _, opt := range opts {
 		if opt == nil {
 			c.err = errors.Join(c.err, errNilOption)
@@ -81,6 +83,7 @@ func NewClient(nc *nats.Conn, opts ...ClientOption) *Client {
 		}
 		c.err = errors.Join(c.err, opt.applyClient(&c.options))
 	}
+	c.err = errors.Join(c.err, c.options.applyMethods())
 	c.out = publish.New(nc, publish.Config{Now: c.clock.now, MaxBatch: c.options.maxBatch, Refuse: c.offline, Down: func() bool { return c.link.Down() }})
 	c.streams = stream.NewTable(c.options.heartbeat)
 	if len(c.options.peerOptions.interceptors) > 0 {
@@ -332,7 +335,7 @@ func (c *Client) closedByConn() {
 // invoke is where every unary and one-way call comes from. The response is decoded into res, or
 // into a new message if res is nil.
 func (c *Client) invoke(ctx context.Context, m *method, req, res any, opts []CallOption) (any, error) {
-	o, err := c.callOptions(opts)
+	o, err := c.callOptions(m, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -351,9 +354,9 @@ func (c *Client) invoke(ctx context.Context, m *method, req, res any, opts []Cal
 	return call.end(c.intercepted(ctx, call, next))
 }
 
-// callOptions are the client's own where a call has none of its own. An invalid option
-// of either is the error of the call, before it is used for anything.
-func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
+// callOptions are those of the client or, where it has some, of the method, with those of the call
+// itself. An invalid option is the error of the call, before it is used for anything.
+func (c *Client) callOptions(m *method, opts []CallOption) (*callOptions, error) {
 	switch {
 	case c == nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "the *rpc.Client is nil")
@@ -361,19 +364,24 @@ func (c *Client) callOptions(opts []CallOption) (*callOptions, error) {
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "client: %v", c.err).because(c.err)
 	case c.nc == nil:
 		return nil, connectionError(c.nc)
-	case len(opts) == 0:
-		return &c.options.callOptions, nil
 	}
-	o := c.options.callOptions
-	for _, opt := range opts {
-		if opt == nil {
-			return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", errNilOption)
+	base := c.options.of(m)
+	if len(opts) > 0 {
+		o := *base
+		for _, opt := range opts {
+			if opt == nil {
+				return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", errNilOption)
+			}
+			if err := opt.applyCall(&o); err != nil {
+				return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
+			}
 		}
-		if err := opt.applyCall(&o); err != nil {
-			return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%v", err).because(err)
-		}
+		base = &o
 	}
-	return &o, nil
+	if name := base.retry.twice; name != "" && m.desc.Idempotency == IdempotencyUnknown {
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: %s is for methods that may run twice (idempotency_level in the .proto file)", m.FullName(), name)
+	}
+	return base, nil
 }
 
 // intercepted runs a call through the interceptors and makes sure that what
@@ -394,7 +402,7 @@ func (c *Client) intercepted(ctx context.Context, call *clientCall, next Next) e
 
 // invokeStream makes every call of a streaming method. req is nil if the client streams.
 func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []CallOption) (*messageStream, error) {
-	o, err := c.callOptions(opts)
+	o, err := c.callOptions(m, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -434,16 +442,6 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []Ca
 	return nil, err
 }
 
-const (
-	// minBackoff is about a round trip within a data centre, maxBackoff what a
-	// rolling restart takes: a caller is at most that late.
-	minBackoff = 5 * time.Millisecond
-	maxBackoff = 500 * time.Millisecond
-	// strangerTime is how long a call waits for a service that this client has never heard of: time
-	// to start beside it, while a name that is wrong is noticed soon.
-	strangerTime = 2 * time.Second
-)
-
 // send makes a call. It is the Next behind the last interceptor.
 func (c *Client) send(ctx context.Context, seen *Call) error {
 	call := seen.client
@@ -461,72 +459,39 @@ func (c *Client) send(ctx context.Context, seen *Call) error {
 // sendAgain sends a call, and again where that is safe, until its deadline.
 func (c *Client) sendAgain(ctx context.Context, call *clientCall) error {
 	deadline, byCtx := call.deadline(ctx)
-	a := attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}
-	if a.subjects.err != nil {
-		return a.subjects.err
+	r := retries{attempt: attempt{client: c, call: call, subjects: c.subjectsOf(call.method), deadline: deadline, byCtx: byCtx}}
+	if err := r.attempt.subjects.err; err != nil {
+		return err
 	}
-	a.subject = a.requestSubject()
-	until := deadline // of further attempts
-	if until.IsZero() {
-		until = time.Now().Add(call.options.clientTimeout)
+	r.attempt.subject = r.attempt.requestSubject()
+	if r.until = deadline; deadline.IsZero() {
+		r.until = time.Now().Add(call.options.clientTimeout)
+		r.unbounded = call.options.timeout == wire.NoTimeout
 	}
-	unbounded := deadline.IsZero() && call.options.timeout == wire.NoTimeout
-	var last *Error // of the attempt before; says more than the deadline that ends the attempts
-	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		var began time.Time
-		if unbounded {
-			began = time.Now()
-		}
-		err := a.run(ctx)
-		if err != nil && err.offline {
-			err = a.awaitConnection(ctx, err)
-		}
-		if err == nil {
-			return nil
-		}
-		err = a.ended(err)
-		if unbounded {
-			until = until.Add(time.Since(began)) // it bounds the search for a server, not the call
-		}
-		if last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == ExecutionNotRun {
-			return last
-		}
-		giveUp := until
-		if err.isAbsence() {
-			var lack *Error
-			if lack, giveUp = a.explainAbsence(ctx, until); lack != nil {
-				return lack.after(last)
-			}
-		}
-		err = err.after(last).withCauseOf(ctx)
-		delay, again := call.mayRetry(err)
-		if !again || c.closed.Load() {
-			return err
-		}
-		last, call.instance = err, ""
-		delay = max(delay, backoff/2+rand.N(backoff/2))
-		if end := pause(ctx, giveUp, delay); errors.Is(end, context.DeadlineExceeded) {
-			return last
-		} else if end != nil {
-			return contextError(ctx, last.execution)
-		}
-		a.address(ctx)
-	}
+	return asNil(r.run(ctx))
 }
 
-// pause waits for d; it returns an error when ctx or the deadline ends first.
-func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
-	if time.Until(deadline) <= d {
-		return context.DeadlineExceeded
+// ending is what has ended a request.
+type ending struct {
+	reply   reply.Reply
+	foreign reply.Foreign
+	err     error
+}
+
+// do makes a request. If it ends without a reply, it has the call canceled that may run.
+func (c *Client) do(ctx context.Context, r *reply.Request) (end ending) {
+	end.reply, end.foreign, end.err = c.inbox.Do(ctx, r)
+	if end.err == nil || r.Plain {
+		return end
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	failed, _ := end.err.(*Error)
+	switch {
+	case end.err == reply.ErrContext && ctx.Err() == context.Canceled:
+		c.cancel(r.Root, r.ID)
+	case end.err == reply.ErrContext, end.err == reply.ErrDeadline, failed != nil && failed.cause == errSilence:
+		c.watch.left.Add(r.Root, r.ID)
 	}
+	return end
 }
 
 // cancel tells the instances of a service that the caller of a call has gone, when the connection
@@ -539,11 +504,13 @@ func (c *Client) cancel(root string, id wire.ID) {
 	liveness.Cancel(c.out, root, id)
 }
 
-// subjects are those of a method with the client's prefix.
+// subjects are those of a method with the client's prefix, and what is known of its calls.
 type subjects struct {
 	request, root string
 	answered      atomic.Bool // somebody has answered on request: this user could publish to it
 	err           error       // why they cannot be used
+	budget        *retry.Budget
+	times         retry.Times // of calls, where these decide when to hedge
 }
 
 func (c *Client) subjectsOf(m *method) *subjects {
@@ -558,6 +525,11 @@ func (c *Client) subjectsOf(m *method) *subjects {
 			fresh.err = m.invalid(fmt.Errorf("the subject %w", err))
 		}
 	}
+	budget, ok := c.budgets.Load(fresh.root)
+	if !ok {
+		budget, _ = c.budgets.LoadOrStore(fresh.root, retry.NewBudget(c.options.budget.burst, c.options.budget.share))
+	}
+	fresh.budget = budget.(*retry.Budget)
 	s, _ := c.subjects.LoadOrStore(m, fresh)
 	return s.(*subjects)
 }

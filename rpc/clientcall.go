@@ -148,23 +148,18 @@ func (c *clientCall) deadline(ctx context.Context) (deadline time.Time, byCtx bo
 	return own, false
 }
 
-// mayRetry is the rule of docs/protocol.md. Only an UNAVAILABLE call is sent again: if it did not
-// run and another try may help, or if its method may run twice. So a connection that is down is not
-// waited for, unless an earlier attempt may have run. delay is the least that the server asks for.
-func (c *clientCall) mayRetry(err *Error) (delay time.Duration, again bool) {
-	if c.options.once || err.code != CodeUnavailable {
-		return 0, false
-	}
-	switch err.execution {
-	case ExecutionNotRun:
-		if err.refused {
-			return 0, c.options.instance == "" // which another one cannot stand in for
-		}
-		return retryDelay(err)
-	case ExecutionMayHaveRun:
-		return 0, c.method.desc.Idempotency != IdempotencyUnknown
-	}
-	return 0, false
+// mayRunTwice reports whether the method's idempotency_level says so.
+func (c *clientCall) mayRunTwice() bool { return c.method.desc.Idempotency != IdempotencyUnknown }
+
+// forAnyInstance reports whether NATS chooses one of the instances for the call, so that another
+// one may be chosen too.
+func (c *clientCall) forAnyInstance() bool {
+	return c.options.instance == "" && !c.options.plain && !c.method.service.NoQueueGroup
+}
+
+// forget forgets the answer to an attempt that another one follows.
+func (c *clientCall) forget() {
+	c.instance, c.responseHeader, c.responseTrailer = "", nil, nil
 }
 
 // asksInstance reports whether the response is to name its instance.

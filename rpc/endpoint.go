@@ -92,6 +92,9 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	if err == nil && c.to != toGroup {
 		err = e.absence()
 	}
+	if err == nil && e.has(m.Header) {
+		err = refusal("the instance has the first attempt of the call")
+	}
 	if err != nil {
 		c.refuse(err)
 		return
@@ -111,6 +114,20 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 		e.service.calls.Remove(c.id)
 		c.refuse(e.overload(&c.ticket, c.ctx.deadline-at))
 	}
+}
+
+// has reports whether the request with a header is a hedge of a call that is here.
+func (e *endpoint) has(h nats.Header) bool {
+	first := h[wire.HedgeHeader]
+	if len(first) == 0 {
+		return false
+	}
+	id, ok := wire.ParseID(first[0])
+	if !ok {
+		return false
+	}
+	_, here := e.service.calls.Get(id)
+	return here
 }
 
 // workers returns the goroutines that run calls of the method.

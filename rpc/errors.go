@@ -137,6 +137,14 @@ func (e *Error) withCauseOf(ctx context.Context) *Error {
 	return out.because(context.Cause(ctx))
 }
 
+// unbudgeted returns e as the error of a call that is not sent again, as the service's budget is
+// spent.
+func (e *Error) unbudgeted() *Error {
+	out := *e
+	out.message += "; it is not sent again, as the client's budget for the service is spent (rpc.WithRetryBudget)"
+	return &out
+}
+
 // isAbsence reports whether e is the error of noService.
 func (e *Error) isAbsence() bool { return e.refused && !e.remote && e.cause == nats.ErrNoResponders }
 

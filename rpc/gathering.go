@@ -90,7 +90,7 @@ func (g *gathering) newCall(o *gatherOptions) (*clientCall, error) {
 		}
 		o.call = withCodecOf(g.request, g.client, o.call)
 	}
-	options, err := g.client.callOptions(o.call)
+	options, err := g.client.callOptions(g.method, o.call)
 	switch {
 	case err != nil:
 		return nil, err
@@ -158,7 +158,7 @@ func (s *gatherSearch) run(ctx context.Context) {
 	defer s.box.Close()
 	before := s.client.known.Seen(a.subjects.root)
 	// The query is first, so no instance is expected that has started too late for the request.
-	s.query = s.client.known.Begin(a.subjects.root)
+	s.query = s.client.known.Query(a.subjects.root, 0)
 	if err := s.send(ctx); err != nil {
 		s.failUnsent(ctx, err)
 		return

@@ -15,6 +15,7 @@ func TestGuidesAreExamples(t *testing.T) {
 		"../docs/interceptors.md": "example_interceptors_test.go",
 		"../docs/untyped.md":      "example_untyped_test.go",
 		"../docs/testing.md":      "example_testing_test.go",
+		"../docs/retries.md":      "example_retries_test.go",
 	} {
 		guide, err := os.ReadFile(page)
 		must(t, err)

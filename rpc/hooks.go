@@ -216,6 +216,7 @@ type Attempt struct {
 	id       wire.ID
 	subject  string
 	instance string
+	hedge    bool
 	number   int
 	data     []byte
 	header   nats.Header
@@ -233,11 +234,14 @@ func (a *Attempt) ID() string {
 // Number counts the attempts of a call, from 0.
 func (a *Attempt) Number() int { return a.number }
 
+// Hedge reports whether an earlier attempt of the call still waits for its answer ([WithHedging]).
+func (a *Attempt) Hedge() bool { return a.hedge }
+
 // Subject returns the subject to which the request is published.
 func (a *Attempt) Subject() string { return a.subject }
 
-// Instance returns the instance to which the request goes ([WithInstance]), or "" if any one may
-// take it.
+// Instance returns the instance to which the request goes ([WithInstance], or because another one
+// was silent, busy or has an earlier attempt), or "" if any one may take it.
 func (a *Attempt) Instance() string { return a.instance }
 
 // Data returns the encoded request, before compression, which the server's [Call.RequestData]

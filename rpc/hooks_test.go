@@ -606,9 +606,7 @@ func TestClientInterceptorPanics(t *testing.T) {
 						t.Errorf("%s in %s, %s: the server's call ended with %v", how, place, shape, err)
 					}
 				}
-				if n := c.OpenStreams(); n != 0 {
-					t.Errorf("%s in %s, %s: %d streams are open", how, place, shape, n)
-				}
+				until(t, "the stream has ended: "+how+" in "+place+", "+shape, func() bool { return c.OpenStreams() == 0 })
 			}
 		}
 	}

@@ -2,12 +2,10 @@ package rpc
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
-	"github.com/natscall/natscall/rpc/internal/instances"
 )
 
 // lacks reports whether all of the instances serve and none of them has the method. Then the lack
@@ -21,18 +19,14 @@ func lacks(found []*natscallv1.Instance, method string) bool {
 	return true
 }
 
-// standIn returns one of the instances that serve and have the method, or "".
-func standIn(found instances.Found, method string) string {
-	var all []string
-	for _, instance := range found.Instances {
+// servingInstances returns those that serve and have the method.
+func servingInstances(found []*natscallv1.Instance, method string) (all []string) {
+	for _, instance := range found {
 		if instance.GetState() == natscallv1.State_STATE_SERVING && slices.Contains(instance.GetMethods(), method) {
 			all = append(all, instance.GetInstance())
 		}
 	}
-	if len(all) == 0 {
-		return ""
-	}
-	return all[rand.IntN(len(all))]
+	return all
 }
 
 // methodsOf returns the methods of all instances, in order.

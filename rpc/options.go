@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -46,8 +47,9 @@ const (
 	defaultGracePeriod = 25 * time.Second
 )
 
-// ClientOption is an option of [NewClient]: [WithBatching], and each [ClientCallOption],
-// [PeerOption], [PeerCallOption] and [AnyOption].
+// ClientOption is an option of [NewClient]: [WithBatching], [WithForcedReconnect],
+// [WithMethodOptions], [WithRetryBudget], and each [ClientCallOption], [PeerOption],
+// [PeerCallOption] and [AnyOption].
 type ClientOption interface{ applyClient(*clientOptions) error }
 
 // CallOption is an option of one call: [WithInstance], [ResponseHeader], [ResponseTrailer],
@@ -104,6 +106,34 @@ type clientOptions struct {
 	peerOptions
 	maxBatch  int  // bytes
 	reconnect bool // where NATS has gone silent
+	budget    retryBudget
+	methods   map[string]*methodOptions // by full name, of those that have their own
+}
+
+// methodOptions are those of the calls of a method.
+type methodOptions struct {
+	opts   []ClientCallOption
+	result callOptions // the client's, and then opts
+}
+
+// applyMethods makes the options of methods, when those of the client are complete.
+func (o *clientOptions) applyMethods() error {
+	var errs []error
+	for name, m := range o.methods {
+		m.result = o.callOptions
+		for _, opt := range m.opts {
+			errs = append(errs, named("WithMethodOptions("+name+"):", opt.applyCall(&m.result)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// of returns the options of the calls of a method.
+func (o *clientOptions) of(m *method) *callOptions {
+	if own := o.methods[m.FullName()]; own != nil {
+		return &own.result
+	}
+	return &o.callOptions
 }
 
 type peerOptions struct {
@@ -124,7 +154,7 @@ type callOptions struct {
 	json          jsonOptions
 	compression   Compression
 	plain         bool
-	once          bool
+	retry         retryOptions
 	header        Header
 	instance      string // that alone gets the request, or ""
 	results       results
@@ -403,6 +433,29 @@ func WithBatching(maxBytes int) ClientOption {
 	}}
 }
 
+// WithMethodOptions sets defaults for the calls of one method, which replace those of the client.
+// The method is its full name, as in the constants of generated code; a client cannot know whether
+// there is such a method. The options of several WithMethodOptions for a method add up. Those of a
+// call replace them.
+func WithMethodOptions(method string, opts ...ClientCallOption) ClientOption {
+	return option{client: func(o *clientOptions) error {
+		if err := names.CheckMethod(method); err != nil {
+			return fmt.Errorf("WithMethodOptions(%q): the method %w", method, err)
+		}
+		if slices.Contains(opts, nil) {
+			return fmt.Errorf("WithMethodOptions(%q): %w", method, errNilOption)
+		}
+		if o.methods == nil {
+			o.methods = map[string]*methodOptions{}
+		}
+		if o.methods[method] == nil {
+			o.methods[method] = new(methodOptions)
+		}
+		o.methods[method].opts = append(o.methods[method].opts, opts...)
+		return nil
+	}}
+}
+
 // WithCodec sets the encoding of the messages. The default is CodecProto.
 func WithCodec(codec Codec) ClientCallOption {
 	return forCalls(func(o *callOptions) error {
@@ -420,12 +473,6 @@ func WithCodec(codec Codec) ClientCallOption {
 // is noticed only at the deadline.
 func WithPlainRequests() ClientCallOption {
 	return forCalls(func(o *callOptions) error { o.plain = true; return nil })
-}
-
-// WithoutRetry sends a request once. By default a call is sent again until its deadline where that
-// is safe, for instance because no service was there for a moment: see [Error.Execution].
-func WithoutRetry() ClientCallOption {
-	return forCalls(func(o *callOptions) error { o.once = true; return nil })
 }
 
 // WithHeader adds a value to the header of the request, or of all requests of a client. [Header]

@@ -55,6 +55,16 @@ func CheckSubject(subject string) error {
 // be one subject for NATS, without wildcards, and fit on a line.
 func CheckPublished(subject string) error { return checkTokens(subject) }
 
+// CheckMethod returns what is wrong with the full name of a method, as in
+// "/order.v1.OrderService/PlaceOrder".
+func CheckMethod(name string) error {
+	service, method, ok := strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	if !ok || name == "" || name[0] != '/' || service == "" || method == "" || strings.Contains(method, "/") {
+		return fmt.Errorf("%q is not a full name, as in \"/package.Service/Method\"", name)
+	}
+	return nil
+}
+
 // isPlaceholder reports whether a token is one that other frameworks and
 // templates fill in, and natscall does not. Other uses of these characters, as in
 // a.$b and a/:b, are fine with NATS and may be meant.

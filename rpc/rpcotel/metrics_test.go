@@ -163,7 +163,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	documented := map[string]bool{"natscall.server.queue.duration | histogram, s": true, "natscall.server.shed_calls | counter, {call}": true}
+	documented := map[string]bool{"natscall.server.queue.duration | histogram, s": true, "natscall.server.shed_calls | counter, {call}": true, "natscall.client.hedges | counter, {attempt}": true}
 	for name, m := range want {
 		if _, ok := got[name]; !ok {
 			t.Errorf("%s is missing", name)

@@ -48,6 +48,7 @@ const (
 	attemptIDKey       = attribute.Key("natscall.attempt.id")
 	attemptSubjectKey  = attribute.Key("natscall.attempt.subject")
 	attemptInstanceKey = attribute.Key("natscall.attempt.instance")
+	attemptHedgeKey    = attribute.Key("natscall.attempt.hedge")
 )
 
 // Metrics. Those with a % are of clients and of servers.
@@ -61,6 +62,7 @@ const (
 	responseSize     = "natscall.%s.response.size"
 	responsesPerCall = "natscall.%s.responses_per_call"
 	retriesMetric    = "natscall.client.retries"
+	hedgesMetric     = "natscall.client.hedges"
 	failedMetric     = "natscall.client.failed_calls"
 	queueMetric      = "natscall.server.queue.duration"
 	queuedMetric     = "natscall.server.queued_calls"

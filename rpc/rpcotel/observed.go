@@ -98,7 +98,10 @@ func (c *observed) attempt(a *rpc.Attempt) error {
 		c.subject = a.Subject()
 		return nil
 	}
-	if c.measured {
+	switch {
+	case c.measured && a.Hedge():
+		c.side.hedges.Add(c.ctx, 1, c.method.add...)
+	case c.measured:
 		c.side.retries.Add(c.ctx, 1, c.method.add...)
 	}
 	if c.recording {
@@ -114,6 +117,9 @@ func attemptAttributes(a *rpc.Attempt) []attribute.KeyValue {
 	}
 	if instance := a.Instance(); instance != "" {
 		fields = append(fields, attemptInstanceKey.String(instance))
+	}
+	if a.Hedge() {
+		fields = append(fields, attemptHedgeKey.Bool(true))
 	}
 	return fields
 }

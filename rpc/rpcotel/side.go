@@ -22,7 +22,8 @@ type side struct {
 	duration            metric.Float64Histogram
 	requests, responses metric.Int64Histogram   // messages of a stream
 	queue               metric.Float64Histogram // of a server
-	retries, failed     metric.Int64Counter     // of a client
+	retries, hedges     metric.Int64Counter     // of a client
+	failed              metric.Int64Counter     // likewise
 
 	observed observedInstruments
 }
@@ -67,7 +68,8 @@ func newSide(meter metric.Meter, server bool) (*side, error) {
 	if server {
 		s.queue = makers.seconds(queueMetric, "How long requests have waited, if that was a millisecond or more.", queueTimes)
 	} else {
-		s.retries = makers.counter(retriesMetric, "{attempt}", "Attempts of calls after their first one.")
+		s.retries = makers.counter(retriesMetric, "{attempt}", "Attempts of calls after one that has failed.")
+		s.hedges = makers.counter(hedgesMetric, "{attempt}", "Attempts of calls beside one that waits.")
 		s.failed = makers.counter(failedMetric, "{call}", "Calls that have failed, by whether they have run.")
 	}
 	o := &s.observed

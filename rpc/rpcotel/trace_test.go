@@ -3,8 +3,10 @@ package rpcotel_test
 import (
 	"context"
 	"maps"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -135,6 +137,44 @@ func TestRetry(t *testing.T) {
 	delete(attempt, "natscall.attempt.id")
 	if diff := cmp.Diff(map[string]string{"natscall.attempt.number": "1", "natscall.attempt.subject": "test.v1.Test.Do"}, attempt); diff != "" {
 		t.Errorf("the attempt (-want +got):\n%s", diff)
+	}
+}
+
+// TestHedge: a hedge is an event of the client's span, and is counted as one.
+func TestHedge(t *testing.T) {
+	w := newWorld(t)
+	first, second := make(chan struct{}), make(chan struct{})
+	handler := &handlers{do: func(ctx context.Context, in string) (string, error) {
+		select {
+		case first <- struct{}{}:
+			<-ctx.Done()
+			return "", ctx.Err()
+		case second <- struct{}{}:
+			return in, nil
+		}
+	}}
+	serve(t, w.Connect(), handler)
+	serve(t, w.Connect(), handler)
+	c := dial(t, w.Connect(), w.interceptor(), rpc.WithHedging(time.Millisecond))
+	called := make(chan error, 1)
+	go func() { called <- calls["Do"](t.Context(), c) }()
+	<-first
+	<-second
+	must(t, <-called)
+	client := of(t, w.spans.wait(t, 1), trace.SpanKindClient)
+	// The first hedge may have come to the instance that has the call.
+	for i, event := range client.Events() {
+		got := values(event.Attributes)
+		if got["natscall.attempt.hedge"] != "true" || got["natscall.attempt.number"] != strconv.Itoa(i+1) {
+			t.Errorf("event %d of the span has %v", i, got)
+		}
+	}
+	all := w.metrics()
+	if got := points(all["natscall.client.hedges"]); len(client.Events()) == 0 || got["rpc.method=Do"] != strconv.Itoa(len(client.Events())) {
+		t.Errorf("the hedges are %v, with %d events", got, len(client.Events()))
+	}
+	if got := points(all["natscall.client.retries"]); len(got) > 0 {
+		t.Errorf("the retries are %v, want none", got)
 	}
 }
 

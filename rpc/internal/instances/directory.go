@@ -24,9 +24,12 @@ const (
 	// quietTime is how long it waits behind each answer for another one, or as long as that answer
 	// took, if this is longer: on a slow way the answers are spread too.
 	quietTime = 20 * time.Millisecond
-	// validTime is for how long the answers to a query count for callers that come later, most of
+	// JustNow is for how long the answers to a query count for callers that come later, most of
 	// which have failed for the same reason at the same time.
-	validTime = 100 * time.Millisecond
+	JustNow = 100 * time.Millisecond
+	// RecentTime is for how long they count for a caller that looks for an instance beside the one
+	// that has answered it. If one has gone meanwhile, it loses a round trip.
+	RecentTime = time.Second
 	// silentTime is for how long a service is not asked again that was silent: it is older than the
 	// query, or its answers do not get here.
 	silentTime = 4 * time.Second
@@ -41,7 +44,7 @@ const (
 //	idle -----> asking ----------------------------------------------------------> over
 //	  ^                                                                              |
 //	  +------------------------------------------------------------------------------+
-//	                              Ask, after validTime
+//	                              Ask, later than age
 //
 // Callers that ask about a service at the same time share one query.
 type Directory struct {
@@ -117,9 +120,10 @@ func New(conn Conn, connected func() bool, prefix string) *Directory {
 const TokenPrefix = "i"
 
 // Ask asks all instances of a service what they are. It returns when their answers have come, or
-// when ctx ends. A service that was silent a short time ago is not asked.
-func (d *Directory) Ask(ctx context.Context, root string) Found {
-	q := d.begin(root, validTime)
+// when ctx ends. The answers to a query that has ended at most age ago count too. A service that was
+// silent a short time ago is not asked.
+func (d *Directory) Ask(ctx context.Context, root string, age time.Duration) Found {
+	q := d.Query(root, age)
 	select {
 	case <-q.Over():
 		return q.Found()
@@ -128,12 +132,9 @@ func (d *Directory) Ask(ctx context.Context, root string) Found {
 	}
 }
 
-// Begin is Ask without the wait, and takes no answers to a query that is over. When it returns the
-// query has been handed to the connection.
-func (d *Directory) Begin(root string) *Query { return d.begin(root, 0) }
-
-func (d *Directory) begin(root string, valid time.Duration) *Query {
-	q, begun := d.join(root, valid)
+// Query is Ask without the wait. When it returns the query has been handed to the connection.
+func (d *Directory) Query(root string, age time.Duration) *Query {
+	q, begun := d.join(root, age)
 	if begun {
 		subject := names.Join(root, wire.AllToken, wire.InstancesToken)
 		_ = d.conn.PublishMsg(&nats.Msg{
@@ -152,7 +153,7 @@ var noQuery = func() *Query {
 
 // join returns the query to wait for, and whether the caller has to publish it. The answers to one
 // that is over count for a while.
-func (d *Directory) join(root string, valid time.Duration) (q *Query, begun bool) {
+func (d *Directory) join(root string, age time.Duration) (q *Query, begun bool) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -160,7 +161,7 @@ func (d *Directory) join(root string, valid time.Duration) (q *Query, begun bool
 	switch last := s.last; {
 	case d.closed, now.Before(s.silent):
 		return noQuery, false
-	case last != nil && (!last.over || last.found.Known() && now.Sub(last.ended) < valid):
+	case last != nil && (!last.over || last.found.Known() && now.Sub(last.ended) < age):
 		return last, false
 	case last != nil:
 		delete(d.queries, last.id)

@@ -60,7 +60,7 @@ func answer(t *testing.T, query *nats.Msg, instance string) []byte {
 func ask(ctx context.Context, d *Directory, callers int) <-chan Found {
 	found := make(chan Found, callers)
 	for range callers {
-		go func() { found <- d.Ask(ctx, "root") }()
+		go func() { found <- d.Ask(ctx, "root", JustNow) }()
 	}
 	synctest.Wait()
 	return found
@@ -161,7 +161,7 @@ func TestWhenToAskAgain(t *testing.T) {
 		if len(c.sent) > 0 {
 			t.Error("the service is asked twice in a moment")
 		}
-		<-time.After(validTime)
+		<-time.After(JustNow)
 		c.offline.Store(true)
 		<-ask(t.Context(), d, 1)
 		c.query(t)
@@ -196,9 +196,9 @@ func TestSeen(t *testing.T) {
 			t.Errorf("seen: %v", seen)
 		}
 		d.Forget("root", "A")
-		first := d.Begin("root")
+		first := d.Query("root", 0)
 		m := c.query(t)
-		if d.Begin("root") != first {
+		if d.Query("root", 0) != first {
 			t.Error("a query that runs is not joined")
 		}
 		d.Deliver(m.Reply[len("inbox."):], &nats.Msg{Data: answer(t, m, "A")})
@@ -208,7 +208,7 @@ func TestSeen(t *testing.T) {
 			t.Errorf("%d instances were found", n)
 		}
 		d.Forget("root", "late")
-		if d.Begin("root") == first {
+		if d.Query("root", 0) == first {
 			t.Error("a query that is over is joined")
 		}
 		<-time.After(seenTime - quietTime)
@@ -225,7 +225,7 @@ func TestSeen(t *testing.T) {
 			t.Errorf("seen: %v", seen)
 		}
 		d.Close()
-		<-d.Begin("root").Over() // which is none
+		<-d.Query("root", 0).Over() // which is none
 	})
 }
 

@@ -24,7 +24,7 @@ func FuzzDirectory(f *testing.F) {
 			c := new(conn)
 			d := New(c, c.connected, "inbox.")
 			defer d.Close()
-			q := d.Begin("root")
+			q := d.Query("root", 0)
 			token := c.query(t).Reply[len("inbox."):]
 			want, nobody := map[string]bool{}, false
 			for i, data := range [][]byte{first, second} {

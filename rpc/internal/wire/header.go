@@ -25,6 +25,7 @@ const (
 	InstanceHeader     = "Natscall-Instance"      // of answers: the token of their instance
 	NameInstanceHeader = "Natscall-Name-Instance" // "1" in plain requests that ask for it
 	ClientHeader       = "Natscall-Client"        // of alive queries: names the client that asks
+	HedgeHeader        = "Natscall-Hedge"         // of a hedge: the id of its call's first attempt
 
 	// Of an error reply to a plain request, each with the value 1. See Execution.
 	NotRunHeader     = "Natscall-Not-Run"
