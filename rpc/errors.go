@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
@@ -28,6 +29,7 @@ type Error struct {
 	refused   bool // not run, and another instance may take the call: the client sends it again
 	offline   bool // not sent, as the connection is down, and may come back
 	execution Execution
+	claimed   bool   // an interceptor has set execution
 	instance  string // that sent it, or has accepted its stream
 	cause     error
 }
@@ -57,6 +59,28 @@ func AddDetails(err error, details ...proto.Message) error {
 	e := ofChain(err)
 	e.cause = err
 	e.addDetails(details)
+	return e
+}
+
+// RetryAfter returns err as an *Error with a google.rpc.RetryInfo among its details, which says that
+// another try may succeed after the delay. From an interceptor of a server that has not run the
+// handler, with CodeUnavailable, the client tries again by itself; [WithRetryCodes] says what else
+// is tried again. A negative delay means that it is never to be tried again. The code is that of
+// [CodeOf]. RetryAfter returns nil if err is nil.
+func RetryAfter(err error, delay time.Duration) error { return AddDetails(err, newRetryInfo(delay)) }
+
+// WithExecution returns err as an *Error that says what is known about the work of the call: it is
+// for an interceptor of a server that answers instead of the handler, and knows of an earlier
+// attempt that has run or may have run. Without it the caller is told that the call did not run.
+// Where the handler of this call has run, WithExecution changes nothing. It returns nil if err is
+// nil.
+func WithExecution(err error, x Execution) error {
+	if err == nil {
+		return nil
+	}
+	e := ofChain(err)
+	e.cause = err
+	e.execution, e.claimed = x, true
 	return e
 }
 
@@ -280,7 +304,10 @@ func (e *Error) shortened() *Error {
 // caller. If it wraps an *Error, the text is that of the whole chain.
 func handlerError(err error) *Error {
 	e := ofChain(err)
-	e.remote, e.refused, e.execution, e.instance = false, false, ExecutionDidRun, ""
+	e.remote, e.refused, e.instance = false, false, ""
+	if !e.claimed {
+		e.execution = ExecutionDidRun
+	}
 	return e
 }
 

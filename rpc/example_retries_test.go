@@ -43,6 +43,9 @@ type flaky struct {
 }
 
 func (f *flaky) GetStock(_ context.Context, req *inventoryv1.GetStockRequest) (*inventoryv1.GetStockResponse, error) {
+	if req.GetProductId() == "building" {
+		return nil, rpc.RetryAfter(rpc.NewError(rpc.CodeUnavailable, "the index is being built"), 2*time.Second)
+	}
 	if f.calls.Add(1)%2 == 1 {
 		return nil, rpc.NewError(rpc.CodeAborted, "somebody else was first")
 	}
@@ -87,4 +90,25 @@ func ExampleWithRetryCodes() {
 	// Output:
 	// aborted: somebody else was first
 	// 7 <nil>
+}
+
+// TestVirtualRetryAfter: the delay that a handler asks for is that of the retry.
+func TestVirtualRetryAfter(t *testing.T) {
+	rpctest.Bubble(t, func(t *testing.T, nats *rpctest.Server) {
+		srv := rpc.NewServer(nats.Connect())
+		must(t, inventoryv1nats.RegisterInventoryServiceServer(srv, new(flaky)))
+		must(t, srv.Start(testContext(t)))
+		defer shutdown(t, srv)
+		var times attemptTimes
+		client := dial(t, nats.Connect(), rpc.WithInterceptors(times.intercept), rpc.WithRetryCodes(rpc.CodeUnavailable), rpc.WithMaxAttempts(3))
+		inventory := inventoryv1nats.NewInventoryServiceClient(client)
+		_, err := inventory.GetStock(t.Context(), &inventoryv1.GetStockRequest{ProductId: "building"})
+		wantCode(t, err, rpc.CodeUnavailable, rpc.ExecutionDidRun)
+		for _, gap := range times.gaps() {
+			within(t, "pause", gap, 2*time.Second, 2*time.Second)
+		}
+		if n := len(times.gaps()); n != 2 {
+			t.Errorf("%d pauses, want 2", n)
+		}
+	})
 }

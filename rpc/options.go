@@ -52,9 +52,9 @@ const (
 // [PeerCallOption] and [AnyOption].
 type ClientOption interface{ applyClient(*clientOptions) error }
 
-// CallOption is an option of one call: [WithInstance], [ResponseHeader], [ResponseTrailer],
-// [ResponseInstance], and each [ClientCallOption], [PeerCallOption] and [AnyOption]. An invalid one
-// fails the call with CodeInvalidArgument.
+// CallOption is an option of one call: [WithInstance], [WithIdempotencyKey], [ResponseHeader],
+// [ResponseTrailer], [ResponseInstance], and each [ClientCallOption], [PeerCallOption] and
+// [AnyOption]. An invalid one fails the call with CodeInvalidArgument.
 type CallOption interface{ applyCall(*callOptions) error }
 
 // ServerOption is an option of [NewServer]: [WithGracePeriod], [WithMaxTimeout],

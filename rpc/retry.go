@@ -35,6 +35,7 @@ type retryOptions struct {
 	maxPause time.Duration
 	codes    uint32 // a bit for each code that is tried again
 	hedging  hedging
+	keyed    bool // the service runs a call with its key once
 	// twice names an option that was given for this call or method, and not for all of a client,
 	// and is for methods that may run twice.
 	twice string
@@ -101,6 +102,28 @@ func WithRetryCodes(codes ...Code) ClientCallOption {
 	})
 }
 
+// IdempotencyKeyHeader is the header that WithIdempotencyKey sets, as
+// draft-ietf-httpapi-idempotency-key-header names it.
+const IdempotencyKeyHeader = "Idempotency-Key"
+
+// WithIdempotencyKey gives a call a key by which its service runs it once, however often it is sent
+// (rpc/rpcdedup). So the call is sent again where it may have run, whatever the idempotency_level of
+// its method is. A caller that makes the call again after an error, or after a restart of its own,
+// uses the same key. The key is any text that no other call has, such as the id of an order or
+// crypto/rand.Text.
+//
+// A service that does not look at keys runs the call each time.
+func WithIdempotencyKey(key string) CallOption {
+	header := WithHeader(IdempotencyKeyHeader, key)
+	return option{call: func(o *callOptions) error {
+		if key == "" {
+			return errors.New("WithIdempotencyKey: the key is empty")
+		}
+		o.retry.keyed = true
+		return header.applyCall(o)
+	}}
+}
+
 // WithRetryBudget bounds how often the calls of a client to a service are sent again. Each service
 // has a budget that begins with burst tokens, which is also the most that it holds. An answer of a
 // handler adds share of a token, between 0 and 1; a further attempt takes one, if an instance may
@@ -139,7 +162,7 @@ func judge(c *clientCall, err *Error, busy bool) verdict {
 		return verdict{again: o.instance == "", free: true} // which another one cannot stand in for
 	case delay < 0:
 		return verdict{}
-	case unavailable && notRun && advised, unavailable && err.execution == ExecutionMayHaveRun && twice:
+	case unavailable && notRun && advised, unavailable && err.execution == ExecutionMayHaveRun && (twice || o.retry.keyed):
 		return verdict{again: true, delay: delay}
 	case err.code == CodeResourceExhausted && notRun && advised && err.instance != "" && !busy && c.forAnyInstance():
 		return verdict{again: true, elsewhere: true}

@@ -373,7 +373,10 @@ func (c *serverCall) verdict(err error) *Error {
 		return nil
 	}
 	e := handlerError(err)
-	if c.giveUp() {
+	switch notRun := c.giveUp(); {
+	case !notRun:
+		e.execution = ExecutionDidRun
+	case !e.claimed:
 		e.execution = ExecutionNotRun
 	}
 	return e

@@ -1,0 +1,29 @@
+package rpcdedup
+
+import (
+	"context"
+	"errors"
+)
+
+// Store keeps records by key. All its methods may be called concurrently, and by several processes
+// at once if these share it. A record is kept for as long as the store likes: it should be longer
+// than any caller repeats a call.
+type Store interface {
+	// Create stores a value under a key that has none, and returns its revision. It returns
+	// ErrExists if there is one.
+	Create(ctx context.Context, key string, value []byte) (revision uint64, err error)
+	// Get returns the value of a key, or ErrNotFound. It may return an older one.
+	Get(ctx context.Context, key string) (value []byte, revision uint64, err error)
+	// Update replaces a value that has the revision. It returns ErrConflict if it has another one.
+	Update(ctx context.Context, key string, value []byte, revision uint64) (next uint64, err error)
+	// Delete removes a value that has the revision. It returns ErrConflict if it has another one.
+	Delete(ctx context.Context, key string, revision uint64) error
+}
+
+// The errors of a Store. Any other one means that the store could not be asked, or has not answered:
+// a change may have been made.
+var (
+	ErrExists   = errors.New("rpcdedup: the key has a value")
+	ErrNotFound = errors.New("rpcdedup: the key has no value")
+	ErrConflict = errors.New("rpcdedup: the value has another revision")
+)
