@@ -31,7 +31,7 @@ func (c *Call) Method() string { return c.method.FullName() }
 
 // Descriptor returns the Protobuf descriptor of the method, or nil if it is not known
 // ([NewRawMethod]).
-func (c *Call) Descriptor() protoreflect.MethodDescriptor { return c.method.descriptor() }
+func (c *Call) Descriptor() protoreflect.MethodDescriptor { return c.method.Descriptor() }
 
 // Kind returns the shape of the method.
 func (c *Call) Kind() Kind { return c.method.kind }

@@ -27,6 +27,7 @@ type endpoint struct {
 	group15    bool
 	unknown    bool // the service does not have the method
 	invoke     func(ctx context.Context, call *Call) error
+	next       Next // the folded interceptors of the method and the handler; nil if it has none
 	admission  *admission.Method
 	stats      endpointStats
 	untold     loglimit.Limit // of errors without a caller to send them to
@@ -43,6 +44,30 @@ func (e *endpoint) check() error {
 		named("subject", names.CheckSubject(e.subject)),
 		named("metadata", names.CheckMetadata(e.method.desc.Metadata)),
 	)
+}
+
+// intercept makes the interceptors of the method.
+func (e *endpoint) intercept() error {
+	var all []Interceptor
+	for _, f := range e.service.options.ofMethods {
+		i, err := f(&Method{*e.method})
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.method.FullName(), err)
+		}
+		if i != nil {
+			all = append(all, i)
+		}
+	}
+	if len(all) > 0 {
+		e.next = chain(all, handle)
+	}
+	return nil
+}
+
+// intercepted reports whether the calls of the method have interceptors.
+func (e *endpoint) intercepted() bool {
+	s := e.service
+	return e.next != nil || len(s.options.interceptors)+len(s.server.options.peerOptions.interceptors) > 0
 }
 
 func (e *endpoint) log() *slog.Logger {

@@ -151,13 +151,27 @@ func (m *method) Kind() Kind { return m.kind }
 // to [WithSubjectPrefix]. It fails if a server could not serve the method because of its subject.
 func (m *method) Subjects(prefix string) (Subjects, error) { return newSubjects(m, prefix) }
 
+// NewRequest returns an empty request, of the type that interceptors see, or nil if the type is not
+// known ([NewRawMethod]). If the client streams, it is the type of its messages.
+func (m *method) NewRequest() proto.Message { return newOrNil(m.newRequest) }
+
+// NewResponse is like NewRequest for the response. That of a one-way method is an emptypb.Empty.
+func (m *method) NewResponse() proto.Message { return newOrNil(m.newResponse) }
+
+func newOrNil(newMessage func() proto.Message) proto.Message {
+	if newMessage == nil {
+		return nil
+	}
+	return newMessage()
+}
+
 // Unimplemented returns the error of a method that a server does not implement.
 func (m *method) Unimplemented() error {
 	return failf(CodeUnimplemented, ExecutionDidRun, "%s is not implemented", m.FullName())
 }
 
-// descriptor returns the method's Protobuf descriptor, or nil if it is not known.
-func (m *method) descriptor() protoreflect.MethodDescriptor {
+// Descriptor returns the Protobuf descriptor of the method, or nil if it is not known.
+func (m *method) Descriptor() protoreflect.MethodDescriptor {
 	if m.service.File == nil {
 		return nil
 	}

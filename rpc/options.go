@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -168,6 +169,7 @@ type serviceOptions struct {
 	noQueueGroup bool
 	metadata     map[string]string
 	interceptors []Interceptor // of this service, inside those of the server
+	ofMethods    []func(*Method) (Interceptor, error)
 }
 
 // limits returns those of the calls and of the streams of a service.
@@ -333,6 +335,23 @@ func WithInterceptors(interceptors ...Interceptor) AnyOption {
 		server:  func(o *serverOptions) error { return add(&o.peerOptions.interceptors) },
 		service: func(o *serviceOptions) error { return add(&o.interceptors) },
 	}
+}
+
+// WithMethodInterceptors makes an interceptor for each method of a service. Register calls f with
+// each of them: f may return nil, as the interceptor of a method that needs none, or an error, with
+// which Register fails. So what depends on the method is done once, and what is wrong with it is
+// found before there are calls.
+//
+// These interceptors run inside those of [WithInterceptors], next to the handler; those of a server
+// are outside those of a service.
+func WithMethodInterceptors(f func(m *Method) (Interceptor, error)) ServerServiceOption {
+	return forServices(func(o *serviceOptions) error {
+		if f == nil {
+			return errors.New("WithMethodInterceptors(nil)")
+		}
+		o.ofMethods = append(slices.Clip(o.ofMethods), f)
+		return nil
+	})
 }
 
 // WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions:

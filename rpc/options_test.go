@@ -249,6 +249,7 @@ func TestBadServerOptionValues(t *testing.T) {
 		{"WithMaxConcurrency(-", rpc.WithMaxConcurrency(math.MinInt), rpc.WithMaxConcurrency(math.MinInt)},
 		{"WithMaxStreams(0)", rpc.WithMaxStreams(0), rpc.WithMaxStreams(0)},
 		{"WithMaxQueue(-1)", rpc.WithMaxQueue(-1), rpc.WithMaxQueue(-1)},
+		{"WithMethodInterceptors(nil)", rpc.WithMethodInterceptors(nil), rpc.WithMethodInterceptors(nil)},
 		{"WithQueueGroup", rpc.WithQueueGroup(""), rpc.WithQueueGroup("")},
 		{`WithQueueGroup: queue group "a b" has`, rpc.WithQueueGroup("a b"), rpc.WithQueueGroup("a b")},
 		{`WithServiceMetadata: metadata key "natscall.service" starts`, rpc.WithServiceMetadata(reserved), rpc.WithServiceMetadata(reserved)},

@@ -100,10 +100,10 @@ func (s *service) listensTo(subject string) bool {
 // Register adds a service to a server, for generated code. It may be called before and after Start.
 // On a server that has started, the service is ready when Register returns.
 //
-// Register fails if s or impl is nil, an option is invalid, NATS would refuse the description, the
-// server already has the service or one of its subjects, or the server has been shut down. On a
-// server that has started it also fails if NATS refuses a subscription, or does not confirm all of
-// them within 10 s.
+// Register fails if s or impl is nil, an option is invalid, a function of [WithMethodInterceptors]
+// fails, NATS would refuse the description, the server already has the service or one of its
+// subjects, or the server has been shut down. On a server that has started it also fails if NATS
+// refuses a subscription, or does not confirm all of them within 10 s.
 func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption, handlers ...Handler[S]) error {
 	switch {
 	case desc == nil:
@@ -122,7 +122,7 @@ func Register[S any](s *Server, desc *ServiceDesc, impl S, opts []ServiceOption,
 			return h.invoke(impl, ctx, call)
 		})
 	}
-	if err := errors.Join(svc.checkEndpoints(), svc.limitMethods()); err != nil {
+	if err := errors.Join(svc.checkEndpoints(), svc.limitMethods(), svc.interceptMethods()); err != nil {
 		return fmt.Errorf("rpc: register %s: %w", desc.Name, err)
 	}
 	if err := s.add(svc); err != nil {
@@ -147,7 +147,12 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 	if err := errors.Join(desc.check(), named("the root of its subjects", names.CheckSubject(svc.root))); err != nil {
 		return nil, err
 	}
-	svc.next = chain(svc.options.interceptors, handle)
+	svc.next = chain(svc.options.interceptors, func(ctx context.Context, call *Call) error {
+		if next := call.served.endpoint.next; next != nil {
+			return next(ctx, call)
+		}
+		return handle(ctx, call)
+	})
 	if svc.options.queue == queueAsConcurrency {
 		svc.options.queue = svc.options.concurrency
 	}
@@ -168,16 +173,20 @@ func named(what string, err error) error {
 	return fmt.Errorf("%s %w", what, err)
 }
 
-// intercepts reports whether the service or its server has interceptors.
-func (s *service) intercepts() bool {
-	return len(s.options.interceptors)+len(s.server.options.peerOptions.interceptors) > 0
-}
-
 // checkEndpoints refuses methods that NATS would refuse or that cannot be served.
 func (s *service) checkEndpoints() error {
 	var errs []error
 	for _, e := range s.endpoints {
 		errs = append(errs, named(e.method.FullName()+":", e.check()))
+	}
+	return errors.Join(errs...)
+}
+
+// interceptMethods makes the interceptors of each method.
+func (s *service) interceptMethods() error {
+	var errs []error
+	for _, e := range s.endpoints {
+		errs = append(errs, e.intercept())
 	}
 	return errors.Join(errs...)
 }
