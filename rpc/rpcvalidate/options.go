@@ -56,14 +56,14 @@ func (o *options) checks(method string) bool { return o.filter == nil || o.filte
 // shared with all other users of it in the program.
 //
 // A validator of another kind may return any error. An *[rpc.Error] becomes the error of the call;
-// any other one, but for a *[protovalidate.ValidationError], is taken for a failure of the rules. At
-// Register it is given empty messages of all types, with a filter, in order to compile the rules.
+// any other one, but for a *[protovalidate.ValidationError], is taken for a failure of the rules.
+// Register gives it empty messages of all types, with a filter, in order to compile the rules.
 func WithValidator(v protovalidate.Validator) Option {
 	return func(o *options) error { o.validator = v; return notNil("WithValidator", v != nil) }
 }
 
-// WithFailFast makes a check end with the first rule that is broken. The default is that all of them
-// are reported, which costs more where a request of many items is wrong in each.
+// WithFailFast makes a check end with the first rule that is broken. The default is that all of
+// them are reported, which costs more where a request of many items is wrong in each.
 func WithFailFast() Option {
 	return func(o *options) error { o.failFast = true; return nil }
 }

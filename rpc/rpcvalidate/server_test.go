@@ -276,8 +276,8 @@ func TestFilter(t *testing.T) {
 	d := &desk{number: "1"}
 	serve(t, nc, d, newValidation(t, nil, onlyNote).Server())
 	want := []string{
-		bookingv1nats.BookingServiceBookMethod, bookingv1nats.BookingServiceNoteMethod, bookingv1nats.BookingServiceWatchMethod,
-		bookingv1nats.BookingServiceImportMethod, bookingv1nats.BookingServiceChangeMethod,
+		bookingv1nats.BookingServiceBookMethod, bookingv1nats.BookingServiceCancelMethod, bookingv1nats.BookingServiceNoteMethod,
+		bookingv1nats.BookingServiceWatchMethod, bookingv1nats.BookingServiceImportMethod, bookingv1nats.BookingServiceChangeMethod,
 	}
 	if !slices.Equal(asked, want) {
 		t.Errorf("the filter was asked for %q", asked)

@@ -61,6 +61,10 @@ func (d *desk) Book(_ context.Context, req *bookingv1.BookRequest) (*bookingv1.B
 	return &bookingv1.BookResponse{Number: d.number}, d.note(req.GetRoom(), nil)
 }
 
+func (d *desk) Cancel(_ context.Context, req *bookingv1.CancelRequest) (*bookingv1.CancelResponse, error) {
+	return &bookingv1.CancelResponse{Number: req.GetNumber()}, d.note(req.GetNumber(), nil)
+}
+
 func (d *desk) Note(_ context.Context, req *bookingv1.NoteRequest) error {
 	return d.note(req.GetRoom(), nil)
 }

@@ -6,16 +6,15 @@
 //	  uint32 nights = 2 [(buf.validate.field).uint32 = {gte: 1, lte: 30}];
 //	}
 //
-// A server with [Validation.Server] refuses a request that breaks rules before its handler runs, and
-// says which fields are wrong:
+// A server with [Validation.Server] refuses a request that breaks rules before its handler runs:
 //
 //	validation, err := rpcvalidate.New()
 //	srv := rpc.NewServer(nc, validation.Server())
 //
-// The caller finds an *rpc.Error with CodeInvalidArgument, whose detail of type *validate.Violations
-// has all rules that were broken. Register fails if rules do not compile. A client with
-// [Validation.Client] checks its requests before it sends them. Responses are checked with
-// [WithResponses].
+// The caller finds an *rpc.Error with CodeInvalidArgument that names the fields, and whose detail
+// of type *validate.Violations has the rules that were broken. Register fails if rules do not
+// compile. A client with [Validation.Client] checks its requests before it sends them. Responses
+// are checked with [WithResponses].
 //
 // The package is a module of its own, since protovalidate needs cel-go.
 //
@@ -53,9 +52,9 @@ func New(opts ...Option) (*Validation, error) {
 // has not run then; that of a stream gets the error from Recv, and the stream is over.
 //
 // If rules do not compile, Register fails with an error that names the message and the field. It
-// also fails for a method whose types are not known ([rpc.NewRawMethod]), unless [WithFilter] leaves
-// it out. Rules that fail to evaluate a message, as by a division by zero, are not the caller's
-// fault: the call ends with CodeInternal, and the reason is logged.
+// also fails for a method whose types are not known ([rpc.NewRawMethod]), unless [WithFilter]
+// leaves it out. Rules that fail to evaluate a message, as by a division by zero, are not the
+// caller's fault: the call ends with CodeInternal, and the reason is logged.
 func (v *Validation) Server() rpc.ServerServiceOption {
 	return rpc.WithMethodInterceptors(v.serve)
 }

@@ -79,7 +79,7 @@ func (x *Guest) GetMail() string {
 	return ""
 }
 
-// BookRequest has rules that need no CEL.
+// BookRequest has a regular expression, and an address in a message of its own.
 type BookRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -184,6 +184,111 @@ func (x *BookResponse) GetNumber() string {
 	return ""
 }
 
+// CancelRequest has bounds only.
+type CancelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        string                 `protobuf:"bytes,1,opt,name=number,proto3" json:"number,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Nights        uint32                 `protobuf:"varint,3,opt,name=nights,proto3" json:"nights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRequest) Reset() {
+	*x = CancelRequest{}
+	mi := &file_booking_v1_booking_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRequest) ProtoMessage() {}
+
+func (x *CancelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_booking_v1_booking_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
+func (*CancelRequest) Descriptor() ([]byte, []int) {
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CancelRequest) GetNumber() string {
+	if x != nil {
+		return x.Number
+	}
+	return ""
+}
+
+func (x *CancelRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CancelRequest) GetNights() uint32 {
+	if x != nil {
+		return x.Nights
+	}
+	return 0
+}
+
+type CancelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        string                 `protobuf:"bytes,1,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelResponse) Reset() {
+	*x = CancelResponse{}
+	mi := &file_booking_v1_booking_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelResponse) ProtoMessage() {}
+
+func (x *CancelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_booking_v1_booking_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
+func (*CancelResponse) Descriptor() ([]byte, []int) {
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CancelResponse) GetNumber() string {
+	if x != nil {
+		return x.Number
+	}
+	return ""
+}
+
 type NoteRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -193,7 +298,7 @@ type NoteRequest struct {
 
 func (x *NoteRequest) Reset() {
 	*x = NoteRequest{}
-	mi := &file_booking_v1_booking_proto_msgTypes[3]
+	mi := &file_booking_v1_booking_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -205,7 +310,7 @@ func (x *NoteRequest) String() string {
 func (*NoteRequest) ProtoMessage() {}
 
 func (x *NoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_booking_v1_booking_proto_msgTypes[3]
+	mi := &file_booking_v1_booking_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -218,7 +323,7 @@ func (x *NoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoteRequest.ProtoReflect.Descriptor instead.
 func (*NoteRequest) Descriptor() ([]byte, []int) {
-	return file_booking_v1_booking_proto_rawDescGZIP(), []int{3}
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NoteRequest) GetRoom() string {
@@ -237,7 +342,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_booking_v1_booking_proto_msgTypes[4]
+	mi := &file_booking_v1_booking_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +354,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_booking_v1_booking_proto_msgTypes[4]
+	mi := &file_booking_v1_booking_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +367,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_booking_v1_booking_proto_rawDescGZIP(), []int{4}
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchRequest) GetRoom() string {
@@ -281,7 +386,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_booking_v1_booking_proto_msgTypes[5]
+	mi := &file_booking_v1_booking_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +398,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_booking_v1_booking_proto_msgTypes[5]
+	mi := &file_booking_v1_booking_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +411,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_booking_v1_booking_proto_rawDescGZIP(), []int{5}
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchResponse) GetRoom() string {
@@ -327,7 +432,7 @@ type ImportRequest struct {
 
 func (x *ImportRequest) Reset() {
 	*x = ImportRequest{}
-	mi := &file_booking_v1_booking_proto_msgTypes[6]
+	mi := &file_booking_v1_booking_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +444,7 @@ func (x *ImportRequest) String() string {
 func (*ImportRequest) ProtoMessage() {}
 
 func (x *ImportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_booking_v1_booking_proto_msgTypes[6]
+	mi := &file_booking_v1_booking_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +457,7 @@ func (x *ImportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportRequest.ProtoReflect.Descriptor instead.
 func (*ImportRequest) Descriptor() ([]byte, []int) {
-	return file_booking_v1_booking_proto_rawDescGZIP(), []int{6}
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ImportRequest) GetFirst() uint32 {
@@ -378,7 +483,7 @@ type ImportResponse struct {
 
 func (x *ImportResponse) Reset() {
 	*x = ImportResponse{}
-	mi := &file_booking_v1_booking_proto_msgTypes[7]
+	mi := &file_booking_v1_booking_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +495,7 @@ func (x *ImportResponse) String() string {
 func (*ImportResponse) ProtoMessage() {}
 
 func (x *ImportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_booking_v1_booking_proto_msgTypes[7]
+	mi := &file_booking_v1_booking_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +508,7 @@ func (x *ImportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportResponse.ProtoReflect.Descriptor instead.
 func (*ImportResponse) Descriptor() ([]byte, []int) {
-	return file_booking_v1_booking_proto_rawDescGZIP(), []int{7}
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ImportResponse) GetNights() uint32 {
@@ -425,7 +530,7 @@ type ChangeRequest struct {
 
 func (x *ChangeRequest) Reset() {
 	*x = ChangeRequest{}
-	mi := &file_booking_v1_booking_proto_msgTypes[8]
+	mi := &file_booking_v1_booking_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +542,7 @@ func (x *ChangeRequest) String() string {
 func (*ChangeRequest) ProtoMessage() {}
 
 func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_booking_v1_booking_proto_msgTypes[8]
+	mi := &file_booking_v1_booking_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +555,7 @@ func (x *ChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRequest.ProtoReflect.Descriptor instead.
 func (*ChangeRequest) Descriptor() ([]byte, []int) {
-	return file_booking_v1_booking_proto_rawDescGZIP(), []int{8}
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ChangeRequest) GetRoom() string {
@@ -483,7 +588,7 @@ type ChangeResponse struct {
 
 func (x *ChangeResponse) Reset() {
 	*x = ChangeResponse{}
-	mi := &file_booking_v1_booking_proto_msgTypes[9]
+	mi := &file_booking_v1_booking_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +600,7 @@ func (x *ChangeResponse) String() string {
 func (*ChangeResponse) ProtoMessage() {}
 
 func (x *ChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_booking_v1_booking_proto_msgTypes[9]
+	mi := &file_booking_v1_booking_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +613,7 @@ func (x *ChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeResponse.ProtoReflect.Descriptor instead.
 func (*ChangeResponse) Descriptor() ([]byte, []int) {
-	return file_booking_v1_booking_proto_rawDescGZIP(), []int{9}
+	return file_booking_v1_booking_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChangeResponse) GetRoom() string {
@@ -533,6 +638,12 @@ const file_booking_v1_booking_proto_rawDesc = "" +
 	"\x06nights\x18\x02 \x01(\rB\t\xbaH\x06*\x04\x18\x1e(\x01R\x06nights\x12)\n" +
 	"\x06guests\x18\x03 \x03(\v2\x11.booking.v1.GuestR\x06guests\"/\n" +
 	"\fBookResponse\x12\x1f\n" +
+	"\x06number\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06number\"w\n" +
+	"\rCancelRequest\x12!\n" +
+	"\x06number\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18(R\x06number\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12!\n" +
+	"\x06nights\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\x1e(\x01R\x06nights\"1\n" +
+	"\x0eCancelResponse\x12\x1f\n" +
 	"\x06number\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06number\"*\n" +
 	"\vNoteRequest\x12\x1b\n" +
 	"\x04room\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04room\"+\n" +
@@ -552,9 +663,10 @@ const file_booking_v1_booking_proto_rawDesc = "" +
 	"\x06guests\x18\x03 \x01(\rR\x06guests:f\xbaHc\x1aa\n" +
 	"\fchange.price\x12\x1beach guest pays at most 100\x1a4this.price == 0u || this.price / this.guests <= 100u\"-\n" +
 	"\x0eChangeResponse\x12\x1b\n" +
-	"\x04room\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04room2\xe1\x02\n" +
+	"\x04room\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x04room2\xa2\x03\n" +
 	"\x0eBookingService\x129\n" +
 	"\x04Book\x12\x17.booking.v1.BookRequest\x1a\x18.booking.v1.BookResponse\x12?\n" +
+	"\x06Cancel\x12\x19.booking.v1.CancelRequest\x1a\x1a.booking.v1.CancelResponse\x12?\n" +
 	"\x04Note\x12\x17.booking.v1.NoteRequest\x1a\x16.google.protobuf.Empty\"\x06\xb2\xba\x1b\x02 \x01\x12>\n" +
 	"\x05Watch\x12\x18.booking.v1.WatchRequest\x1a\x19.booking.v1.WatchResponse0\x01\x12A\n" +
 	"\x06Import\x12\x19.booking.v1.ImportRequest\x1a\x1a.booking.v1.ImportResponse(\x01\x12C\n" +
@@ -572,34 +684,38 @@ func file_booking_v1_booking_proto_rawDescGZIP() []byte {
 	return file_booking_v1_booking_proto_rawDescData
 }
 
-var file_booking_v1_booking_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_booking_v1_booking_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_booking_v1_booking_proto_goTypes = []any{
 	(*Guest)(nil),          // 0: booking.v1.Guest
 	(*BookRequest)(nil),    // 1: booking.v1.BookRequest
 	(*BookResponse)(nil),   // 2: booking.v1.BookResponse
-	(*NoteRequest)(nil),    // 3: booking.v1.NoteRequest
-	(*WatchRequest)(nil),   // 4: booking.v1.WatchRequest
-	(*WatchResponse)(nil),  // 5: booking.v1.WatchResponse
-	(*ImportRequest)(nil),  // 6: booking.v1.ImportRequest
-	(*ImportResponse)(nil), // 7: booking.v1.ImportResponse
-	(*ChangeRequest)(nil),  // 8: booking.v1.ChangeRequest
-	(*ChangeResponse)(nil), // 9: booking.v1.ChangeResponse
-	(*emptypb.Empty)(nil),  // 10: google.protobuf.Empty
+	(*CancelRequest)(nil),  // 3: booking.v1.CancelRequest
+	(*CancelResponse)(nil), // 4: booking.v1.CancelResponse
+	(*NoteRequest)(nil),    // 5: booking.v1.NoteRequest
+	(*WatchRequest)(nil),   // 6: booking.v1.WatchRequest
+	(*WatchResponse)(nil),  // 7: booking.v1.WatchResponse
+	(*ImportRequest)(nil),  // 8: booking.v1.ImportRequest
+	(*ImportResponse)(nil), // 9: booking.v1.ImportResponse
+	(*ChangeRequest)(nil),  // 10: booking.v1.ChangeRequest
+	(*ChangeResponse)(nil), // 11: booking.v1.ChangeResponse
+	(*emptypb.Empty)(nil),  // 12: google.protobuf.Empty
 }
 var file_booking_v1_booking_proto_depIdxs = []int32{
 	0,  // 0: booking.v1.BookRequest.guests:type_name -> booking.v1.Guest
 	1,  // 1: booking.v1.BookingService.Book:input_type -> booking.v1.BookRequest
-	3,  // 2: booking.v1.BookingService.Note:input_type -> booking.v1.NoteRequest
-	4,  // 3: booking.v1.BookingService.Watch:input_type -> booking.v1.WatchRequest
-	6,  // 4: booking.v1.BookingService.Import:input_type -> booking.v1.ImportRequest
-	8,  // 5: booking.v1.BookingService.Change:input_type -> booking.v1.ChangeRequest
-	2,  // 6: booking.v1.BookingService.Book:output_type -> booking.v1.BookResponse
-	10, // 7: booking.v1.BookingService.Note:output_type -> google.protobuf.Empty
-	5,  // 8: booking.v1.BookingService.Watch:output_type -> booking.v1.WatchResponse
-	7,  // 9: booking.v1.BookingService.Import:output_type -> booking.v1.ImportResponse
-	9,  // 10: booking.v1.BookingService.Change:output_type -> booking.v1.ChangeResponse
-	6,  // [6:11] is the sub-list for method output_type
-	1,  // [1:6] is the sub-list for method input_type
+	3,  // 2: booking.v1.BookingService.Cancel:input_type -> booking.v1.CancelRequest
+	5,  // 3: booking.v1.BookingService.Note:input_type -> booking.v1.NoteRequest
+	6,  // 4: booking.v1.BookingService.Watch:input_type -> booking.v1.WatchRequest
+	8,  // 5: booking.v1.BookingService.Import:input_type -> booking.v1.ImportRequest
+	10, // 6: booking.v1.BookingService.Change:input_type -> booking.v1.ChangeRequest
+	2,  // 7: booking.v1.BookingService.Book:output_type -> booking.v1.BookResponse
+	4,  // 8: booking.v1.BookingService.Cancel:output_type -> booking.v1.CancelResponse
+	12, // 9: booking.v1.BookingService.Note:output_type -> google.protobuf.Empty
+	7,  // 10: booking.v1.BookingService.Watch:output_type -> booking.v1.WatchResponse
+	9,  // 11: booking.v1.BookingService.Import:output_type -> booking.v1.ImportResponse
+	11, // 12: booking.v1.BookingService.Change:output_type -> booking.v1.ChangeResponse
+	7,  // [7:13] is the sub-list for method output_type
+	1,  // [1:7] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
 	1,  // [1:1] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name
@@ -616,7 +732,7 @@ func file_booking_v1_booking_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_booking_v1_booking_proto_rawDesc), len(file_booking_v1_booking_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

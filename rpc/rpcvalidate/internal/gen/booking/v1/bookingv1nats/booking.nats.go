@@ -25,6 +25,7 @@ var bookingServiceDesc = rpc.ServiceDesc{
 // The full names of the methods of booking.v1.BookingService, as in rpc.Call.Method.
 const (
 	BookingServiceBookMethod   = "/booking.v1.BookingService/Book"
+	BookingServiceCancelMethod = "/booking.v1.BookingService/Cancel"
 	BookingServiceNoteMethod   = "/booking.v1.BookingService/Note"
 	BookingServiceWatchMethod  = "/booking.v1.BookingService/Watch"
 	BookingServiceImportMethod = "/booking.v1.BookingService/Import"
@@ -35,12 +36,14 @@ const (
 // for what BookingServiceClient does not have, such as rpc.UnaryMethod.Gather.
 var BookingServiceMethods = struct {
 	Book   *rpc.UnaryMethod[*bookingv1.BookRequest, *bookingv1.BookResponse]
+	Cancel *rpc.UnaryMethod[*bookingv1.CancelRequest, *bookingv1.CancelResponse]
 	Note   *rpc.OneWayMethod[*bookingv1.NoteRequest]
 	Watch  *rpc.ServerStreamMethod[*bookingv1.WatchRequest, *bookingv1.WatchResponse]
 	Import *rpc.ClientStreamMethod[*bookingv1.ImportRequest, *bookingv1.ImportResponse]
 	Change *rpc.BidiMethod[*bookingv1.ChangeRequest, *bookingv1.ChangeResponse]
 }{
 	Book:   rpc.NewUnaryMethod[bookingv1.BookRequest, bookingv1.BookResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Book"}),
+	Cancel: rpc.NewUnaryMethod[bookingv1.CancelRequest, bookingv1.CancelResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Cancel"}),
 	Note:   rpc.NewOneWayMethod[bookingv1.NoteRequest](&bookingServiceDesc, rpc.MethodDesc{Name: "Note"}),
 	Watch:  rpc.NewServerStreamMethod[bookingv1.WatchRequest, bookingv1.WatchResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Watch"}),
 	Import: rpc.NewClientStreamMethod[bookingv1.ImportRequest, bookingv1.ImportResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Import"}),
@@ -54,6 +57,8 @@ var BookingServiceMethods = struct {
 type BookingServiceClient interface {
 	// Book books a room.
 	Book(ctx context.Context, req *bookingv1.BookRequest, opts ...rpc.CallOption) (*bookingv1.BookResponse, error)
+	// Cancel cancels a booking.
+	Cancel(ctx context.Context, req *bookingv1.CancelRequest, opts ...rpc.CallOption) (*bookingv1.CancelResponse, error)
 	// Note takes notice of a guest who has left. Nobody waits for it.
 	Note(ctx context.Context, req *bookingv1.NoteRequest, opts ...rpc.CallOption) error
 	// Watch sends the bookings of a room.
@@ -71,6 +76,10 @@ type bookingServiceClient struct{ c *rpc.Client }
 
 func (c bookingServiceClient) Book(ctx context.Context, req *bookingv1.BookRequest, opts ...rpc.CallOption) (*bookingv1.BookResponse, error) {
 	return BookingServiceMethods.Book.Call(ctx, c.c, req, opts...)
+}
+
+func (c bookingServiceClient) Cancel(ctx context.Context, req *bookingv1.CancelRequest, opts ...rpc.CallOption) (*bookingv1.CancelResponse, error) {
+	return BookingServiceMethods.Cancel.Call(ctx, c.c, req, opts...)
 }
 
 func (c bookingServiceClient) Note(ctx context.Context, req *bookingv1.NoteRequest, opts ...rpc.CallOption) error {
@@ -96,6 +105,8 @@ func (c bookingServiceClient) Change(ctx context.Context, opts ...rpc.CallOption
 type BookingServiceServer interface {
 	// Book books a room.
 	Book(ctx context.Context, req *bookingv1.BookRequest) (*bookingv1.BookResponse, error)
+	// Cancel cancels a booking.
+	Cancel(ctx context.Context, req *bookingv1.CancelRequest) (*bookingv1.CancelResponse, error)
 	// Note takes notice of a guest who has left. Nobody waits for it.
 	Note(ctx context.Context, req *bookingv1.NoteRequest) error
 	// Watch sends the bookings of a room.
@@ -110,6 +121,7 @@ type BookingServiceServer interface {
 func RegisterBookingServiceServer(s *rpc.Server, impl BookingServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &bookingServiceDesc, impl, opts,
 		rpc.HandleUnary(BookingServiceMethods.Book, BookingServiceServer.Book),
+		rpc.HandleUnary(BookingServiceMethods.Cancel, BookingServiceServer.Cancel),
 		rpc.HandleOneWay(BookingServiceMethods.Note, BookingServiceServer.Note),
 		rpc.HandleServerStream(BookingServiceMethods.Watch, BookingServiceServer.Watch),
 		rpc.HandleClientStream(BookingServiceMethods.Import, BookingServiceServer.Import),
@@ -123,6 +135,10 @@ type UnimplementedBookingServiceServer struct{}
 
 func (UnimplementedBookingServiceServer) Book(context.Context, *bookingv1.BookRequest) (*bookingv1.BookResponse, error) {
 	return nil, BookingServiceMethods.Book.Unimplemented()
+}
+
+func (UnimplementedBookingServiceServer) Cancel(context.Context, *bookingv1.CancelRequest) (*bookingv1.CancelResponse, error) {
+	return nil, BookingServiceMethods.Cancel.Unimplemented()
 }
 
 func (UnimplementedBookingServiceServer) Note(context.Context, *bookingv1.NoteRequest) error {
