@@ -78,7 +78,7 @@ func TestClientSends(t *testing.T) {
 	if m, err := both.Recv(); err != nil || m.GetRoom() != "sea-7" {
 		t.Errorf("change: %v, %v", m, err)
 	}
-	if got := strings.Join(d.seen(), " "); got != "import sea-7 " { // the note of what was sent
+	if got := strings.Join(d.seen(), " "); got != "import sea-7" {
 		t.Errorf("the handlers got %q", got)
 	}
 }

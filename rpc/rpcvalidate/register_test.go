@@ -187,6 +187,43 @@ func TestDynamicMessages(t *testing.T) {
 	}
 }
 
+// TestRawResponses: encoded responses are checked, and one that does not decode is refused.
+func TestRawResponses(t *testing.T) {
+	nc := connect(t)
+	request, response := newType("Request"), newType("Response")
+	rule(response, nil, validate.FieldRules_builder{String: validate.StringRules_builder{MinLen: proto.Uint64(3)}.Build()}.Build())
+	m := methodOf(t, fileOf(t, request, response))
+	for name, test := range map[string]struct {
+		data []byte // of the response
+		code rpc.Code
+	}{
+		"good":       {[]byte("\x0a\x03yes"), rpc.CodeOK},
+		"bad":        {[]byte("\x0a\x02no"), rpc.CodeInternal},
+		"no message": {[]byte{0xff}, rpc.CodeInternal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			prefix := rpc.WithSubjectPrefix(strings.ReplaceAll(name, " ", "-"))
+			checked := newValidation(t, &logs{}, rpcvalidate.WithResponses())
+			for i, validation := range []rpc.ServiceOption{checked.Server(), rpc.WithInterceptors()} {
+				srv := rpc.NewServer(nc, prefix)
+				must(t, rpc.Register(srv, m.Service(), 0, []rpc.ServiceOption{validation}, rpc.HandleMethod(m, func(_ int, _ context.Context, s *rpc.Stream) error {
+					return s.Send(&rpc.Raw{Codec: rpc.CodecProto, Data: test.data})
+				})))
+				must(t, srv.Start(testContext(t)))
+				opts := []rpc.ClientOption{prefix}
+				if i == 1 { // the client is the one that checks
+					opts = append(opts, checked.Client())
+				}
+				err := m.Call(testContext(t), dial(t, nc, opts...), &rpc.Raw{Codec: rpc.CodecProto}, new(rpc.Raw))
+				if rpc.CodeOf(err) != test.code {
+					t.Errorf("checked by %d: %v", i, err)
+				}
+				must(t, srv.Shutdown(testContext(t)))
+			}
+		})
+	}
+}
+
 // newType returns a message with one field, "text".
 func newType(name string) *descriptorpb.DescriptorProto {
 	return &descriptorpb.DescriptorProto{Name: proto.String(name), Field: []*descriptorpb.FieldDescriptorProto{{

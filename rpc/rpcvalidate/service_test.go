@@ -99,8 +99,8 @@ func (d *desk) Change(_ context.Context, with *rpc.BidiStream[*bookingv1.ChangeR
 		if d.number == "" {
 			room = ""
 		}
-		if err := with.Send(&bookingv1.ChangeResponse{Room: room}); d.note("", err) != nil {
-			return err
+		if err := with.Send(&bookingv1.ChangeResponse{Room: room}); err != nil {
+			return d.note("", err)
 		}
 	}
 	return nil

@@ -30,8 +30,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// Validation checks the messages of any number of servers and clients. It is immutable, and its
-// methods may be called concurrently.
+// Validation checks the messages of any number of servers and clients. New makes it. It is
+// immutable, and its methods may be called concurrently.
 type Validation struct{ *options }
 
 // New returns a Validation. The error is that of an option.
