@@ -8,6 +8,8 @@ each-apart = @for module in $(APART); do \
 		echo "$$module: $(1)"; (cd $$module && GOWORK=off $(1)) || exit 1; \
 	done
 
+GENERATED = gen rpc/rpcvalidate/internal/gen
+
 FUZZTIME ?= 10s
 FUZZ ?= .
 BENCH ?= .
@@ -36,8 +38,9 @@ soak: ## Repeat the tests of streams as often as they are meant to hold
 	NATSCALL_SOAK=1 go test -race -timeout 30m -run 'Stream|Faults|Lost|Killed|Cut|Hostile' -count 5 ./rpc
 
 .PHONY: generate
-generate: ## Write gen/ from proto/
+generate: ## Write gen/ from proto/, and the same in rpc/rpcvalidate
 	$(call tool,buf) generate
+	.ci/buf-rules $(call tool,buf) generate --template rpc/rpcvalidate/buf.gen.yaml
 
 .PHONY: lint
 lint: ## Check formatting, Go code and .proto files
@@ -48,6 +51,7 @@ lint: ## Check formatting, Go code and .proto files
 	$(call each-apart,go vet ./...)
 	$(call each-apart,$(call tool,staticcheck) ./...)
 	$(call tool,buf) lint
+	.ci/buf-rules $(call tool,buf) lint
 	$(call tool,buf) breaking --against .ci/baseline.binpb
 
 .PHONY: house
@@ -62,12 +66,12 @@ tidy: ## Run go mod tidy in every module
 	go list -m all > /dev/null # writes go.work.sum
 
 .PHONY: fresh
-fresh: generate ## Check that gen/, go.mod and go.sum are what the sources say
+fresh: generate ## Check that generated code, go.mod and go.sum are what the sources say
 	.ci/tidy -diff
 	$(call each-apart,go mod tidy -diff)
 	go list -m all > /dev/null # adds to go.work.sum what it lacks
-	git add --intent-to-add gen go.work.sum
-	git diff --exit-code -- gen go.work.sum
+	git add --intent-to-add $(GENERATED) go.work.sum
+	git diff --exit-code -- $(GENERATED) go.work.sum
 
 .PHONY: baseline
 baseline: ## Make the .proto files of now what `make lint` compares later ones with

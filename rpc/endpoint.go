@@ -64,8 +64,8 @@ func (e *endpoint) intercept() error {
 	return nil
 }
 
-// intercepted reports whether the calls of the method have interceptors.
-func (e *endpoint) intercepted() bool {
+// hasInterceptors reports whether the calls of the method have interceptors.
+func (e *endpoint) hasInterceptors() bool {
 	s := e.service
 	return e.next != nil || len(s.options.interceptors)+len(s.server.options.peerOptions.interceptors) > 0
 }

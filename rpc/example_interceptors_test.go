@@ -57,3 +57,37 @@ func ExampleCall_OnAttempt() {
 	// permission_denied: /inventory.v1.InventoryService/GetStock is for acme
 	// <nil>
 }
+
+func ExampleWithMethodInterceptors() {
+	nc, stop := connect()
+	defer stop()
+	ctx := context.Background()
+
+	readOnly := rpc.WithMethodInterceptors(func(m *rpc.Method) (rpc.Interceptor, error) {
+		if m.Desc().Idempotency == rpc.IdempotencyNoSideEffects {
+			return nil, nil // such methods have no interceptor of this one
+		}
+		return func(context.Context, *rpc.Call, rpc.Next) error {
+			return rpc.Errorf(rpc.CodeFailedPrecondition, "%s is not for a read-only replica", m.FullName())
+		}, nil
+	})
+	srv := rpc.NewServer(nc, readOnly)
+
+	if err := inventoryv1nats.RegisterInventoryServiceServer(srv, product{}); err != nil {
+		log.Fatal(err)
+	}
+	if err := srv.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Shutdown(ctx)
+	client := rpc.NewClient(nc)
+	defer client.Close()
+	stock := inventoryv1nats.NewInventoryServiceClient(client)
+	_, err := stock.GetStock(ctx, &inventoryv1.GetStockRequest{ProductId: "apple"})
+	fmt.Println(err)
+	_, err = stock.Reserve(ctx, &inventoryv1.ReserveRequest{})
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// failed_precondition: /inventory.v1.InventoryService/Reserve is not for a read-only replica
+}

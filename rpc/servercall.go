@@ -342,7 +342,7 @@ func (c *serverCall) leave() {
 
 // mayBeKept reports whether interceptors, or a handler with its stream, have got hold of the call.
 func (c *serverCall) mayBeKept() bool {
-	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.intercepted()
+	return c.endpoint.method.kind > KindOneWay || c.stream != nil || c.endpoint.hasInterceptors()
 }
 
 // serve runs the interceptors and the handler.
