@@ -228,6 +228,9 @@ func idempotent(method string) bool {
 	return method == methodPut || method == methodGet || method == methodRead
 }
 
+// sentAgain reports whether the calls of a method are sent again where they may have run.
+func sentAgain(method string) bool { return idempotent(method) || method == methodPay }
+
 func streams(method string) bool {
 	return method == methodWatch || method == methodImport || method == methodTalk
 }
@@ -311,7 +314,7 @@ const maxStall = 20 * time.Second
 // its client did not get to run; 0 if that did not happen. A method that may run twice is sent
 // again.
 func (c *history) sinceDeath(e *record, processes map[string]*processHistory) time.Duration {
-	if len(c.runs) != 1 || idempotent(c.began.Method) {
+	if len(c.runs) != 1 || sentAgain(c.began.Method) {
 		return 0
 	}
 	r := c.runs[0]
@@ -331,6 +334,7 @@ var (
 	dataLossCode    = rpc.CodeDataLoss.String()
 	exhaustedCode   = rpc.CodeResourceExhausted.String()
 	deniedCode      = rpc.CodePermissionDenied.String()
+	lostCode        = rpc.CodeFailedPrecondition.String()
 )
 
 // excuse reports whether a call may have ended so. Put was denied in some periods.
@@ -343,8 +347,8 @@ func (x excuses) excuse(began, e *record, denied []period) bool {
 	case deadlineCode:
 		return x.deadline || impatient(began)
 	case exhaustedCode:
-		sentAgain := x.idempotent && idempotent(began.Method) // the last attempt was refused
-		return x.exhausted && (e.Claim == rpc.ExecutionNotRun.String() || sentAgain)
+		again := x.idempotent && sentAgain(began.Method) // the last attempt was refused
+		return x.exhausted && (e.Claim == rpc.ExecutionNotRun.String() || again)
 	case deniedCode:
 		return began.Method == methodPut && overlaps(denied, began.At, e.At)
 	case dataLossCode:
@@ -353,10 +357,12 @@ func (x excuses) excuse(began, e *record, denied []period) bool {
 		switch {
 		case e.Claim == rpc.ExecutionNotRun.String():
 			return x.notRun || x.nobody && impatient(began)
-		case idempotent(began.Method):
+		case sentAgain(began.Method):
 			return x.idempotent
 		}
 		return x.unavailable
+	case lostCode: // its instance has died, or stood still for longer than its lease
+		return x.unavailable && began.Method == methodPay && e.Claim == rpc.ExecutionMayHaveRun.String()
 	}
 	return false
 }

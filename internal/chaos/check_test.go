@@ -53,6 +53,7 @@ const (
 // violation, and of each way in which they can be wrong.
 func TestCheck(t *testing.T) {
 	begin := beganAt(second, methodAdd)
+	keyed := beganAt(second, methodPay)
 	impatient := begin
 	impatient.Deadline = 2 * second
 	stop := excuses{unavailable: true}
@@ -87,6 +88,11 @@ func TestCheck(t *testing.T) {
 		{"an error that its handler has not returned", join(begin, ranAs("a", record{}), endedAt(3*second, record{Code: abortedCode, Claim: didRun, Run: "a"})), excuses{}, "ended with aborted, but it ended with ok"},
 		{"another call's error", join(begin, ranAs("a", record{Code: abortedCode}), endedAt(3*second, record{Code: abortedCode, Claim: didRun, Run: "b"})), excuses{}, "not one of its own"},
 
+		{"a key that is lost", join(keyed, ranAs("a", record{})[:1], failed(lostCode, mayHaveRun)), stop, ""},
+		{"a key that is lost without a fault", join(keyed, failed(lostCode, mayHaveRun)), excuses{}, "which nothing that happened explains"},
+		{"a lost key of a call that has none", join(begin, failed(lostCode, mayHaveRun)), stop, "which nothing that happened explains"},
+		{"a call with a key that is not sent again", join(keyed, failed(unavailableCode, mayHaveRun)), stop, "which nothing that happened explains"},
+		{"a call with a key, twice", join(keyed, ranAs("a", record{}), ranAs("b", record{}), success), stop, "ran 2 times"},
 		{"twice", join(begin, ranAs("a", record{}), ranAs("b", record{}), success), excuses{}, "ran 2 times"},
 		{"twice, of an idempotent method", join(beganAt(second, methodPut), ranAs("a", record{}), ranAs("b", record{}), success), excuses{}, ""},
 		{"twice, of one without side effects", join(beganAt(second, methodGet), ranAs("a", record{}), ranAs("b", record{}), success), excuses{}, ""},

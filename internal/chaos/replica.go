@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpcdedup"
 
 	chaosv1 "github.com/natscall/natscall/internal/chaos/gen/chaos/v1"
 	"github.com/natscall/natscall/internal/chaos/gen/chaos/v1/chaosv1nats"
@@ -42,7 +43,8 @@ func (a assignment) runReplica(ctx context.Context, nc *nats.Conn, j *journal) e
 	}
 	defer registers.close()
 	srv := rpc.NewServer(nc, options...)
-	if err := chaosv1nats.RegisterChaosServiceServer(srv, &service{j: j, name: a.Name, registers: registers}); err != nil {
+	if err := chaosv1nats.RegisterChaosServiceServer(srv, &service{j: j, name: a.Name, registers: registers},
+		rpcdedup.Server(registers, rpcdedup.Require(chaosv1nats.ChaosServicePayMethod))); err != nil {
 		return err
 	}
 	stopped := make(chan struct{})
@@ -114,6 +116,10 @@ func (s *service) work(ctx context.Context, method string, req *chaosv1.WorkRequ
 
 func (s *service) Add(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
 	return s.work(ctx, methodAdd, req)
+}
+
+func (s *service) Pay(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
+	return s.work(ctx, methodPay, req)
 }
 
 func (s *service) Put(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {

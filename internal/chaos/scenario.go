@@ -27,7 +27,7 @@ type scenario struct {
 // deadline, a cancel, a handler that is told to fail. Each is the claim that it is about, "not run"
 // or "may have run".
 type excuses struct {
-	unavailable bool // UNAVAILABLE, "may have run", where the method may not run twice
+	unavailable bool // "may have run", where the method may not run twice: UNAVAILABLE, or a key is lost
 	idempotent  bool // UNAVAILABLE where the method may run twice, and so is sent again
 	notRun      bool // UNAVAILABLE, "not run": the connection is down
 	nobody      bool // UNAVAILABLE, "not run", of an impatient caller: no replica is there
@@ -77,7 +77,7 @@ func scenarios(l lengths) []scenario {
 		{name: "rolling-cluster", nodes: 3, replicas: 2, heartbeat: defaultHeartbeat, limit: l.rolling(), happen: rollingRestarts(l.restarts)},
 		{name: "gap", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: restartAll,
 			excuses: excuses{nobody: true}},
-		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica,
+		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica, load: killLoad,
 			excuses: excuses{unavailable: true}},
 		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica,
 			excuses: excuses{unavailable: true}},

@@ -20,6 +20,10 @@ const clients = 2
 
 var fullLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 10 * time.Millisecond}
 
+// killLoad is that with a deadline which is all that calls that may run twice need, also where their
+// instance is killed.
+var killLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 10 * time.Millisecond, Deadline: impatience}
+
 // Long scenarios have the same callers, with longer pauses: their records have to fit into memory.
 var (
 	longLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 60 * time.Millisecond}

@@ -1,9 +1,44 @@
 package main
 
 import (
+	"context"
 	"sync"
 	"testing"
+
+	"github.com/natscall/natscall/rpc/rpcdedup"
 )
+
+// TestCallStore: replicas share the records of calls, with the errors of the store.
+func TestCallStore(t *testing.T) {
+	s, err := openStore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	r, err := dialStore(s.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	ctx := context.Background()
+	if _, _, err := r.Get(ctx, "k"); err != rpcdedup.ErrNotFound {
+		t.Errorf("Get of nothing: %v", err)
+	}
+	first, err := r.Create(ctx, "k", []byte("a"))
+	if _, again := r.Create(ctx, "k", []byte("b")); err != nil || again != rpcdedup.ErrExists {
+		t.Errorf("Create: %v, and again: %v", err, again)
+	}
+	second, err := r.Update(ctx, "k", []byte("c"), first)
+	if _, again := r.Update(ctx, "k", []byte("d"), first); err != nil || again != rpcdedup.ErrConflict {
+		t.Errorf("Update: %v, and again: %v", err, again)
+	}
+	if value, revision, err := r.Get(ctx, "k"); string(value) != "c" || revision != second || err != nil {
+		t.Errorf("Get: %q, %d, %v, want revision %d", value, revision, err, second)
+	}
+	if err := r.Delete(ctx, "k", second); err != nil {
+		t.Error(err)
+	}
+}
 
 // TestStore: replicas share registers, and each operation takes effect once.
 func TestStore(t *testing.T) {

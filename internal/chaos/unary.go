@@ -12,6 +12,7 @@ import (
 
 const (
 	methodAdd    = "Add"
+	methodPay    = "Pay"
 	methodPut    = "Put"
 	methodGet    = "Get"
 	methodNote   = "Note"
@@ -26,8 +27,10 @@ const large = 3 * maxPayload
 // callUnary makes a call of a method without streams.
 func (c *caller) callUnary() {
 	switch n := c.random.IntN(10); {
-	case n < 5:
+	case n < 3:
 		c.work(methodAdd, c.api.Add)
+	case n < 5:
+		c.work(methodPay, c.api.Pay)
 	case n < 7:
 		c.work(methodPut, c.api.Put)
 	case n < 9:
@@ -40,9 +43,16 @@ func (c *caller) callUnary() {
 type workMethod = func(context.Context, *chaosv1.WorkRequest, ...rpc.CallOption) (*chaosv1.WorkResponse, error)
 
 func (c *caller) work(method string, do workMethod) {
-	k := c.begin(record{Method: method}, c.timeout())
+	timeout := c.timeout()
+	if c.load.Deadline > 0 && idempotent(method) {
+		timeout = min(timeout, c.load.Deadline)
+	}
+	k := c.begin(record{Method: method}, timeout)
 	req := c.request(k.id, c.size())
 	options := c.callOptions()
+	if method == methodPay {
+		options = append(options, rpc.WithIdempotencyKey(k.id))
+	}
 	if c.chance(5) {
 		timer := time.AfterFunc(c.upTo(50*time.Millisecond), k.giveUp)
 		defer timer.Stop()

@@ -595,9 +595,10 @@ const file_chaos_v1_chaos_proto_rawDesc = "" +
 	"\x0eImportResponse\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\tR\x04call\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\tR\x03run\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count2\xd4\x04\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count2\x8a\x05\n" +
 	"\fChaosService\x124\n" +
-	"\x03Add\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\x129\n" +
+	"\x03Add\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\x124\n" +
+	"\x03Pay\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\x129\n" +
 	"\x03Put\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\"\x03\x90\x02\x02\x129\n" +
 	"\x03Get\x12\x15.chaos.v1.WorkRequest\x1a\x16.chaos.v1.WorkResponse\"\x03\x90\x02\x01\x12=\n" +
 	"\x04Note\x12\x15.chaos.v1.WorkRequest\x1a\x16.google.protobuf.Empty\"\x06\xb2\xba\x1b\x02 \x01\x12B\n" +
@@ -633,27 +634,29 @@ var file_chaos_v1_chaos_proto_goTypes = []any{
 }
 var file_chaos_v1_chaos_proto_depIdxs = []int32{
 	0,  // 0: chaos.v1.ChaosService.Add:input_type -> chaos.v1.WorkRequest
-	0,  // 1: chaos.v1.ChaosService.Put:input_type -> chaos.v1.WorkRequest
-	0,  // 2: chaos.v1.ChaosService.Get:input_type -> chaos.v1.WorkRequest
-	0,  // 3: chaos.v1.ChaosService.Note:input_type -> chaos.v1.WorkRequest
-	2,  // 4: chaos.v1.ChaosService.Read:input_type -> chaos.v1.RegisterRequest
-	2,  // 5: chaos.v1.ChaosService.Increase:input_type -> chaos.v1.RegisterRequest
-	2,  // 6: chaos.v1.ChaosService.Swap:input_type -> chaos.v1.RegisterRequest
-	4,  // 7: chaos.v1.ChaosService.Watch:input_type -> chaos.v1.WatchRequest
-	5,  // 8: chaos.v1.ChaosService.Import:input_type -> chaos.v1.Item
-	5,  // 9: chaos.v1.ChaosService.Talk:input_type -> chaos.v1.Item
-	1,  // 10: chaos.v1.ChaosService.Add:output_type -> chaos.v1.WorkResponse
-	1,  // 11: chaos.v1.ChaosService.Put:output_type -> chaos.v1.WorkResponse
-	1,  // 12: chaos.v1.ChaosService.Get:output_type -> chaos.v1.WorkResponse
-	7,  // 13: chaos.v1.ChaosService.Note:output_type -> google.protobuf.Empty
-	3,  // 14: chaos.v1.ChaosService.Read:output_type -> chaos.v1.RegisterResponse
-	3,  // 15: chaos.v1.ChaosService.Increase:output_type -> chaos.v1.RegisterResponse
-	3,  // 16: chaos.v1.ChaosService.Swap:output_type -> chaos.v1.RegisterResponse
-	5,  // 17: chaos.v1.ChaosService.Watch:output_type -> chaos.v1.Item
-	6,  // 18: chaos.v1.ChaosService.Import:output_type -> chaos.v1.ImportResponse
-	5,  // 19: chaos.v1.ChaosService.Talk:output_type -> chaos.v1.Item
-	10, // [10:20] is the sub-list for method output_type
-	0,  // [0:10] is the sub-list for method input_type
+	0,  // 1: chaos.v1.ChaosService.Pay:input_type -> chaos.v1.WorkRequest
+	0,  // 2: chaos.v1.ChaosService.Put:input_type -> chaos.v1.WorkRequest
+	0,  // 3: chaos.v1.ChaosService.Get:input_type -> chaos.v1.WorkRequest
+	0,  // 4: chaos.v1.ChaosService.Note:input_type -> chaos.v1.WorkRequest
+	2,  // 5: chaos.v1.ChaosService.Read:input_type -> chaos.v1.RegisterRequest
+	2,  // 6: chaos.v1.ChaosService.Increase:input_type -> chaos.v1.RegisterRequest
+	2,  // 7: chaos.v1.ChaosService.Swap:input_type -> chaos.v1.RegisterRequest
+	4,  // 8: chaos.v1.ChaosService.Watch:input_type -> chaos.v1.WatchRequest
+	5,  // 9: chaos.v1.ChaosService.Import:input_type -> chaos.v1.Item
+	5,  // 10: chaos.v1.ChaosService.Talk:input_type -> chaos.v1.Item
+	1,  // 11: chaos.v1.ChaosService.Add:output_type -> chaos.v1.WorkResponse
+	1,  // 12: chaos.v1.ChaosService.Pay:output_type -> chaos.v1.WorkResponse
+	1,  // 13: chaos.v1.ChaosService.Put:output_type -> chaos.v1.WorkResponse
+	1,  // 14: chaos.v1.ChaosService.Get:output_type -> chaos.v1.WorkResponse
+	7,  // 15: chaos.v1.ChaosService.Note:output_type -> google.protobuf.Empty
+	3,  // 16: chaos.v1.ChaosService.Read:output_type -> chaos.v1.RegisterResponse
+	3,  // 17: chaos.v1.ChaosService.Increase:output_type -> chaos.v1.RegisterResponse
+	3,  // 18: chaos.v1.ChaosService.Swap:output_type -> chaos.v1.RegisterResponse
+	5,  // 19: chaos.v1.ChaosService.Watch:output_type -> chaos.v1.Item
+	6,  // 20: chaos.v1.ChaosService.Import:output_type -> chaos.v1.ImportResponse
+	5,  // 21: chaos.v1.ChaosService.Talk:output_type -> chaos.v1.Item
+	11, // [11:22] is the sub-list for method output_type
+	0,  // [0:11] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

@@ -25,6 +25,7 @@ var chaosServiceDesc = rpc.ServiceDesc{
 // The full names of the methods of chaos.v1.ChaosService, as in rpc.Call.Method.
 const (
 	ChaosServiceAddMethod      = "/chaos.v1.ChaosService/Add"
+	ChaosServicePayMethod      = "/chaos.v1.ChaosService/Pay"
 	ChaosServicePutMethod      = "/chaos.v1.ChaosService/Put"
 	ChaosServiceGetMethod      = "/chaos.v1.ChaosService/Get"
 	ChaosServiceNoteMethod     = "/chaos.v1.ChaosService/Note"
@@ -40,6 +41,7 @@ const (
 // for what ChaosServiceClient does not have, such as rpc.UnaryMethod.Gather.
 var ChaosServiceMethods = struct {
 	Add      *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
+	Pay      *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
 	Put      *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
 	Get      *rpc.UnaryMethod[*chaosv1.WorkRequest, *chaosv1.WorkResponse]
 	Note     *rpc.OneWayMethod[*chaosv1.WorkRequest]
@@ -51,6 +53,7 @@ var ChaosServiceMethods = struct {
 	Talk     *rpc.BidiMethod[*chaosv1.Item, *chaosv1.Item]
 }{
 	Add:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Add"}),
+	Pay:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Pay"}),
 	Put:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Put", Idempotency: rpc.IdempotencyIdempotent}),
 	Get:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Get", Idempotency: rpc.IdempotencyNoSideEffects}),
 	Note:     rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{Name: "Note"}),
@@ -70,6 +73,8 @@ var ChaosServiceMethods = struct {
 type ChaosServiceClient interface {
 	// Add may run at most once.
 	Add(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error)
+	// Pay may run at most once. Its calls have idempotency keys, and so are sent again.
+	Pay(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error)
 	// Put may run more than once.
 	Put(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error)
 	// Get may run more than once.
@@ -97,6 +102,10 @@ type chaosServiceClient struct{ c *rpc.Client }
 
 func (c chaosServiceClient) Add(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error) {
 	return ChaosServiceMethods.Add.Call(ctx, c.c, req, opts...)
+}
+
+func (c chaosServiceClient) Pay(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error) {
+	return ChaosServiceMethods.Pay.Call(ctx, c.c, req, opts...)
 }
 
 func (c chaosServiceClient) Put(ctx context.Context, req *chaosv1.WorkRequest, opts ...rpc.CallOption) (*chaosv1.WorkResponse, error) {
@@ -143,6 +152,8 @@ func (c chaosServiceClient) Talk(ctx context.Context, opts ...rpc.CallOption) (*
 type ChaosServiceServer interface {
 	// Add may run at most once.
 	Add(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error)
+	// Pay may run at most once. Its calls have idempotency keys, and so are sent again.
+	Pay(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error)
 	// Put may run more than once.
 	Put(ctx context.Context, req *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error)
 	// Get may run more than once.
@@ -167,6 +178,7 @@ type ChaosServiceServer interface {
 func RegisterChaosServiceServer(s *rpc.Server, impl ChaosServiceServer, opts ...rpc.ServiceOption) error {
 	return rpc.Register(s, &chaosServiceDesc, impl, opts,
 		rpc.HandleUnary(ChaosServiceMethods.Add, ChaosServiceServer.Add),
+		rpc.HandleUnary(ChaosServiceMethods.Pay, ChaosServiceServer.Pay),
 		rpc.HandleUnary(ChaosServiceMethods.Put, ChaosServiceServer.Put),
 		rpc.HandleUnary(ChaosServiceMethods.Get, ChaosServiceServer.Get),
 		rpc.HandleOneWay(ChaosServiceMethods.Note, ChaosServiceServer.Note),
@@ -185,6 +197,10 @@ type UnimplementedChaosServiceServer struct{}
 
 func (UnimplementedChaosServiceServer) Add(context.Context, *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
 	return nil, ChaosServiceMethods.Add.Unimplemented()
+}
+
+func (UnimplementedChaosServiceServer) Pay(context.Context, *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
+	return nil, ChaosServiceMethods.Pay.Unimplemented()
 }
 
 func (UnimplementedChaosServiceServer) Put(context.Context, *chaosv1.WorkRequest) (*chaosv1.WorkResponse, error) {
