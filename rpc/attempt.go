@@ -188,8 +188,8 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	case large:
 		r.Buffer.PutBack()
 		return a.largeRequest(ctx, r.ID, r.Header)
-	case a.isHedged():
-		return a.hedged(ctx, r)
+	case a.call.isHedged():
+		return hedged(ctx, a, r)
 	}
 	a.call.sentRequest(nil)
 	return a.settle(ctx, &r, a.client.do(ctx, &r))

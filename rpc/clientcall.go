@@ -157,6 +157,12 @@ func (c *clientCall) forAnyInstance() bool {
 	return c.options.instance == "" && !c.options.plain && !c.method.service.NoQueueGroup
 }
 
+// isHedged reports whether further attempts may be made while one waits.
+func (c *clientCall) isHedged() bool {
+	o := &c.options.retry
+	return o.hedging != (hedging{}) && !o.once && c.mayRunTwice() && c.forAnyInstance()
+}
+
 // forget forgets the answer to an attempt that another one follows.
 func (c *clientCall) forget() {
 	c.instance, c.responseHeader, c.responseTrailer = "", nil, nil

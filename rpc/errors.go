@@ -62,14 +62,14 @@ func AddDetails(err error, details ...proto.Message) error {
 	return e
 }
 
-// RetryAfter returns err as an *Error with a google.rpc.RetryInfo among its details, which says that
-// another try may succeed after the delay. From an interceptor of a server that has not run the
-// handler, with CodeUnavailable, the client tries again by itself; [WithRetryCodes] says what else
-// is tried again. A negative delay means that it is never to be tried again. The code is that of
-// [CodeOf]. RetryAfter returns nil if err is nil.
+// RetryAfter returns err as an *Error with a google.rpc.RetryInfo among its details: another try
+// may succeed after the delay. If it comes from a server's interceptor that has not run the
+// handler, and has CodeUnavailable, the client tries again by itself; [WithRetryCodes] says what
+// else is tried again. With a negative delay nothing is. The code is that of [CodeOf]. RetryAfter
+// returns nil if err is nil.
 func RetryAfter(err error, delay time.Duration) error { return AddDetails(err, newRetryInfo(delay)) }
 
-// WithExecution returns err as an *Error that says what is known about the work of the call: it is
+// WithExecution returns err as an *Error that says what is known about the work of the call. It is
 // for an interceptor of a server that answers instead of the handler, and knows of an earlier
 // attempt that has run or may have run. Without it the caller is told that the call did not run.
 // Where the handler of this call has run, WithExecution changes nothing. It returns nil if err is

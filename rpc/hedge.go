@@ -54,14 +54,8 @@ func WithHedgingQuantile(q float64) ClientCallOption {
 	})
 }
 
-// isHedged reports whether further attempts may be made while this one waits.
-func (a *attempt) isHedged() bool {
-	o := &a.call.options.retry
-	return o.hedging != (hedging{}) && !o.once && a.call.mayRunTwice() && a.call.forAnyInstance()
-}
-
-// hedged makes the request of a call, and hedges while it waits.
-func (a *attempt) hedged(ctx context.Context, first reply.Request) *Error {
+// hedged makes the request of an attempt, and hedges while it waits.
+func hedged(ctx context.Context, a *attempt, first reply.Request) *Error {
 	racing, cancel := context.WithCancel(ctx)
 	defer cancel() // what has not ended
 	h := hedges{attempt: *a, racing: racing, first: first.ID, ended: make(chan hedgeEnd), over: make(chan struct{})}

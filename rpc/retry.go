@@ -107,9 +107,9 @@ func WithRetryCodes(codes ...Code) ClientCallOption {
 const IdempotencyKeyHeader = "Idempotency-Key"
 
 // WithIdempotencyKey gives a call a key by which its service runs it once, however often it is sent
-// (rpc/rpcdedup). So the call is sent again where it may have run, whatever the idempotency_level of
-// its method is. A caller that makes the call again after an error, or after a restart of its own,
-// uses the same key. The key is any text that no other call has, such as the id of an order or
+// (rpc/rpcdedup). So the call is sent again where it may have run, whatever the idempotency_level
+// of its method is. A caller that makes the call again after an error, or after a restart of its
+// own, uses the same key. The key is any text that no other call has, such as the id of an order or
 // crypto/rand.Text.
 //
 // A service that does not look at keys runs the call each time.
@@ -126,9 +126,10 @@ func WithIdempotencyKey(key string) CallOption {
 
 // WithRetryBudget bounds how often the calls of a client to a service are sent again. Each service
 // has a budget that begins with burst tokens, which is also the most that it holds. An answer of a
-// handler adds share of a token, between 0 and 1; a further attempt takes one, if an instance may
-// have to work on it, and so does a hedge. docs/protocol.md, Errors, says which attempts are free.
-// If there is no token the call ends with the error of its last attempt.
+// handler adds share of a token, between 0 and 1, unless it is an error that is tried again; a
+// further attempt takes one, if an instance may have to work on it, and so does a hedge.
+// docs/protocol.md, Errors, says which attempts are free. If there is no token the call ends with
+// the error of its last attempt.
 //
 // So a service that fails, or is too slow, gets at most burst further attempts of a client, and
 // then share of what it answers. The defaults are 1024 and 0.1.
@@ -162,7 +163,8 @@ func judge(c *clientCall, err *Error, busy bool) verdict {
 		return verdict{again: o.instance == "", free: true} // which another one cannot stand in for
 	case delay < 0:
 		return verdict{}
-	case unavailable && notRun && advised, unavailable && err.execution == ExecutionMayHaveRun && (twice || o.retry.keyed):
+	case unavailable && notRun && advised,
+		unavailable && err.execution == ExecutionMayHaveRun && (twice || o.retry.keyed):
 		return verdict{again: true, delay: delay}
 	case err.code == CodeResourceExhausted && notRun && advised && err.instance != "" && !busy && c.forAnyInstance():
 		return verdict{again: true, elsewhere: true}
@@ -194,9 +196,6 @@ func (r *retries) run(ctx context.Context) *Error {
 			return nil
 		}
 		if final := r.prepare(ctx, err); final != nil {
-			if final.execution == ExecutionDidRun {
-				r.attempt.subjects.budget.Answered()
-			}
 			return final
 		}
 	}
@@ -236,7 +235,11 @@ func (r *retries) prepare(ctx context.Context, err *Error) (final *Error) {
 	}
 	err = err.after(r.last).withCauseOf(ctx)
 	v := judge(a.call, err, r.busy)
-	if !v.again || a.client.closed.Load() {
+	switch {
+	case !v.again && err.execution == ExecutionDidRun:
+		a.subjects.budget.Answered()
+		return err
+	case !v.again, a.client.closed.Load():
 		return err
 	}
 	if !v.free {

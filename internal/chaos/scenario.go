@@ -27,7 +27,7 @@ type scenario struct {
 // deadline, a cancel, a handler that is told to fail. Each is the claim that it is about, "not run"
 // or "may have run".
 type excuses struct {
-	unavailable bool // "may have run", where the method may not run twice: UNAVAILABLE, or a key is lost
+	unavailable bool // UNAVAILABLE or a lost key, "may have run", of what may not run twice
 	idempotent  bool // UNAVAILABLE where the method may run twice, and so is sent again
 	notRun      bool // UNAVAILABLE, "not run": the connection is down
 	nobody      bool // UNAVAILABLE, "not run", of an impatient caller: no replica is there

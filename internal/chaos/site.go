@@ -20,7 +20,7 @@ const clients = 2
 
 var fullLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 10 * time.Millisecond}
 
-// killLoad is that with a deadline which is all that calls that may run twice need, also where their
+// killLoad is that with a deadline which is enough for calls that may run twice, also where their
 // instance is killed.
 var killLoad = load{Callers: 32, Streamers: 8, Registers: 4, Pause: 10 * time.Millisecond, Deadline: impatience}
 

@@ -12,8 +12,9 @@ import (
 	"github.com/natscall/natscall/rpc/rpcdedup"
 )
 
-// store holds the registers, and the results of calls by their idempotency keys, in the runner. Replicas reach it by a TCP connection of their own that
-// no fault hits, so an operation of a handler takes effect, once, before the handler goes on.
+// store holds the registers, and the results of calls by their idempotency keys, in the runner.
+// Replicas reach it by a TCP connection of their own that no fault hits, so an operation of a
+// handler takes effect, once, before the handler goes on.
 type store struct {
 	listener net.Listener
 

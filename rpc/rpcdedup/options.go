@@ -41,8 +41,8 @@ func Require(methods ...string) Option {
 }
 
 // Accept names methods of which a call may have a key. Without Accept and Require these are all
-// unary and one-way methods of the service; with one of them, only the methods that are named, and a
-// key of another method's call means nothing.
+// unary and one-way methods of the service. With one of them, these are only the methods that are
+// named, and a key of another method's call means nothing.
 func Accept(methods ...string) Option {
 	return func(c *config) error {
 		c.accepted = append(c.accepted, methods...)

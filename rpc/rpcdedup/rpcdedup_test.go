@@ -51,7 +51,8 @@ func TestOnce(t *testing.T) {
 		}
 		res, err := pay.Call(t.Context(), c, order(t, 7), rpc.WithIdempotencyKey("another"))
 		want(t, res, err, "run 1")
-		res, err = set.Call(t.Context(), c, order(t, 7), rpc.WithIdempotencyKey("k")) // of another method
+		// The same key of another method is another key.
+		res, err = set.Call(t.Context(), c, order(t, 7), rpc.WithIdempotencyKey("k"))
 		want(t, res, err, "run 2")
 		for range 2 {
 			_, err = pay.Call(t.Context(), c, order(t, 7)) // without a key
@@ -300,7 +301,7 @@ func TestFlakyStore(t *testing.T) {
 				res, err := pay.Call(t.Context(), c, order(t, i), rpc.WithIdempotencyKey(key), rpc.WithTimeout(30*time.Second))
 				switch {
 				case err == nil && res.GetValue() == "run 1":
-				case rpc.CodeOf(err) == rpc.CodeFailedPrecondition: // the record could not be renewed or ended
+				case rpc.CodeOf(err) == rpc.CodeFailedPrecondition: // it was not renewed
 				default:
 					t.Errorf("key %s: %q, %v", key, res.GetValue(), err)
 				}

@@ -26,9 +26,9 @@ const maxKey = 1024
 // Register fails if an option is invalid, or if Require or Accept names a streaming method or one
 // whose types are not known. A method that no service of the server has is not noticed.
 //
-// If the store does not answer for the time of a lease, a call with a key ends with CodeUnavailable,
-// has not run, and is sent again by its client. If the store cannot be told the result, the caller gets it all the
-// same, and the key's record is lost when its lease has ended.
+// If the store does not answer for the time of a lease, a call with a key ends with
+// CodeUnavailable, has not run, and is sent again by its client. If the store cannot be told the
+// result, the caller gets it all the same, and the key is lost when its lease has ended.
 func Server(store Store, opts ...Option) rpc.ServerServiceOption {
 	c := config{lease: defaultLease, log: slog.Default(), scope: func(context.Context, *rpc.Call) (string, error) { return "", nil }}
 	var errs []error

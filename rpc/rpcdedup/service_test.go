@@ -35,7 +35,8 @@ var (
 
 // accounts counts what runs.
 type accounts struct {
-	handle func(ctx context.Context, run int, key string) (string, error) // nil returns the number of the run
+	// handle is the handler; without it the number of the run is returned.
+	handle func(ctx context.Context, run int, key string) (string, error)
 
 	mu   sync.Mutex
 	runs map[string]int // by key

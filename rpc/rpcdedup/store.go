@@ -20,8 +20,8 @@ type Store interface {
 	Delete(ctx context.Context, key string, revision uint64) error
 }
 
-// The errors of a Store. Any other one means that the store could not be asked, or has not answered:
-// a change may have been made.
+// The errors of a Store. Any other one means that the store could not be asked, or has not
+// answered; then a change may have been made.
 var (
 	ErrExists   = errors.New("rpcdedup: the key has a value")
 	ErrNotFound = errors.New("rpcdedup: the key has no value")

@@ -120,8 +120,8 @@ func New(conn Conn, connected func() bool, prefix string) *Directory {
 const TokenPrefix = "i"
 
 // Ask asks all instances of a service what they are. It returns when their answers have come, or
-// when ctx ends. The answers to a query that has ended at most age ago count too. A service that was
-// silent a short time ago is not asked.
+// when ctx ends. The answers to a query that has ended at most age ago count too. A service that
+// was silent a short time ago is not asked.
 func (d *Directory) Ask(ctx context.Context, root string, age time.Duration) Found {
 	q := d.Query(root, age)
 	select {
