@@ -1,0 +1,20 @@
+package rpcauth
+
+import "time"
+
+// WithClock replaces the clock.
+func WithClock(now func() time.Time) Option {
+	return option(func(c *common) error { c.now = now; return nil })
+}
+
+// WithServerVersion replaces the version of the NATS server.
+func WithServerVersion(version func() string) VerifierOption {
+	return verifierOption(func(v *Verifier) error { v.servers.connected = version; return nil })
+}
+
+var (
+	// Millis writes a time as a signature does.
+	Millis = millis
+	// IsVulnerable reports whether a version of the NATS server has CVE-2026-33223.
+	IsVulnerable = isVulnerable
+)
