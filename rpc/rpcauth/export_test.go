@@ -17,4 +17,6 @@ var (
 	Millis = millis
 	// IsVulnerable reports whether a version of the NATS server has CVE-2026-33223.
 	IsVulnerable = isVulnerable
+	// ParseInfo parses what the NATS server says of a caller.
+	ParseInfo = parseInfo
 )

@@ -114,13 +114,13 @@ func (v *Verifier) admit(ctx context.Context, call *rpc.Call) (Kind, error) {
 	switch {
 	case proof != nil:
 		id = proof.id
-	case v.isImported(call) && !ruled:
+	case ruled:
+		id = v.imported(call)
+	case v.isImported(call):
 		call.SetValue(&unparsed)
 		return KindImported, nil
-	case !ruled:
-		return KindNone, nil
 	default:
-		id = v.imported(call)
+		return KindNone, nil
 	}
 	if ruled && !slices.ContainsFunc(rules, func(rule Rule) bool { return rule(ctx, call, id) }) {
 		return KindNone, denial(id)
