@@ -1,6 +1,7 @@
 package rpcauth
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
@@ -73,8 +74,8 @@ func parseSignature(header string) (*signature, error) {
 	s.issued, errs[0] = parseMillis(parts[2])
 	s.expires, errs[1] = parseMillis(parts[3])
 	s.headers, errs[2] = parseNames(parts[6])
-	s.signature, errs[3] = base64url.DecodeString(parts[7])
-	switch err := errors.Join(errs[:]...); {
+	s.signature, errs[3] = decodeBase64(parts[7])
+	switch err := cmp.Or(errs[:]...); {
 	case err != nil:
 		return nil, err
 	case len(s.signature) != ed25519.SignatureSize:
@@ -88,8 +89,17 @@ func parseSignature(header string) (*signature, error) {
 }
 
 func isNonce(text string) bool {
-	nonce, err := base64url.DecodeString(text)
-	return err == nil && len(nonce) == nonceBytes && !strings.ContainsAny(text, "\r\n")
+	nonce, err := decodeBase64(text)
+	return err == nil && len(nonce) == nonceBytes
+}
+
+// decodeBase64 decodes what base64url writes, and nothing else: it ignores line breaks.
+func decodeBase64(text string) ([]byte, error) {
+	b, err := base64url.DecodeString(text)
+	if err != nil || base64url.EncodeToString(b) != text {
+		return nil, errors.New("has wrong base64")
+	}
+	return b, nil
 }
 
 func parseMillis(text string) (time.Time, error) {
