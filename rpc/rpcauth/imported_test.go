@@ -25,10 +25,13 @@ const forged = `{"acc":"ROOT","user":"root","host":"10.0.0.1","id":1}`
 
 // imported is a NATS server on which the accounts SHARE and BARE import the service of SVC, the
 // former with share: true, and SVC imports one of EVIL.
-func imported(t *testing.T) (srv *rpctest.Server, users map[string]nats.Option) {
+func imported(t *testing.T, more ...func(*server.Options)) (srv *rpctest.Server, users map[string]nats.Option) {
 	t.Helper()
 	user := newUser(t)
 	srv = rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
+		for _, f := range more {
+			f(o)
+		}
 		svc, share, bare, evil := server.NewAccount("SVC"), server.NewAccount("SHARE"), server.NewAccount("BARE"), server.NewAccount("EVIL")
 		for _, subject := range []string{"test.v1.Test.>", "notes.new"} {
 			must(t, svc.AddServiceExportWithResponse(subject, server.Streamed, nil))
