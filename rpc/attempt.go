@@ -298,7 +298,8 @@ func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large b
 }
 
 // unwrap returns a buffer with the encoded request alone, and puts back buf. What the functions of
-// OnAttempt have seen is kept, since another encoding may differ, as in the order of a map's entries.
+// OnAttempt have seen is kept, since another encoding may differ, as in the order of a map's
+// entries.
 func (a *attempt) unwrap(buf *buffer.Buffer, data []byte) (*buffer.Buffer, *Error) {
 	defer buf.PutBack()
 	out := buffer.Take()
@@ -306,7 +307,8 @@ func (a *attempt) unwrap(buf *buffer.Buffer, data []byte) (*buffer.Buffer, *Erro
 		out.B = append(out.B, data...)
 		return out, nil
 	}
-	if _, failed := a.appendRequest(out, a.call.options.coding()); failed != nil { // data may be compressed
+	// data may have been compressed.
+	if _, failed := a.appendRequest(out, a.call.options.coding()); failed != nil {
 		out.PutBack()
 		return nil, failed
 	}

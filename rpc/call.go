@@ -286,9 +286,9 @@ func (c *Call) ID() string {
 	return c.served.id.String()
 }
 
-// Subject returns, on a server, the subject that the request has come to. It is not the one that the
-// caller has published to where an import or a mapping renames that. On a client Subject returns "";
-// an attempt knows its own ([Attempt.Subject]).
+// Subject returns, on a server, the subject that the request has come to. It is not the one that
+// the caller has published to where an import or a mapping renames that. On a client Subject
+// returns ""; an attempt knows its own ([Attempt.Subject]).
 func (c *Call) Subject() string {
 	if c.served == nil {
 		return ""
@@ -300,9 +300,9 @@ func (c *Call) Subject() string {
 type callValues []any
 
 // SetValue leaves a value on the call for other interceptors and for the handler, who get it by its
-// type ([CallValue]). It replaces an earlier value of the same type, and ignores nil. Unlike a value
-// in a context, a pointer costs no allocation. Call SetValue before next; what it leaves may then be
-// read concurrently.
+// type ([CallValue]). It replaces an earlier value of the same type, and ignores nil. Unlike a
+// value in a context, a pointer costs no allocation. Call SetValue before next; what it leaves may
+// then be read concurrently.
 func (c *Call) SetValue(value any) {
 	all, several := c.values.(callValues)
 	switch {

@@ -66,8 +66,8 @@ func (e *endpoint) receiveFor(to addressee, m *nats.Msg) {
 	e.take(e.newServerCall(to), m, now)
 }
 
-// receiveBatch takes requests that share a NATS message, and its header: that of a client's batch is
-// empty, but the NATS server may have added what it knows of the sender.
+// receiveBatch takes requests that share a NATS message, and its header: that of a client's batch
+// is empty, but the NATS server may have added what it knows of the sender.
 func (e *endpoint) receiveBatch(to addressee, m *nats.Msg, now time.Duration) {
 	batch, err := wire.ParseBatch(m.Data)
 	if err != nil {

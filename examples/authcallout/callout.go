@@ -1,6 +1,6 @@
-// Package authcallout decides who may connect to NATS: it answers what a NATS server asks about each
-// new connection (auth callout, ADR-26). So users can be kept wherever a program keeps them, and a
-// user's permissions come from the methods that it may call. It is an example to start from.
+// Package authcallout decides who may connect to NATS: it answers what a NATS server asks about
+// each new connection (auth callout, ADR-26). So users can be kept wherever a program keeps them,
+// and a user's permissions come from the methods that it may call. It is an example to start from.
 //
 // The NATS server needs, beside its accounts,
 //
@@ -110,8 +110,8 @@ func (c *Callout) open(data []byte, server string) ([]byte, error) {
 	return c.Curve.Open(data, server)
 }
 
-// parse returns a request that a server has signed. That it is one of ours follows from the subject:
-// where there is a callout, the NATS server lets no client publish to it.
+// parse returns a request that a server has signed. That it is one of ours follows from the
+// subject: where there is a callout, the NATS server lets no client publish to it.
 func parse(token string) (*jwt.AuthorizationRequest, error) {
 	claims, err := jwt.DecodeAuthorizationRequestClaims(token)
 	if err != nil {
@@ -160,7 +160,8 @@ func Calls(inbox string, methods ...method) (p jwt.Permissions, err error) {
 			return p, err
 		}
 		p.Pub.Allow.Add(s.Request, s.Cancel, s.Alive, s.Instances, s.Frames)
-		if m.Desc().Idempotency != rpc.IdempotencyUnknown { // sent to another instance if one was silent
+		// A call that may run twice is sent to another instance if one was silent.
+		if m.Desc().Idempotency != rpc.IdempotencyUnknown {
 			p.Pub.Allow.Add(s.One)
 		}
 	}

@@ -153,7 +153,7 @@ func TestForgedRequest(t *testing.T) {
 	}
 	encrypted := &nats.Msg{Subject: authcallout.Subject, Reply: "answers", Data: []byte("xkv1"), Header: nats.Header{"Nats-Server-Xkey": {"X"}}}
 	must(t, nc.PublishMsg(encrypted))
-	must(t, nc.PublishRequest(authcallout.Subject, "answers", request(none, serverKey))) // comes last
+	must(t, nc.PublishRequest(authcallout.Subject, "answers", request(none, serverKey))) // the last
 	m, err := answers.NextMsg(30 * time.Second)
 	must(t, err)
 	if claims, err := jwt.DecodeAuthorizationResponseClaims(string(m.Data)); err != nil || claims.Error != "" {

@@ -20,8 +20,8 @@ import (
 
 // BenchmarkUnary measures what identity costs a call of 60 bytes, on both sides together: bare,
 // through an import that shares (the NATS server writes the header in any case), with a verifier
-// beside, and with one whose handler asks; signed by a user without a JWT, by one with a JWT, and by
-// the key of a connection whose credentials are a file. Client, service and NATS server are one
+// beside, and with one whose handler asks; signed by a user without a JWT, by one with a JWT, and
+// by the key of a connection whose credentials are a file. Client, service and NATS server are one
 // process; cpu-ns/op is the CPU time of all of it.
 func BenchmarkUnary(b *testing.B) {
 	account, user := newAccount(b), newUser(b)

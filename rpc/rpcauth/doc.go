@@ -2,9 +2,9 @@
 // call what. docs/identity.md is its guide.
 //
 // A caller in another account is known by what the NATS server says of it (the header
-// Nats-Request-Info). A caller in the same account is known if it signs its calls, with the key that
-// its connection has logged in with. A [Verifier] is the interceptor of a server, [NewSigner] makes
-// that of a client:
+// Nats-Request-Info). A caller in the same account is known if it signs its calls, with the key
+// that its connection has logged in with. A [Verifier] is the interceptor of a server, [NewSigner]
+// makes that of a client:
 //
 //	verifier, err := rpcauth.NewVerifier(nc, rpcauth.WithIssuers(account),
 //		rpcauth.Allow("*", rpcauth.Authenticated))

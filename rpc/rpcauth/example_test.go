@@ -114,7 +114,8 @@ func ExampleWithReplayStore() {
 	// false <nil>
 }
 
-// A rule is a function of the call and the identity, here one that lets callers read what is theirs.
+// A rule is a function of the call and the identity, here one that lets callers read what is
+// theirs.
 func ExampleAllow() {
 	nc, stop := connect()
 	defer stop()

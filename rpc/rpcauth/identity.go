@@ -16,8 +16,8 @@ type Kind uint8
 const (
 	// KindNone means that nothing proves who calls.
 	KindNone Kind = iota
-	// KindImported means that the call has come through a service import of another account, and the
-	// NATS server says from whom.
+	// KindImported means that the call has come through a service import of another account, and
+	// the NATS server says from whom.
 	KindImported
 	// KindSigned means that the call is signed with the key of a user.
 	KindSigned
@@ -81,10 +81,11 @@ func (id Identity) String() string {
 	return "a caller without identity"
 }
 
-// FromContext returns who calls, where ctx is the context of a handler or derived from one. The kind
-// is [KindNone] if nothing proves that, and without a [Verifier].
+// FromContext returns who calls, where ctx is the context of a handler or derived from one. The
+// kind is [KindNone] if nothing proves that, and without a [Verifier].
 //
-// An imported identity that no rule has asked for is parsed by each FromContext, so keep the result.
+// An imported identity that no rule has asked for is parsed by each FromContext, so keep the
+// result.
 func FromContext(ctx context.Context) Identity {
 	call := rpc.CallFromContext(ctx)
 	if found, ok := rpc.CallValue[*Identity](call); ok {

@@ -68,8 +68,8 @@ func WithVulnerableServers(action Action) VerifierOption {
 type Action uint8
 
 const (
-	// Refuse gives such callers no identity, and logs that once a minute. Whether they may call is up
-	// to the rules.
+	// Refuse gives such callers no identity, and logs that once a minute. Whether they may call is
+	// up to the rules.
 	Refuse Action = iota
 	// Warn only logs.
 	Warn
@@ -149,8 +149,8 @@ func WithRevoked(revoked func(account, user string, issued time.Time) bool) Veri
 	})
 }
 
-// WithClockSkew sets how far the clocks of callers, and of those that issue JWTs, may differ from the
-// server's. The default is 30 s.
+// WithClockSkew sets how far the clocks of callers, and of those that issue JWTs, may differ from
+// the server's. The default is 30 s.
 func WithClockSkew(d time.Duration) VerifierOption {
 	return verifierOption(func(v *Verifier) error {
 		v.limits.skew = d
@@ -181,10 +181,11 @@ func WithReplayWindow(n int) VerifierOption {
 	})
 }
 
-// WithReplayStore adds a store of accepted signatures that the instances of a service share, so that
-// a request cannot be replayed to another instance, or to one that has restarted. first reports
-// whether id, 32 hexadecimal digits, was not there, and adds it; it may be forgotten after until. If
-// it returns an error, the call is refused with CodeUnavailable. It runs last, after the rules.
+// WithReplayStore adds a store of accepted signatures that the instances of a service share, so
+// that a request cannot be replayed to another instance, or to one that has restarted. first
+// reports whether id, 32 hexadecimal digits, was not there, and adds it; it may be forgotten after
+// until. If it returns an error, the call is refused with CodeUnavailable. It runs last, after the
+// rules.
 func WithReplayStore(first func(ctx context.Context, id string, until time.Time) (bool, error)) VerifierOption {
 	return verifierOption(func(v *Verifier) error {
 		v.store = first
@@ -193,7 +194,8 @@ func WithReplayStore(first func(ctx context.Context, id string, until time.Time)
 }
 
 // WithSubject sets a function that returns the subject to which a request was published, where
-// imports or mappings rename it. The default is [rpc.Call.Subject], the subject that it has come to.
+// imports or mappings rename it. The default is [rpc.Call.Subject], the subject that it has come
+// to.
 func WithSubject(published func(*rpc.Call) string) VerifierOption {
 	return verifierOption(func(v *Verifier) error {
 		v.subject = published
@@ -201,8 +203,8 @@ func WithSubject(published func(*rpc.Call) string) VerifierOption {
 	})
 }
 
-// WithCoveredHeaders names headers that signatures have to cover ([WithSignedHeaders]), also where a
-// request does not have them.
+// WithCoveredHeaders names headers that signatures have to cover ([WithSignedHeaders]), also where
+// a request does not have them.
 func WithCoveredHeaders(names ...string) VerifierOption {
 	return verifierOption(func(v *Verifier) (err error) {
 		v.covered, err = canonicalNames(append(v.covered, names...))

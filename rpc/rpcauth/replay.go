@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// window remembers accepted signatures until they have expired. Those that expire in the same second
-// are forgotten together.
+// window remembers accepted signatures until they have expired. Those that expire in the same
+// second are forgotten together.
 type window struct {
 	limit int
 
 	mu        sync.Mutex
 	size      int
-	buckets   map[int64]map[signedID]struct{} // by the second, rounded up, in which they are forgotten
+	buckets   map[int64]map[signedID]struct{} // by the second after which they are forgotten
 	forgotten int64                           // the last of these seconds that has passed
 }
 
@@ -20,8 +20,8 @@ func newWindow(limit int) *window {
 	return &window{limit: limit, buckets: map[int64]map[signedID]struct{}{}}
 }
 
-// add remembers an id until a time. first is false if it is there already, and full is true if there
-// is no room: then it is not remembered.
+// add remembers an id until a time. first is false if it is there already, and full is true if
+// there is no room: then it is not remembered.
 func (w *window) add(id signedID, until, now time.Time) (first, full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

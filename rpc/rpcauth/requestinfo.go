@@ -17,7 +17,8 @@ const infoHeader = "Nats-Request-Info"
 // importedReply begins the reply subject of such a request. NATS refuses it of a client.
 const importedReply = "_R_."
 
-// maxInfoSize bounds what is parsed. A user's JWT, with all of its permissions, is the largest part.
+// maxInfoSize bounds what is parsed. A user's JWT, with all of its permissions, is the largest
+// part.
 const maxInfoSize = 256 << 10
 
 // redacted is what the NATS server writes for the user if that is a token.

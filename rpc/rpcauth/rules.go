@@ -10,8 +10,8 @@ import (
 )
 
 // Rule reports whether a caller may make a call. It may be called concurrently, runs before the
-// request is decoded, and should not decode it: what it decides by is the method, the header and the
-// identity. If what it needs to know cannot be had, it reports false.
+// request is decoded, and should not decode it: what it decides by is the method, the header and
+// the identity. If what it needs to know cannot be had, it reports false.
 type Rule func(ctx context.Context, call *rpc.Call, id *Identity) bool
 
 // Anyone is a [Rule] that accepts every call.
@@ -26,8 +26,8 @@ func Imported(_ context.Context, _ *rpc.Call, id *Identity) bool { return id.Kin
 // Signed is a [Rule] that accepts callers who have signed their call.
 func Signed(_ context.Context, _ *rpc.Call, id *Identity) bool { return id.Kind == KindSigned }
 
-// Accounts returns a [Rule] that accepts callers of these accounts: by name or, in operator mode and
-// for signed calls, by public key.
+// Accounts returns a [Rule] that accepts callers of these accounts: by name or, in operator mode
+// and for signed calls, by public key.
 func Accounts(accounts ...string) Rule {
 	return func(_ context.Context, _ *rpc.Call, id *Identity) bool {
 		return id.Kind != KindNone && id.Account != "" && slices.Contains(accounts, id.Account)

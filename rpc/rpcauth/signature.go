@@ -228,8 +228,8 @@ func appendField[T string | []byte](b []byte, field T) []byte {
 	return append(b, field...)
 }
 
-// signedID is by what an accepted signature is remembered. Other users cannot make signed bytes with
-// the same id, so they cannot spend that of somebody else's call.
+// signedID is by what an accepted signature is remembered. Other users cannot make signed bytes
+// with the same id, so they cannot spend that of somebody else's call.
 type signedID [16]byte
 
 func idOf(signed []byte) signedID {

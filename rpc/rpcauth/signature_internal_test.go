@@ -55,7 +55,7 @@ func TestSignedBytes(t *testing.T) {
 
 // TestDomain: what is signed for a call is nothing that a NATS server asks a client to sign.
 func TestDomain(t *testing.T) {
-	if utf8.ValidString(domain) || len(domain) < 64 { // the nonce of a NATS server has 15 characters
+	if utf8.ValidString(domain) || len(domain) < 64 { // a NATS server's nonce has 15 characters
 		t.Errorf("%q may be a nonce", domain)
 	}
 	user, err := nkeys.CreateUser()
@@ -67,7 +67,8 @@ func TestDomain(t *testing.T) {
 		t.Fatal(err)
 	}
 	signed := appendSigned(nil, &signature{key: key}, &request{})
-	// A hostile NATS server sends the bytes as its nonce, in JSON, which replaces what is not UTF-8.
+	// A hostile NATS server sends the bytes as its nonce, in JSON, which replaces what is not
+	// UTF-8.
 	login, err := user.Sign([]byte(strings.ToValidUTF8(string(signed), "\ufffd")))
 	if err != nil {
 		t.Fatal(err)

@@ -89,7 +89,7 @@ func TestUnsigned(t *testing.T) {
 		}
 	}
 	before := v.Stats()
-	_, err := nc.Request("notes.new", nil, 30*time.Second) // with a reply, so that the test knows when
+	_, err := nc.Request("notes.new", nil, 30*time.Second) // the reply says when it is refused
 	must(t, err)
 	wantCounted(t, v, before, rpcauth.ReasonUnsigned)
 	h.take(t, 0)
@@ -175,7 +175,7 @@ func exchange(t *testing.T, nc *nats.Conn, m *nats.Msg, v *rpcauth.Verifier, bef
 	for range 300 {
 		must(t, nc.PublishMsg(&nats.Msg{Subject: m.Subject, Reply: inbox, Header: m.Header, Data: m.Data}))
 		for err := error(nil); err == nil; _, err = answers.NextMsg(100 * time.Millisecond) {
-			if total(v.Stats()) > total(before) { // not with the first answer to an open, which accepts it
+			if total(v.Stats()) > total(before) { // later than the accept of an open
 				return
 			}
 		}

@@ -21,8 +21,8 @@ import (
 // (nats.Nkey, nats.UserCredentials and the like) unless an option names another. Where there is
 // none, NewSigner returns an error.
 //
-// Give it to [rpc.WithInterceptors] after interceptors that set headers, or change them in attempts.
-// Calls that cannot be signed fail with CodeUnauthenticated.
+// Give it to [rpc.WithInterceptors] after interceptors that set headers, or change them in
+// attempts. Calls that cannot be signed fail with CodeUnauthenticated.
 func NewSigner(nc *nats.Conn, opts ...SignerOption) (rpc.Interceptor, error) {
 	s := &signer{common: common{now: time.Now}, lifetime: defaultLifetime, methods: patterns[bool]{}}
 	for _, opt := range opts {
@@ -175,7 +175,7 @@ func (k *connectionKey) user(now time.Time) (key, token string, err error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if now.Before(k.until) && now.After(k.until.Add(-2*tokenRefresh)) { // unless the clock was set back
+	if left := k.until.Sub(now); left > 0 && left <= tokenRefresh { // more if the clock was set back
 		return k.key, k.token, nil
 	}
 	if token, err = k.userJWT(); err != nil {

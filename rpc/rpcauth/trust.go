@@ -27,7 +27,7 @@ func (t *trust) identify(key, token string, now time.Time, skew time.Duration) (
 	claims, known := t.tokens.get(token)
 	if !known {
 		var err error
-		if claims, err = jwt.DecodeUserClaims(token); err != nil { // it verifies the issuer's signature
+		if claims, err = jwt.DecodeUserClaims(token); err != nil { // verifies the JWT too
 			return nil, refuse(ReasonMalformed, "the JWT is not valid: %v", err)
 		}
 	}
