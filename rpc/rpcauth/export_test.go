@@ -17,6 +17,13 @@ var (
 	Millis = millis
 	// IsVulnerable reports whether a version of the NATS server has CVE-2026-33223.
 	IsVulnerable = isVulnerable
-	// ParseInfo parses what the NATS server says of a caller.
-	ParseInfo = parseInfo
 )
+
+// ParseInfo returns who calls, by what the NATS server says.
+func ParseInfo(header string, userNames bool) (Identity, error) {
+	info, err := parseInfo(header)
+	if err != nil {
+		return Identity{}, err
+	}
+	return (&infoReader{userNames: userNames}).identity(info), nil
+}

@@ -34,8 +34,8 @@ type Identity struct {
 	// Account is the caller's account: its name or, in operator mode, its public key. It is "" if
 	// the call is signed by a user without a JWT.
 	Account string
-	// User is the public key of a user, its name, or "" if the NATS server does not say, as for
-	// imports without share: true and for users with tokens.
+	// User is the public key of a user or, by [WithUserNames], its name. It is "" if that is not
+	// proved, as for imports without share: true.
 	User string
 	// Name is the name in the user's JWT, or "".
 	Name string
@@ -54,9 +54,12 @@ type Identity struct {
 // Connection is a caller's connection, as the NATS server describes it. All of its fields are zero
 // if the import does not have share: true.
 type Connection struct {
-	Host    string
-	ID      uint64 // unique for the NATS server
-	Name    string // that the client has given it
+	Host string
+	ID   uint64 // unique for the NATS server
+	Name string // that the client has given it
+	// User is the user that the NATS server names. The client may have chosen it: see
+	// [WithUserNames].
+	User    string
 	Server  string // name of the NATS server
 	Cluster string
 	Started time.Time
@@ -66,7 +69,6 @@ type Connection struct {
 	ClientType string
 	Lang       string // of the client library
 	Version    string // likewise
-	JWT        string // of the user, or ""
 	// Service is the account that has passed the request on, if it has come through several
 	// imports.
 	Service string
@@ -91,8 +93,8 @@ func FromContext(ctx context.Context) Identity {
 	if found, ok := rpc.CallValue[*Identity](call); ok {
 		return *found
 	}
-	if header, ok := rpc.CallValue[*rawInfo](call); ok {
-		return header.parse(call)
+	if reader, ok := rpc.CallValue[*infoReader](call); ok {
+		return reader.read(call)
 	}
 	return Identity{}
 }

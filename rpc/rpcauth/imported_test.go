@@ -3,6 +3,8 @@ package rpcauth_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +58,7 @@ func imported(t *testing.T, more ...func(*server.Options)) (srv *rpctest.Server,
 func TestImported(t *testing.T) {
 	srv, nkey := imported(t)
 	nc, h := srv.Connect(nats.UserInfo("svc", "x")), newHandlers()
-	v := newVerifier(t, nc, rpcauth.Allow("/test.v1.Test/Do", rpcauth.Imported))
+	v := newVerifier(t, nc, rpcauth.WithUserNames(), rpcauth.Allow("/test.v1.Test/Do", rpcauth.Imported))
 	serve(t, nc, h, v)
 	for user, login := range nkey {
 		test := func(account, user, name string, login nats.Option) {
@@ -119,7 +121,7 @@ func TestBatchOfImported(t *testing.T) {
 func TestForgedHeader(t *testing.T) {
 	srv, _ := imported(t)
 	nc, h := srv.Connect(nats.UserInfo("svc", "x")), newHandlers()
-	v := newVerifier(t, nc)
+	v := newVerifier(t, nc, rpcauth.WithUserNames())
 	serve(t, nc, h, v)
 	for _, test := range []struct {
 		user, account string
@@ -157,7 +159,7 @@ func TestForgedHeader(t *testing.T) {
 func TestAnswerOfAnImportedService(t *testing.T) {
 	srv, _ := imported(t)
 	nc, h := srv.Connect(nats.UserInfo("svc", "x")), newHandlers()
-	serve(t, nc, h, newVerifier(t, nc))
+	serve(t, nc, h, newVerifier(t, nc, rpcauth.WithUserNames()))
 	evil := srv.Connect(nats.UserInfo("mallory", "x"))
 	_, err := evil.Subscribe("evil.help", func(m *nats.Msg) {
 		_ = evil.PublishMsg(&nats.Msg{Subject: m.Reply, Reply: "any.thing", Header: nats.Header{infoHeader: {forged}}})
@@ -270,13 +272,15 @@ func TestOperatorMode(t *testing.T) {
 		return call.Subject()
 	})))
 
-	conn := srv.Connect(login)
-	must(t, read(t, dial(t, conn, rpc.WithSubjectPrefix("ext"))))
-	id := h.take(t, 1)[0]
-	if id.Kind != rpcauth.KindImported || id.Account != app.public || id.User != alice.public || id.Name != "alice" || id.Issuer != app.public ||
-		!slices.Equal(id.Tags, []string{"warehouse", "eu"}) || id.Connection.JWT != token {
-		t.Errorf("the identity of an imported call is %+v", id)
+	for claimed, conn := range map[string]*nats.Conn{alice.public: srv.Connect(login), "root": srv.Connect(login, nats.UserInfo("root", "x"))} {
+		must(t, read(t, dial(t, conn, rpc.WithSubjectPrefix("ext"))))
+		id := h.take(t, 1)[0]
+		if id.Kind != rpcauth.KindImported || id.Account != app.public || id.User != alice.public || id.Name != "alice" || id.Issuer != app.public ||
+			!slices.Equal(id.Tags, []string{"warehouse", "eu"}) || id.Connection.User != claimed {
+			t.Errorf("the identity of an imported call is %+v, %+v", id, id.Connection)
+		}
 	}
+	conn := srv.Connect(login)
 	must(t, read(t, dial(t, conn, rpc.WithSubjectPrefix("ext"), signing(t, conn))))
 	if id := h.take(t, 1)[0]; id.Kind != rpcauth.KindSigned || id.Account != app.public || id.User != alice.public || id.Claims.Name != "alice" {
 		t.Errorf("the identity of a signed call from another account is %+v", id)
@@ -287,15 +291,79 @@ func TestOperatorMode(t *testing.T) {
 	}
 }
 
+// TestClaimedUser: a client that logs in as one user and sends the NKey of another makes the NATS
+// server name the latter, so nobody is believed to be a user for that. With an NKey among the users
+// of the server such a client does not get in.
+func TestClaimedUser(t *testing.T) {
+	for _, withNkeys := range []bool{false, true} {
+		srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
+			svc, share := server.NewAccount("SVC"), server.NewAccount("SHARE")
+			must(t, svc.AddServiceExport("test.v1.Test.>", nil))
+			must(t, share.AddServiceImport(svc, "test.v1.Test.>", "test.v1.Test.>"))
+			must(t, share.SetServiceImportSharing(svc, "test.v1.Test.>", true))
+			o.Accounts = []*server.Account{svc, share}
+			o.Users = []*server.User{{Username: "svc", Password: "x", Account: svc}, {Username: "alice", Password: "x", Account: share}}
+			if withNkeys {
+				o.Nkeys = []*server.NkeyUser{{Nkey: newUser(t).public, Account: share}}
+			}
+		}))
+		nc, h := srv.Connect(nats.UserInfo("svc", "x")), newHandlers()
+		serve(t, nc, h, newVerifier(t, nc))
+		conn, err := net.Dial("tcp", srv.NATS().Addr().String())
+		must(t, err)
+		defer conn.Close()
+		_, err = fmt.Fprint(conn, `CONNECT {"verbose":false,"user":"alice","pass":"x","nkey":"root","jwt":"x","headers":true}`+"\r\n",
+			"PUB test.v1.Test.Read _INBOX.x 0\r\n\r\n")
+		must(t, err)
+		if withNkeys {
+			answer, err := io.ReadAll(conn)
+			if err != nil || !strings.Contains(string(answer), "-ERR 'Authorization Violation'") {
+				t.Errorf("%q, %v", answer, err)
+			}
+			h.take(t, 0)
+		} else if id := h.take(t, 1)[0]; id.Account != "SHARE" || id.User != "" || id.Connection.User != "root" {
+			t.Errorf("the identity is %+v, %+v", id, id.Connection)
+		}
+	}
+}
+
 // TestToken: a user with a token is none.
 func TestToken(t *testing.T) {
-	id, err := rpcauth.ParseInfo(`{"acc":"APP","user":"[REDACTED]","host":"127.0.0.1"}`)
-	if err != nil || id.User != "" || id.Account != "APP" {
+	id, err := rpcauth.ParseInfo(`{"acc":"APP","user":"[REDACTED]","host":"127.0.0.1"}`, true)
+	if err != nil || id.User != "" || id.Account != "APP" || id.Connection.User != "" {
 		t.Errorf("%+v, %v", id, err)
 	}
 	for _, wrong := range []string{"", "{", "null", "{}", `{"user":"x"}`, `{"acc":1}`, `{"acc":"A","tags":"x"}`, `{"acc":"` + strings.Repeat("x", 300<<10) + `"}`} {
-		if id, err := rpcauth.ParseInfo(wrong); err == nil {
+		if id, err := rpcauth.ParseInfo(wrong, true); err == nil {
 			t.Errorf("%.100s is %+v", wrong, id)
+		}
+	}
+}
+
+// TestJWTOfAnother: the JWT in the header counts only if it is what the rest of the header says.
+func TestJWTOfAnother(t *testing.T) {
+	account, signing, foreign, user := newAccount(t), newAccount(t), newAccount(t), newUser(t)
+	own := user.token(t, account, nil)
+	bySigning := user.token(t, signing, func(c *jwt.UserClaims) { c.IssuerAccount = account.public })
+	for _, test := range []struct {
+		token, account, issuer string
+		ok                     bool
+	}{
+		{own, account.public, account.public, true},
+		{bySigning, account.public, signing.public, true},
+		{bySigning, account.public, account.public, false},
+		{own, foreign.public, account.public, false},
+		{own, account.public, foreign.public, false},
+		{own, account.public, "", false},
+		{own[:len(own)-4] + "AAAA", account.public, account.public, false},
+		{"x", account.public, account.public, false},
+	} {
+		header, err := json.Marshal(map[string]string{"acc": test.account, "issuer_key": test.issuer, "jwt": test.token, "user": "root"})
+		must(t, err)
+		for _, userNames := range []bool{false, true} {
+			if id, err := rpcauth.ParseInfo(string(header), userNames); err != nil || (id.User == user.public) != test.ok || id.User == "root" {
+				t.Errorf("%s: the user is %q, %v", header, id.User, err)
+			}
 		}
 	}
 }
@@ -309,7 +377,7 @@ func FuzzRequestInfo(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		id, err := rpcauth.ParseInfo(header)
+		id, err := rpcauth.ParseInfo(header, true)
 		if err != nil {
 			if id.Kind != rpcauth.KindNone || id.Account != "" {
 				t.Errorf("with an error the identity is %+v", id)

@@ -49,7 +49,7 @@ func TestLeafNodes(t *testing.T) {
 	})
 	host := fmt.Sprintf("127.0.0.1:%d", options.LeafNode.Port)
 	nc, h := hub.Connect(nats.UserInfo("svc", "x")), newHandlers()
-	serve(t, nc, h, newVerifier(t, nc))
+	serve(t, nc, h, newVerifier(t, nc, rpcauth.WithUserNames()))
 
 	other := leaf(t, host, "alice", func(o *server.Options) {
 		local := server.NewAccount("LOCAL")

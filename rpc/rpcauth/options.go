@@ -75,6 +75,19 @@ const (
 	Warn
 )
 
+// WithUserNames makes [Identity].User the user that the NATS server names, of callers in other
+// accounts that have no JWT. Without it they are known by their account only, since a client that logs
+// in as one user can make the server name another one, unless
+//
+//   - the NATS servers have a user with an NKey, in whatever account, so that an NKey that a client
+//     sends has to be its own, or
+//   - an auth callout decides about the user, and puts its name into the JWT.
+//
+// Users with JWTs are known by these, with or without WithUserNames.
+func WithUserNames() VerifierOption {
+	return verifierOption(func(v *Verifier) error { v.info.userNames = true; return nil })
+}
+
 // WithIssuers says whose signatures are trusted: public keys of accounts (A...), whose users show a
 // JWT that the account has signed, and of users (U...) without a JWT. Several WithIssuers add up.
 // Without any issuer, signatures are not looked at.

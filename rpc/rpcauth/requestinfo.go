@@ -1,12 +1,15 @@
 package rpcauth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/nats-io/jwt/v2"
 
 	"github.com/natscall/natscall/rpc"
 )
@@ -53,47 +56,80 @@ type user struct {
 	Tags    []string `json:"tags"`
 }
 
-// parseInfo returns the identity in a header that is the NATS server's.
-func parseInfo(header string) (Identity, error) {
-	var info requestInfo
+// parseInfo parses a header that is the NATS server's.
+func parseInfo(header string) (*requestInfo, error) {
+	info := new(requestInfo)
 	if len(header) > maxInfoSize {
-		return Identity{}, errors.New(infoHeader + " is too long")
+		return nil, errors.New(infoHeader + " is too long")
 	}
-	if err := json.Unmarshal([]byte(header), &info); err != nil {
-		return Identity{}, err
+	if err := json.Unmarshal([]byte(header), info); err != nil {
+		return nil, err
 	}
 	if info.Account == "" {
-		return Identity{}, errors.New(infoHeader + " names no account")
+		return nil, errors.New(infoHeader + " names no account")
 	}
 	if info.User == redacted {
 		info.User = ""
 	}
-	return Identity{
-		Kind: KindImported, Account: info.Account, User: info.User,
-		Name: info.NameTag, Tags: info.Tags, Issuer: info.Issuer,
-		Connection: &Connection{
-			Host: info.Host, ID: info.ID, Name: info.Name, Server: info.Server, Cluster: info.Cluster,
-			Started: info.Started, Kind: info.Kind, ClientType: info.ClientType,
-			Lang: info.Lang, Version: info.Version, JWT: info.JWT, Service: info.Service,
-		},
-	}, nil
+	return info, nil
 }
 
-// rawInfo stands for a header that is to be parsed when somebody asks for the identity. There is
-// one, so that a call costs nothing.
-type rawInfo struct{}
+// infoReader makes identities of such headers.
+type infoReader struct {
+	userNames bool // what the server says of users without a JWT counts
+	tokens    tokens
+}
 
-func (*rawInfo) parse(call *rpc.Call) Identity {
+// read returns the identity of an imported call. If there is none, the call has ended before anybody
+// has asked, or the header is none of a NATS server.
+func (r *infoReader) read(call *rpc.Call) Identity {
 	values := call.Header()[infoHeader]
-	if len(values) != 1 { // the call has ended before anybody asked for it
+	if len(values) != 1 {
 		return Identity{}
 	}
-	id, err := parseInfo(values[0])
+	info, err := parseInfo(values[0])
 	if err != nil {
 		return Identity{}
 	}
+	return r.identity(info)
+}
+
+func (r *infoReader) identity(info *requestInfo) Identity {
+	id := Identity{
+		Kind: KindImported, Account: info.Account, Name: info.NameTag, Tags: info.Tags,
+		Connection: &Connection{
+			Host: info.Host, ID: info.ID, Name: info.Name, User: info.User, Server: info.Server, Cluster: info.Cluster,
+			Started: info.Started, Kind: info.Kind, ClientType: info.ClientType,
+			Lang: info.Lang, Version: info.Version, Service: info.Service,
+		},
+	}
+	if info.JWT != "" {
+		id.User, id.Issuer = r.userOf(info), info.Issuer
+	} else if r.userNames {
+		id.User = info.User
+	}
 	return id
 }
+
+// userOf returns the user of a JWT that the server has accepted, or "". The user that the server
+// names is another one if the client has sent its name too.
+func (r *infoReader) userOf(info *requestInfo) string {
+	claims, known := r.tokens.get(info.JWT)
+	if !known {
+		var err error
+		if claims, err = jwt.DecodeUserClaims(info.JWT); err != nil {
+			return ""
+		}
+		r.tokens.put(info.JWT, claims)
+	}
+	if claims.Issuer != info.Issuer || accountOf(claims) != info.Account {
+		return ""
+	}
+	return claims.Subject
+}
+
+// accountOf returns the account for which the issuer of a JWT speaks.
+func accountOf(claims *jwt.UserClaims) string { return cmp.Or(claims.IssuerAccount, claims.Issuer) }
 
 // isImported reports whether the NATS server has set the header of a request, if it has no part in
 // the CVE below.

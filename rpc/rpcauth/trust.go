@@ -31,11 +31,7 @@ func (t *trust) identify(key, token string, now time.Time, skew time.Duration) (
 			return nil, refuse(ReasonMalformed, "the JWT is not valid: %v", err)
 		}
 	}
-	account := claims.IssuerAccount
-	if account == "" {
-		account = claims.Issuer
-	}
-	issued := time.Unix(claims.IssuedAt, 0)
+	account, issued := accountOf(claims), time.Unix(claims.IssuedAt, 0)
 	switch {
 	case claims.Subject != key:
 		return nil, refuse(ReasonMalformed, "the JWT is that of another user")

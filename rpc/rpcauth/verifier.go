@@ -23,6 +23,7 @@ type Verifier struct {
 	logger       *slog.Logger
 	servers      serverVersions
 	onVulnerable Action
+	info         infoReader
 
 	trust    trust
 	subject  func(*rpc.Call) string
@@ -117,7 +118,7 @@ func (v *Verifier) admit(ctx context.Context, call *rpc.Call) (Kind, error) {
 	case ruled:
 		id = v.imported(call)
 	case v.isImported(call):
-		call.SetValue(&unparsed)
+		call.SetValue(&v.info)
 		return KindImported, nil
 	default:
 		return KindNone, nil
@@ -133,9 +134,6 @@ func (v *Verifier) admit(ctx context.Context, call *rpc.Call) (Kind, error) {
 	call.SetValue(id)
 	return id.Kind, nil
 }
-
-// unparsed says that a call has a header of the NATS server that nobody has parsed.
-var unparsed rawInfo
 
 // denial is the refusal of a caller that no rule accepts.
 func denial(id *Identity) *refusal {
@@ -168,7 +166,7 @@ func (v *Verifier) isImported(call *rpc.Call) bool {
 func (v *Verifier) imported(call *rpc.Call) *Identity {
 	id := new(Identity)
 	if v.isImported(call) {
-		*id = unparsed.parse(call)
+		*id = v.info.read(call)
 	}
 	return id
 }
