@@ -76,8 +76,8 @@ const (
 )
 
 // WithUserNames makes [Identity].User the user that the NATS server names, of callers in other
-// accounts that have no JWT. Without it they are known by their account only, since a client that logs
-// in as one user can make the server name another one, unless
+// accounts that have no JWT. Without it they are known by their account only, since a client that
+// logs in as one user can make the server name another one, unless
 //
 //   - the NATS servers have a user with an NKey, in whatever account, so that an NKey that a client
 //     sends has to be its own, or

@@ -80,8 +80,8 @@ type infoReader struct {
 	tokens    tokens
 }
 
-// read returns the identity of an imported call. If there is none, the call has ended before anybody
-// has asked, or the header is none of a NATS server.
+// read returns the identity of an imported call. If there is none, the call has ended before
+// anybody has asked, or the header is none of a NATS server.
 func (r *infoReader) read(call *rpc.Call) Identity {
 	values := call.Header()[infoHeader]
 	if len(values) != 1 {

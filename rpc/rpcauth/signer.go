@@ -175,7 +175,7 @@ func (k *connectionKey) user(now time.Time) (key, token string, err error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if left := k.until.Sub(now); left > 0 && left <= tokenRefresh { // more if the clock was set back
+	if left := k.until.Sub(now); left > 0 && left <= tokenRefresh { // or the clock was set back
 		return k.key, k.token, nil
 	}
 	if token, err = k.userJWT(); err != nil {
