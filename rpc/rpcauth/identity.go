@@ -39,7 +39,7 @@ type Identity struct {
 	User string
 	// Name is the name in the user's JWT, or "".
 	Name string
-	// Tags are those of the user's JWT.
+	// Tags are those of the user's JWT. They must not be changed.
 	Tags []string
 	// Issuer is the public key of the account, or of its signing key, that has signed the user's
 	// JWT, or "".

@@ -43,6 +43,23 @@ func TestFullWindow(t *testing.T) {
 	}
 }
 
+// TestSlowRequest: a signature that expires while the request comes, or while a rule thinks, does
+// not count: a store may have forgotten it.
+func TestSlowRequest(t *testing.T) {
+	nc, h, now, user := rpctest.Connect(t), newHandlers(), newClock(), newUser(t)
+	slow := func(context.Context, *rpc.Call, *rpcauth.Identity) bool { now.add(time.Minute); return true }
+	s := &store{seen: map[string]time.Time{}}
+	v := newVerifier(t, nc, rpcauth.WithIssuers(user.public), rpcauth.WithClock(now.Now), rpcauth.Allow("*", slow),
+		rpcauth.WithReplayWindow(0), rpcauth.WithReplayStore(s.first))
+	serve(t, nc, h, v)
+	before := v.Stats()
+	err := read(t, dial(t, nc, signing(t, nil, rpcauth.WithSeed(user.seed(t)), rpcauth.WithClock(now.Now))))
+	wantRefused(t, err, rpc.CodeUnauthenticated, v, before, rpcauth.ReasonTime)
+	if len(s.seen) > 0 {
+		t.Errorf("remembered %v", s.seen)
+	}
+}
+
 // TestClockSetBack: what was forgotten is not accepted again when the server's clock is set back.
 func TestClockSetBack(t *testing.T) {
 	now := newClock()

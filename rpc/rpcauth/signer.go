@@ -139,6 +139,9 @@ func userOf(token string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the JWT of the user: %w", err)
 	}
+	if claims.BearerToken { // every listener would get it with the request
+		return "", errors.New("the JWT of the user is a bearer token: whoever sees it can log in")
+	}
 	return claims.Subject, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpcauth"
@@ -108,6 +109,18 @@ func TestUserExpiresWhileItIsKnown(t *testing.T) {
 	now.add(2 * time.Minute)
 	before = v.Stats()
 	wantRefused(t, read(t, c), rpc.CodeUnauthenticated, v, before, rpcauth.ReasonUser)
+}
+
+// TestBearerToken: a JWT that is a secret is not sent.
+func TestBearerToken(t *testing.T) {
+	account, user := newAccount(t), newUser(t)
+	token := user.token(t, account, func(c *jwt.UserClaims) { c.BearerToken = true })
+	if _, err := rpcauth.NewSigner(nil, rpcauth.WithCredentials(user.credentials(t, token))); err == nil || !strings.Contains(err.Error(), "bearer token") {
+		t.Errorf("the error is %v", err)
+	}
+	if _, err := rpcauth.NewSigner(rpctest.Connect(t, nats.UserJWTAndSeed(token, string(user.seed(t))))); err == nil || !strings.Contains(err.Error(), "bearer token") {
+		t.Errorf("the error is %v", err)
+	}
 }
 
 // TestSomebodyElsesJWT: the JWT of a trusted user does not make another key trusted.

@@ -257,10 +257,15 @@ func (v *Verifier) signed(s *signature, call *rpc.Call, token string) ([]byte, e
 // streams reports whether the client streams.
 func streams(k rpc.Kind) bool { return k == rpc.KindClientStream || k == rpc.KindBidi }
 
-// remember makes a signature count once.
+// remember makes a signature count once. It may have expired meanwhile, as a large request comes in
+// a stream, and what has expired may be forgotten.
 func (v *Verifier) remember(ctx context.Context, p *proof) error {
+	now := v.now()
+	if !now.Before(p.until) {
+		return refuse(ReasonTime, "the signature has expired before the request was there")
+	}
 	if v.window.limit > 0 {
-		first, full := v.window.add(p.signed, p.until, v.now())
+		first, full := v.window.add(p.signed, p.until, now)
 		if full {
 			r := refuse(ReasonWindow, "too many signed calls (the server's rpcauth.WithReplayWindow)")
 			r.code = rpc.CodeResourceExhausted
