@@ -161,10 +161,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 		return failed
 	}
 	if large {
-		if failed = a.open(ctx, r.ID, r.Header, r.Buffer); failed != nil {
-			return failed
-		}
-		return a.recvResponse(a.call.stream)
+		return a.largeRequest(ctx, r.ID, r.Header, r.Buffer)
 	}
 	if r.Plain && a.call.options.codec == CodecJSON {
 		r.IsResponse = a.call.method.isResponse
@@ -560,6 +557,15 @@ func unopened(err error) *Error {
 	failed := asError(streamError(err)).withExecution(ExecutionNotRun)
 	failed.refused = failed.code == CodeUnavailable // another attempt may be published
 	return failed
+}
+
+// largeRequest makes a unary call as a stream, since its request, which is in buf, does not fit into
+// a NATS message. The functions of OnAttempt have run.
+func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header, buf *buffer.Buffer) *Error {
+	if failed := a.open(ctx, id, h, buf); failed != nil {
+		return failed
+	}
+	return a.recvResponse(a.call.stream)
 }
 
 // largeResponse receives the response that an accept has announced, in a stream with an id of its
