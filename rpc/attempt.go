@@ -559,8 +559,8 @@ func unopened(err error) *Error {
 	return failed
 }
 
-// largeRequest makes a unary call as a stream, since its request, which is in buf, does not fit into
-// a NATS message. The functions of OnAttempt have run.
+// largeRequest makes a unary call as a stream, since its request, which is in buf, does not fit
+// into a NATS message. The functions of OnAttempt have run.
 func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header, buf *buffer.Buffer) *Error {
 	if failed := a.open(ctx, id, h, buf); failed != nil {
 		return failed

@@ -86,8 +86,8 @@ func (id Identity) String() string {
 // FromContext returns who calls, where ctx is the context of a handler or derived from one. The
 // kind is [KindNone] if nothing proves that, and without a [Verifier].
 //
-// An imported identity that no rule has asked for is parsed by each FromContext, so keep the
-// result.
+// It may be called concurrently. An imported identity that no rule has asked for is parsed by each
+// FromContext, so keep the result.
 func FromContext(ctx context.Context) Identity {
 	call := rpc.CallFromContext(ctx)
 	if found, ok := rpc.CallValue[*Identity](call); ok {
