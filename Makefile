@@ -31,7 +31,7 @@ demo: ## Run order and inventory on an embedded NATS server, and place orders
 .PHONY: test
 test: ## Run all tests with the race detector, and all benchmarks once
 	go test -race -parallel 16 -timeout 15m -bench . -benchtime 1x work
-	go test -count 1 -run Allocations ./rpc
+	go test -count 1 -run Allocations ./rpc ./rpc/rpcauth
 
 .PHONY: soak
 soak: ## Repeat the tests of streams as often as they are meant to hold

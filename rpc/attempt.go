@@ -186,8 +186,7 @@ func (a *attempt) roundTrip(ctx context.Context) *Error {
 	case failed != nil:
 		return failed
 	case large:
-		r.Buffer.PutBack()
-		return a.largeRequest(ctx, r.ID, r.Header)
+		return a.largeRequest(ctx, r.ID, r.Header, r.Buffer)
 	case a.call.isHedged():
 		return hedged(ctx, a, r)
 	}
@@ -286,7 +285,8 @@ func (a *attempt) blameForeign(err *Error, seen reply.Foreign) *Error {
 }
 
 // encode makes the header and the data of a request. large reports whether it has to be sent as a
-// stream. The buffer is the caller's to put back.
+// stream, since it does not fit into a NATS message: then the buffer has the request without an
+// envelope. The buffer is the caller's to put back.
 func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large bool, failed *Error) {
 	plain := a.call.options.plain || a.call.method.kind == KindOneWay
 	h, err := a.header(plain)
@@ -321,7 +321,28 @@ func (a *attempt) encode(id wire.ID) (h nats.Header, buf *buffer.Buffer, large b
 			return nil, nil, false, failed
 		}
 	}
-	return h, buf, a.isLarge(h, buf), nil
+	if large = a.isLarge(h, buf); large {
+		buf, failed = a.unwrap(buf, data)
+	}
+	return h, buf, large, failed
+}
+
+// unwrap returns a buffer with the encoded request alone, and puts back buf. What the functions of
+// OnAttempt have seen is kept, since another encoding may differ, as in the order of a map's
+// entries.
+func (a *attempt) unwrap(buf *buffer.Buffer, data []byte) (*buffer.Buffer, *Error) {
+	defer buf.PutBack()
+	out := buffer.Take()
+	if a.call.hooks != nil {
+		out.B = append(out.B, data...)
+		return out, nil
+	}
+	// data may have been compressed.
+	if _, failed := a.appendRequest(out, a.call.options.coding()); failed != nil {
+		out.PutBack()
+		return nil, failed
+	}
+	return out, nil
 }
 
 // appendRequest appends the encoded request to the buffer, and returns it.
@@ -583,14 +604,9 @@ func unopened(err error) *Error {
 	return failed
 }
 
-// largeRequest makes a unary call as a stream, since its request does not fit into a NATS message.
-// The functions of OnAttempt have run.
-func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header) *Error {
-	buf := buffer.Take()
-	if _, failed := a.appendRequest(buf, a.call.options.coding()); failed != nil {
-		buf.PutBack()
-		return failed
-	}
+// largeRequest makes a unary call as a stream, since its request, which is in buf, does not fit
+// into a NATS message. The functions of OnAttempt have run.
+func (a *attempt) largeRequest(ctx context.Context, id wire.ID, h nats.Header, buf *buffer.Buffer) *Error {
 	if failed := a.open(ctx, id, h, buf); failed != nil {
 		return failed
 	}

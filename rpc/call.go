@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"log/slog"
+	"reflect"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -24,6 +26,7 @@ type Call struct {
 
 	request  any // a proto.Message; on a client also a *Raw
 	response any // a proto.Message or a *Raw
+	values   any // what SetValue has left: nothing, one value or several as callValues
 }
 
 // Method returns the full name of the method, as in "/order.v1.OrderService/PlaceOrder".
@@ -281,6 +284,60 @@ func (c *Call) ID() string {
 		return ""
 	}
 	return c.served.id.String()
+}
+
+// Subject returns, on a server, the subject that the request has come to. It is not the one that
+// the caller has published to where an import or a mapping renames that. On a client Subject
+// returns ""; an attempt knows its own ([Attempt.Subject]).
+func (c *Call) Subject() string {
+	if c.served == nil {
+		return ""
+	}
+	return c.served.subject
+}
+
+// callValues are several values of SetValue, each of another type.
+type callValues []any
+
+// SetValue leaves a value on the call for other interceptors and for the handler, who get it by its
+// type ([CallValue]). It replaces an earlier value of the same type, and ignores nil. Unlike a
+// value in a context, a pointer costs no allocation. Call SetValue before next; what it leaves may
+// then be read concurrently.
+func (c *Call) SetValue(value any) {
+	all, several := c.values.(callValues)
+	switch {
+	case value == nil:
+	case several:
+		i := slices.IndexFunc(all, func(v any) bool { return reflect.TypeOf(v) == reflect.TypeOf(value) })
+		if i < 0 {
+			c.values = append(all, value)
+		} else {
+			all[i] = value
+		}
+	case c.values == nil || reflect.TypeOf(c.values) == reflect.TypeOf(value):
+		c.values = value
+	default:
+		c.values = callValues{c.values, value}
+	}
+}
+
+// CallValue returns the value of type T that an interceptor has left with [Call.SetValue]. ok is
+// false if there is none, or call is nil.
+func CallValue[T any](call *Call) (value T, ok bool) {
+	if call == nil {
+		return value, false
+	}
+	all, several := call.values.(callValues)
+	if !several {
+		value, ok = call.values.(T)
+		return value, ok
+	}
+	for _, v := range all {
+		if value, ok = v.(T); ok {
+			return value, true
+		}
+	}
+	return value, false
 }
 
 // QueueTime returns how long the request has waited on the server between its arrival and the

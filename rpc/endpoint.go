@@ -91,7 +91,8 @@ func (e *endpoint) receiveFor(to addressee, m *nats.Msg) {
 	e.take(e.newServerCall(to), m, now)
 }
 
-// receiveBatch takes requests that share a NATS message.
+// receiveBatch takes requests that share a NATS message, and its header: that of a client's batch
+// is empty, but the NATS server may have added what it knows of the sender.
 func (e *endpoint) receiveBatch(to addressee, m *nats.Msg, now time.Duration) {
 	batch, err := wire.ParseBatch(m.Data)
 	if err != nil {
@@ -101,7 +102,7 @@ func (e *endpoint) receiveBatch(to addressee, m *nats.Msg, now time.Duration) {
 	for tag, item := range batch.Items() {
 		c := e.newServerCall(to)
 		c.batched, c.tag, c.whole = true, tag, uint32(len(m.Data))
-		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: item}, now)
+		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: item}, now)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 type received struct {
 	form
 	endpoint *endpoint
+	subject  string
 	reply    string // subject, or "" if no answer is wanted
 	id       wire.ID
 	tag      uint64 // of an item of a batch
@@ -54,7 +55,7 @@ func (r *received) alone() bool {
 // parse takes a message. If it returns an error, the request is to be refused with that. The
 // timeout is what the request says, 0 for nothing. The envelope is that of an open, or zero.
 func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope, failed *Error) {
-	r.reply, r.body, r.wireSize = m.Reply, m.Data, uint32(len(m.Data))
+	r.subject, r.reply, r.body, r.wireSize = m.Subject, m.Reply, m.Data, uint32(len(m.Data))
 	r.whole = max(r.whole, uint32(m.Size()))
 	if r.plain = !wire.IsEnvelope(m.Data) && !r.batched; r.plain {
 		timeout, failed = r.parsePlain(m)

@@ -19,7 +19,8 @@ const (
 
 // Sign returns an interceptor for clients that signs each attempt: its method, id and encoded
 // request. Calls that have no id, plain requests and one-way messages, cannot be signed so that
-// they count once; they are sent without a signature.
+// they count once; they are sent without a signature. It shows what OnAttempt and RequestData are
+// for; rpc/rpcauth does more.
 func Sign(key ed25519.PrivateKey) rpc.Interceptor {
 	public := base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))
 	return func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
