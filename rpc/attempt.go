@@ -82,6 +82,9 @@ func (a *attempt) choose(ctx context.Context, age time.Duration, leaveOut ...str
 // pick returns one of the instances that serves the method and is none of those to leave out, or
 // "".
 func (a *attempt) pick(found []*natscallv1.Instance, leaveOut ...string) string {
+	if a.subjects.direct.refused() {
+		return ""
+	}
 	all := servingInstances(found, a.call.method.desc.Name)
 	all = slices.DeleteFunc(all, func(instance string) bool { return slices.Contains(leaveOut, instance) })
 	if len(all) == 0 {
@@ -98,6 +101,9 @@ func (a *attempt) ended(err *Error) *Error {
 	case a.standIn == "":
 		return err
 	case err.code == CodePermissionDenied && !err.remote:
+		if a.subjects.direct.refuse() {
+			err = err.withExecution(ExecutionNotRun)
+		}
 		a.silence = false
 		a.sendTo("")
 	case notRun && (err.code == CodeUnavailable || err.code == CodeUnimplemented):
@@ -213,6 +219,9 @@ func (a *attempt) settle(ctx context.Context, r *reply.Request, end ending) *Err
 		return a.blameForeign(a.replyError(ctx, end.err, r.Header), end.foreign)
 	}
 	a.subjects.hasAnswered()
+	if a.standIn != "" {
+		a.subjects.direct.answered.Store(true)
+	}
 	if !r.Plain && wire.IsFrame(end.reply.Data) {
 		return a.largeResponse(ctx, r.ID, r.ID, end.reply.Data)
 	}
@@ -257,7 +266,7 @@ func (a *attempt) explainAbsence(ctx context.Context, until time.Time) (lack *Er
 	switch {
 	case len(found.Instances) > 0 && lacks(found.Instances, m.desc.Name):
 		return noMethod("the service "+m.service.Name, m.desc.Name, methodsOf(found.Instances)), until
-	case found.Nobody && a.strangers.Before(until) && !a.client.heardOf(root):
+	case found.Nobody && a.strangers.Before(until) && !a.silence && !a.client.heardOf(root):
 		return nil, a.strangers
 	}
 	return nil, until

@@ -340,6 +340,13 @@ func CallValue[T any](call *Call) (value T, ok bool) {
 	return value, false
 }
 
+// HandlerCalled reports whether the handler has been called, for a server's interceptor whose next
+// has returned: without it the error is that of another interceptor, or the request does not
+// decode. On a client it is false.
+func (c *Call) HandlerCalled() bool {
+	return c.served != nil && c.served.handling.Load() == callHandled
+}
+
 // QueueTime returns how long the request has waited on the server between its arrival and the
 // interceptors. On a client it is 0.
 func (c *Call) QueueTime() time.Duration {

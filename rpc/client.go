@@ -413,6 +413,8 @@ func (c *Client) invokeStream(ctx context.Context, m *method, req any, opts []Ca
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseHeader and rpc.ResponseTrailer its stream has the methods Header and Trailer", m.FullName())
 	case o.results.instance != nil:
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams: instead of rpc.ResponseInstance its stream has the method Instance", m.FullName())
+	case o.retry.keyed:
+		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s streams; rpc.WithIdempotencyKey is for unary and one-way calls", m.FullName())
 	case o.plain:
 		return nil, failf(CodeUnimplemented, ExecutionNotRun, "%s streams; rpc.WithPlainRequests is for unary calls", m.FullName())
 	case m.kind == KindServerStream && req == m.nilRequest:
@@ -488,7 +490,7 @@ func (c *Client) do(ctx context.Context, r *reply.Request) (end ending) {
 	switch {
 	case end.err == reply.ErrContext && ctx.Err() == context.Canceled:
 		c.cancel(r.Root, r.ID)
-	case end.err == reply.ErrContext, end.err == reply.ErrDeadline, failed != nil && failed.cause == errSilence:
+	case end.err == reply.ErrContext, end.err == reply.ErrDeadline, failed != nil && failed.code == CodeUnavailable:
 		c.watch.left.Add(r.Root, r.ID)
 	}
 	return end
@@ -509,6 +511,7 @@ type subjects struct {
 	request, root string
 	answered      atomic.Bool // somebody has answered on request: this user could publish to it
 	err           error       // why they cannot be used
+	direct        direct
 	budget        *retry.Budget
 	times         retry.Times // of calls, where these decide when to hedge
 }
@@ -532,6 +535,28 @@ func (c *Client) subjectsOf(m *method) *subjects {
 	fresh.budget = budget.(*retry.Budget)
 	s, _ := c.subjects.LoadOrStore(m, fresh)
 	return s.(*subjects)
+}
+
+// direct is whether NATS lets this client send a method's calls to an instance of its choice.
+type direct struct {
+	answered  atomic.Bool  // an instance has answered such a call
+	refusedAt atomic.Int64 // in Unix nanoseconds, the last time
+}
+
+// refusedTime is for how long a client does not try again what NATS has refused.
+const refusedTime = time.Minute
+
+// refuse notes that NATS has refused one. It reports whether that is certain: if none has been
+// answered before, no permission was taken away in between.
+func (d *direct) refuse() (certain bool) {
+	d.refusedAt.Store(time.Now().UnixNano())
+	return !d.answered.Load()
+}
+
+// refused reports whether NATS has refused one a short time ago.
+func (d *direct) refused() bool {
+	at := d.refusedAt.Load()
+	return at != 0 && time.Since(time.Unix(0, at)) < refusedTime
 }
 
 // hasAnswered notes that somebody has answered.

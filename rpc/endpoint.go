@@ -118,11 +118,13 @@ func (e *endpoint) take(c *serverCall, m *nats.Msg, at time.Duration) {
 	if err == nil && c.to != toGroup {
 		err = e.absence()
 	}
-	if err == nil && e.has(m.Header) {
-		err = refusal("the instance has the first attempt of the call")
-	}
 	if err != nil {
 		c.refuse(err)
+		return
+	}
+	if e.has(m.Header) { // which is no call of its own, so it is not counted
+		c.steps.take(callAnswered)
+		c.answerForm.refuse(refusal("the instance has the first attempt of the call"))
 		return
 	}
 	switch e.service.calls.Add(c.id, c) {

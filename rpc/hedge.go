@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -143,14 +144,17 @@ func (h *hedges) wait(ctx context.Context) *Error {
 				}
 			}
 		case <-timer.C:
-			if !h.mayHedge() {
+			if h.made >= h.most() {
+				continue // the last one
+			}
+			timer.Reset(delay)
+			if h.asking != nil || h.attempt.client.link.Down() || !h.attempt.subjects.budget.Take() {
 				continue
 			}
 			h.made++
 			if failed := h.hedge(""); failed != nil {
 				return failed
 			}
-			timer.Reset(delay)
 		}
 	}
 }
@@ -170,14 +174,12 @@ func (h *hedges) delay() time.Duration {
 	return never
 }
 
-// mayHedge reports whether one more hedge may be made. It takes the token for it.
-func (h *hedges) mayHedge() bool {
-	a := &h.attempt
-	most := 1
-	if all := a.call.options.retry.attempts; all > 0 {
-		most = all - 1 - a.counted
+// most returns how many hedges may be made.
+func (h *hedges) most() int {
+	if all := h.attempt.call.options.retry.attempts; all > 0 {
+		return all - 1 - h.attempt.counted
 	}
-	return h.made < most && h.asking == nil && !a.client.link.Down() && a.subjects.budget.Take()
+	return 1
 }
 
 // hedge makes one more attempt, at an instance or, if that is "", at any.
@@ -204,21 +206,28 @@ func (h *hedges) hedge(instance string) *Error {
 func (h *hedges) settle(ctx context.Context, end *hedgeEnd) (failed *Error, over bool) {
 	a := &end.attempt
 	a.call.forget()
-	if failed = a.settle(ctx, &end.request, end.ending); failed == nil {
+	failed = a.settle(ctx, &end.request, end.ending)
+	if failed == nil {
 		return nil, true
 	}
-	failed = failed.after(h.last)
-	switch again := judge(a.call, failed, false).again; {
-	case h.waiting == 0:
-		return failed, true
-	case !again && failed.execution == ExecutionNotRun:
-		return failed.withExecution(ExecutionMayHaveRun), true // as those that wait
-	case !again:
-		return failed, true
+	refusedBy := cmp.Or(failed.instance, a.standIn)
+	if a.hedgeOf != (wire.ID{}) {
+		failed = a.ended(failed)
 	}
-	h.last = failed
-	if failed.refused && failed.instance != "" {
-		h.leaveOut = append(h.leaveOut, failed.instance)
+	again, refused := judge(a.call, failed, h.last, false).again, failed.refused
+	if h.last == nil || !refused { // a refusal says less than what was before
+		h.last = failed.after(h.last)
+	}
+	switch notRun := h.last.execution == ExecutionNotRun; {
+	case h.waiting == 0:
+		return h.last, true
+	case !again && notRun:
+		return h.last.withExecution(ExecutionMayHaveRun), true // as those that wait
+	case !again:
+		return h.last, true
+	}
+	if refused && refusedBy != "" {
+		h.leaveOut = append(h.leaveOut, refusedBy)
 		h.asking = a.client.known.Query(a.subjects.root, instances.JustNow)
 	}
 	return nil, false

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -311,6 +313,72 @@ func TestHedgedLoad(t *testing.T) {
 		})
 	}
 	callers.Wait()
+}
+
+// TestHedgeWithoutPermission: a client that may not choose an instance is answered by the one that
+// has the call, or by the one that NATS has chosen for the hedge.
+func TestHedgeWithoutPermission(t *testing.T) {
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(withoutDirect))
+	for range 2 {
+		serve(t, srv.Connect(as("service")...), &funcs{read: func(ctx context.Context, in string) (string, error) {
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+			return in, nil
+		}})
+	}
+	c := dial(t, srv.Connect(as("app")...), rpc.WithHedging(5*time.Millisecond))
+	for range 20 {
+		_, err := readText(testContext(t), c, "x")
+		must(t, err)
+	}
+}
+
+// TestVirtualHedgesGoOn: all hedges are made, also if the time for one comes while the client asks
+// for an instance for another one.
+func TestVirtualHedgesGoOn(t *testing.T) {
+	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+		var s slow
+		for range 3 {
+			s.serve(t, srv, always(time.Second))
+		}
+		c := dial(t, srv.Connect(), rpc.WithHedging(5*time.Millisecond), rpc.WithMaxAttempts(3))
+		for range 20 {
+			_, err := readText(t.Context(), c, "x")
+			must(t, err)
+			if runs := len(s.taken()); runs != 3 {
+				t.Errorf("it has run %d times, want 3", runs)
+			}
+			time.Sleep(2 * time.Second) // the last ones have been canceled
+		}
+	})
+}
+
+// TestVirtualHedgeIsNotCounted: a hedge that its instance refuses since it has the call is no call
+// of its own in the statistics.
+func TestVirtualHedgeIsNotCounted(t *testing.T) {
+	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+		var s slow
+		s.serve(t, srv, always(time.Second))
+		nc := srv.Connect()
+		c := dial(t, nc, rpc.WithHedging(10*time.Millisecond))
+		const calls = 5
+		for range calls {
+			_, err := readText(t.Context(), c, "x")
+			must(t, err)
+		}
+		m, err := nc.Request("$SRV.STATS.TestService", nil, time.Second)
+		must(t, err)
+		var stats micro.Stats
+		must(t, json.Unmarshal(m.Data, &stats))
+		for _, e := range stats.Endpoints {
+			if e.Name == "Read" && (e.NumRequests != calls || e.NumErrors != 0) {
+				t.Errorf("%d requests and %d errors are counted, want %d and 0", e.NumRequests, e.NumErrors, calls)
+			}
+		}
+	})
 }
 
 // BenchmarkHedged is what hedging costs a call that is answered before the delay.

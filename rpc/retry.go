@@ -151,8 +151,9 @@ type verdict struct {
 	delay     time.Duration // the least that the server asks for
 }
 
-// judge is the rule of docs/protocol.md. busy says that the call has left a busy instance before.
-func judge(c *clientCall, err *Error, busy bool) verdict {
+// judge is the rule of docs/protocol.md for the error of an attempt. last is what the attempts
+// before it have ended with, or nil, and busy says that the call has left a busy instance before.
+func judge(c *clientCall, err, last *Error, busy bool) verdict {
 	o, twice := c.options, c.mayRunTwice()
 	delay, advised := retryDelay(err)
 	unavailable, notRun := err.code == CodeUnavailable, err.execution == ExecutionNotRun
@@ -163,6 +164,8 @@ func judge(c *clientCall, err *Error, busy bool) verdict {
 		return verdict{again: o.instance == "", free: true} // which another one cannot stand in for
 	case delay < 0:
 		return verdict{}
+	case unavailable && notRun && !err.remote && last != nil && last.execution == ExecutionMayHaveRun:
+		return verdict{again: true, free: true} // a connection that is down is waited for
 	case unavailable && notRun && advised,
 		unavailable && err.execution == ExecutionMayHaveRun && (twice || o.retry.keyed):
 		return verdict{again: true, delay: delay}
@@ -180,8 +183,8 @@ type retries struct {
 	until     time.Time // of further attempts
 	unbounded bool      // the call has no deadline; until bounds the search for a server
 	backoff   time.Duration
-	busy      bool // a busy instance has been left
-	stoodIn   bool // an instance has stood in for a silent one
+	busy      *Error // of a busy instance that has been left
+	stoodIn   bool   // an instance has stood in for a silent one
 	// last is the error of the attempt before. It says more than the deadline that ends the
 	// attempts.
 	last *Error
@@ -198,6 +201,7 @@ func (r *retries) run(ctx context.Context) *Error {
 		if final := r.prepare(ctx, err); final != nil {
 			return final
 		}
+		r.attempt.call.forget()
 	}
 }
 
@@ -223,8 +227,11 @@ func (r *retries) try(ctx context.Context) *Error {
 // prepare prepares another attempt after the error of one, or returns the error of the call.
 func (r *retries) prepare(ctx context.Context, err *Error) (final *Error) {
 	a := &r.attempt
-	if r.last != nil && errors.Is(err, context.DeadlineExceeded) && err.execution == ExecutionNotRun {
+	switch notRun := err.execution == ExecutionNotRun; {
+	case r.last != nil && notRun && errors.Is(err, context.DeadlineExceeded):
 		return r.last
+	case r.busy != nil && r.last == r.busy && notRun && a.subjects.direct.refused():
+		return r.busy
 	}
 	giveUp := r.until
 	if err.isAbsence() {
@@ -233,8 +240,8 @@ func (r *retries) prepare(ctx context.Context, err *Error) (final *Error) {
 			return lack.after(r.last)
 		}
 	}
+	v := judge(a.call, err, r.last, r.busy != nil)
 	err = err.after(r.last).withCauseOf(ctx)
-	v := judge(a.call, err, r.busy)
 	switch {
 	case !v.again && err.execution == ExecutionDidRun:
 		a.subjects.budget.Answered()
@@ -249,12 +256,11 @@ func (r *retries) prepare(ctx context.Context, err *Error) (final *Error) {
 		}
 	}
 	r.last = err
-	a.call.forget()
 	if v.elsewhere {
 		return r.leave(ctx, err)
 	}
 	asks := a.silence && !r.stoodIn // whether a token is taken depends on the answer
-	if !v.free && !asks && !a.subjects.budget.Take() {
+	if !v.free && !asks && !r.take() {
 		return err.unbudgeted()
 	}
 	if end := pause(ctx, giveUp, max(v.delay, r.nextPause())); errors.Is(end, context.DeadlineExceeded) {
@@ -264,18 +270,25 @@ func (r *retries) prepare(ctx context.Context, err *Error) (final *Error) {
 	}
 	a.address(ctx)
 	if !v.free && asks {
-		if r.stoodIn = a.standIn != ""; !r.stoodIn && !a.subjects.budget.Take() {
+		if r.stoodIn = a.standIn != ""; !r.stoodIn && !r.take() {
 			return err.unbudgeted()
 		}
 	}
 	return nil
 }
 
+// take takes a token for an attempt. While the connection is down none is needed: no instance has
+// done anything wrong.
+func (r *retries) take() bool {
+	a := &r.attempt
+	return a.client.opened.Load() && a.client.link.Down() || a.subjects.budget.Take()
+}
+
 // leave addresses another instance than the busy one that err comes from. Without one, err is
-// final.
+// final, and so it is if NATS does not let this client choose one.
 func (r *retries) leave(ctx context.Context, err *Error) (final *Error) {
 	a := &r.attempt
-	r.busy = true
+	r.busy = err
 	other := a.choose(ctx, instances.RecentTime, err.instance)
 	switch {
 	case other == "":

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -199,17 +201,17 @@ func TestVirtualStandInIsFree(t *testing.T) {
 }
 
 // occupied is an instance with one handler, which is taken until the test ends.
-func occupied(t *testing.T, srv *rpctest.Server, runs *atomic.Int32) (instance string) {
+func occupied(t *testing.T, srv *rpctest.Server, runs *atomic.Int32, opts ...nats.Option) (instance string) {
 	t.Helper()
 	release, running := make(chan struct{}), make(chan struct{})
-	s := newTestServer(t, srv.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
+	s := newTestServer(t, srv.Connect(opts...), &funcs{do: func(_ context.Context, in string) (string, error) {
 		if runs.Add(1); in == "occupy" {
 			close(running)
 			<-release
 		}
 		return in, nil
 	}}, rpc.WithMaxConcurrency(1), rpc.WithMaxQueue(0))
-	c := dial(t, srv.Connect())
+	c := dial(t, srv.Connect(opts...))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -369,4 +371,107 @@ func TestStreamsAreRetried(t *testing.T) {
 		err = stream.Send(wrapperspb.String("x"))
 		return err == nil || !errors.Is(err, context.Canceled)
 	})
+}
+
+// TestVirtualRestartIsFree: a restart of the only instance, with calls in flight, takes nothing
+// from the budget: that nobody is there is free, also for a call that may have run.
+func TestVirtualRestartIsFree(t *testing.T) {
+	for name, opt := range map[string]rpc.ClientOption{
+		"by default":     rpc.WithHeader("a", "b"),
+		"few tokens":     rpc.WithRetryBudget(100, 0),
+		"three attempts": rpc.WithMaxAttempts(3),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) { testRestartIsFree(t, srv, opt) })
+		})
+	}
+}
+
+func testRestartIsFree(t *testing.T, srv *rpctest.Server, opt rpc.ClientOption) {
+	const calls = 100
+	dead := placeAt(t, srv)
+	hang, running := make(chan struct{}), make(chan struct{}, calls)
+	killed := newTestServer(t, dead.nc, &funcs{read: func(_ context.Context, in string) (string, error) {
+		running <- struct{}{}
+		<-hang
+		return in, nil
+	}})
+	c := dial(t, srv.Connect(), opt)
+	called := make(chan error, calls)
+	for range calls {
+		go func() {
+			_, err := readText(t.Context(), c, "x", rpc.WithTimeout(30*time.Second))
+			called <- err
+		}()
+	}
+	for range calls {
+		<-running
+	}
+	dead.leave()
+	time.Sleep(9 * time.Second) // it is noticed after three
+	serve(t, srv.Connect(), &funcs{})
+	for range calls {
+		if err := <-called; err != nil {
+			t.Error(err)
+		}
+	}
+	close(hang)
+	_ = killed.Shutdown(context.Background()) // it has no connection
+}
+
+// TestErrorOfTheLastAttempt: the error that ends a call comes with its trailer and instance,
+// whatever keeps the client from another attempt.
+func TestErrorOfTheLastAttempt(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{read: func(ctx context.Context, in string) (string, error) {
+		rpc.CallFromContext(ctx).ResponseTrailer().Set("why", "x")
+		return "", rpc.NewError(rpc.CodeAborted, "x")
+	}})
+	for name, opt := range map[string]rpc.ClientOption{
+		"no retry": rpc.WithoutRetry(), "one attempt": rpc.WithMaxAttempts(1), "no token": rpc.WithRetryBudget(0, 0),
+	} {
+		c := dial(t, srv.Connect(), rpc.WithRetryCodes(rpc.CodeAborted), opt)
+		var trailer rpc.Header
+		var instance string
+		_, err := readText(testContext(t), c, "x", rpc.ResponseTrailer(&trailer), rpc.ResponseInstance(&instance))
+		if trailer.Get("why") != "x" || instance == "" {
+			t.Errorf("%s: trailer %v, instance %q: %v", name, trailer, instance, err)
+		}
+	}
+}
+
+// withoutDirect is an option of a server with a user app, who may not publish to single instances.
+func withoutDirect(o *server.Options) {
+	deny := &server.SubjectPermission{Allow: []string{">"}, Deny: []string{"test.v1.TestService._i.*.call.>"}}
+	o.Users = []*server.User{
+		{Username: "service", Password: "x"},
+		{Username: "app", Password: "x", Permissions: &server.Permissions{Publish: deny}},
+	}
+}
+
+// as connects as a user of withoutDirect.
+func as(user string) []nats.Option {
+	return []nats.Option{nats.UserInfo(user, "x"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}
+}
+
+// TestBusyWithoutPermission: a client that may not choose an instance is told that the one that
+// NATS has chosen is busy.
+func TestBusyWithoutPermission(t *testing.T) {
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(withoutDirect))
+	var runs atomic.Int32
+	for range 2 {
+		occupied(t, srv, &runs, as("service")...)
+	}
+	c := dial(t, srv.Connect(as("app")...))
+	for range 5 {
+		_, err := do(testContext(t), c, "x")
+		wantCode(t, err, rpc.CodeResourceExhausted, rpc.ExecutionNotRun)
+	}
+}
+
+// TestKeyedStream: a stream takes no idempotency key, since nothing runs it once.
+func TestKeyedStream(t *testing.T) {
+	c := dial(t, rpctest.Connect(t))
+	_, err := watch(testContext(t), c, "x", rpc.WithIdempotencyKey("k"))
+	wantText(t, wantCode(t, err, rpc.CodeInvalidArgument, rpc.ExecutionNotRun), "/test.v1.TestService/Watch streams; rpc.WithIdempotencyKey is for unary")
 }

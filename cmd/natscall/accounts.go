@@ -44,8 +44,8 @@ func (b borders) crossings(called []method, discovered []service) []crossing {
 		s := m.subjects
 		stream := m.kind > rpc.KindOneWay || m.kind == rpc.KindUnary && b.unary
 		add(s.Request, stream, "calls of "+m.name)
-		if b.instances || m.again {
-			add(s.One, stream, "calls of "+m.name+" of one instance, if another was silent")
+		if b.instances || m.kind != rpc.KindOneWay {
+			add(s.One, stream, "calls of "+m.name+" of one instance, if another was silent or busy")
 		}
 		if b.instances {
 			add(s.All, true, "calls of "+m.name+" of all instances")

@@ -30,7 +30,7 @@ func setupPermissions(flags *flag.FlagSet) func([]string, io.Writer) error {
 	flags.Func("I", "a `folder` in which the .proto files and what they import are; may be repeated (default .)", appendTo(&p.folders, nil))
 	flags.StringVar(&p.prefix, "prefix", "", "the `subject` before all others, as given to rpc.WithSubjectPrefix")
 	flags.BoolVar(&p.json, "json", false, "print the JSON of JWT claims instead of nats-server configuration")
-	flags.BoolVar(&p.setting.instances, "instances", false, "allow calls to one instance and to all (rpc.WithInstance, Gather)")
+	flags.BoolVar(&p.setting.instances, "instances", false, "allow calls to all instances (Gather), and one-way messages to one")
 	flags.DurationVar(&p.setting.within, "within", 2*time.Minute, "the `time` in which a request is to be answered; a stream renews it with each heartbeat")
 	flags.BoolVar(&p.accounts, "accounts", false, "print exports and imports of accounts instead of permissions, for what -call and -discover name")
 	flags.StringVar(&p.border.from, "from", "SVC", "with -accounts: the `account` of the services; with -json its public key")

@@ -96,7 +96,7 @@ func oneProbes() map[string]probe {
 	probes := map[string]probe{}
 	for root, kinds := range map[string]map[string]rpc.Kind{
 		inventoryRoot: {
-			"GetStock": rpc.KindUnary, "ListStock": rpc.KindUnary, "Reserve": rpc.KindUnary, "Confirm": rpc.KindUnary,
+			"AddStock": rpc.KindUnary, "GetStock": rpc.KindUnary, "ListStock": rpc.KindUnary, "Reserve": rpc.KindUnary, "Confirm": rpc.KindUnary,
 			"Release": rpc.KindUnary, "WatchStock": rpc.KindServerStream, "ImportStock": rpc.KindClientStream,
 		},
 		orderRoot: {

@@ -15,7 +15,6 @@ import (
 type method struct {
 	service, name string
 	kind          rpc.Kind
-	again         bool // its calls may be sent again
 	subjects      rpc.Subjects
 }
 
@@ -43,7 +42,6 @@ func describe(services []protoreflect.ServiceDescriptor, prefix string) ([]servi
 			}
 			out[i].methods = append(out[i].methods, method{
 				service: desc.Name, name: m.Desc().Name, kind: m.Kind(), subjects: subjects,
-				again: m.Desc().Idempotency != rpc.IdempotencyUnknown && m.Kind() != rpc.KindOneWay,
 			})
 		}
 		if len(out[i].methods) == 0 {

@@ -41,6 +41,7 @@ var shopperNeeds = map[string]string{
 	"order.v1.OrderFeedService._all.instances":     "instances order.v1.OrderFeedService",
 	"order.v1.OrderFeedService._i.*.*":             "large order.v1.OrderFeedService",
 
+	"inventory.v1.InventoryService._i.*.call.AddStock":    "one inventory.v1.InventoryService/AddStock",
 	"inventory.v1.InventoryService._i.*.call.GetStock":    "one inventory.v1.InventoryService/GetStock",
 	"inventory.v1.InventoryService._i.*.call.ListStock":   "one inventory.v1.InventoryService/ListStock",
 	"inventory.v1.InventoryService._i.*.call.Reserve":     "one inventory.v1.InventoryService/Reserve",

@@ -94,8 +94,8 @@ func (u *user) permissions(services []service) (permissions, error) {
 func (p *permissions) call(m method, instances bool) {
 	s := m.subjects
 	p.publish = add(p.publish, grant{subject: s.Request, why: "calls " + m.name})
-	if instances || m.again {
-		p.publish = add(p.publish, grant{subject: s.One, why: "calls " + m.name + " of one instance, if another was silent"})
+	if instances || m.kind != rpc.KindOneWay {
+		p.publish = add(p.publish, grant{subject: s.One, why: "calls " + m.name + " of one instance, if another was silent or busy"})
 	}
 	if instances {
 		p.publish = add(p.publish, grant{subject: s.All, why: "calls " + m.name + " of all instances"})

@@ -190,4 +190,7 @@ func (r registers) Delete(_ context.Context, key string, revision uint64) error 
 	return err
 }
 
+// TTL implements rpcdedup.Store.
+func (r registers) TTL() time.Duration { return time.Hour }
+
 func (r registers) close() { _ = r.client.Close() }

@@ -1,8 +1,9 @@
 // Package rpcdedup runs a call once, however often it is sent: a server's interceptor that knows
 // calls by the idempotency key that their caller has given them.
 //
-//	store := rpcdedup.NewBucket(kv) // of JetStream; all instances share it
-//	err := orderv1nats.RegisterOrderServiceServer(srv, impl,
+//	store, err := rpcdedup.NewBucket(ctx, kv) // of JetStream; all instances share it
+//	...
+//	err = orderv1nats.RegisterOrderServiceServer(srv, impl,
 //		rpcdedup.Server(store, rpcdedup.Require(orderv1nats.OrderServicePlaceOrderMethod)))
 //
 // and on the client

@@ -40,8 +40,12 @@ func registerStock(ctx context.Context, nc *nats.Conn, srv *rpc.Server, impl *st
 	if err != nil {
 		return err
 	}
+	store, err := rpcdedup.NewBucket(ctx, kv)
+	if err != nil {
+		return err
+	}
 	return inventoryv1nats.RegisterInventoryServiceServer(srv, impl,
-		rpcdedup.Server(rpcdedup.NewBucket(kv), rpcdedup.Require(inventoryv1nats.InventoryServiceAddStockMethod)))
+		rpcdedup.Server(store, rpcdedup.Require(inventoryv1nats.InventoryServiceAddStockMethod)))
 }
 
 func Example() {

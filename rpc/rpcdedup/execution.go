@@ -6,12 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
@@ -27,25 +22,27 @@ const (
 //
 //	            claim                    the handler returns
 //	no record --------> running (owner) ---------------------> ended: each call gets the result
-//	                     |     ^
-//	   lease has ended   |     | claim, if the method may run twice
-//	                     +-----+
-//	                     +---------> lost: each call gets an error
+//	  ^                  |     ^ |
+//	  |  lease has ended |     | | claim, if the method may run twice
+//	  |                  |     +-+
+//	  |                  +---------> lost: each call gets an error
+//	  +--- the handler was not called, or the result is not to be kept
 //
 // An owner that was only slow makes a lost record an ended one.
 type execution struct {
 	*deduplicator
-	call *rpc.Call
-	key  string                // of the store
-	own  *natscallv1.Execution // the record, if this call runs the handler
+	call    *rpc.Call
+	key     string                // of the store
+	own     *natscallv1.Execution // the record, if this call runs the handler
+	claimed []byte                // own, encoded
+	unsure  bool                  // own may be in the store, though the store has not said so
 }
 
 // run claims the key and runs the handler, or waits for the result of the call that has claimed it.
 func (e *execution) run(ctx context.Context, next rpc.Next) error {
-	var seen observation
 	var silent time.Time // since when the store does not answer
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
-		record, revision, err := e.claim(ctx, &seen)
+		record, revision, err := e.claim(ctx, wait == firstWait)
 		switch {
 		case err == nil:
 			silent = time.Time{}
@@ -55,26 +52,43 @@ func (e *execution) run(ctx context.Context, next rpc.Next) error {
 			return e.unavailable(ctx, err)
 		}
 		switch {
-		case err != nil: // the key may have been claimed all the same, which the next try sees
-		case record == nil: // it has just changed
-		case record.GetOwner() == e.own.Owner:
+		case err != nil, record == nil: // the store does not answer, or the record has just changed
+		case record.GetOwner() == e.own.GetOwner():
+			if ctx.Err() != nil { // the caller has gone meanwhile
+				e.giveBack(ctx)
+				return ctx.Err()
+			}
 			if kept, err := e.handle(ctx, next, revision); kept {
 				return err
 			}
-			seen, wait = observation{}, firstWait // another call has claimed it meanwhile
-		case !bytes.Equal(record.GetFingerprint(), e.own.Fingerprint):
+			wait = firstWait // another call has claimed it meanwhile
+		case !e.sameRequest(record):
 			return rpc.NewError(rpc.CodeInvalidArgument, "the idempotency key was used for another request")
 		case record.GetState() == ended:
 			return e.replay(record)
 		case record.GetState() == lost:
 			return errLost()
 		}
-		if end := pause(ctx, wait); end != nil && err != nil {
-			return e.unavailable(ctx, err)
-		} else if end != nil {
-			return rpc.WithExecution(fmt.Errorf("another call with the idempotency key runs: %w", end), rpc.ExecutionMayHaveRun)
+		if end := pause(ctx, wait); end != nil {
+			return e.leave(ctx, end, err)
 		}
 	}
+}
+
+// leave ends a call whose caller has gone while it waits. err is the last error of the store.
+func (e *execution) leave(ctx context.Context, end, err error) error {
+	if e.unsure {
+		e.giveBack(ctx)
+	}
+	if err != nil {
+		return end
+	}
+	return rpc.WithExecution(fmt.Errorf("another call with the idempotency key runs: %w", end), rpc.ExecutionMayHaveRun)
+}
+
+// sameRequest reports whether a record is that of the call's request.
+func (e *execution) sameRequest(record *natscallv1.Execution) bool {
+	return bytes.Equal(record.GetFingerprint(), e.own.GetFingerprint()) || bytes.Equal(record.GetReceived(), e.own.GetReceived())
 }
 
 // errLost is the error of a call of which nobody knows how far it came.
@@ -84,46 +98,84 @@ func errLost() error {
 }
 
 // claim claims the key, if it is free. It returns the record that the key has now, or nil if that
-// has just changed.
-func (e *execution) claim(ctx context.Context, seen *observation) (*natscallv1.Execution, uint64, error) {
-	revision, err := e.store.Create(ctx, e.key, encode(e.own))
-	if err == nil {
-		return e.own, revision, nil
-	}
-	if !errors.Is(err, ErrExists) {
-		return nil, 0, err
+// has just changed. first says that the key is probably free.
+func (e *execution) claim(ctx context.Context, first bool) (*natscallv1.Execution, uint64, error) {
+	if first {
+		if record, revision, err := e.create(ctx); !errors.Is(err, ErrExists) {
+			return record, revision, err
+		}
 	}
 	record, revision, err := e.get(ctx)
 	switch {
-	case errors.Is(err, ErrNotFound): // it has just been removed
+	case errors.Is(err, ErrNotFound) && first: // it has just been removed
 		return nil, 0, nil
+	case errors.Is(err, ErrNotFound):
+		if record, revision, err = e.create(ctx); errors.Is(err, ErrExists) {
+			return nil, 0, nil
+		}
+		return record, revision, err
 	case err != nil:
 		return nil, 0, err
-	case record.GetOwner() == e.own.Owner: // a try before has created it
+	case record.GetOwner() == e.own.GetOwner() && record.GetState() == running, !e.sameRequest(record):
+		return record, revision, nil // a try before has created it, or it is none of this call's
+	case record.GetState() == running && e.seen.unchanged(e.key, revision) < e.config.lease:
 		return record, revision, nil
-	case record.GetState() == running && seen.unchanged(revision) < e.config.lease, record.GetState() == ended:
-		return record, revision, nil
-	case !bytes.Equal(record.GetFingerprint(), e.own.Fingerprint):
+	}
+	e.seen.forget(e.key)
+	if record.GetState() == ended {
 		return record, revision, nil
 	}
 	return e.takeOver(ctx, record, revision)
 }
 
+// create claims a key that has no record.
+func (e *execution) create(ctx context.Context) (*natscallv1.Execution, uint64, error) {
+	revision, err := e.store.Create(ctx, e.key, e.claimed)
+	if err != nil {
+		e.unsure = e.unsure || !errors.Is(err, ErrExists)
+		return nil, 0, err
+	}
+	return e.own, revision, nil
+}
+
 // takeOver claims a key whose owner is lost, or notes that it is. It returns what claim returns.
 func (e *execution) takeOver(ctx context.Context, record *natscallv1.Execution, revision uint64) (*natscallv1.Execution, uint64, error) {
-	after := e.own
+	after, data := e.own, e.claimed
 	if e.method.Desc().Idempotency == rpc.IdempotencyUnknown {
 		if record.GetState() == lost {
 			return record, revision, nil
 		}
-		after = proto.CloneOf(record)
-		after.State = lost
+		record.State = lost
+		after, data = record, encode(record)
 	}
-	revision, err := e.store.Update(ctx, e.key, encode(after), revision)
-	if errors.Is(err, ErrConflict) {
+	revision, err := e.store.Update(ctx, e.key, data, revision)
+	switch {
+	case errors.Is(err, ErrConflict):
 		return nil, 0, nil
+	case err != nil:
+		e.unsure = true
+		return nil, 0, err
 	}
-	return after, revision, err
+	return after, revision, nil
+}
+
+// giveBack removes the record of a call that does not run after all.
+func (e *execution) giveBack(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.lease)
+	defer cancel()
+	for wait := firstWait; ; wait = min(2*wait, longestWait) {
+		record, revision, err := e.get(ctx)
+		if errors.Is(err, ErrNotFound) || err == nil && record.GetOwner() != e.own.GetOwner() {
+			return
+		}
+		if err == nil && e.store.Delete(ctx, e.key, revision) == nil {
+			return
+		}
+		if pause(ctx, wait) != nil {
+			e.warn("the key of a call that did not run is lost", err)
+			return
+		}
+	}
 }
 
 // handle runs the handler and keeps its result. kept is false if another call has claimed the key
@@ -136,6 +188,11 @@ func (e *execution) handle(ctx context.Context, next rpc.Next, revision uint64) 
 		handling, stop = context.WithDeadline(handling, deadline)
 		defer stop()
 	}
+	defer context.AfterFunc(ctx, func() {
+		if e.isStopped(ctx) {
+			cancel(errStopped)
+		}
+	})()
 	lease := e.holdLease(handling, revision, cancel)
 	returned := false
 	defer func() {
@@ -145,14 +202,33 @@ func (e *execution) handle(ctx context.Context, next rpc.Next, revision uint64) 
 	}()
 	err = next(handling, e.call)
 	returned = true
-	return e.end(ctx, err, lease.release()), err
+	revision = lease.release()
+	if err != nil && context.Cause(handling) == errStopped {
+		return true, err // nobody knows how far it came
+	}
+	return e.end(ctx, err, revision), err
 }
 
-// end keeps the result of the handler.
+// isStopped reports whether the server has canceled the call, as it does not wait any longer.
+func (e *execution) isStopped(ctx context.Context) bool {
+	select {
+	case <-e.call.Draining():
+		return rpc.CodeOf(context.Cause(ctx)) == rpc.CodeUnavailable
+	default:
+		return false
+	}
+}
+
+// end keeps the result of the handler, or removes the record. kept is false if another call has
+// claimed the key.
 func (e *execution) end(ctx context.Context, result error, revision uint64) (kept bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.lease)
 	defer cancel()
-	data, forget := e.result(result)
+	forget := e.forgets(result)
+	var data []byte
+	if !forget {
+		data = e.result(result)
+	}
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
 		var err error
 		if forget {
@@ -163,18 +239,18 @@ func (e *execution) end(ctx context.Context, result error, revision uint64) (kep
 		switch {
 		case err == nil:
 			return true
+		case errors.Is(err, ErrTooLarge):
+			data = e.tooLarge(len(data))
 		case errors.Is(err, ErrConflict):
 			record, now, getErr := e.get(ctx)
 			switch {
-			case getErr == nil && record.GetOwner() != e.own.Owner:
+			case getErr == nil && record.GetOwner() != e.own.GetOwner():
 				return false
-			case getErr == nil && record.GetState() == ended, errors.Is(getErr, ErrNotFound):
+			case getErr == nil && record.GetState() == ended, forget && errors.Is(getErr, ErrNotFound):
 				return true // a try before has done it
 			case getErr == nil:
 				revision = now
 			}
-		case errors.Is(err, nats.ErrMaxPayload):
-			data = e.tooLarge(len(data))
 		}
 		if pause(ctx, wait) != nil {
 			e.warn("the result of a call was not kept: its key is lost when the lease has ended", err)
@@ -183,76 +259,16 @@ func (e *execution) end(ctx context.Context, result error, revision uint64) (kep
 	}
 }
 
-// result returns the record with the result of the handler. forget says that it is not to be kept.
-func (e *execution) result(err error) (data []byte, forget bool) {
-	record := proto.CloneOf(e.own)
-	record.State = ended
-	record.Header, record.Trailer = fromHeader(e.call.ResponseHeader()), fromHeader(e.call.ResponseTrailer())
-	if err == nil && e.call.Kind() == rpc.KindUnary {
-		err = e.setResponse(record)
+// forgets reports whether a result is not to be kept: that of a call that has not run, or may run
+// again.
+func (e *execution) forgets(result error) bool {
+	if result == nil {
+		return false
 	}
-	if err != nil {
-		if slices.Contains(e.config.again, rpc.CodeOf(err)) {
-			return nil, true
-		}
-		record.Error = statusOf(err)
-	}
-	return encode(record), false
-}
-
-// setResponse puts the response of the call into the record.
-func (e *execution) setResponse(record *natscallv1.Execution) (err error) {
-	res := e.call.Response()
-	if res == nil {
-		return rpc.Errorf(rpc.CodeInternal, "%s returned no response and no error", e.call.Method())
-	}
-	if record.Response, err = proto.Marshal(res); err != nil {
-		return rpc.NewError(rpc.CodeInternal, "the response does not encode")
-	}
-	return nil
-}
-
-// tooLarge returns the record of a result of so many bytes that the store does not take.
-func (e *execution) tooLarge(size int) []byte {
-	record := proto.CloneOf(e.own)
-	record.State = ended
-	record.Error = statusOf(rpc.Errorf(rpc.CodeDataLoss, "the call with this idempotency key has run; its result has %d bytes, which is more than is kept", size))
-	return encode(record)
-}
-
-// replay ends the call with the result of another one.
-func (e *execution) replay(record *natscallv1.Execution) error {
-	toHeader(record.GetHeader(), e.call.ResponseHeader())
-	toHeader(record.GetTrailer(), e.call.ResponseTrailer())
-	if status := record.GetError(); status != nil {
-		var details []proto.Message
-		for _, d := range status.GetDetails() {
-			details = append(details, d)
-		}
-		return rpc.WithExecution(rpc.NewError(rpc.Code(status.GetCode()), status.GetMessage(), details...), rpc.ExecutionDidRun)
-	}
-	if e.call.Kind() != rpc.KindUnary {
-		return nil
-	}
-	res := e.method.NewResponse()
-	if err := proto.Unmarshal(record.GetResponse(), res); err != nil {
-		return rpc.WithExecution(rpc.NewError(rpc.CodeInternal, "the response that was kept is not valid"), rpc.ExecutionDidRun)
-	}
-	e.call.SetResponse(res)
-	return nil
-}
-
-// get returns the record of the key.
-func (e *execution) get(ctx context.Context) (*natscallv1.Execution, uint64, error) {
-	data, revision, err := e.store.Get(ctx, e.key)
-	if err != nil {
-		return nil, 0, err
-	}
-	record := new(natscallv1.Execution)
-	if err := proto.Unmarshal(data, record); err != nil || record.GetOwner() == "" || record.GetState() == 0 {
-		return nil, 0, fmt.Errorf("rpcdedup: the record %s is not valid: %v", e.key, err)
-	}
-	return record, revision, nil
+	code := rpc.CodeOf(result)
+	inTime := code != rpc.CodeDeadlineExceeded && code != rpc.CodeCanceled
+	mayRunTwice := e.method.Desc().Idempotency != rpc.IdempotencyUnknown
+	return !e.call.HandlerCalled() || !inTime && mayRunTwice || slices.Contains(e.config.again, code)
 }
 
 // unavailable returns the error of a call that could not claim its key.
@@ -262,35 +278,4 @@ func (e *execution) unavailable(ctx context.Context, err error) error {
 	}
 	e.warn("the store of idempotency keys does not answer", err)
 	return rpc.RetryAfter(rpc.NewError(rpc.CodeUnavailable, "the store of idempotency keys does not answer"), longestWait)
-}
-
-func encode(record *natscallv1.Execution) []byte {
-	data, _ := proto.Marshal(record) // of valid strings: cannot fail
-	return data
-}
-
-// statusOf returns an error as its callers get it.
-func statusOf(err error) *natscallv1.Status {
-	e := rpc.AddDetails(err).(*rpc.Error)
-	status := &natscallv1.Status{Code: int32(e.Code()), Message: strings.ToValidUTF8(e.Message(), "\uFFFD")}
-	for _, d := range e.Details() {
-		if packed, err := anypb.New(d); err == nil {
-			status.Details = append(status.Details, packed)
-		}
-	}
-	return status
-}
-
-func fromHeader(h rpc.Header) map[string]*natscallv1.ExecutionHeader {
-	record := map[string]*natscallv1.ExecutionHeader{}
-	for key, values := range h {
-		record[key] = &natscallv1.ExecutionHeader{Values: values}
-	}
-	return record
-}
-
-func toHeader(record map[string]*natscallv1.ExecutionHeader, h rpc.Header) {
-	for key, values := range record {
-		h[key] = values.GetValues()
-	}
 }

@@ -3,6 +3,7 @@ package rpcdedup
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -10,16 +11,54 @@ const (
 	// firstWait is about a round trip to a store, longestWait what a caller may be late by.
 	firstWait   = 10 * time.Millisecond
 	longestWait = 200 * time.Millisecond
-	// renewals is how often a record is renewed in the time of a lease, so that two may be lost.
-	renewals = 3
+	// tries is in how many parts a lease is divided: one passes before a renewal, and one is the
+	// limit for it. So two renewals of three may be lost.
+	tries = 6
 )
 
-// errTaken is the cause of the end of a handler's context.
-var errTaken = errors.New("rpcdedup: the lease has ended, and another instance runs the call")
+// Why the context of a handler ends before its deadline.
+var (
+	errTaken   = errors.New("rpcdedup: the lease has ended, and another instance runs the call")
+	errStopped = errors.New("rpcdedup: the server is being stopped")
+)
+
+// timed is a store that is asked also if the caller has gone, and not for longer than limit.
+type timed struct {
+	store Store
+	limit time.Duration
+}
+
+func (t timed) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), t.limit)
+}
+
+func (t timed) Create(ctx context.Context, key string, value []byte) (uint64, error) {
+	ctx, cancel := t.context(ctx)
+	defer cancel()
+	return t.store.Create(ctx, key, value)
+}
+
+func (t timed) Get(ctx context.Context, key string) ([]byte, uint64, error) {
+	ctx, cancel := t.context(ctx)
+	defer cancel()
+	return t.store.Get(ctx, key)
+}
+
+func (t timed) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	ctx, cancel := t.context(ctx)
+	defer cancel()
+	return t.store.Update(ctx, key, value, revision)
+}
+
+func (t timed) Delete(ctx context.Context, key string, revision uint64) error {
+	ctx, cancel := t.context(ctx)
+	defer cancel()
+	return t.store.Delete(ctx, key, revision)
+}
 
 // lease is held by a call while its handler runs.
 type lease struct {
-	cancel   context.CancelFunc // of the renewals
+	stop     context.CancelFunc
 	done     chan struct{}
 	revision uint64 // of the record; after done the holder's
 }
@@ -27,11 +66,11 @@ type lease struct {
 // holdLease renews the record until release is called. If another call has claimed the key, it
 // calls taken.
 func (e *execution) holdLease(ctx context.Context, revision uint64, taken context.CancelCauseFunc) *lease {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // beyond the call's deadline
-	l := &lease{cancel: cancel, done: make(chan struct{}), revision: revision}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // beyond the call's deadline
+	l := &lease{stop: stop, done: make(chan struct{}), revision: revision}
 	go func() {
 		defer close(l.done)
-		for pause(ctx, e.config.lease/renewals) == nil {
+		for pause(ctx, e.config.lease/tries) == nil {
 			if !e.renew(ctx, l) {
 				taken(errTaken)
 				return
@@ -43,9 +82,7 @@ func (e *execution) holdLease(ctx context.Context, revision uint64, taken contex
 
 // renew writes the record again. It reports whether the call still has the key.
 func (e *execution) renew(ctx context.Context, l *lease) bool {
-	ctx, cancel := context.WithTimeout(ctx, e.config.lease/renewals)
-	defer cancel()
-	next, err := e.store.Update(ctx, e.key, encode(e.own), l.revision)
+	next, err := e.store.Update(ctx, e.key, e.claimed, l.revision)
 	switch {
 	case err == nil:
 		l.revision = next
@@ -64,22 +101,47 @@ func (e *execution) renew(ctx context.Context, l *lease) bool {
 
 // release ends the renewals. It returns the revision of the record, as far as it is known.
 func (l *lease) release() uint64 {
-	l.cancel()
+	l.stop()
 	<-l.done
 	return l.revision
 }
 
-// observation is how long a caller that waits has seen a record unchanged, by its own clock.
+// observations are the records of calls that run elsewhere, as the callers that wait for them have
+// seen them. They outlive a caller, whose deadline may be shorter than a lease.
+type observations struct {
+	mu    sync.Mutex
+	byKey map[string]observation
+}
+
+// observation is since when a record has had a revision, by this instance's clock.
 type observation struct {
 	revision uint64
 	since    time.Time
 }
 
-func (o *observation) unchanged(revision uint64) time.Duration {
-	if o.since.IsZero() || o.revision != revision {
-		*o = observation{revision, time.Now()}
+// maxObserved bounds the memory of observations. Beyond it they begin again.
+const maxObserved = 10_000
+
+// unchanged returns for how long the record of a key has been seen with a revision.
+func (o *observations) unchanged(key string, revision uint64) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now, seen := time.Now(), o.byKey[key]
+	if seen.since.IsZero() || seen.revision != revision {
+		if o.byKey == nil || len(o.byKey) >= maxObserved {
+			o.byKey = map[string]observation{}
+		}
+		o.byKey[key] = observation{revision, now}
+		return 0
 	}
-	return time.Since(o.since)
+	return now.Sub(seen.since)
+}
+
+// forget forgets a key that does not run elsewhere.
+func (o *observations) forget(key string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.byKey, key)
 }
 
 // pause waits for d, or for the end of ctx, which it returns.

@@ -31,6 +31,9 @@ func NewMemory(keep time.Duration) *Memory {
 	return &Memory{keep: keep, records: map[string]memoryRecord{}}
 }
 
+// TTL implements Store.
+func (m *Memory) TTL() time.Duration { return max(m.keep, time.Nanosecond) }
+
 // Create implements Store.
 func (m *Memory) Create(_ context.Context, key string, value []byte) (uint64, error) {
 	m.mu.Lock()

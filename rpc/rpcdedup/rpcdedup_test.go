@@ -178,6 +178,7 @@ func TestBadOptions(t *testing.T) {
 	memory := rpcdedup.NewMemory(time.Hour)
 	for text, opt := range map[string]rpc.ServiceOption{
 		"the store is nil":              rpcdedup.Server(nil),
+		"for 5s, which is less than":    rpcdedup.Server(rpcdedup.NewMemory(5 * time.Second)),
 		"an option is nil":              rpcdedup.Server(memory, nil),
 		"WithLease(1ms)":                rpcdedup.Server(memory, rpcdedup.WithLease(time.Millisecond)),
 		"WithScope: the function is":    rpcdedup.Server(memory, rpcdedup.WithScope(nil)),
@@ -476,6 +477,10 @@ func TestMemoryForgets(t *testing.T) {
 		call("run 1")
 		time.Sleep(59 * time.Second)
 		call("run 1")
+		for i := range 2000 { // which is enough for the store to look for what is too old
+			_, err := pay.Call(t.Context(), c, order(t, 7), rpc.WithIdempotencyKey(fmt.Sprint(i)))
+			must(t, err)
+		}
 		time.Sleep(2 * time.Second)
 		call("run 2")
 	})

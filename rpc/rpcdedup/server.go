@@ -42,6 +42,9 @@ func Server(store Store, opts ...Option) rpc.ServerServiceOption {
 		}
 		errs = append(errs, opt(&c))
 	}
+	if store != nil && store.TTL() > 0 && store.TTL() < 2*c.lease {
+		errs = append(errs, fmt.Errorf("rpcdedup: the store keeps a record for %v, which is less than two leases of %v", store.TTL(), c.lease))
+	}
 	failed := errors.Join(errs...)
 	return rpc.WithMethodInterceptors(func(m *rpc.Method) (rpc.Interceptor, error) {
 		if failed != nil {
@@ -64,17 +67,18 @@ func intercept(m *rpc.Method, store Store, c *config) (rpc.Interceptor, error) {
 		}
 		return nil, nil
 	}
-	d := &deduplicator{method: m, store: store, config: c, required: required}
+	d := &deduplicator{method: m, store: timed{store, c.lease / tries}, config: c, required: required}
 	return d.intercept, nil
 }
 
 // deduplicator runs the calls of a method.
 type deduplicator struct {
 	method   *rpc.Method
-	store    Store
+	store    timed
 	config   *config
 	required bool
 	warned   loglimit.Limit
+	seen     observations
 }
 
 func (d *deduplicator) intercept(ctx context.Context, call *rpc.Call, next rpc.Next) error {
@@ -108,9 +112,17 @@ func (d *deduplicator) execution(ctx context.Context, call *rpc.Call, given stri
 	if err != nil {
 		return nil, rpc.Errorf(rpc.CodeInvalidArgument, "the request does not encode: %w", err)
 	}
+	received, err := call.RequestData()
+	if err != nil {
+		return nil, err
+	}
+	own := &natscallv1.Execution{Owner: rand.Text(), Fingerprint: sum(data), Received: sum(received), State: running}
+	return &execution{deduplicator: d, call: call, key: storeKey(call.Method(), scope, given), own: own, claimed: encode(own)}, nil
+}
+
+func sum(data []byte) []byte {
 	sum := sha256.Sum256(data)
-	own := &natscallv1.Execution{Owner: rand.Text(), Fingerprint: sum[:], State: running}
-	return &execution{deduplicator: d, call: call, key: storeKey(call.Method(), scope, given), own: own}, nil
+	return sum[:]
 }
 
 // storeKey returns the key of a store for that of a caller, which may have any bytes.

@@ -124,7 +124,9 @@ func bucket(t testing.TB, nc *nats.Conn) rpcdedup.Store {
 	must(t, err)
 	kv, err := js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "calls", TTL: time.Hour, Storage: jetstream.MemoryStorage})
 	must(t, err)
-	return rpcdedup.NewBucket(kv)
+	store, err := rpcdedup.NewBucket(t.Context(), kv)
+	must(t, err)
+	return store
 }
 
 func must(t testing.TB, err error) {

@@ -87,6 +87,9 @@ type Execution struct {
 	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	// fingerprint is the SHA-256 of the request, in its deterministic encoding.
 	Fingerprint []byte `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// received is the SHA-256 of the request as it was received. Instances that
+	// know different versions of its type may find different fingerprints.
+	Received []byte `protobuf:"bytes,8,opt,name=received,proto3" json:"received,omitempty"`
 	// response is the encoded response, if the call has ended with one.
 	Response []byte `protobuf:"bytes,4,opt,name=response,proto3" json:"response,omitempty"`
 	// error is how the call has ended otherwise.
@@ -150,6 +153,13 @@ func (x *Execution) GetFingerprint() []byte {
 	return nil
 }
 
+func (x *Execution) GetReceived() []byte {
+	if x != nil {
+		return x.Received
+	}
+	return nil
+}
+
 func (x *Execution) GetResponse() []byte {
 	if x != nil {
 		return x.Response
@@ -181,8 +191,8 @@ func (x *Execution) GetTrailer() map[string]*ExecutionHeader {
 // ExecutionHeader holds the values of a key of a header.
 type ExecutionHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// values are in the order in which they were added.
-	Values        []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	// values are in the order in which they were added. They may be any bytes.
+	Values        [][]byte `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,7 +227,7 @@ func (*ExecutionHeader) Descriptor() ([]byte, []int) {
 	return file_natscall_v1_deduplication_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *ExecutionHeader) GetValues() []string {
+func (x *ExecutionHeader) GetValues() [][]byte {
 	if x != nil {
 		return x.Values
 	}
@@ -228,11 +238,12 @@ var File_natscall_v1_deduplication_proto protoreflect.FileDescriptor
 
 const file_natscall_v1_deduplication_proto_rawDesc = "" +
 	"\n" +
-	"\x1fnatscall/v1/deduplication.proto\x12\vnatscall.v1\x1a\x18natscall/v1/status.proto\"\xeb\x03\n" +
+	"\x1fnatscall/v1/deduplication.proto\x12\vnatscall.v1\x1a\x18natscall/v1/status.proto\"\x87\x04\n" +
 	"\tExecution\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.natscall.v1.ExecutionStateR\x05state\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\fR\vfingerprint\x12\x1a\n" +
+	"\breceived\x18\b \x01(\fR\breceived\x12\x1a\n" +
 	"\bresponse\x18\x04 \x01(\fR\bresponse\x12)\n" +
 	"\x05error\x18\x05 \x01(\v2\x13.natscall.v1.StatusR\x05error\x12:\n" +
 	"\x06header\x18\x06 \x03(\v2\".natscall.v1.Execution.HeaderEntryR\x06header\x12=\n" +
@@ -244,7 +255,7 @@ const file_natscall_v1_deduplication_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x122\n" +
 	"\x05value\x18\x02 \x01(\v2\x1c.natscall.v1.ExecutionHeaderR\x05value:\x028\x01\")\n" +
 	"\x0fExecutionHeader\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\tR\x06values*\x83\x01\n" +
+	"\x06values\x18\x01 \x03(\fR\x06values*\x83\x01\n" +
 	"\x0eExecutionState\x12\x1f\n" +
 	"\x1bEXECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17EXECUTION_STATE_RUNNING\x10\x01\x12\x19\n" +
