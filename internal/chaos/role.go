@@ -45,7 +45,7 @@ type load struct {
 	Registers int           // callers of methods of registers
 	Pause     time.Duration // between two calls of a caller, at most
 	Work      time.Duration // how long handlers of unary methods work, about; 0 for a mix
-	Deadline  time.Duration // of calls that may run twice, at most; 0 for that of all
+	Deadline  time.Duration // of calls that may run twice, beside their work; 0 for that of all
 }
 
 const (

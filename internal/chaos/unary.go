@@ -43,12 +43,12 @@ func (c *caller) callUnary() {
 type workMethod = func(context.Context, *chaosv1.WorkRequest, ...rpc.CallOption) (*chaosv1.WorkResponse, error)
 
 func (c *caller) work(method string, do workMethod) {
-	timeout := c.timeout()
+	timeout, work := c.timeout(), c.duration()
 	if c.load.Deadline > 0 && idempotent(method) {
-		timeout = min(timeout, c.load.Deadline)
+		timeout = min(timeout, c.load.Deadline+2*work) // the first instance may die at the last moment
 	}
 	k := c.begin(record{Method: method}, timeout)
-	req := c.request(k.id, c.size())
+	req := c.request(k.id, c.size(), work)
 	options := c.callOptions()
 	if method == methodPay {
 		options = append(options, rpc.WithIdempotencyKey(k.id))
@@ -75,10 +75,10 @@ func wrongAnswer(call string, size int, res *chaosv1.WorkResponse) string {
 	return wrongContent(call, responseNumber, res.GetData())
 }
 
-func (c *caller) request(call string, size int) *chaosv1.WorkRequest {
+func (c *caller) request(call string, size int, work time.Duration) *chaosv1.WorkRequest {
 	reply := c.size()
 	return &chaosv1.WorkRequest{
-		Call: call, Fail: c.chance(5), SleepUs: uint32(c.duration().Microseconds()),
+		Call: call, Fail: c.chance(5), SleepUs: uint32(work.Microseconds()),
 		Data: content(call, requestNumber, size), ReplySize: uint32(reply),
 	}
 }
@@ -112,6 +112,6 @@ func (c *caller) duration() time.Duration {
 // note publishes a one-way message, which has no answer.
 func (c *caller) note() {
 	k := c.begin(record{Method: methodNote}, patience)
-	req := c.request(k.id, c.random.IntN(300))
+	req := c.request(k.id, c.random.IntN(300), c.duration())
 	k.end(record{}, c.api.Note(k.ctx, req))
 }
