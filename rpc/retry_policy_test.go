@@ -419,6 +419,48 @@ func testRestartIsFree(t *testing.T, srv *rpctest.Server, opt rpc.ClientOption) 
 	_ = killed.Shutdown(context.Background()) // it has no connection
 }
 
+// TestVirtualDeadService: a service of which no instance answers any more is hit by no more further
+// attempts than the budget holds.
+func TestVirtualDeadService(t *testing.T) {
+	const calls, burst = 50, 10
+	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+		var dead []place
+		var killed []*rpc.Server
+		hang := make(chan struct{})
+		for range 2 {
+			at := placeAt(t, srv)
+			dead = append(dead, at)
+			killed = append(killed, newTestServer(t, at.nc, &funcs{read: func(_ context.Context, in string) (string, error) {
+				<-hang
+				return in, nil
+			}}))
+		}
+		var times attemptTimes
+		c := dial(t, srv.Connect(), rpc.WithRetryBudget(burst, 0.1), rpc.WithInterceptors(times.intercept))
+		for _, at := range dead {
+			at.BlackHole()
+		}
+		ended := make(chan error, calls)
+		for range calls {
+			go func() {
+				_, err := readText(t.Context(), c, "x", rpc.WithTimeout(time.Minute))
+				ended <- err
+			}()
+		}
+		for range calls {
+			wantCode(t, <-ended, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun)
+		}
+		if n := len(times.gaps()) + 1; n > calls+burst || n < calls {
+			t.Errorf("%d calls made %d attempts, want at most %d more", calls, n, burst)
+		}
+		close(hang)
+		for i, at := range dead {
+			at.Cut()
+			_ = killed[i].Shutdown(context.Background()) // it has no connection
+		}
+	})
+}
+
 // TestErrorOfTheLastAttempt: the error that ends a call comes with its trailer and instance,
 // whatever keeps the client from another attempt.
 func TestErrorOfTheLastAttempt(t *testing.T) {
