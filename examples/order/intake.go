@@ -20,9 +20,9 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// intakes is how many messages a replica works on at once: a few, as with
-// takeOvers.
-const intakes = 8
+// intakes is how many messages a replica works on at once. More of them would
+// get into each other's way, where all want the same product.
+const intakes = 4
 
 // opening lasts for some elections of the stream's leader.
 var opening = backoff.Policy{First: 50 * time.Millisecond, Limit: time.Second, Max: 8}

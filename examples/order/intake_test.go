@@ -467,7 +467,7 @@ func TestPublishedAgainInTheMiddle(t *testing.T) {
 	w.checkStock("pear", 3, 0, 2)
 }
 
-// A connection that cannot is no reason to wait.
+// Without a stream there is no intake.
 func TestIntakeWithoutConnection(t *testing.T) {
 	w := newWorld(t)
 	s := w.service()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -25,7 +26,7 @@ func Run(ctx context.Context, nc *nats.Conn, c Config) (err error) {
 	}
 	// The feed has a server of its own, which listens before the first event is
 	// sent, and until the last one was.
-	stop, err := startFeed(ctx, nc, c)
+	stop, err := startFeed(ctx, nc, c, orders.lease)
 	if err != nil {
 		return err
 	}
@@ -43,7 +44,9 @@ func Run(ctx context.Context, nc *nats.Conn, c Config) (err error) {
 	return srv.Run(ctx)
 }
 
-func startFeed(ctx context.Context, nc *nats.Conn, c Config) (stop func() error, err error) {
+// startFeed returns a function that stops the feed, for which it has a time of
+// its own, as NATS may be away.
+func startFeed(ctx context.Context, nc *nats.Conn, c Config, grace time.Duration) (stop func() error, err error) {
 	feed, err := NewFeed(ctx, nc, c)
 	if err != nil {
 		return nil, err
@@ -52,5 +55,9 @@ func startFeed(ctx context.Context, nc *nats.Conn, c Config) (stop func() error,
 	if err := orderv1nats.RegisterOrderFeedServiceServer(srv, feed); err != nil {
 		return nil, err
 	}
-	return func() error { return srv.Shutdown(context.WithoutCancel(ctx)) }, srv.Start(ctx)
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		return srv.Shutdown(ctx)
+	}, srv.Start(ctx)
 }
