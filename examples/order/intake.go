@@ -135,20 +135,20 @@ func (i *Intake) takeAll(ctx context.Context) error {
 func (s *Service) take(ctx context.Context, m jetstream.Msg) {
 	ctx, cancel := context.WithTimeout(ctx, s.lease)
 	defer cancel()
+	log := s.log.With("message", fmt.Sprintf("%.200s", m.Data()))
 	err := s.placePublished(ctx, m.Data())
-	log := s.log.With("err", err, "message", fmt.Sprintf("%.200s", m.Data()))
-	switch {
-	case err == nil:
+	switch rpc.CodeOf(err) {
+	case rpc.CodeOK:
 		err = m.Ack()
-	case outcomeKnown(err):
-		log.Warn("a published order is refused")
+	case rpc.CodeInvalidArgument, rpc.CodeAlreadyExists:
+		log.Warn("a published order is refused", "err", err)
 		err = m.TermWithReason(err.Error())
 	default:
-		log.Warn("a published order is not decided yet, and is tried again")
+		log.Warn("a published order is not decided yet, and is tried again", "err", err)
 		err = m.NakWithDelay(s.lease)
 	}
 	if err != nil {
-		log.Warn("JetStream was not told, so the message comes again", "cause", err)
+		log.Warn("JetStream was not told, so the message comes again", "err", err)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -122,8 +121,8 @@ func TestPublishedWhileAllAreDown(t *testing.T) {
 	observer := w.service()
 	w.wantOrder(observer, "12345", confirmed, 0)
 	w.wantOrder(observer, "unknown", rejected, orderv1.RejectionReason_REJECTION_REASON_UNKNOWN_PRODUCT)
-	three, many := w.finished(observer, "three"), w.finished(observer, "many") // the first to come gets them
-	switch {
+	three, many := w.finished(observer, "three"), w.finished(observer, "many")
+	switch { // the first to come gets them
 	case three.state() == confirmed && many.state() == rejected:
 		w.checkStock("67890", 6, 0, 4)
 	case three.state() == rejected && many.state() == confirmed:
@@ -241,7 +240,7 @@ func TestPublishedAndRefused(t *testing.T) {
 	}
 	w.allTaken()
 	if n := strings.Count(log.String(), "a published order is refused"); n != len(bad) {
-		t.Errorf("%d are refused in the log, want %d:\n%s", n, len(bad), log)
+		t.Errorf("%d are refused, want %d:\n%s", n, len(bad), log)
 	}
 	w.checkStock("apple", 9, 0, 1)
 	if list, err := w.orders.ListOrders(t.Context(), &orderv1.ListOrdersRequest{}); err != nil || len(list.GetOrders()) != 1 {
@@ -352,103 +351,23 @@ func TestStreamIsDeleted(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "orders-new"); err != nil {
 		t.Fatal(err)
 	}
-	w.publishStored(js, published("after", "apple", 1))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for range persistence.Attempts(ctx) {
+		if _, err = js.Stream(ctx, "orders-new"); err == nil {
+			break
+		}
+	}
+	w.publish(published("after", "apple", 1))
 	w.wantOrder(w.service(), "after", confirmed, 0)
 	if !strings.Contains(log.String(), "cannot take the orders") {
 		t.Errorf("log:\n%s", log)
 	}
 }
 
-// publishStored publishes until a stream has the message.
-func (w *world) publishStored(js jetstream.JetStream, message string) {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
-	defer cancel()
-	var err error
-	for range persistence.Attempts(ctx) {
-		if _, err = js.Stream(ctx, "orders-new"); err == nil {
-			w.publish(message)
-			return
-		}
-	}
-	w.t.Fatal(err)
-}
-
-// mortalMsg is a message that a mortal replica has got.
-type mortalMsg struct {
-	jetstream.Msg
-	m *mortal
-}
-
-func (m mortalMsg) Ack() error { return m.m.do(m.Msg.Ack) }
-
-func (m mortalMsg) NakWithDelay(d time.Duration) error {
-	return m.m.do(func() error { return m.Msg.NakWithDelay(d) })
-}
-
-func (m mortalMsg) TermWithReason(why string) error {
-	return m.m.do(func() error { return m.Msg.TermWithReason(why) })
-}
-
-// The replica that has got a message crashes at every point. Others finish what
-// it has left: there is one order, which is sold once or not at all.
-func TestIntakeCrashesAnywhere(t *testing.T) {
-	w := newWorld(t)
-	w.runInventory()
-	kv := bucket(t, w, "orders")
-	consumer, err := w.intake(w.service()).open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	// begin publishes an order, and gives it to a replica that crashes.
-	var dying sync.WaitGroup
-	begin := func(id string, stock int32, replica *mortal) {
-		w.add(id, stock)
-		w.publish(published(id, id, 2))
-		m, err := consumer.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := w.service()
-		s.lease = testLease / 4 // how long a dead replica tries on
-		replica.wrap(s, kv)
-		dying.Go(func() { s.take(t.Context(), mortalMsg{m, replica}) })
-	}
-	stocks := map[string]int32{}
-	for _, stock := range []int32{1, 5} {
-		whole := &mortal{left: math.MaxInt}
-		begin(fmt.Sprint("whole-", stock), stock, whole)
-		dying.Wait()
-		for n := range whole.done {
-			for _, torn := range []bool{false, true} {
-				id := fmt.Sprintf("%d-%d-%t", stock, n, torn)
-				stocks[id] = stock
-				begin(id, stock, &mortal{left: n, torn: torn})
-			}
-		}
-	}
-	if len(stocks) < 2*(8+5) { // write, reserve, write, confirm, write, announce, flush, write, ack and so on
-		t.Fatalf("there are only %d points to crash at", len(stocks))
-	}
-	dying.Wait()
-	w.runOrder()
-	w.runOrder()
-	w.allTaken()
-	observer := w.service()
-	for id, stock := range stocks {
-		if stock == 1 {
-			w.wantOrder(observer, id, rejected, orderv1.RejectionReason_REJECTION_REASON_OUT_OF_STOCK)
-			w.checkStock(id, 1, 0, 0)
-			continue
-		}
-		w.wantOrder(observer, id, confirmed, 0)
-		w.checkStock(id, 3, 0, 2)
-	}
-	t.Logf("%d points", len(stocks))
-}
-
-// A redelivery, or a duplicate, comes while the order is still worked on.
-func TestPublishedAgainInTheMiddle(t *testing.T) {
+// A published order is carried on by others where its owner falls asleep, and not
+// given up. The owner finds out when it wakes up.
+func TestPublishedOwnerThatWasAsleep(t *testing.T) {
 	w := newWorld(t)
 	w.runInventory()
 	w.runOrder() // looks after what the others leave

@@ -38,13 +38,14 @@ const maxLines = 100
 //	   ▼        all released
 //	RELEASING ──────────────▶ REJECTED
 //
-// The step that leaves PENDING decides: from then on an order goes one way
+// (If the owner of an order that was published has gone, another goes on.) The
+// step that leaves PENDING decides: from then on an order goes one way
 // whoever works on it. What is done in a state can be done again, so a new
 // owner starts the state over, and two who believe to be the owner do no harm:
 // the first to write is, and the other notices at its next write.
 //
 // Orders are kept until somebody removes them, and so is the promise that a
-// request id gets one answer.
+// request id gets one answer, and a published order is placed once.
 type record struct {
 	Order     message `json:"order"`
 	Owner     string  `json:"owner"` // who works on it: new for each try

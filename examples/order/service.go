@@ -127,7 +127,7 @@ func (s *Service) place(ctx context.Context, order row) (record, error) {
 	case errors.Is(err, errLost):
 		return s.await(ctx, order)
 	case err != nil:
-		return record{}, err // perhaps it was written: then it will be taken over, as nobody works on it
+		return record{}, err // if it was written it will be taken over, as nobody works on it
 	}
 	if err := s.work(context.WithoutCancel(ctx), &order); err != nil {
 		s.log.Warn("order is left to be taken over", "order", order.Key, "state", order.Value.state(), "err", err)
