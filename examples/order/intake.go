@@ -33,7 +33,7 @@ var opening = backoff.Policy{First: 50 * time.Millisecond, Limit: time.Second, M
 // runs, until one of the replicas, which share a consumer, has acknowledged it.
 // That is when the order is decided: confirmed or rejected. Until then the
 // message comes again, after a crash as well as while the inventory cannot be
-// asked. It does no harm, as the id of the order is the key of its entry: a
+// asked. That does no harm: the id of the order is the key of its entry, so a
 // message that comes again, or was published again, finds the order there.
 //
 // What can never be placed is terminated: it does not come again, and the
@@ -166,7 +166,7 @@ func (s *Service) placePublished(ctx context.Context, message []byte) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("a published order is decided", "order", order.Key, "now", end.state(), "rejection", end.Order.Msg.GetRejection())
+	s.log.Info("a published order is decided", "order", order.Key, "now", end.state(), "because", end.Order.Msg.GetRejection().GetMessage())
 	return nil
 }
 

@@ -104,6 +104,7 @@ func TestPublishedWhileAllAreDown(t *testing.T) {
 	w := newWorld(t)
 	stopInventory, stopOrder := w.runInventory(), w.runOrder()
 	w.add("67890", 10)
+	w.add("apple", 9)
 	if _, err := w.orders.ListOrders(t.Context(), &orderv1.ListOrdersRequest{}); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestPublishedWhileAllAreDown(t *testing.T) {
 	stopInventory()
 	w.publish(
 		`{"order_id":"12345","product_id":"67890"}`, `{"order_id":"12345","product_id":"67890"}`,
-		published("three", "67890", 3), published("many", "67890", 7), published("unknown", "unicorn", 1),
+		published("three", "apple", 3), published("many", "apple", 7), published("unknown", "unicorn", 1),
 	)
 	// The orders come first: until the inventory is there they wait.
 	w.runOrder()
@@ -124,12 +125,13 @@ func TestPublishedWhileAllAreDown(t *testing.T) {
 	three, many := w.finished(observer, "three"), w.finished(observer, "many")
 	switch { // the first to come gets them
 	case three.state() == confirmed && many.state() == rejected:
-		w.checkStock("67890", 6, 0, 4)
+		w.checkStock("apple", 6, 0, 3)
 	case three.state() == rejected && many.state() == confirmed:
-		w.checkStock("67890", 2, 0, 8)
+		w.checkStock("apple", 2, 0, 7)
 	default:
 		t.Errorf("orders %v and %v, of which one can be had", three.Order.Msg, many.Order.Msg)
 	}
+	w.checkStock("67890", 9, 0, 1)
 	w.heard("12345", "67890")
 }
 

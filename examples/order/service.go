@@ -104,10 +104,6 @@ func New(ctx context.Context, nc *nats.Conn, client *rpc.Client, c Config) (*Ser
 }
 
 // PlaceOrder implements order.v1.OrderService.
-//
-// An order that was accepted is seen through whether its caller waits or not,
-// so the work does not end with ctx; each of its states has the lease as its
-// time.
 func (s *Service) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest) (*orderv1.PlaceOrderResponse, error) {
 	if err := checkRequest(req); err != nil {
 		return nil, err
@@ -121,6 +117,10 @@ func (s *Service) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest
 
 // place returns the order as it was decided, also where it was asked for
 // before.
+//
+// An order that was accepted is seen through whether its caller waits or not,
+// so the work does not end with ctx; each of its states has the lease as its
+// time.
 func (s *Service) place(ctx context.Context, order row) (record, error) {
 	err := s.attempt(ctx, func(ctx context.Context) error { return s.write(ctx, &order, order.Value) })
 	switch {
