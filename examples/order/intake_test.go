@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/natscall/natscall/examples/internal/kvtable"
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/rpc"
 )
@@ -155,6 +156,31 @@ func TestPublishedWithoutInventory(t *testing.T) {
 	}
 	w.runInventory()
 	w.wantOrder(w.service(), "patient", confirmed, 0)
+	w.allTaken()
+	w.checkStock("apple", 3, 0, 2)
+}
+
+// A message whose order cannot be written comes again.
+func TestPublishedWithoutBucket(t *testing.T) {
+	w := newWorld(t)
+	w.runInventory()
+	w.add("apple", 5)
+	kv := bucket(t, w, "orders")
+	consumer, err := w.intake(w.service()).open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.publish(published("again", "apple", 2))
+	m, err := consumer.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := w.service()
+	s.lease = testLease / 4
+	s.orders = kvtable.New[record](mortalKV{kv, new(mortal)})
+	s.take(t.Context(), m)
+	w.runOrder()
+	w.wantOrder(w.service(), "again", confirmed, 0)
 	w.allTaken()
 	w.checkStock("apple", 3, 0, 2)
 }
