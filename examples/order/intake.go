@@ -24,8 +24,11 @@ import (
 // get into each other's way, where all want the same product.
 const intakes = 4
 
-// opening lasts for some elections of the stream's leader.
+// opening lasts for the election that follows when a stream was made. JetStream
+// answers each try within answerTime, or not at all, as its request was lost.
 var opening = backoff.Policy{First: 50 * time.Millisecond, Limit: time.Second, Max: 8}
+
+const answerTime = 2 * time.Second
 
 // Intake places the orders that anybody publishes on orders.new, each once.
 //
@@ -88,6 +91,8 @@ func NewIntake(ctx context.Context, nc *nats.Conn, orders *Service, c Config) (*
 
 // open makes what does not exist yet.
 func (i *Intake) open(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	name, err := i.js.StreamNameBySubject(ctx, i.consumer.FilterSubject)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		name = i.stream.Name
