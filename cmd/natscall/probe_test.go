@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
@@ -291,6 +292,32 @@ func (s *shop) orderProbes() map[string]probe {
 			})
 		},
 	}
+}
+
+// publishOrder publishes an order, as anybody can, and waits until it is decided and taken from the
+// stream that it came by.
+func (s *shop) publishOrder(ctx context.Context) error {
+	id := nuid.Next()
+	if err := s.spy.Publish("orders.new", []byte(`{"order_id":"`+id+`","product_id":"apple"}`)); err != nil {
+		return err
+	}
+	js, err := jetstream.New(s.spy)
+	if err != nil {
+		return err
+	}
+	for decided, left := false, true; !decided || left; { // until ctx ends
+		m, err := s.spy.RequestWithContext(ctx, "order.v1.OrderService.GetOrder", []byte(`{"order_id":"`+id+`"}`))
+		if err != nil {
+			return err
+		}
+		decided = strings.Contains(string(m.Data), "_CONFIRMED") || strings.Contains(string(m.Data), "_REJECTED")
+		stream, err := js.Stream(ctx, "orders-new")
+		if err != nil {
+			return err
+		}
+		left = stream.CachedInfo().State.Msgs > 0
+	}
+	return nil
 }
 
 // listening calls f while the account of the services is listened in on.

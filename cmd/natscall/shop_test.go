@@ -31,8 +31,8 @@ import (
 const shopFiles = `-I ../../proto ../../proto/inventory/v1/inventory.proto ../../proto/order/v1/order.proto ../../proto/order/v1/feed.proto`
 
 // shopUsers are the users of the shop, as docs/security.md has them. The subjects of -allow-pub and
-// -allow-sub are those of JetStream: the services keep their state in its buckets, and natscall
-// does not know which.
+// -allow-sub are those of JetStream: the services keep their state in its buckets, and take orders
+// from a stream; natscall does not know which.
 const shopUsers = `-user inventory -serve inventory.v1.InventoryService
   -allow-pub $JS.API.STREAM.*.KV_inventory -allow-pub $JS.API.STREAM.MSG.GET.KV_inventory
   -allow-pub $JS.API.CONSUMER.*.KV_inventory.> -allow-pub $KV.inventory.> -allow-sub _INBOX.>
@@ -45,6 +45,8 @@ const shopUsers = `-user inventory -serve inventory.v1.InventoryService
   -allow-pub $JS.API.CONSUMER.*.KV_picks.> -allow-pub $KV.picks.>
   -allow-pub $JS.API.STREAM.*.KV_feed -allow-pub $JS.API.STREAM.MSG.GET.KV_feed
   -allow-pub $JS.API.CONSUMER.*.KV_feed.> -allow-pub $KV.feed.>
+  -allow-pub $JS.API.STREAM.NAMES -allow-pub $JS.API.STREAM.*.orders-new
+  -allow-pub $JS.API.CONSUMER.*.orders-new.> -allow-pub $JS.API.CONSUMER.MSG.NEXT.orders-new.order-service
 -user shopper -inbox _INBOX_shopper -call inventory.v1.InventoryService -call order.v1.OrderService
   -call order.v1.OrderFeedService
 -user tool -inbox _INBOX_tool -discover`
@@ -253,11 +255,14 @@ func (s *shop) serveOrders(user string, opts ...rpc.ServerOption) error {
 	must(s.T, err)
 	feed, err := order.NewFeed(testContext(s.T), p.nc, config)
 	must(s.T, err)
+	intake, err := order.NewIntake(testContext(s.T), p.nc, orders, config)
+	must(s.T, err)
 	srv := s.newServer(p.nc, opts...)
 	must(s.T, errors.Join(orderv1nats.RegisterOrderServiceServer(srv, orders), orderv1nats.RegisterOrderFeedServiceServer(srv, feed)))
-	var recovering sync.WaitGroup
-	recovering.Go(func() { orders.Recover(ctx) })
-	s.Cleanup(recovering.Wait)
+	var running sync.WaitGroup
+	running.Go(func() { orders.Recover(ctx) })
+	running.Go(func() { intake.Run(ctx) })
+	s.Cleanup(running.Wait)
 	s.Cleanup(cancel)
 	return s.start(srv)
 }

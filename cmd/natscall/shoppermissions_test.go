@@ -145,6 +145,7 @@ func TestShop(t *testing.T) {
 		s.run(t, s.connect("order"), tried)
 		s.run(t, s.connect("tool"), discoveryProbes())
 	})
+	t.Run("published order", func(t *testing.T) { must(t, s.publishOrder(testContext(t))) })
 	for user, needs := range map[string]map[string]string{"shopper": shopperNeeds, "order": orderNeeds, "tool": toolNeeds} {
 		i := slices.IndexFunc(options.Users, func(u *server.User) bool { return u.Username == user })
 		checkNeeds(t, needs, options.Users[i].Permissions.Publish.Allow)

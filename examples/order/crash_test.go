@@ -68,6 +68,63 @@ func TestCrashAnywhere(t *testing.T) {
 	t.Logf("%d points: %v", len(crashes), ends)
 }
 
+// The replica that has got a message crashes at every point. Others finish what
+// it has left: there is one order, which is sold once or not at all.
+func TestIntakeCrashesAnywhere(t *testing.T) {
+	w := newWorld(t)
+	w.runInventory()
+	kv := bucket(t, w, "orders")
+	consumer, err := w.intake(w.service()).open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// begin publishes an order, and gives it to a replica that crashes.
+	var dying sync.WaitGroup
+	begin := func(id string, stock int32, replica *mortal) {
+		w.add(id, stock)
+		w.publish(published(id, id, 2))
+		m, err := consumer.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := w.service()
+		s.lease = testLease / 4 // how long a dead replica tries on
+		replica.wrap(s, kv)
+		dying.Go(func() { s.take(t.Context(), mortalMsg{m, replica}) })
+	}
+	stocks := map[string]int32{}
+	for _, stock := range []int32{1, 5} {
+		whole := &mortal{left: math.MaxInt}
+		begin(fmt.Sprint("whole-", stock), stock, whole)
+		dying.Wait()
+		for n := range whole.done {
+			for _, torn := range []bool{false, true} {
+				id := fmt.Sprintf("%d-%d-%t", stock, n, torn)
+				stocks[id] = stock
+				begin(id, stock, &mortal{left: n, torn: torn})
+			}
+		}
+	}
+	if len(stocks) < 2*(9+6) { // write, reserve, write, confirm, write, announce, flush, write, ack
+		t.Fatalf("there are only %d points to crash at", len(stocks))
+	}
+	dying.Wait()
+	w.runOrder()
+	w.runOrder()
+	w.allTaken()
+	observer := w.service()
+	for id, stock := range stocks {
+		if stock == 1 {
+			w.wantOrder(observer, id, rejected, orderv1.RejectionReason_REJECTION_REASON_OUT_OF_STOCK)
+			w.checkStock(id, 1, 0, 0)
+			continue
+		}
+		w.wantOrder(observer, id, confirmed, 0)
+		w.checkStock(id, 3, 0, 2)
+	}
+	t.Logf("%d points", len(stocks))
+}
+
 func bucket(t *testing.T, w *world, name string) jetstream.KeyValue {
 	t.Helper()
 	w.service() // makes it

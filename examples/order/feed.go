@@ -48,6 +48,9 @@ func NewFeed(ctx context.Context, nc *nats.Conn, c Config) (*Feed, error) {
 // OrderPlaced implements order.v1.OrderFeedService. Nobody waits for what it
 // returns: an error shows in the log and in the service's statistics.
 func (f *Feed) OrderPlaced(ctx context.Context, req *orderv1.OrderPlacedRequest) error {
+	if !req.GetSold() {
+		return nil // an order, which is the Intake's
+	}
 	if err := f.record(ctx, req); err != nil {
 		f.log.Warn("event is lost", "order", req.GetOrderId(), "product", req.GetProductId(), "err", err)
 		return err

@@ -3,6 +3,7 @@ package order
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -105,4 +106,20 @@ type mortalEvents struct {
 
 func (c mortalEvents) OrderPlaced(ctx context.Context, req *orderv1.OrderPlacedRequest, opts ...rpc.CallOption) error {
 	return c.m.do(func() error { return c.OrderFeedServiceClient.OrderPlaced(ctx, req, opts...) })
+}
+
+// mortalMsg is a message that a mortal replica has got.
+type mortalMsg struct {
+	jetstream.Msg
+	m *mortal
+}
+
+func (m mortalMsg) Ack() error { return m.m.do(m.Msg.Ack) }
+
+func (m mortalMsg) NakWithDelay(d time.Duration) error {
+	return m.m.do(func() error { return m.Msg.NakWithDelay(d) })
+}
+
+func (m mortalMsg) TermWithReason(why string) error {
+	return m.m.do(func() error { return m.Msg.TermWithReason(why) })
 }

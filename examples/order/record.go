@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -37,13 +38,14 @@ const maxLines = 100
 //	   ▼        all released
 //	RELEASING ──────────────▶ REJECTED
 //
-// The step that leaves PENDING decides: from then on an order goes one way
+// (If the owner of an order that was published has gone, another goes on.) The
+// step that leaves PENDING decides: from then on an order goes one way
 // whoever works on it. What is done in a state can be done again, so a new
 // owner starts the state over, and two who believe to be the owner do no harm:
 // the first to write is, and the other notices at its next write.
 //
 // Orders are kept until somebody removes them, and so is the promise that a
-// request id gets one answer.
+// request id gets one answer, and a published order is placed once.
 type record struct {
 	Order     message `json:"order"`
 	Owner     string  `json:"owner"` // who works on it: new for each try
@@ -57,24 +59,42 @@ type (
 
 // newRecord is the order of a request.
 func newRecord(req *orderv1.PlaceOrderRequest) row {
-	order := &orderv1.Order{
-		OrderId:   orderID(req.GetRequestId()),
-		RequestId: req.GetRequestId(),
-		Lines:     req.GetLines(),
-		State:     pending,
-		Created:   timestamppb.Now(),
+	return newRow(&orderv1.Order{
+		OrderId: orderID(req.GetRequestId()), RequestId: req.GetRequestId(), Lines: req.GetLines(),
+	})
+}
+
+// newPublished is the order of a message on orders.new.
+func newPublished(event *orderv1.OrderPlacedRequest) (row, error) {
+	id, line := event.GetOrderId(), &orderv1.Line{ProductId: event.GetProductId(), Quantity: 1}
+	if event.Quantity != nil {
+		line.Quantity = event.GetQuantity()
 	}
-	return row{Key: order.OrderId, Value: record{Order: message{Msg: order}, Owner: newOwner()}}
+	if strings.HasPrefix(id, requested) {
+		return row{}, rpc.Errorf(rpc.CodeInvalidArgument, "order_id: %.80q begins as those of PlaceOrder do", id)
+	}
+	return newRow(&orderv1.Order{OrderId: id, Lines: []*orderv1.Line{line}}), check.First(
+		check.ID("order_id", id),
+		check.ID("product_id", line.GetProductId()),
+		check.Quantity("quantity", line.GetQuantity()))
+}
+
+func newRow(order *orderv1.Order) row {
+	order.State, order.Created = pending, timestamppb.Now()
+	return row{Key: order.GetOrderId(), Value: record{Order: message{Msg: order}, Owner: newOwner()}}
 }
 
 // newOwner is the name of a try to work on an order.
 func newOwner() string { return rand.Text() }
 
+// requested begins the ids of orders that were not published.
+const requested = "o-"
+
 // orderID follows from the request id, so that creating the order's entry
 // finds out whether the request is new.
 func orderID(requestID string) string {
 	sum := sha256.Sum256([]byte(requestID))
-	return "o-" + hex.EncodeToString(sum[:10]) // 80 bits: no two of a billion orders share one
+	return requested + hex.EncodeToString(sum[:10]) // 80 bits: no two of a billion orders share one
 }
 
 // with returns the record as change makes it; r stays as it is.
@@ -99,11 +119,22 @@ func (r record) finished() bool {
 	return r.state() == rejected || r.state() == confirmed && r.Announced
 }
 
-// asks reports whether the order is the one of the request.
-func (r record) asks(req *orderv1.PlaceOrderRequest) bool {
-	order := r.Order.Msg
-	return order.GetRequestId() == req.GetRequestId() &&
-		slices.EqualFunc(order.GetLines(), req.GetLines(), func(a, b *orderv1.Line) bool { return proto.Equal(a, b) })
+// published reports whether the order came by orders.new, so that nobody waits for it.
+func (r record) published() bool { return r.Order.Msg.GetRequestId() == "" }
+
+// asks reports whether both are what somebody has asked for once.
+func (r record) asks(other record) bool {
+	a, b := r.Order.Msg, other.Order.Msg
+	return a.GetRequestId() == b.GetRequestId() &&
+		slices.EqualFunc(a.GetLines(), b.GetLines(), func(a, b *orderv1.Line) bool { return proto.Equal(a, b) })
+}
+
+// id is what whoever asked for the order calls it.
+func (r record) id() string {
+	if r.published() {
+		return fmt.Sprintf("order_id: %q", r.Order.Msg.GetOrderId())
+	}
+	return fmt.Sprintf("request_id: %q", r.Order.Msg.GetRequestId())
 }
 
 // answer is what PlaceOrder says about a decided order.

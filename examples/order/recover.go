@@ -104,14 +104,15 @@ func (r *recovery) takeOverStalled(ctx context.Context) {
 }
 
 // takeOver makes this replica the order's owner, and finishes it: forward if
-// everything was reserved, back if not.
+// everything was reserved, back if not, as whoever asked for it is told to do so
+// again. One that was published always goes forward: nobody would be told.
 func (s *Service) takeOver(ctx context.Context, order row) {
 	log := s.log.With("order", order.Key, "state", order.Value.state())
 	claim, cancel := context.WithTimeout(ctx, s.lease)
 	defer cancel()
 	err := s.advance(claim, &order, func(next *record) {
 		next.Owner = newOwner()
-		if next.state() == pending {
+		if next.state() == pending && !next.published() {
 			next.Order.Msg.State = releasing
 			next.Order.Msg.Rejection = &orderv1.Rejection{
 				Reason:  orderv1.RejectionReason_REJECTION_REASON_INTERRUPTED,

@@ -134,7 +134,7 @@ func (s *Service) announce(ctx context.Context, r *row) error {
 	for _, line := range r.Value.Order.Msg.GetLines() {
 		err := s.insist(ctx, func(ctx context.Context) error {
 			return s.events.OrderPlaced(ctx, &orderv1.OrderPlacedRequest{
-				OrderId: r.Key, ProductId: line.GetProductId(), Quantity: &line.Quantity,
+				OrderId: r.Key, ProductId: line.GetProductId(), Quantity: &line.Quantity, Sold: true,
 			}, rpc.WithCodec(rpc.CodecJSON))
 		})
 		if err != nil {

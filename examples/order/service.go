@@ -8,6 +8,11 @@
 // the states, saga.go what is done in each, and recover.go finishes what a
 // replica that crashed has left. What becomes of an order afterwards, in the
 // warehouse, is in pick.go.
+//
+// Orders come by PlaceOrder, whose callers wait, and by the subject orders.new,
+// on which anybody can publish one, also while no service runs: intake.go takes
+// them from there. Each line that is sold is announced on the same subject, and
+// kept for a day by what is in feed.go.
 package order
 
 import (
@@ -99,48 +104,57 @@ func New(ctx context.Context, nc *nats.Conn, client *rpc.Client, c Config) (*Ser
 }
 
 // PlaceOrder implements order.v1.OrderService.
-//
-// An order that was accepted is seen through whether its caller waits or not,
-// so the work does not end with ctx; each of its states has the lease as its
-// time.
 func (s *Service) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest) (*orderv1.PlaceOrderResponse, error) {
 	if err := checkRequest(req); err != nil {
 		return nil, err
 	}
-	r := newRecord(req)
-	err := s.attempt(ctx, func(ctx context.Context) error { return s.write(ctx, &r, r.Value) })
-	switch {
-	case errors.Is(err, errLost):
-		return s.await(ctx, req, r.Key) // a repeated request
-	case err != nil:
-		return nil, err // perhaps it was written: then it will be rejected, as nobody works on it
-	}
-	if err := s.work(context.WithoutCancel(ctx), &r); err != nil {
-		s.log.Warn("order is left to be taken over", "order", r.Key, "state", r.Value.state(), "err", err)
-	}
-	if r.Value.decided() {
-		return r.Value.answer()
-	}
-	return s.await(ctx, req, r.Key)
-}
-
-// await waits until the order that somebody else works on is decided.
-func (s *Service) await(ctx context.Context, req *orderv1.PlaceOrderRequest, key string) (*orderv1.PlaceOrderResponse, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the watch
-	changes, err := s.orders.Watch(ctx, key)
+	end, err := s.place(ctx, newRecord(req))
 	if err != nil {
 		return nil, err
 	}
-	for r := range changes {
+	return end.answer()
+}
+
+// place returns the order as it was decided, also where it was asked for
+// before.
+//
+// An order that was accepted is seen through whether its caller waits or not,
+// so the work does not end with ctx; each of its states has the lease as its
+// time.
+func (s *Service) place(ctx context.Context, order row) (record, error) {
+	err := s.attempt(ctx, func(ctx context.Context) error { return s.write(ctx, &order, order.Value) })
+	switch {
+	case errors.Is(err, errLost):
+		return s.await(ctx, order)
+	case err != nil:
+		return record{}, err // if it was written it will be taken over, as nobody works on it
+	}
+	if err := s.work(context.WithoutCancel(ctx), &order); err != nil {
+		s.log.Warn("order is left to be taken over", "order", order.Key, "state", order.Value.state(), "err", err)
+	}
+	if order.Value.decided() {
+		return order.Value, nil
+	}
+	return s.await(ctx, order)
+}
+
+// await waits until the order that somebody else works on is decided.
+func (s *Service) await(ctx context.Context, order row) (record, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the watch
+	changes, err := s.orders.Watch(ctx, order.Key)
+	if err != nil {
+		return record{}, err
+	}
+	for now := range changes {
 		switch {
-		case !r.Value.asks(req):
-			return nil, rpc.Errorf(rpc.CodeAlreadyExists, "request_id: %q was used for another order", req.GetRequestId())
-		case r.Value.decided():
-			return r.Value.answer()
+		case !now.Value.asks(order.Value):
+			return record{}, rpc.Errorf(rpc.CodeAlreadyExists, "%s was used for another order", order.Value.id())
+		case now.Value.decided():
+			return now.Value, nil
 		}
 	}
-	return nil, rpc.Errorf(rpc.CodeUnavailable, "order %s is not decided yet: repeat the request to learn more", key)
+	return record{}, rpc.Errorf(rpc.CodeUnavailable, "order %s is not decided yet: repeat the request to learn more", order.Key)
 }
 
 // GetOrder implements order.v1.OrderService.

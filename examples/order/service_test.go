@@ -240,12 +240,12 @@ func TestPlainEvents(t *testing.T) {
 		t.Errorf("event %s, %v", m.Data, err)
 	}
 	for _, body := range []string{
-		`{"order_id":"12345","product_id":"67890"}`,
-		`{"order_id":"12345","product_id":"67890"}`, // heard once
-		`{"order_id":"no.id","product_id":"67890"}`, // not kept
-		`{"order_id":"1","product_id":"2","quantity":-1}`,
+		`{"order_id":"12345","product_id":"67890","sold":true}`,
+		`{"order_id":"12345","product_id":"67890","sold":true}`, // heard once
+		`{"order_id":"no.id","product_id":"67890","sold":true}`, // not kept
+		`{"order_id":"1","product_id":"2","quantity":-1,"sold":true}`,
 		`{"order_id":`,
-		`{"orderId":"last","productId":"67890","quantity":3}`,
+		`{"orderId":"last","productId":"67890","quantity":3,"sold":true}`,
 	} {
 		if err := w.nc.Publish("orders.new", []byte(body)); err != nil {
 			t.Fatal(err)
@@ -272,14 +272,14 @@ func TestEventErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := f.OrderPlaced(t.Context(), &orderv1.OrderPlacedRequest{OrderId: "1", ProductId: "2"}); err != nil {
+		if err := f.OrderPlaced(t.Context(), &orderv1.OrderPlacedRequest{OrderId: "1", ProductId: "2", Sold: true}); err != nil {
 			t.Error(err)
 		}
 	}
 	for want, event := range map[string]*orderv1.OrderPlacedRequest{
-		`order_id: ""`:   {ProductId: "2"},
-		`product_id: ""`: {OrderId: "1"},
-		"quantity: 0":    {OrderId: "1", ProductId: "2", Quantity: new(int32)},
+		`order_id: ""`:   {ProductId: "2", Sold: true},
+		`product_id: ""`: {OrderId: "1", Sold: true},
+		"quantity: 0":    {OrderId: "1", ProductId: "2", Quantity: new(int32), Sold: true},
 	} {
 		if err := f.OrderPlaced(t.Context(), event); rpc.CodeOf(err) != rpc.CodeInvalidArgument || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want INVALID_ARGUMENT with %s", err, want)

@@ -94,7 +94,9 @@ func (s *shop) commands() string {
   nats req order.v1.OrderService.PlaceOrder '{"request_id":"mine-1","lines":[{"product_id":"apple","quantity":1}]}'
   nats req order.v1.OrderService.ListOrders '{}'
   nats sub orders.new
-  nats pub orders.new '{"order_id":"12345","product_id":"67890"}'
+  nats pub orders.new '{"order_id":"mine-2","product_id":"67890"}'
+  nats req order.v1.OrderService.GetOrder '{"order_id":"mine-2"}'
+  nats stream info orders-new
   nats req order.v1.OrderFeedService.ListFeed '{}'
   nats kv get inventory apple --raw
 `, s.url())

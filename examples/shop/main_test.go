@@ -15,10 +15,11 @@ func TestStory(t *testing.T) {
 		t.Fatalf("exit code %d, stderr %s", code, stderr.String())
 	}
 	for _, want := range []string{
+		"orders-new keeps 2 messages", "order 12345 of 1 67890: CONFIRMED", "4 are left",
 		"ada-1", "CONFIRMED", "REJECTED", `"plum": 2 asked for, 1 available`, "9 got theirs, 11 were refused",
 		"line 2001: quantity: -2", "3000 lines, 2000 of them known, 2000 items added", "picked 2 apple, missing 1 pear",
 		"the screen: 8 available, 0 reserved, 2 sold", "the screen: 6 available, 0 reserved, 4 sold",
-		"OrderFeedService", "25 requests", "nats://127.0.0.1:", "nats micro ls",
+		"ListFeed returns 12 events", "25 requests", "nats://127.0.0.1:", "nats micro ls",
 	} {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the story does not say %q:\n%s", want, stdout.String())
@@ -55,7 +56,7 @@ func TestStoppedInTheMiddle(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stdout := &writer{on: "Bob", stop: cancel}
 	var stderr strings.Builder
-	if code := execute(ctx, nil, stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), "step 5") {
+	if code := execute(ctx, nil, stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), "step 6") {
 		t.Errorf("exit code %d, stderr %s", code, stderr.String())
 	}
 }

@@ -52,17 +52,34 @@ func openShop(log *slog.Logger, lease time.Duration) (*shop, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	for range replicas {
-		for _, r := range []*replica{{name: "inventory", run: s.inventory}, {name: "order", run: s.order}} {
-			if err := s.start(r); err != nil {
-				return nil, errors.Join(err, s.close())
-			}
-			s.services = append(s.services, r)
-		}
+		s.services = append(s.services, &replica{name: "inventory", run: s.inventory}, &replica{name: "order", run: s.order})
 	}
-	if err := s.awaitServices(); err != nil {
+	if err := s.startServices(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
+}
+
+func (s *shop) startServices() error {
+	for _, r := range s.services {
+		if err := s.start(r); err != nil {
+			return err
+		}
+	}
+	return s.awaitServices()
+}
+
+// stopServices stops the orders first, as they need the inventory to finish.
+func (s *shop) stopServices() error {
+	var errs []error
+	for _, name := range []string{"order", "inventory"} {
+		for _, r := range s.services {
+			if r.name == name {
+				errs = append(errs, r.stop())
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // awaitServices pings until all answer. Calls would wait for them by
@@ -124,28 +141,25 @@ func (s *shop) start(r *replica) error {
 	return nil
 }
 
-// stop lets the replica finish what it works on.
+// stop lets the replica finish what it works on. One that does not run stays as
+// it is.
 func (r *replica) stop() error {
+	if r.done == nil {
+		return nil
+	}
 	r.cancel()
 	err := <-r.done
 	r.nc.Close()
+	r.done = nil
 	if err != nil && !errors.Is(err, context.Canceled) { // or it was still starting
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
 	return nil
 }
 
-// close ends all that openShop has started: the orders first, as they need the
-// inventory to finish.
+// close ends all that openShop has started.
 func (s *shop) close() error {
-	var errs []error
-	for _, name := range []string{"order", "inventory"} {
-		for _, r := range s.services {
-			if r.name == name {
-				errs = append(errs, r.stop())
-			}
-		}
-	}
+	errs := []error{s.stopServices()}
 	if s.nats != nil {
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()

@@ -16,7 +16,8 @@ func main() {
 	app.Command{
 		Name: "order",
 		About: `order serves order.v1.OrderService and order.v1.OrderFeedService: the orders of a shop, kept in JetStream.
-It reserves and sells what is ordered with the inventory service, which must run too.
+It reserves and sells what is ordered with the inventory service, which must run too. It also places
+the orders that are published on orders.new, which a JetStream stream keeps while no replica runs.
 
 Start as many as you like, they share the work, and finish what one that crashed has left.
 Ctrl-C finishes what is being worked on, then ends.
@@ -25,6 +26,7 @@ Ctrl-C finishes what is being worked on, then ends.
   inventory & order &
   nats req inventory.v1.InventoryService.AddStock '{"product_id":"apple","quantity":100}'
   nats req order.v1.OrderService.PlaceOrder '{"request_id":"1","lines":[{"product_id":"apple","quantity":2}]}'
+  nats pub orders.new '{"order_id":"2","product_id":"apple"}'
   nats sub orders.new`,
 		Flags: func(fs *flag.FlagSet) {
 			fs.Func("lease", "`time` after which another replica finishes an order on which nothing happens (default 5s)",

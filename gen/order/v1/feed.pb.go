@@ -24,15 +24,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// OrderPlacedRequest is the event that a line of an order was sold.
+// OrderPlacedRequest is an order of one product, or the event that a line of an order was sold.
 type OrderPlacedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// order_id names the order: 1 to 64 letters, digits, "-" and "_".
+	// order_id names the order: 1 to 64 letters, digits, "-" and "_". Whoever publishes an order chooses it; ids that begin
+	// with "o-" are those of OrderService.PlaceOrder.
 	OrderId string `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
 	// product_id names the product: 1 to 64 letters, digits, "-" and "_".
 	ProductId string `protobuf:"bytes,2,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
-	// quantity is how many. A sender that does not know leaves it out.
-	Quantity      *int32 `protobuf:"varint,3,opt,name=quantity,proto3,oneof" json:"quantity,omitempty"`
+	// quantity is how many, 1 to 1,000,000. Of an order it is 1 if left out. Of what was sold it is left out by a sender
+	// that does not know.
+	Quantity *int32 `protobuf:"varint,3,opt,name=quantity,proto3,oneof" json:"quantity,omitempty"`
+	// sold tells what was sold from what is ordered.
+	Sold          bool `protobuf:"varint,4,opt,name=sold,proto3" json:"sold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -86,6 +90,13 @@ func (x *OrderPlacedRequest) GetQuantity() int32 {
 		return *x.Quantity
 	}
 	return 0
+}
+
+func (x *OrderPlacedRequest) GetSold() bool {
+	if x != nil {
+		return x.Sold
+	}
+	return false
 }
 
 // ListFeedRequest asks for the newest events.
@@ -257,12 +268,13 @@ var File_order_v1_feed_proto protoreflect.FileDescriptor
 
 const file_order_v1_feed_proto_rawDesc = "" +
 	"\n" +
-	"\x13order/v1/feed.proto\x12\border.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19natscall/v1/options.proto\"|\n" +
+	"\x13order/v1/feed.proto\x12\border.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19natscall/v1/options.proto\"\x90\x01\n" +
 	"\x12OrderPlacedRequest\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12\x1d\n" +
 	"\n" +
 	"product_id\x18\x02 \x01(\tR\tproductId\x12\x1f\n" +
-	"\bquantity\x18\x03 \x01(\x05H\x00R\bquantity\x88\x01\x01B\v\n" +
+	"\bquantity\x18\x03 \x01(\x05H\x00R\bquantity\x88\x01\x01\x12\x12\n" +
+	"\x04sold\x18\x04 \x01(\bR\x04soldB\v\n" +
 	"\t_quantity\"'\n" +
 	"\x0fListFeedRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\"<\n" +

@@ -203,9 +203,9 @@ func (x *Line) GetQuantity() int32 {
 // Order is what somebody asked for, and what became of it.
 type Order struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// order_id follows from the request id.
+	// order_id follows from the request id, or is what whoever published the order on orders.new calls it.
 	OrderId string `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
-	// request_id is what the client calls the order.
+	// request_id is what the client of PlaceOrder calls the order; empty for one that was published.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// lines are the products. Each product stands in one line only.
 	Lines []*Line `protobuf:"bytes,3,rep,name=lines,proto3" json:"lines,omitempty"`

@@ -43,12 +43,16 @@ var OrderFeedServiceMethods = struct {
 //
 // OrderFeedService hears on orders.new what was sold, and keeps it for a day.
 //
-// Whoever sells can publish there: with a typed client, or in JSON with any NATS client.
+// Anybody can publish there, with a typed client, or in JSON with any NATS client: orders, which a JetStream stream
+// keeps until the order service has placed them, and what was sold.
 type OrderFeedServiceClient interface {
-	// OrderPlaced tells whoever listens on orders.new that a line of an order was sold.
+	// OrderPlaced publishes on orders.new: an order that is to be placed, or, with sold, that a line of an order was sold.
 	//
-	// It may come more than once: order_id and product_id together name what was sold. It is not kept for listeners that
-	// are not connected: OrderService knows the truth.
+	// An order is placed once, however often it is published: order_id names it, and OrderService.GetOrder tells what has
+	// become of it. Another order under the same id is not placed.
+	//
+	// That a line was sold may come more than once: order_id and product_id together name what was sold. It is not kept
+	// for listeners that are not connected: OrderService knows the truth.
 	OrderPlaced(ctx context.Context, req *orderv1.OrderPlacedRequest, opts ...rpc.CallOption) error
 	// ListFeed returns what was heard of in the last day, the newest last.
 	ListFeed(ctx context.Context, req *orderv1.ListFeedRequest, opts ...rpc.CallOption) (*orderv1.ListFeedResponse, error)
@@ -74,12 +78,16 @@ func (c orderFeedServiceClient) ListFeed(ctx context.Context, req *orderv1.ListF
 //
 // OrderFeedService hears on orders.new what was sold, and keeps it for a day.
 //
-// Whoever sells can publish there: with a typed client, or in JSON with any NATS client.
+// Anybody can publish there, with a typed client, or in JSON with any NATS client: orders, which a JetStream stream
+// keeps until the order service has placed them, and what was sold.
 type OrderFeedServiceServer interface {
-	// OrderPlaced tells whoever listens on orders.new that a line of an order was sold.
+	// OrderPlaced publishes on orders.new: an order that is to be placed, or, with sold, that a line of an order was sold.
 	//
-	// It may come more than once: order_id and product_id together name what was sold. It is not kept for listeners that
-	// are not connected: OrderService knows the truth.
+	// An order is placed once, however often it is published: order_id names it, and OrderService.GetOrder tells what has
+	// become of it. Another order under the same id is not placed.
+	//
+	// That a line was sold may come more than once: order_id and product_id together name what was sold. It is not kept
+	// for listeners that are not connected: OrderService knows the truth.
 	OrderPlaced(ctx context.Context, req *orderv1.OrderPlacedRequest) error
 	// ListFeed returns what was heard of in the last day, the newest last.
 	ListFeed(ctx context.Context, req *orderv1.ListFeedRequest) (*orderv1.ListFeedResponse, error)
