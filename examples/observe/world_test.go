@@ -320,3 +320,12 @@ func (w *world) await(so func() bool, what string) {
 	}
 	w.t.Fatalf("after %v not: %s", patience, what)
 }
+
+// unanswered makes a call that no instance takes.
+func (w *world) unanswered(ctx context.Context) {
+	w.t.Helper()
+	nobody := rpc.WithInstance("nobody")
+	if err := w.get(ctx, good, nobody, rpc.WithTimeout(50*time.Millisecond)); err == nil {
+		w.t.Error("nobody has answered")
+	}
+}
