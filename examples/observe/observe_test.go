@@ -2,6 +2,7 @@ package observe_test
 
 import (
 	"encoding/json"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -132,8 +133,32 @@ func checkAlerts(t *testing.T, k known) {
 			}
 		}
 	}
-	if len(names) < 5 {
-		t.Errorf("there are %d alerts", len(names))
+	checkGuide(t, k, names)
+}
+
+// checkGuide compares the guide: its expressions, and its list of alerts.
+func checkGuide(t *testing.T, k known, names map[string]bool) {
+	t.Helper()
+	guide, err := os.ReadFile("../../docs/observability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?ms)^```promql\n(.*?)^```$").FindAllStringSubmatch(string(guide), -1)
+	for _, b := range blocks {
+		for expression := range strings.SplitSeq(b[1], "\n\n") {
+			if _, err := k.check(expression); err != nil {
+				t.Errorf("guide: %v", err)
+			}
+		}
+	}
+	listed := regexp.MustCompile("(?m)^\\| `([A-Z][A-Za-z]+)` \\|").FindAllStringSubmatch(string(guide), -1)
+	for _, m := range listed {
+		if !names[m[1]] {
+			t.Errorf("there is no alert %s, which the guide has", m[1])
+		}
+	}
+	if len(listed) != len(names) || len(names) == 0 || len(blocks) == 0 {
+		t.Errorf("there are %d alerts, and in the guide %d, and %d blocks of PromQL", len(names), len(listed), len(blocks))
 	}
 }
 
