@@ -46,8 +46,8 @@ func (c counts) String() string {
 func TestSameNumbers(t *testing.T) {
 	w := newWorld(t)
 	want := w.traffic(t.Context())
-	// Some requests are answered without an interceptor: one that is shed, and a hedge that has come to
-	// the instance that has the call already, so that the client has sent one more, to the other.
+	// Some requests are answered without an interceptor: one that is shed, and a hedge that has
+	// come to the instance that has the call already, so that the client has sent one more.
 	all := maps.Clone(want)
 	all.add(inventoryv1nats.InventoryServiceAddStockMethod, "RESOURCE_EXHAUSTED", 1)
 	hedges := w.scrape()[instances].Sum("natscall_client_hedges_total", nil)

@@ -49,8 +49,8 @@ func (k known) has(metric, label string) bool {
 	return k[metric][label] != nil || slices.Contains(targetLabels, label)
 }
 
-// check finds what an expression asks for and nothing has. labels are those of its result, as far as
-// an aggregation says so; nil means those of the metrics.
+// check finds what an expression asks for and nothing has. labels are those of its result, as far
+// as an aggregation says so; nil means those of the metrics.
 func (k known) check(expression string) (labels []string, err error) {
 	tokens, err := tokenize(expression)
 	if err != nil {

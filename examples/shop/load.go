@@ -24,7 +24,7 @@ const (
 	customers   = 4
 	products    = 10
 	betweenEach = 100 * time.Millisecond // customers come at this rate
-	leastOrders = 25                     // so that each replica refuses a call, however short the load
+	leastOrders = 25                     // so that calls are refused, however short the load
 	rareEvery   = 7                      // orders ask for something of which there is little
 	hedgeAfter  = time.Millisecond       // of GetOrder
 )

@@ -74,7 +74,7 @@ func (t traces) Shutdown(ctx context.Context) error {
 }
 
 // Observe makes the process show what c says. With logs it sends its log to NATS too, and a record
-// for each call. end sends the rest, and must run when the process's servers and clients have ended.
+// for each call. end sends the rest, and must run when the servers and clients have ended.
 func (s *Settings) Observe(ctx context.Context, c telemetry.Config, logs bool) (end func(), err error) {
 	local := s.Log // for what must not depend on NATS
 	var closers []func(context.Context) error

@@ -93,7 +93,7 @@ func (s *sender) handle(next item) {
 	}
 }
 
-// sayDropped sends a record about those that were dropped, if there are any that it has not told of.
+// sayDropped sends a record about those that were dropped, if it has not told of them.
 func (s *sender) sayDropped() {
 	s.mu.Lock()
 	dropped := s.dropped
@@ -140,8 +140,8 @@ func (s *sender) Flush(ctx context.Context) error {
 	}
 }
 
-// Close flushes, and ends what New has begun. Records that come later are dropped. The connection is
-// left open.
+// Close flushes, and ends what New has begun. Records that come later are dropped. The connection
+// stays open.
 func (s *sender) Close(ctx context.Context) error {
 	s.mu.Lock()
 	again := s.closing

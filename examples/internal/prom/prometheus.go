@@ -67,7 +67,7 @@ type Prometheus struct {
 	URL string
 
 	dir  string
-	log  bytes.Buffer // to be read when exited has a value
+	log  bytes.Buffer // to be read when done has a value
 	kill context.CancelFunc
 	done chan error // has what the process ended with
 }
@@ -237,8 +237,8 @@ func (p *Prometheus) Query(ctx context.Context, expression string) ([]Sample, er
 	return samples, nil
 }
 
-// Alerts returns the states of the alert rules by name: inactive, pending or firing. It fails if one
-// could not be evaluated.
+// Alerts returns the states of the alert rules by name: inactive, pending or firing. It fails if
+// one could not be evaluated.
 func (p *Prometheus) Alerts(ctx context.Context) (map[string]string, error) {
 	var data struct {
 		Groups []struct {

@@ -34,8 +34,8 @@ import (
 // slow is when a call is worth a warning: customers wait for it.
 const slow = time.Second
 
-// finer gives durations more buckets than the conventions have, whose first is 5 ms: most calls in a
-// data centre would be in it.
+// finer gives durations more buckets than the conventions have, whose first is 5 ms: most calls in
+// a data centre would be in it.
 var finer = sdkmetric.NewView(sdkmetric.Instrument{Name: "rpc.*.call.duration"},
 	sdkmetric.Stream{Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: []float64{
 		0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
@@ -46,7 +46,7 @@ type Config struct {
 	Service  string // the resource: service.name
 	Instance string // service.instance.id, one for each process
 
-	Metrics string                // the address at which /metrics is served; port 0 takes a free one
+	Metrics string                // where /metrics is served; port 0 takes a free one
 	Traces  sdktrace.SpanExporter // where spans go; it is shut down by Close
 	Batch   bool                  // whether they go there in batches, as they do to another process
 	Calls   *slog.Logger          // where each call is logged

@@ -58,8 +58,8 @@ func (n *Node) All(visit func(*Node) bool) bool {
 	return true
 }
 
-// Answered reports whether each call of the trace has been seen by a server too, and each message by
-// a consumer.
+// Answered reports whether each call of the trace has been seen by a server too, and each message
+// by a consumer.
 func (n *Node) Answered() bool {
 	return n.All(func(n *Node) bool {
 		switch n.SpanKind() {
@@ -127,7 +127,7 @@ func attributes(all []attribute.KeyValue) string {
 	var words []string
 	for _, kv := range all {
 		name := string(kv.Key)
-		words = append(words, name[strings.LastIndexByte(name, '.')+1:]+"="+kv.Value.Emit())
+		words = append(words, name[strings.LastIndexByte(name, '.')+1:]+"="+kv.Value.String())
 	}
 	return strings.Join(words, " ")
 }
