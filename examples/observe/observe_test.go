@@ -17,6 +17,7 @@ import (
 func learnFromTraffic(t *testing.T) known {
 	w := newWorld(t)
 	w.traffic(t.Context())
+	w.hedge(t.Context())
 	w.unanswered(t.Context())
 	return learn(w.scrape())
 }

@@ -321,6 +321,12 @@ func (w *world) await(so func() bool, what string) {
 	w.t.Fatalf("after %v not: %s", patience, what)
 }
 
+// hedge makes a call whose first attempt is slow, so that another one wins.
+func (w *world) hedge(ctx context.Context) {
+	w.t.Helper()
+	must(w.t, w.get(ctx, slow, rpc.WithHedging(time.Millisecond)))
+}
+
 // unanswered makes a call that no instance takes.
 func (w *world) unanswered(ctx context.Context) {
 	w.t.Helper()
