@@ -1,5 +1,6 @@
 # The versions of the tools stand in .ci/tools, those of the libraries in each module's go.mod.
-tool = go run $(shell awk '$$1 == "$(1)" { print $$2 }' .ci/tools)
+pinned = $(shell awk '$$1 == "$(1)" { print $$2 }' .ci/tools)
+tool = go run $(call pinned,$(1))
 
 # The modules in go.work are used together: `work` stands for the packages of all of them. APART has
 # the other modules, each of which is used on its own; go.work says why.
@@ -14,6 +15,7 @@ FUZZTIME ?= 10s
 FUZZ ?= .
 BENCH ?= .
 CHAOS ?=
+OBSERVE ?= 10s
 OVERLOAD ?=
 
 .DEFAULT_GOAL := help
@@ -25,6 +27,10 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Run order and inventory on an embedded NATS server, and place orders
 	go run ./examples/shop
+
+.PHONY: demo-observe
+demo-observe: ## Put them under load (OBSERVE=10s) beside a Prometheus, and print a trace, rates and logs
+	go run ./examples/shop -observe $(OBSERVE) -prometheus $(call pinned,prometheus)
 
 # With -bench the go command runs one package after the other: some need the machine for themselves.
 # Tests that run in parallel wait most of the time, for which two cores are enough.

@@ -23,6 +23,7 @@ nothing else, leaves nothing behind, and fails where something is not as it says
 
   go run ./examples/shop           tells the story and ends
   go run ./examples/shop -serve    then stays up for the nats command, until Ctrl-C
+  go run ./examples/shop -observe 10s    shows what can be seen of the services under load
 
 Flags:
 `
@@ -43,6 +44,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("shop", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	serve := fs.Bool("serve", false, "stay up until Ctrl-C")
+	load := fs.Duration("observe", 0, "put the shop under load for `some time`, and print traces, metrics and logs of all processes")
+	module := fs.String("prometheus", "", "`package@version` of the Prometheus that go builds for -observe where there is none on PATH")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -58,7 +61,11 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if err := run(ctx, stdout, log, *serve); err != nil {
+	tell := func() error { return run(ctx, stdout, log, *serve) }
+	if *load > 0 {
+		tell = func() error { return observeShop(ctx, stdout, log, observing{*load, *module, *serve}) }
+	}
+	if err := tell(); err != nil {
 		fmt.Fprintf(stderr, "shop: %v\n", err)
 		return 1
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/natscall/natscall/examples/internal/app"
 	"github.com/natscall/natscall/examples/internal/backoff"
+	"github.com/natscall/natscall/examples/internal/telemetry"
+	"github.com/natscall/natscall/examples/internal/traces"
 	"github.com/natscall/natscall/examples/inventory"
 	"github.com/natscall/natscall/examples/order"
 )
@@ -32,15 +34,19 @@ type shop struct {
 	settings app.Settings
 	lease    time.Duration
 	services []*replica
+	spans    *traces.Collector // of all replicas; nil where they show nothing
 }
 
 // replica is one of a service's, on a connection of its own, as if it were a
 // process of its own.
 type replica struct {
-	name string
-	run  func(context.Context, *nats.Conn) error
+	name   string
+	number int // from 1
+	run    func(context.Context, *nats.Conn, app.Settings) error
 
 	nc     *nats.Conn
+	shown  *telemetry.Telemetry
+	unshow func()
 	cancel context.CancelFunc
 	done   <-chan error
 }
@@ -48,16 +54,22 @@ type replica struct {
 // openShop starts everything, and waits until all serve.
 func openShop(log *slog.Logger, lease time.Duration) (*shop, error) {
 	s := &shop{lease: lease, settings: app.Settings{Log: log}}
+	return s, s.open()
+}
+
+// open starts what openShop promises, or nothing.
+func (s *shop) open() error {
 	if err := s.startNATS(); err != nil {
-		return nil, errors.Join(err, s.close())
+		return errors.Join(err, s.close())
 	}
-	for range replicas {
-		s.services = append(s.services, &replica{name: "inventory", run: s.inventory}, &replica{name: "order", run: s.order})
+	for i := range replicas {
+		s.services = append(s.services,
+			&replica{name: "inventory", number: i + 1, run: inventory.Run}, &replica{name: "order", number: i + 1, run: s.order})
 	}
 	if err := s.startServices(); err != nil {
-		return nil, errors.Join(err, s.close())
+		return errors.Join(err, s.close())
 	}
-	return s, nil
+	return nil
 }
 
 func (s *shop) startServices() error {
@@ -120,23 +132,24 @@ func (s *shop) startNATS() (err error) {
 
 func (s *shop) url() string { return s.nats.ClientURL() }
 
-func (s *shop) inventory(ctx context.Context, nc *nats.Conn) error {
-	return inventory.Run(ctx, nc, s.settings)
-}
-
-func (s *shop) order(ctx context.Context, nc *nats.Conn) error {
-	return order.Run(ctx, nc, order.Config{Settings: s.settings, Lease: s.lease})
+func (s *shop) order(ctx context.Context, nc *nats.Conn, settings app.Settings) error {
+	return order.Run(ctx, nc, order.Config{Settings: settings, Lease: s.lease})
 }
 
 // start connects the replica and runs it.
 func (s *shop) start(r *replica) error {
-	nc, err := s.settings.Connect(r.name)
+	settings, err := s.show(r)
 	if err != nil {
+		return err
+	}
+	nc, err := settings.Connect(r.name)
+	if err != nil {
+		r.unshow()
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.run(ctx, nc) }() // ended by stop
+	go func() { done <- r.run(ctx, nc, settings) }() // ended by stop
 	r.nc, r.cancel, r.done = nc, cancel, done
 	return nil
 }
@@ -150,6 +163,7 @@ func (r *replica) stop() error {
 	r.cancel()
 	err := <-r.done
 	r.nc.Close()
+	r.unshow()
 	r.done = nil
 	if err != nil && !errors.Is(err, context.Canceled) { // or it was still starting
 		return fmt.Errorf("%s: %w", r.name, err)

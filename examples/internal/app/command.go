@@ -82,6 +82,11 @@ func (c Command) parse(s *Settings, args []string, stdout io.Writer) error {
 }
 
 func (c Command) serve(ctx context.Context, s Settings) error {
+	end, err := s.show(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	defer end()
 	nc, err := s.Connect(c.Name)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/examples/internal/telemetry"
 	"github.com/natscall/natscall/rpc"
 )
 
@@ -26,6 +27,10 @@ type Settings struct {
 	Prefix   string // of subjects and buckets
 	Replicas int    // of the buckets; 0 is 1
 	Log      *slog.Logger
+
+	Show         Show
+	Telemetry    *telemetry.Telemetry // of the process; nil where it shows nothing
+	Interceptors []rpc.Interceptor    // of servers, inside those of the telemetry
 }
 
 // prefix is a subject of which also the name of a bucket can be made.
@@ -41,6 +46,7 @@ func (s *Settings) define(fs *flag.FlagSet) {
 	fs.StringVar(&s.TLSKey, "tlskey", "", "`file` with the certificate's key")
 	fs.StringVar(&s.Prefix, "prefix", "", "`subject` put before all subjects and buckets, so that several shops share one NATS")
 	fs.IntVar(&s.Replicas, "replicas", 1, "how `many` servers of a NATS cluster keep the state (1 to 5), when it is made")
+	s.Show.define(fs)
 }
 
 // check names the flag that is wrong.
@@ -112,10 +118,16 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 
 // NewServer returns a server on nc.
 func (s *Settings) NewServer(nc *nats.Conn) *rpc.Server {
-	return rpc.NewServer(nc, rpc.WithLogger(s.Log), rpc.WithSubjectPrefix(s.Prefix))
+	srv := rpc.NewServer(nc, rpc.WithLogger(s.Log), rpc.WithSubjectPrefix(s.Prefix),
+		rpc.WithInterceptors(s.Telemetry.Interceptors()...), rpc.WithInterceptors(s.Interceptors...))
+	if err := s.Telemetry.ObserveServer(srv); err != nil {
+		s.Log.Error("metrics of the server are missing", "err", err) // it serves all the same
+	}
+	return srv
 }
 
 // NewClient returns a client on nc.
 func (s *Settings) NewClient(nc *nats.Conn) *rpc.Client {
-	return rpc.NewClient(nc, rpc.WithSubjectPrefix(s.Prefix))
+	return rpc.NewClient(nc, rpc.WithLogger(s.Log), rpc.WithSubjectPrefix(s.Prefix),
+		rpc.WithInterceptors(s.Telemetry.Interceptors()...))
 }
