@@ -490,7 +490,7 @@ func (c *Client) do(ctx context.Context, r *reply.Request) (end ending) {
 	switch {
 	case end.err == reply.ErrContext && ctx.Err() == context.Canceled:
 		c.cancel(r.Root, r.ID)
-	case end.err == reply.ErrContext, end.err == reply.ErrDeadline, failed != nil && failed.code == CodeUnavailable:
+	case end.err == reply.ErrContext, end.err == reply.ErrDeadline, failed != nil && failed.cause == errSilence:
 		c.watch.left.Add(r.Root, r.ID)
 	}
 	return end
