@@ -75,6 +75,18 @@ func (h *handlers) take(t testing.TB, n int) []rpcauth.Identity {
 	return ran
 }
 
+// all returns who has called since the last take or all, of the calls that have been answered.
+func (h *handlers) all() []rpcauth.Identity {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ran := h.ran
+	h.ran = nil
+	for range ran {
+		<-h.did
+	}
+	return ran
+}
+
 func (h *handlers) Do(ctx context.Context, req *text) (*text, error) { h.record(ctx); return req, nil }
 func (h *handlers) Read(ctx context.Context, req *text) (*text, error) {
 	h.record(ctx)

@@ -62,6 +62,9 @@ type Stats struct {
 	// Vulnerable counts the calls from other accounts that came by a NATS server on which their
 	// identity could be forged.
 	Vulnerable uint64
+	// Doubtful counts the calls from other accounts whose header may hide what the NATS server says
+	// of the caller, as a client can arrange it.
+	Doubtful uint64
 	// Remembered is how many signatures the replay window has now, of at most WithReplayWindow.
 	Remembered int
 }
@@ -71,10 +74,11 @@ type counters struct {
 	accepted   [KindSigned + 1]atomic.Uint64
 	refused    [reasons]atomic.Uint64
 	vulnerable atomic.Uint64
+	doubtful   atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
-	s := Stats{Accepted: map[Kind]uint64{}, Refused: map[Reason]uint64{}, Vulnerable: c.vulnerable.Load()}
+	s := Stats{Accepted: map[Kind]uint64{}, Refused: map[Reason]uint64{}, Vulnerable: c.vulnerable.Load(), Doubtful: c.doubtful.Load()}
 	for k := range c.accepted {
 		if n := c.accepted[k].Load(); n > 0 {
 			s.Accepted[Kind(k)] = n

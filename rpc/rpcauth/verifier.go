@@ -46,6 +46,7 @@ type limits struct {
 type logs struct {
 	refused    [reasons]logLimit
 	vulnerable logLimit
+	doubtful   logLimit
 }
 
 // The defaults.
@@ -78,6 +79,7 @@ func NewVerifier(nc *nats.Conn, opts ...VerifierOption) (*Verifier, error) {
 	if v.trust.isEmpty() && len(v.required) > 0 {
 		return nil, errors.New("rpcauth: RequireSignature needs issuers (WithIssuers): no call could pass")
 	}
+	v.servers.vulnerable(v.now()) // if the connection is lost meanwhile, this is the version
 	return v, nil
 }
 
@@ -147,10 +149,14 @@ func denial(id *Identity) *refusal {
 
 // isImported reports whether the NATS server says who calls, and may be believed.
 func (v *Verifier) isImported(call *rpc.Call) bool {
-	if !isImported(call) {
+	switch judge(call) {
+	case headerAbsent:
+		return false
+	case headerDoubtful:
+		v.doubt(call)
 		return false
 	}
-	version, vulnerable := v.servers.vulnerable()
+	version, vulnerable := v.servers.vulnerable(v.now())
 	if !vulnerable {
 		return true
 	}
@@ -160,6 +166,15 @@ func (v *Verifier) isImported(call *rpc.Call) bool {
 			"version", version, "method", call.Method(), "believed", v.onVulnerable == Warn, "unlogged", unlogged)
 	}
 	return v.onVulnerable == Warn
+}
+
+// doubt counts and logs a call whose identity may be forged by its header.
+func (v *Verifier) doubt(call *rpc.Call) {
+	v.counters.doubtful.Add(1)
+	if unlogged, ok := v.logs.doubtful.take(v.now(), time.Minute); ok {
+		v.logger.Warn("rpcauth: the header of a call may hide what the NATS server says of its caller, who has no identity; are there more than eight lines?",
+			"method", call.Method(), "keys", len(call.Header()), "bytes", call.Peer().HeaderSize, "unlogged", unlogged)
+	}
 }
 
 // imported returns what the NATS server says of the caller.
