@@ -91,7 +91,7 @@ func TestCallSubject(t *testing.T) {
 }
 
 // TestHeaderOfBatch: what the NATS server says of the sender of a batch is said of each of its
-// calls.
+// calls, and so is the size of the header.
 func TestHeaderOfBatch(t *testing.T) {
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { accounts(t, o) }))
 	var without atomic.Int64
@@ -99,10 +99,21 @@ func TestHeaderOfBatch(t *testing.T) {
 		if !strings.Contains(call.Header().Get("Nats-Request-Info"), `"APP"`) {
 			without.Add(1)
 		}
+		size := len("NATS/1.0\r\n\r\n")
+		for key, values := range call.Header() {
+			for _, value := range values {
+				size += len(key) + len(": ") + len(value) + len("\r\n")
+			}
+		}
+		if got := call.Peer().HeaderSize; got != size {
+			t.Errorf("the header has %d bytes, want %d", got, size)
+		}
 		return next(ctx, call)
 	}))
 	c := dial(t, srv.Connect(nats.UserInfo("app", "x")), rpc.WithSubjectPrefix("ext"), rpc.WithBatching(16<<10))
 	together(t, c, 0, numbers(t, c, 100)...)
+	_, err := do(testContext(t), c, "x", rpc.WithHeader("key", "value"), rpc.WithPlainRequests())
+	must(t, err)
 	if n := without.Load(); n > 0 {
 		t.Errorf("%d calls without the header", n)
 	}

@@ -118,7 +118,7 @@ func (r *infoReader) userOf(info *requestInfo) string {
 	claims, known := r.tokens.get(info.JWT)
 	if !known {
 		var err error
-		if claims, err = jwt.DecodeUserClaims(info.JWT); err != nil {
+		if claims, err = decodeToken(info.JWT); err != nil {
 			return ""
 		}
 		r.tokens.put(info.JWT, claims)

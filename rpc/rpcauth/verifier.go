@@ -228,6 +228,9 @@ func (v *Verifier) verify(call *rpc.Call) (*proof, error) {
 	if !hasSigned(s.key, signed, s.signature) {
 		return nil, refuse(ReasonSignature, "the signature is not of this request")
 	}
+	if id.Claims != nil {
+		v.trust.tokens.put(token, id.Claims)
+	}
 	return &proof{id, idOf(signed), s.expires.Add(v.limits.skew)}, nil
 }
 
