@@ -296,6 +296,16 @@ func (c *Call) Subject() string {
 	return c.served.subject
 }
 
+// QueueGroup returns, on a server, the queue group by which the request has come: one instance of
+// each group gets it. It is "" for a request that each instance gets, for one that was sent to this
+// instance in particular, and on a client.
+func (c *Call) QueueGroup() string {
+	if c.served == nil || c.served.to != toGroup {
+		return ""
+	}
+	return c.served.endpoint.queueGroup
+}
+
 // callValues are several values of SetValue, each of another type.
 type callValues []any
 

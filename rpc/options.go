@@ -383,6 +383,29 @@ func WithMethodInterceptors(f func(m *Method) (Interceptor, error)) ServerServic
 	})
 }
 
+// WithServerOptions joins options into one, which applies them in order. It is for packages whose
+// option is several of these.
+func WithServerOptions(opts ...ServerServiceOption) ServerServiceOption {
+	return option{
+		server: func(o *serverOptions) error {
+			for _, opt := range opts {
+				if err := opt.applyServer(o); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		service: func(o *serviceOptions) error {
+			for _, opt := range opts {
+				if err := opt.applyService(o); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
 // WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions:
 // [WithMaxSendSize] and [WithMaxReceiveSize] bound them apart. A call with a larger one ends with
 // CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a byte, which is

@@ -236,6 +236,24 @@ func TestVulnerableServer(t *testing.T) {
 	}
 }
 
+// TestWithoutConnection: a call that is judged while the connection is lost, or draining, came by the
+// server before.
+func TestWithoutConnection(t *testing.T) {
+	srv, _ := imported(t)
+	for version, want := range map[string]rpcauth.Kind{"2.15.2": rpcauth.KindImported, "2.12.5": rpcauth.KindNone, "": rpcauth.KindNone} {
+		nc, h := srv.Connect(nats.UserInfo("svc", "x")), newHandlers()
+		now := version
+		v := newVerifier(t, nc, rpcauth.WithServerVersion(func() string { return now }))
+		s := serve(t, nc, h, v)
+		now = ""
+		must(t, read(t, dial(t, srv.Connect(nats.UserInfo("alice", "x")))))
+		if id := h.take(t, 1)[0]; id.Kind != want {
+			t.Errorf("%q: the identity is %+v", version, id)
+		}
+		must(t, s.Shutdown(testContext(t)))
+	}
+}
+
 func TestIsVulnerable(t *testing.T) {
 	for version, want := range map[string]bool{
 		"2.15.2": false, "2.12.6": false, "2.12.7": false, "2.11.15": false, "2.11.16": false, "2.13.0": false, "v2.12.6": false,

@@ -315,7 +315,7 @@ func wantRefused(t testing.TB, err error, code rpc.Code, v *rpcauth.Verifier, be
 func wantCounted(t testing.TB, v *rpcauth.Verifier, before rpcauth.Stats, reason rpcauth.Reason) {
 	t.Helper()
 	after := v.Stats()
-	for r := range rpcauth.ReasonDenied + 1 {
+	for r := range rpcauth.ReasonPattern + 1 {
 		if more := after.Refused[r] - before.Refused[r]; (more > 0) != (r == reason) {
 			t.Errorf("%d calls more were refused because of %q, want that because of %q", more, r, reason)
 		}

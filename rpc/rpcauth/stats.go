@@ -36,13 +36,15 @@ const (
 	ReasonNoIdentity
 	// ReasonDenied: no rule of the method accepts this caller.
 	ReasonDenied
+	// ReasonPattern: a pattern of the Verifier matches no method ([Verifier.Server]).
+	ReasonPattern
 
 	reasons = iota
 )
 
 var reasonNames = [reasons]string{
 	"unsigned", "malformed", "time", "audience", "headers", "issuer", "user", "revoked", "signature",
-	"replay", "window", "no_identity", "denied",
+	"replay", "window", "no_identity", "denied", "pattern",
 }
 
 // String returns the name for logs and metrics, as in "replay".
@@ -103,7 +105,7 @@ type logLimit struct {
 func (l *logLimit) take(now time.Time, every time.Duration) (unlogged int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Before(l.next) {
+	if now.Before(l.next) && l.next.Sub(now) <= every { // more if the clock was set back
 		l.unlogged++
 		return 0, false
 	}

@@ -179,3 +179,16 @@ func TestRememberedTokens(t *testing.T) {
 		t.Errorf("%d JWTs of %d bytes are remembered", n, size)
 	}
 }
+
+// TestKeysOfTwoAccounts: a key is of one account, in whatever order the options stand.
+func TestKeysOfTwoAccounts(t *testing.T) {
+	a, b, nc := newAccount(t), newAccount(t), rpctest.Connect(t)
+	own, signing := rpcauth.WithIssuers(b.public), rpcauth.WithSigningKeys(a.public, b.public)
+	for _, opts := range [][]rpcauth.VerifierOption{{own, signing}, {signing, own}} {
+		if _, err := rpcauth.NewVerifier(nc, opts...); err == nil || !strings.Contains(err.Error(), b.public) {
+			t.Errorf("the error is %v", err)
+		}
+	}
+	_, err := rpcauth.NewVerifier(nc, own, own, rpcauth.WithSigningKeys(b.public, b.public))
+	must(t, err)
+}
