@@ -236,8 +236,8 @@ func TestVulnerableServer(t *testing.T) {
 	}
 }
 
-// TestWithoutConnection: a call that is judged while the connection is lost, or draining, came by the
-// server before.
+// TestWithoutConnection: a call that is judged while the connection is lost, or draining, came by
+// the server before.
 func TestWithoutConnection(t *testing.T) {
 	srv, _ := imported(t)
 	for version, want := range map[string]rpcauth.Kind{"2.15.2": rpcauth.KindImported, "2.12.5": rpcauth.KindNone, "": rpcauth.KindNone} {

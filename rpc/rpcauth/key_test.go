@@ -97,8 +97,8 @@ func TestFromContext(t *testing.T) {
 	}
 }
 
-// TestSlowUserJWT: while a connection's function for the JWT does not return, other calls go on with
-// their own.
+// TestSlowUserJWT: while a connection's function for the JWT does not return, other calls go on
+// with their own.
 func TestSlowUserJWT(t *testing.T) {
 	account, user := newAccount(t), newUser(t)
 	token := user.token(t, account, nil)

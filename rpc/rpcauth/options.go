@@ -110,8 +110,8 @@ func WithIssuers(keys ...string) VerifierOption {
 }
 
 // WithSigningKeys adds signing keys (A...) of an account, by which JWTs of its users may be signed.
-// The account's own key is not added. What scopes the account's JWT gives to its signing keys is not
-// looked at: each of these keys vouches for any user of the account, with any name and tags.
+// The account's own key is not added. What scopes the account's JWT gives to its signing keys is
+// not looked at: each of these keys vouches for any user of the account, with any name and tags.
 func WithSigningKeys(account string, keys ...string) VerifierOption {
 	return verifierOption(func(v *Verifier) error {
 		for _, key := range append([]string{account}, keys...) {

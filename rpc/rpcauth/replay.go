@@ -36,8 +36,8 @@ type window struct {
 type seconds struct{ first, last int64 }
 
 const (
-	// maxGap is how many seconds may be between two that are joined. What is between them is unknown
-	// too, so they are few.
+	// maxGap is how many seconds may be between two that are joined. What is between them is
+	// unknown too, so they are few.
 	maxGap = 10
 	// maxForgotten is how many parts of what is forgotten are kept. If there are more, the earliest
 	// are joined.

@@ -154,10 +154,10 @@ const (
 // are arbitrary, and the server ends lines at CRLF only while nats.go ends them at LF, skips those
 // with an empty key, and stops at a blank one. So the client can leave a line of its own under the
 // same key, and let the server's be read as the end of another line, or not at all. In the former
-// case the server's key is in the key or value of that line. In the latter its bytes are in the size
-// of the header, and in no line. If tracing is on, the server may then replace lines that begin with
-// tracePrefix, and with these its own line if the client has put it behind such a key; it leaves
-// another one with this prefix at the end.
+// case the server's key is in the key or value of that line. In the latter its bytes are in the
+// size of the header, and in no line. If tracing is on, the server may then replace lines that
+// begin with tracePrefix, and with these its own line if the client has put it behind such a key;
+// it leaves another one with this prefix at the end.
 func judge(call *rpc.Call) header {
 	peer, h := call.Peer(), call.Header()
 	if len(h[infoHeader]) == 0 || !strings.HasPrefix(peer.Reply, importedReply) {
@@ -235,8 +235,9 @@ func (v *serverVersion) isSuspect(now time.Time) bool {
 }
 
 // isVulnerable reports whether a version of the NATS server has CVE-2026-33223: before 2.11.15, and
-// of 2.12 before 2.12.6. What is no version counts as one that has it, and so does a prerelease that
-// may have been made before the fix: up to those of 2.11.16 and 2.12.7, and of 2.13.0 and 2.14.0.
+// of 2.12 before 2.12.6. What is no version counts as one that has it, and so does a prerelease
+// that may have been made before the fix: up to those of 2.11.16 and 2.12.7, and of 2.13.0 and
+// 2.14.0.
 func isVulnerable(version string) bool {
 	release, pre, isPre := strings.Cut(strings.TrimPrefix(version, "v"), "-")
 	parts := strings.Split(release, ".")

@@ -64,8 +64,8 @@ func Users(users ...string) Rule {
 }
 
 // Tags returns a [Rule] that accepts users whose JWT has all of these tags. Tags of JWTs are in
-// lower case. The owner of an account gives any tag to any user of it, and so does each account that
-// imports the service. So accept tags with their account only: [Of].
+// lower case. The owner of an account gives any tag to any user of it, and so does each account
+// that imports the service. So accept tags with their account only: [Of].
 func Tags(tags ...string) Rule {
 	return func(_ context.Context, _ *rpc.Call, id *Identity) bool {
 		return id.Kind != KindNone && len(tags) > 0 &&

@@ -94,16 +94,17 @@ func (v *Verifier) Stats() Stats {
 // Server returns the option of a server, or of the registration of a service, that makes
 // [Verifier.Intercept] an interceptor, after those of earlier options, and checks the patterns of
 // [Allow] and [RequireSignature]: Register fails if a service does not have a method that a pattern
-// names, where its Protobuf descriptor is known. And while a pattern matches no method that has been
-// registered with such an option of the Verifier, all calls are refused with CodeFailedPrecondition, since a
-// pattern that is misspelt protects nothing. So register all services before Start.
+// names, where its Protobuf descriptor is known. And while a pattern matches no method that has
+// been registered with such an option of the Verifier, all calls are refused with
+// CodeFailedPrecondition, since a pattern that is misspelt protects nothing. So register all
+// services before Start.
 func (v *Verifier) Server() rpc.ServerServiceOption {
 	v.unmatched.expect(slices.Concat(slices.Collect(maps.Keys(v.rules)), slices.Collect(maps.Keys(v.required))))
 	return rpc.WithServerOptions(rpc.WithInterceptors(v.Intercept), rpc.WithMethodInterceptors(v.unmatched.registered))
 }
 
-// Intercept is an [rpc.Interceptor] for servers. By itself it does not check that patterns match any
-// method; prefer [Verifier.Server].
+// Intercept is an [rpc.Interceptor] for servers. By itself it does not check that patterns match
+// any method; prefer [Verifier.Server].
 func (v *Verifier) Intercept(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 	if !call.OnServer() {
 		return rpc.Errorf(rpc.CodeInternal, "%s: a Verifier is for servers, NewSigner for clients", call.Method())
