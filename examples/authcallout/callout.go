@@ -140,7 +140,7 @@ func (c *Callout) admit(req *jwt.AuthorizationRequest) (string, error) {
 		return "", err
 	}
 	if grant == nil {
-		return "", errors.New("Decide has returned nothing")
+		return "", errors.New("no grant")
 	}
 	user := jwt.NewUserClaims(req.UserNkey)
 	user.Name, user.Audience, user.Permissions = grant.Name, grant.Account, grant.Permissions

@@ -92,6 +92,7 @@ func testForgedByLineEnds(t *testing.T, srv *rpctest.Server) {
 		"NATS/1.0\r\nNats-Trace-Dest: t\r\nX: y\n" + lie + "\r\nNats-Trace-Dest:x??",
 		"NATS/1.0\r\nNats-Trace-Dest: t\r\nX: y\n" + lie + "\n\r\nNats-Trace-Dest:x??",
 		"NATS/1.0\r\nNats-Trace-Dest: t\r\nX: y\n" + lie + "\n\r\nNats-Trace-Dest:x\r\nNats-Trace-Hop:??",
+		"NATS/1.0 503\r\nA: b\r\n\r\n",
 		"NATS/1.0 503 x\n" + lie + "\n\n\r\n\r\n",
 	} {
 		for _, user := range []string{"alice", "bob"} {
