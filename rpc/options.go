@@ -386,22 +386,23 @@ func WithMethodInterceptors(f func(m *Method) (Interceptor, error)) ServerServic
 // WithServerOptions joins options into one, which applies them in order. It is for packages whose
 // option is several of these.
 func WithServerOptions(opts ...ServerServiceOption) ServerServiceOption {
+	each := func(apply func(ServerServiceOption) error) error {
+		for _, opt := range opts {
+			if opt == nil {
+				return errNilOption
+			}
+			if err := apply(opt); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	return option{
 		server: func(o *serverOptions) error {
-			for _, opt := range opts {
-				if err := opt.applyServer(o); err != nil {
-					return err
-				}
-			}
-			return nil
+			return each(func(opt ServerServiceOption) error { return opt.applyServer(o) })
 		},
 		service: func(o *serviceOptions) error {
-			for _, opt := range opts {
-				if err := opt.applyService(o); err != nil {
-					return err
-				}
-			}
-			return nil
+			return each(func(opt ServerServiceOption) error { return opt.applyService(o) })
 		},
 	}
 }

@@ -236,8 +236,7 @@ func (v *serverVersion) isSuspect(now time.Time) bool {
 
 // isVulnerable reports whether a version of the NATS server has CVE-2026-33223: before 2.11.15, and
 // of 2.12 before 2.12.6. What is no version counts as one that has it, and so does a prerelease
-// that may have been made before the fix: up to those of 2.11.16 and 2.12.7, and of 2.13.0 and
-// 2.14.0.
+// that may have been made before the fix: up to those of 2.11.16, 2.12.7, 2.13.1 and 2.14.1.
 func isVulnerable(version string) bool {
 	release, pre, isPre := strings.Cut(strings.TrimPrefix(version, "v"), "-")
 	parts := strings.Split(release, ".")

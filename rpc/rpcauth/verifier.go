@@ -97,7 +97,7 @@ func (v *Verifier) Stats() Stats {
 // names, where its Protobuf descriptor is known. And while a pattern matches no method that has
 // been registered with such an option of the Verifier, all calls are refused with
 // CodeFailedPrecondition, since a pattern that is misspelt protects nothing. So register all
-// services before Start.
+// services before Start. Give it to a server or to its services, not to both.
 func (v *Verifier) Server() rpc.ServerServiceOption {
 	v.unmatched.expect(slices.Concat(slices.Collect(maps.Keys(v.rules)), slices.Collect(maps.Keys(v.required))))
 	return rpc.WithServerOptions(rpc.WithInterceptors(v.Intercept), rpc.WithMethodInterceptors(v.unmatched.registered))
