@@ -296,6 +296,16 @@ func (c *Call) Subject() string {
 	return c.served.subject
 }
 
+// QueueGroup returns, on a server, the queue group by which the request has come: one instance of
+// each group gets it. It is "" for a request that each instance gets, for one that was sent to this
+// instance in particular, and on a client.
+func (c *Call) QueueGroup() string {
+	if c.served == nil || c.served.to != toGroup {
+		return ""
+	}
+	return c.served.endpoint.queueGroup
+}
+
 // callValues are several values of SetValue, each of another type.
 type callValues []any
 
@@ -365,10 +375,14 @@ type Peer struct {
 	// Compression is how the server may compress responses.
 	Compression Compression
 	// Reply is, on a server, the subject for the answer, and "" if none is wanted. A client's inbox
-	// says nothing about who it is, but one that begins with "_R_." proves that the request has
-	// come through a service import of another account: NATS lets no client use such a subject, and
-	// sets the header Nats-Request-Info of the request itself.
+	// says nothing about who it is, but NATS lets no client use one that begins with "_R_.": such a
+	// request has come through a service import. What its header Nats-Request-Info says is not
+	// proved by that; rpcauth checks what can be checked.
 	Reply string
+	// HeaderSize is, on a server, how many bytes the header of the request's NATS message took as
+	// it came, with its line ends. They may be more than [Call.Header] has: nats.go stops at the
+	// first blank line. Requests that share a message share its header.
+	HeaderSize int
 }
 
 // Peer returns what this side knows of the other side of the call.
@@ -376,7 +390,7 @@ func (c *Call) Peer() Peer {
 	switch {
 	case c.served != nil:
 		r := &c.served.received
-		return Peer{r.plain, r.codec, r.accepts, r.reply}
+		return Peer{r.plain, r.codec, r.accepts, r.reply, int(r.headSize)}
 	case c.client != nil:
 		o := c.client.options
 		return Peer{Plain: o.plain || c.Kind() == KindOneWay, Codec: o.codec, Compression: o.compression}

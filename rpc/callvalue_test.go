@@ -60,38 +60,43 @@ func TestCallValues(t *testing.T) {
 	}
 }
 
-// TestCallSubject: a server knows by which subject a request has come, in whatever form.
+// TestCallSubject: a server knows by which subject and queue group a request has come, in whatever
+// form.
 func TestCallSubject(t *testing.T) {
 	srv := rpctest.NewServer(t)
-	var subject atomic.Value
+	var subject, group atomic.Value
 	s := serve(t, srv.Connect(), &funcs{}, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 		subject.Store(call.Subject())
+		group.Store(call.QueueGroup())
 		return next(ctx, call)
 	}))
 	c := dial(t, srv.Connect(), rpc.WithBatching(16<<10), rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
-		if got := call.Subject(); got != "" {
-			t.Errorf("on a client the subject is %q", got)
+		if got := call.Subject() + call.QueueGroup(); got != "" {
+			t.Errorf("on a client the subject and the queue group are %q", got)
 		}
 		return next(ctx, call)
 	}))
 	for _, test := range []struct {
-		opts []rpc.CallOption
-		want string
+		opts        []rpc.CallOption
+		want, group string
 	}{
-		{nil, "test.v1.TestService.Do"},
-		{[]rpc.CallOption{rpc.WithPlainRequests()}, "test.v1.TestService.Do"},
-		{[]rpc.CallOption{rpc.WithInstance(s.Instance(testDesc.Name))}, "test.v1.TestService._i." + s.Instance(testDesc.Name) + ".call.Do"},
+		{nil, "test.v1.TestService.Do", "q"},
+		{[]rpc.CallOption{rpc.WithPlainRequests()}, "test.v1.TestService.Do", "q"},
+		{[]rpc.CallOption{rpc.WithInstance(s.Instance(testDesc.Name))}, "test.v1.TestService._i." + s.Instance(testDesc.Name) + ".call.Do", ""},
 	} {
 		_, err := do(testContext(t), c, "x", test.opts...)
 		must(t, err)
 		if got := subject.Load(); got != test.want {
 			t.Errorf("the subject is %q, want %q", got, test.want)
 		}
+		if got := group.Load(); got != test.group {
+			t.Errorf("the queue group is %q, want %q", got, test.group)
+		}
 	}
 }
 
 // TestHeaderOfBatch: what the NATS server says of the sender of a batch is said of each of its
-// calls.
+// calls, and so is the size of the header.
 func TestHeaderOfBatch(t *testing.T) {
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { accounts(t, o) }))
 	var without atomic.Int64
@@ -99,10 +104,21 @@ func TestHeaderOfBatch(t *testing.T) {
 		if !strings.Contains(call.Header().Get("Nats-Request-Info"), `"APP"`) {
 			without.Add(1)
 		}
+		size := len("NATS/1.0\r\n\r\n")
+		for key, values := range call.Header() {
+			for _, value := range values {
+				size += len(key) + len(": ") + len(value) + len("\r\n")
+			}
+		}
+		if got := call.Peer().HeaderSize; got != size {
+			t.Errorf("the header has %d bytes, want %d", got, size)
+		}
 		return next(ctx, call)
 	}))
 	c := dial(t, srv.Connect(nats.UserInfo("app", "x")), rpc.WithSubjectPrefix("ext"), rpc.WithBatching(16<<10))
 	together(t, c, 0, numbers(t, c, 100)...)
+	_, err := do(testContext(t), c, "x", rpc.WithHeader("key", "value"), rpc.WithPlainRequests())
+	must(t, err)
 	if n := without.Load(); n > 0 {
 		t.Errorf("%d calls without the header", n)
 	}

@@ -101,7 +101,7 @@ func (e *endpoint) receiveBatch(to addressee, m *nats.Msg, now time.Duration) {
 	}
 	for tag, item := range batch.Items() {
 		c := e.newServerCall(to)
-		c.batched, c.tag, c.whole = true, tag, uint32(len(m.Data))
+		c.batched, c.tag, c.whole, c.headSize = true, tag, uint32(len(m.Data)), headSize(m)
 		e.take(c, &nats.Msg{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Data: item}, now)
 	}
 }

@@ -164,3 +164,34 @@ func TestMethodTypes(t *testing.T) {
 		t.Errorf("a raw method has types: %v, %v, %v", raw.NewRequest(), raw.NewResponse(), raw.Descriptor())
 	}
 }
+
+// TestServerOptions: options that are joined are applied in order, to a server and to a service.
+func TestServerOptions(t *testing.T) {
+	nc := rpctest.Connect(t)
+	failed := errors.New("no")
+	var log []string
+	record := func(name string, err error) rpc.ServerServiceOption {
+		return rpc.WithMethodInterceptors(func(*rpc.Method) (rpc.Interceptor, error) {
+			log = append(log, name)
+			return nil, err
+		})
+	}
+	joined := rpc.WithServerOptions(record("a", nil), rpc.WithServerOptions(record("b", failed)), rpc.WithServerOptions())
+	register := func(opt rpc.ServerServiceOption, onServer bool) error {
+		if onServer {
+			return inventoryv1nats.RegisterInventoryServiceServer(rpc.NewServer(nc, opt), inventoryv1nats.UnimplementedInventoryServiceServer{})
+		}
+		return inventoryv1nats.RegisterInventoryServiceServer(rpc.NewServer(nc), inventoryv1nats.UnimplementedInventoryServiceServer{}, opt)
+	}
+	for _, onServer := range []bool{true, false} {
+		if err := register(joined, onServer); !errors.Is(err, failed) || !slices.Equal(log[:2], []string{"a", "b"}) {
+			t.Errorf("%v, %v", err, log)
+		}
+		if err := register(rpc.WithServerOptions(rpc.WithoutQueueGroup(), nil), onServer); err == nil || !strings.Contains(err.Error(), "an option is nil") {
+			t.Errorf("the error is %v", err)
+		}
+		if err := register(rpc.WithServerOptions(rpc.WithQueueGroup("a b")), onServer); err == nil {
+			t.Error("a wrong queue group is taken")
+		}
+	}
+}

@@ -383,6 +383,30 @@ func WithMethodInterceptors(f func(m *Method) (Interceptor, error)) ServerServic
 	})
 }
 
+// WithServerOptions joins options into one, which applies them in order. It is for packages whose
+// option is several of these.
+func WithServerOptions(opts ...ServerServiceOption) ServerServiceOption {
+	each := func(apply func(ServerServiceOption) error) error {
+		for _, opt := range opts {
+			if opt == nil {
+				return errNilOption
+			}
+			if err := apply(opt); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return option{
+		server: func(o *serverOptions) error {
+			return each(func(opt ServerServiceOption) error { return opt.applyServer(o) })
+		},
+		service: func(o *serviceOptions) error {
+			return each(func(opt ServerServiceOption) error { return opt.applyService(o) })
+		},
+	}
+}
+
 // WithMaxMessageSize bounds the encoded size of a message in bytes, in both directions:
 // [WithMaxSendSize] and [WithMaxReceiveSize] bound them apart. A call with a larger one ends with
 // CodeResourceExhausted. The default is 16 MiB. The maximum is 2 GiB less a byte, which is

@@ -23,6 +23,7 @@ type received struct {
 	body     []byte
 	whole    uint32        // size of the memory that body is part of; a message has less than 2 GiB
 	wireSize uint32        // of body as it came
+	headSize uint32        // of the header of the NATS message as it came
 	waited   time.Duration // in the queue; until the call runs, when it came
 }
 
@@ -57,6 +58,9 @@ func (r *received) alone() bool {
 func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope, failed *Error) {
 	r.subject, r.reply, r.body, r.wireSize = m.Subject, m.Reply, m.Data, uint32(len(m.Data))
 	r.whole = max(r.whole, uint32(m.Size()))
+	if !r.batched { // else it is that of the batch
+		r.headSize = headSize(m)
+	}
 	if r.plain = !wire.IsEnvelope(m.Data) && !r.batched; r.plain {
 		timeout, failed = r.parsePlain(m)
 		return timeout, open, failed
@@ -80,6 +84,11 @@ func (r *received) parse(m *nats.Msg) (timeout time.Duration, open wire.Envelope
 		open = e
 	}
 	return e.Timeout, open, nil
+}
+
+// headSize returns how many bytes the header of a message that has come takes.
+func headSize(m *nats.Msg) uint32 {
+	return uint32(max(m.Size()-len(m.Subject)-len(m.Reply)-len(m.Data), 0))
 }
 
 var errBatchInBatch = errors.New("a batch within a batch")

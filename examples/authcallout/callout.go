@@ -51,6 +51,9 @@ type Callout struct {
 
 // Grant is what a client may do.
 type Grant struct {
+	// Name is the name of the user, which a service in another account sees. Take it from what
+	// Decide has checked, as ConnectOptions.Username of the request is what the client says.
+	Name string
 	// Account is the name of its account.
 	Account string
 	// Permissions are those of its connection.
@@ -136,8 +139,11 @@ func (c *Callout) admit(req *jwt.AuthorizationRequest) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if grant == nil {
+		return "", errors.New("no grant")
+	}
 	user := jwt.NewUserClaims(req.UserNkey)
-	user.Name, user.Audience, user.Permissions = req.ConnectOptions.Username, grant.Account, grant.Permissions
+	user.Name, user.Audience, user.Permissions = grant.Name, grant.Account, grant.Permissions
 	if !grant.Until.IsZero() {
 		user.Expires = grant.Until.Unix()
 	}

@@ -46,7 +46,7 @@ func decide(req *jwt.AuthorizationRequest) (*authcallout.Grant, error) {
 		return nil, errors.New("unknown user or wrong password")
 	}
 	permissions, err := authcallout.Calls("_INBOX_alice", inventoryv1nats.InventoryServiceMethods.GetStock)
-	return &authcallout.Grant{Account: "APP", Permissions: permissions, Until: time.Now().Add(time.Hour)}, err
+	return &authcallout.Grant{Name: "alice of APP", Account: "APP", Permissions: permissions, Until: time.Now().Add(time.Hour)}, err
 }
 
 // serve starts a NATS server with a callout, which has an account of its own, and the inventory.
@@ -161,6 +161,37 @@ func TestForgedRequest(t *testing.T) {
 	}
 	if n, _, err := answers.Pending(); n != 0 || err != nil {
 		t.Errorf("%d answers more, %v", n, err)
+	}
+}
+
+// TestGrant: the name of a user is that of its grant, and without a grant nobody is admitted.
+func TestGrant(t *testing.T) {
+	serverKey, serverID := newKey(t, nkeys.CreateServer)
+	_, user := newKey(t, nkeys.CreateUser)
+	issuer, _ := newKey(t, nkeys.CreateAccount)
+	for _, grant := range []*authcallout.Grant{nil, {Name: "alice", Account: "APP"}} {
+		callout := authcallout.Callout{Issuer: issuer, Logger: slog.New(slog.DiscardHandler), Decide: func(*jwt.AuthorizationRequest) (*authcallout.Grant, error) {
+			return grant, nil
+		}}
+		nc := rpctest.Connect(t)
+		_, err := callout.Serve(nc)
+		must(t, err)
+		request := jwt.NewAuthorizationRequestClaims(user)
+		request.Audience, request.UserNkey, request.Server.ID = authcallout.Audience, user, serverID
+		request.ConnectOptions.Username = "root"
+		token, err := request.Encode(serverKey)
+		must(t, err)
+		m, err := nc.Request(authcallout.Subject, []byte(token), 30*time.Second)
+		must(t, err)
+		answer, err := jwt.DecodeAuthorizationResponseClaims(string(m.Data))
+		must(t, err)
+		if grant == nil {
+			if answer.Jwt != "" || answer.Error == "" {
+				t.Errorf("without a grant the answer is %+v", answer)
+			}
+		} else if claims, err := jwt.DecodeUserClaims(answer.Jwt); err != nil || claims.Name != grant.Name {
+			t.Errorf("the user is %+v, %v", claims, err)
+		}
 	}
 }
 

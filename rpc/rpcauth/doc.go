@@ -7,8 +7,8 @@
 // makes that of a client:
 //
 //	verifier, err := rpcauth.NewVerifier(nc, rpcauth.WithIssuers(account),
-//		rpcauth.Allow("*", rpcauth.Authenticated))
-//	srv := rpc.NewServer(nc, rpc.WithInterceptors(verifier.Intercept))
+//		rpcauth.Allow("*", rpcauth.Accounts(account)))
+//	srv := rpc.NewServer(nc, verifier.Server())
 //
 //	signer, err := rpcauth.NewSigner(nc)
 //	client := rpc.NewClient(nc, rpc.WithInterceptors(signer))

@@ -31,13 +31,13 @@ func ExampleNewVerifier() {
 		rpcauth.WithIssuers(account), // its users may call, if a rule lets them
 		rpcauth.Allow("*", rpcauth.Authenticated),
 		rpcauth.Allow(inventoryv1nats.InventoryServiceGetStockMethod, rpcauth.Anyone),
-		rpcauth.Allow(inventoryv1nats.InventoryServiceAddStockMethod, rpcauth.Tags("warehouse")),
+		rpcauth.Allow(inventoryv1nats.InventoryServiceAddStockMethod, rpcauth.Of(account, rpcauth.Tags("warehouse"))),
 		rpcauth.RequireSignature(inventoryv1nats.InventoryServiceAddStockMethod),
 	)
 	if err != nil {
 		log.Fatal(err)
 	}
-	srv := rpc.NewServer(nc, rpc.WithInterceptors(verifier.Intercept)) // after telemetry and logs
+	srv := rpc.NewServer(nc, verifier.Server()) // after the interceptors for telemetry and logs
 
 	must := func(err error) {
 		if err != nil {

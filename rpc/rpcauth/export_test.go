@@ -19,6 +19,13 @@ var (
 	IsVulnerable = isVulnerable
 )
 
+// Cached returns how many JWTs of signed calls are remembered, and their size.
+func (v *Verifier) Cached() (n, size int) {
+	v.trust.tokens.mu.RLock()
+	defer v.trust.tokens.mu.RUnlock()
+	return len(v.trust.tokens.claims), v.trust.tokens.size
+}
+
 // ParseInfo returns who calls, by what the NATS server says.
 func ParseInfo(header string, userNames bool) (Identity, error) {
 	info, err := parseInfo(header)

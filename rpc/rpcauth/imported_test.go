@@ -31,9 +31,6 @@ func imported(t *testing.T, more ...func(*server.Options)) (srv *rpctest.Server,
 	t.Helper()
 	user := newUser(t)
 	srv = rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
-		for _, f := range more {
-			f(o)
-		}
 		svc, share, bare, evil := server.NewAccount("SVC"), server.NewAccount("SHARE"), server.NewAccount("BARE"), server.NewAccount("EVIL")
 		for _, subject := range []string{"test.v1.Test.>", "notes.new"} {
 			must(t, svc.AddServiceExportWithResponse(subject, server.Streamed, nil))
@@ -48,6 +45,9 @@ func imported(t *testing.T, more ...func(*server.Options)) (srv *rpctest.Server,
 			o.Users = append(o.Users, &server.User{Username: name, Password: "x", Account: account})
 		}
 		o.Nkeys = []*server.NkeyUser{{Nkey: user.public, Account: share}}
+		for _, f := range more {
+			f(o)
+		}
 	}))
 	seed, err := nats.NkeyOptionFromSeed(write(t, "user.nk", user.seed(t)))
 	must(t, err)
@@ -187,11 +187,22 @@ func TestVulnerableServer(t *testing.T) {
 			rpcauth.WithLogger(log.logger()), rpcauth.WithClock(now.Now), rpcauth.Allow("/test.v1.Test/Do", rpcauth.Accounts("SHARE")))
 		s := serve(t, nc, h, v)
 		c := dial(t, srv.Connect(nats.UserInfo("alice", "x")))
+		counted, suspect := uint64(0), true
 		for _, test := range []struct {
 			version string
 			trusted bool
-		}{{"2.11.14", false}, {"2.12.6", true}, {"", false}, {"2.12.5", false}, {"2.11.15", true}} {
+		}{{"2.11.14", false}, {"2.12.6", true}, {"", true}, {"2.12.5", false}, {"", false}, {"2.11.15", true}} {
 			version = test.version // as if the connection had moved to another server
+			now.add(2 * time.Minute)
+			must(t, read(t, c)) // perhaps it has waited since the connection has moved
+			if id := h.take(t, 1)[0]; id.Kind == rpcauth.KindImported != (warn || test.trusted && !suspect) {
+				t.Errorf("%s, from a vulnerable server %v: the identity is %+v", version, suspect, id)
+			}
+			if !test.trusted || suspect {
+				counted++
+			}
+			log.take()
+			suspect = !test.trusted
 			now.add(2 * time.Minute)
 			believed := test.trusted || warn
 			want := rpcauth.KindNone
@@ -201,6 +212,9 @@ func TestVulnerableServer(t *testing.T) {
 			must(t, read(t, c))
 			if id := h.take(t, 1)[0]; id.Kind != want {
 				t.Errorf("%s: the identity is %+v", version, id)
+			}
+			if !test.trusted {
+				counted += 2
 			}
 			before := v.Stats()
 			err := shapes["unary"](testContext(t), c)
@@ -215,8 +229,26 @@ func TestVulnerableServer(t *testing.T) {
 				t.Errorf("%s: logged %v", version, logged)
 			}
 		}
-		if n := v.Stats().Vulnerable; n != 6 {
-			t.Errorf("%d calls were counted", n)
+		if n := v.Stats().Vulnerable; n != counted {
+			t.Errorf("%d calls were counted, want %d", n, counted)
+		}
+		must(t, s.Shutdown(testContext(t)))
+	}
+}
+
+// TestWithoutConnection: a call that is judged while the connection is lost, or draining, came by
+// the server before.
+func TestWithoutConnection(t *testing.T) {
+	srv, _ := imported(t)
+	for version, want := range map[string]rpcauth.Kind{"2.15.2": rpcauth.KindImported, "2.12.5": rpcauth.KindNone, "": rpcauth.KindNone} {
+		nc, h := srv.Connect(nats.UserInfo("svc", "x")), newHandlers()
+		now := version
+		v := newVerifier(t, nc, rpcauth.WithServerVersion(func() string { return now }))
+		s := serve(t, nc, h, v)
+		now = ""
+		must(t, read(t, dial(t, srv.Connect(nats.UserInfo("alice", "x")))))
+		if id := h.take(t, 1)[0]; id.Kind != want {
+			t.Errorf("%q: the identity is %+v", version, id)
 		}
 		must(t, s.Shutdown(testContext(t)))
 	}
@@ -225,7 +257,8 @@ func TestVulnerableServer(t *testing.T) {
 func TestIsVulnerable(t *testing.T) {
 	for version, want := range map[string]bool{
 		"2.15.2": false, "2.12.6": false, "2.12.7": false, "2.11.15": false, "2.11.16": false, "2.13.0": false, "v2.12.6": false,
-		"2.13.0-beta.1": false, "2.12.7-RC.1": false, "3.0.0": false,
+		"2.15.0-RC.1": false, "2.12.8-RC.1": false, "2.11.17-RC.1": false, "2.14.1-RC.2": true, "2.14.2-RC.1": false, "3.0.0": false,
+		"2.13.0-beta.1": true, "2.14.0-RC.1": true, "2.12.7-RC.1": true, "2.11.16-RC.1": true,
 		"2.12.5": true, "2.12.0": true, "2.11.14": true, "2.11.0": true, "2.10.29": true, "2.9.0": true, "1.4.1": true,
 		"2.12.6-RC.1": true, "2.11.15-preview.2": true, "": true, "2.12": true, "x": true, "2.x.6": true, "2.12.6.1": true, "2.12.-6": true, "2.13.0-": true,
 	} {

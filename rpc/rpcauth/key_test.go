@@ -92,7 +92,34 @@ func TestFromContext(t *testing.T) {
 			t.Errorf("%d is %v", kind, kind)
 		}
 	}
-	if s := (rpcauth.ReasonDenied + 1).String(); s != "unknown" {
+	if s := (rpcauth.ReasonPattern + 1).String(); s != "unknown" {
 		t.Error(s)
 	}
+}
+
+// TestSlowUserJWT: while a connection's function for the JWT does not return, other calls go on
+// with their own.
+func TestSlowUserJWT(t *testing.T) {
+	account, user := newAccount(t), newUser(t)
+	token := user.token(t, account, nil)
+	var slow atomic.Bool
+	entered, release := make(chan struct{}), make(chan struct{})
+	nc, h, now := rpctest.Connect(t, nats.UserJWT(func() (string, error) {
+		if slow.CompareAndSwap(true, false) {
+			close(entered)
+			<-release
+		}
+		return token, nil
+	}, func(b []byte) ([]byte, error) { return user.Sign(b) })), newHandlers(), newClock()
+	serve(t, nc, h, newVerifier(t, nc, rpcauth.WithIssuers(account.public), rpcauth.WithClock(now.Now)))
+	c := dial(t, nc, signing(t, nc, rpcauth.WithClock(now.Now)))
+	now.add(10 * time.Second)
+	slow.Store(true)
+	err := make(chan error)
+	go func() { err <- read(t, c) }()
+	<-entered
+	must(t, read(t, c))
+	close(release)
+	must(t, <-err)
+	h.take(t, 2)
 }

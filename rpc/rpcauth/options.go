@@ -100,6 +100,9 @@ func WithIssuers(keys ...string) VerifierOption {
 			} else if !nkeys.IsValidPublicAccountKey(key) {
 				return fmt.Errorf("WithIssuers: %q is no public key of an account or user", key)
 			}
+			if owner, ok := v.trust.issuers[key]; ok && owner != account {
+				return fmt.Errorf("WithIssuers: %q is a signing key of %q too", key, owner)
+			}
 			v.trust.issuers[key] = account
 		}
 		return nil
@@ -107,7 +110,8 @@ func WithIssuers(keys ...string) VerifierOption {
 }
 
 // WithSigningKeys adds signing keys (A...) of an account, by which JWTs of its users may be signed.
-// The account's own key is not added.
+// The account's own key is not added. What scopes the account's JWT gives to its signing keys is
+// not looked at: each of these keys vouches for any user of the account, with any name and tags.
 func WithSigningKeys(account string, keys ...string) VerifierOption {
 	return verifierOption(func(v *Verifier) error {
 		for _, key := range append([]string{account}, keys...) {
@@ -128,7 +132,8 @@ func WithSigningKeys(account string, keys ...string) VerifierOption {
 // WithIssuerFunc adds a function that reports whether a key is trusted. For the JWT of a user, key
 // has signed it and account is that for which it speaks, the same if it is no signing key. For a
 // user without a JWT, key is the user's and account is "". The function is called for each signed
-// call whose issuer no other option names, also of attackers, so it must be quick.
+// call whose issuer no other option accepts, before the signature is verified, so attackers have it
+// called too and it must be quick. It may be called concurrently.
 func WithIssuerFunc(trusted func(account, key string) bool) VerifierOption {
 	return verifierOption(func(v *Verifier) error {
 		v.trust.issuerFuncs = append(v.trust.issuerFuncs, trusted)
@@ -197,8 +202,12 @@ func WithReplayWindow(n int) VerifierOption {
 // WithReplayStore adds a store of accepted signatures that the instances of a service share, so
 // that a request cannot be replayed to another instance, or to one that has restarted. first
 // reports whether id, 32 hexadecimal digits, was not there, and adds it; it may be forgotten after
-// until. If it returns an error, the call is refused with CodeUnavailable. It runs last, after the
-// rules.
+// until. If it returns an error, the call is refused with CodeUnavailable, and the error is logged.
+// It runs last, after the rules.
+//
+// An id is that of a signature in a queue group. Where each instance gets the request, as there is
+// no queue group or it was sent to one of them, it is that of a signature at an instance; an
+// instance that has restarted is another one, and takes such a request again.
 func WithReplayStore(first func(ctx context.Context, id string, until time.Time) (bool, error)) VerifierOption {
 	return verifierOption(func(v *Verifier) error {
 		v.store = first

@@ -3,9 +3,12 @@ package rpcauth_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpcauth"
@@ -72,7 +75,58 @@ func TestClockSetBack(t *testing.T) {
 		t.Errorf("%d signatures are remembered", n)
 	}
 	now.add(-2 * time.Minute)
-	w.replay(t, m, rpcauth.ReasonReplay, nil)
+	w.replay(t, m, rpcauth.ReasonTime, nil)
+}
+
+// TestWrongClock: a clock that was wrong for a moment keeps out the calls of that moment only.
+func TestWrongClock(t *testing.T) {
+	for _, jump := range []time.Duration{5*time.Minute + 30*time.Second, 24 * time.Hour, -24 * time.Hour} {
+		now := newClock()
+		w := newStolen(t, []rpcauth.SignerOption{rpcauth.WithClock(now.Now)}, rpcauth.WithClock(now.Now))
+		before := w.signed(t, func() error { return read(t, w.client) })
+		now.add(jump)
+		jumped := w.signed(t, func() error { return read(t, w.client) })
+		now.add(2 * time.Minute)
+		w.signed(t, func() error { return read(t, w.client) }) // makes room
+		now.add(-jump)
+		w.replay(t, jumped, rpcauth.ReasonTime, nil)
+		for range 5 {
+			w.signed(t, func() error { return read(t, w.client) })
+			now.add(time.Minute)
+		}
+		w.replay(t, before, rpcauth.ReasonTime, nil)
+		now.add(jump - 7*time.Minute)
+		w.replay(t, jumped, rpcauth.ReasonTime, nil) // its time has come again
+	}
+}
+
+// TestBroadcast: a request that each instance gets counts once for each, and one that an instance
+// of each queue group gets, once for each group, also where they share a store or a Verifier.
+func TestBroadcast(t *testing.T) {
+	for name, opts := range map[string][]rpc.ServiceOption{
+		"no group": {rpc.WithoutQueueGroup(), rpc.WithoutQueueGroup()}, "two groups": {rpc.WithQueueGroup("a"), rpc.WithQueueGroup("b")},
+		"one group": {rpc.WithQueueGroup("a"), rpc.WithQueueGroup("a")},
+	} {
+		nc, user, h := rpctest.Connect(t), newUser(t), newHandlers()
+		s := &store{seen: map[string]time.Time{}}
+		shared := newVerifier(t, nc, rpcauth.WithIssuers(user.public), rpcauth.RequireSignature("*"), rpcauth.WithReplayStore(s.first))
+		other := newVerifier(t, nc, rpcauth.WithIssuers(user.public), rpcauth.RequireSignature("*"), rpcauth.WithReplayStore(s.first))
+		for i, v := range []*rpcauth.Verifier{shared, shared, other, other} {
+			server := rpc.NewServer(nc, rpc.WithLogger(quiet), rpc.WithInterceptors(v.Intercept))
+			must(t, rpc.Register(server, &testDesc, h, []rpc.ServiceOption{opts[i%2]}, rpc.HandleOneWay(testNote, (*handlers).Note)))
+			must(t, server.Start(t.Context()))
+			t.Cleanup(func() { _ = server.Shutdown(context.Background()) })
+		}
+		must(t, testNote.Call(testContext(t), dial(t, nc, signing(t, nil, rpcauth.WithSeed(user.seed(t)))), wrapperspb.String("x")))
+		want := map[string]int{"no group": 4, "two groups": 2, "one group": 1}[name]
+		h.take(t, want)
+		if len(s.seen) != want {
+			t.Errorf("%s: %d signatures are stored, want %d", name, len(s.seen), want)
+		}
+		if refused := len(shared.Stats().Refused) + len(other.Stats().Refused); refused > 0 {
+			t.Errorf("%s: %d calls were refused", name, refused)
+		}
+	}
 }
 
 // store is a store of signatures that instances share.
@@ -125,9 +179,13 @@ func TestReplayToAnotherInstance(t *testing.T) {
 func TestStoreFails(t *testing.T) {
 	nc, h, user := rpctest.Connect(t), newHandlers(), newUser(t)
 	s := &store{err: errors.New("no quorum")}
-	v := newVerifier(t, nc, rpcauth.WithIssuers(user.public), rpcauth.WithReplayStore(s.first))
+	log := new(records)
+	v := newVerifier(t, nc, rpcauth.WithIssuers(user.public), rpcauth.WithReplayStore(s.first), rpcauth.WithLogger(log.logger()))
 	serve(t, nc, h, v)
 	before := v.Stats()
 	err := read(t, dial(t, nc, signing(t, nil, rpcauth.WithSeed(user.seed(t)))))
 	wantRefused(t, err, rpc.CodeUnavailable, v, before, rpcauth.ReasonWindow)
+	if logged := log.take(); strings.Contains(err.Error(), "quorum") || len(logged) != 1 || !strings.Contains(logged[0], "quorum") {
+		t.Errorf("the error is %v, logged was %q", err, logged)
+	}
 }

@@ -112,17 +112,18 @@ func (r *infoReader) identity(info *requestInfo) Identity {
 }
 
 // userOf returns the user of a JWT that the server has accepted, or "". The user that the server
-// names is another one if the client has sent its name too.
+// names is another one if the client has sent its name too. With a bearer JWT nobody has shown the
+// user's key: any account can make one for anybody's public key.
 func (r *infoReader) userOf(info *requestInfo) string {
 	claims, known := r.tokens.get(info.JWT)
 	if !known {
 		var err error
-		if claims, err = jwt.DecodeUserClaims(info.JWT); err != nil {
+		if claims, err = decodeToken(info.JWT); err != nil {
 			return ""
 		}
 		r.tokens.put(info.JWT, claims)
 	}
-	if claims.Issuer != info.Issuer || accountOf(claims) != info.Account {
+	if claims.BearerToken || claims.Issuer != info.Issuer || accountOf(claims) != info.Account {
 		return ""
 	}
 	return claims.Subject
@@ -131,14 +132,61 @@ func (r *infoReader) userOf(info *requestInfo) string {
 // accountOf returns the account for which the issuer of a JWT speaks.
 func accountOf(claims *jwt.UserClaims) string { return cmp.Or(claims.IssuerAccount, claims.Issuer) }
 
-// isImported reports whether the NATS server has set the header of a request, if it has no part in
-// the CVE below.
-func isImported(call *rpc.Call) bool {
-	return len(call.Header()[infoHeader]) == 1 && strings.HasPrefix(call.Peer().Reply, importedReply)
+// minHidden is the size of the shortest line that a NATS server may leave at the end of a header,
+// with the line end of the blank line. That of its own infoHeader is longer.
+const minHidden = len("Nats-Trace-Hop: 1\r\n\r\n")
+
+// tracePrefix begins the keys by which NATS traces a message.
+const tracePrefix = "Nats-Trace-"
+
+// header says whether the header of an imported request can be the NATS server's word.
+type header uint8
+
+const (
+	headerAbsent header = iota
+	headerProved
+	headerDoubtful
+)
+
+// judge judges the header of a request, for a NATS server without the CVE below.
+//
+// The NATS server appends its line behind the header that the client has sent. The client's bytes
+// are arbitrary, and the server ends lines at CRLF only while nats.go ends them at LF, skips those
+// with an empty key, and stops at a blank one. So the client can leave a line of its own under the
+// same key, and let the server's be read as the end of another line, or not at all. In the former
+// case the server's key is in the key or value of that line. In the latter its bytes are in the
+// size of the header, and in no line. If tracing is on, the server may then replace lines that
+// begin with tracePrefix, and with these its own line if the client has put it behind such a key;
+// it leaves another one with this prefix at the end.
+func judge(call *rpc.Call) header {
+	peer, h := call.Peer(), call.Header()
+	if len(h[infoHeader]) == 0 || !strings.HasPrefix(peer.Reply, importedReply) {
+		return headerAbsent
+	}
+	unread := peer.HeaderSize - len("NATS/1.0\n\n")
+	for key, values := range h {
+		switch {
+		case key == infoHeader && len(values) != 1,
+			key != infoHeader && strings.Contains(key, infoHeader),
+			strings.Contains(key, tracePrefix),
+			key == "Status", key == "Description": // these may be from the first line
+			return headerDoubtful
+		}
+		for _, value := range values {
+			if strings.Contains(value, infoHeader) || strings.Contains(value, tracePrefix) {
+				return headerDoubtful
+			}
+			unread -= len(key) + len(":") + len(value) + len("\n")
+		}
+	}
+	if unread >= minHidden {
+		return headerDoubtful
+	}
+	return headerProved
 }
 
 // serverVersions judges the versions of NATS servers. It remembers the last one, as the connection
-// seldom moves to a server with another.
+// seldom moves to a server with another, and has no version while it is not connected.
 type serverVersions struct {
 	connected func() string // returns "" without a connection
 	last      atomic.Pointer[serverVersion]
@@ -147,23 +195,48 @@ type serverVersions struct {
 type serverVersion struct {
 	version    string
 	vulnerable bool
+	before     string    // the vulnerable version before, or ""
+	since      time.Time // when this one was seen first
 }
 
-// vulnerable returns the version of the server that the connection has now, and whether clients of
-// it could forge the header.
-func (s *serverVersions) vulnerable() (version string, vulnerable bool) {
+// afterwards is for how long requests that came by a vulnerable server may wait to be judged after
+// the connection has moved to another.
+const afterwards = time.Minute
+
+// vulnerable returns the version of the server that the connection has, or had last, and whether
+// clients of it could forge the header. Shortly after the connection has moved away from a
+// vulnerable one, it is still that.
+func (s *serverVersions) vulnerable(now time.Time) (version string, vulnerable bool) {
 	version = s.connected()
 	last := s.last.Load()
-	if last == nil || last.version != version {
-		last = &serverVersion{version, isVulnerable(version)}
-		s.last.Store(last)
+	switch {
+	case version == "" && last == nil:
+		return "", true
+	case version == "":
+	case last == nil || last.version != version:
+		next := &serverVersion{version: version, vulnerable: isVulnerable(version), since: now}
+		if last != nil && last.vulnerable {
+			next.before = last.version
+		} else if last != nil && last.isSuspect(now) {
+			next.before = last.before
+		}
+		s.last.Store(next)
+		last = next
 	}
-	return version, last.vulnerable
+	if !last.vulnerable && last.isSuspect(now) {
+		return last.before, true
+	}
+	return last.version, last.vulnerable
+}
+
+// isSuspect reports whether requests may wait that have come by the vulnerable server before.
+func (v *serverVersion) isSuspect(now time.Time) bool {
+	return v.before != "" && now.Sub(v.since).Abs() < afterwards
 }
 
 // isVulnerable reports whether a version of the NATS server has CVE-2026-33223: before 2.11.15, and
-// of 2.12 before 2.12.6. What is no version, and a prerelease of one that mends it, counts as one
-// that has it.
+// of 2.12 before 2.12.6. What is no version counts as one that has it, and so does a prerelease
+// that may have been made before the fix: up to those of 2.11.16, 2.12.7, 2.13.1 and 2.14.1.
 func isVulnerable(version string) bool {
 	release, pre, isPre := strings.Cut(strings.TrimPrefix(version, "v"), "-")
 	parts := strings.Split(release, ".")
@@ -179,7 +252,7 @@ func isVulnerable(version string) bool {
 	}
 	major, minor, patch := n[0], n[1], n[2]
 	if isPre {
-		patch--
+		patch -= 2
 	}
 	switch {
 	case major != 2:
@@ -189,5 +262,5 @@ func isVulnerable(version string) bool {
 	case minor == 12:
 		return patch < 6
 	}
-	return minor < 11
+	return minor < 11 || minor < 15 && patch < 0
 }

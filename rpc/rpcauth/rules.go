@@ -17,7 +17,8 @@ type Rule func(ctx context.Context, call *rpc.Call, id *Identity) bool
 // Anyone is a [Rule] that accepts every call.
 func Anyone(context.Context, *rpc.Call, *Identity) bool { return true }
 
-// Authenticated is a [Rule] that accepts callers whose identity is proved in any way.
+// Authenticated is a [Rule] that accepts callers whose identity is proved in any way. So it accepts
+// every caller of every account that imports the service, whoever that is: see [Accounts].
 func Authenticated(_ context.Context, _ *rpc.Call, id *Identity) bool { return id.Kind != KindNone }
 
 // Imported is a [Rule] that accepts callers in other accounts, of whom the NATS server knows.
@@ -34,8 +35,28 @@ func Accounts(accounts ...string) Rule {
 	}
 }
 
+// All returns a [Rule] that accepts the calls that each of the rules accepts. Without rules it
+// accepts none.
+func All(rules ...Rule) Rule {
+	return func(ctx context.Context, call *rpc.Call, id *Identity) bool {
+		return len(rules) > 0 &&
+			!slices.ContainsFunc(rules, func(rule Rule) bool { return rule == nil || !rule(ctx, call, id) })
+	}
+}
+
+// Of returns a [Rule] that accepts the callers of an account ([Accounts]) that one of the rules
+// accepts, as in Of("SHOP", Tags("warehouse")). Without rules it accepts none.
+func Of(account string, rules ...Rule) Rule {
+	in := Accounts(account)
+	return func(ctx context.Context, call *rpc.Call, id *Identity) bool {
+		return in(ctx, call, id) &&
+			slices.ContainsFunc(rules, func(rule Rule) bool { return rule != nil && rule(ctx, call, id) })
+	}
+}
+
 // Users returns a [Rule] that accepts these users: by public key or, for imported calls, by name. A
-// name says little without its account, so combine it: a rule may call another.
+// key is the user's in whatever account. A name is what the owner of the account gives to anybody,
+// so accept names with their account only: [Of].
 func Users(users ...string) Rule {
 	return func(_ context.Context, _ *rpc.Call, id *Identity) bool {
 		return id.Kind != KindNone && id.User != "" && slices.Contains(users, id.User)
@@ -43,7 +64,8 @@ func Users(users ...string) Rule {
 }
 
 // Tags returns a [Rule] that accepts users whose JWT has all of these tags. Tags of JWTs are in
-// lower case.
+// lower case. The owner of an account gives any tag to any user of it, and so does each account
+// that imports the service. So accept tags with their account only: [Of].
 func Tags(tags ...string) Rule {
 	return func(_ context.Context, _ *rpc.Call, id *Identity) bool {
 		return id.Kind != KindNone && len(tags) > 0 &&

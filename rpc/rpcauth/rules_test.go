@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/natscall/natscall/rpc"
@@ -204,4 +207,83 @@ func TestWrongSide(t *testing.T) {
 		}
 	}
 	h.take(t, 0)
+}
+
+// TestCombinedRules: All takes each rule, Of one of them and the account.
+func TestCombinedRules(t *testing.T) {
+	id := &rpcauth.Identity{Kind: rpcauth.KindImported, Account: "SHOP", User: "alice", Tags: []string{"eu"}}
+	no := func(context.Context, *rpc.Call, *rpcauth.Identity) bool { return false }
+	for name, test := range map[string]struct {
+		rule rpcauth.Rule
+		want bool
+	}{
+		"all":             {rpcauth.All(rpcauth.Users("alice"), rpcauth.Tags("eu")), true},
+		"all but one":     {rpcauth.All(rpcauth.Users("alice"), no), false},
+		"all of none":     {rpcauth.All(), false},
+		"all with nil":    {rpcauth.All(rpcauth.Anyone, nil), false},
+		"of":              {rpcauth.Of("SHOP", no, rpcauth.Tags("eu")), true},
+		"of another":      {rpcauth.Of("OTHER", rpcauth.Tags("eu")), false},
+		"of without":      {rpcauth.Of("SHOP"), false},
+		"of, none":        {rpcauth.Of("SHOP", no, nil), false},
+		"of no account":   {rpcauth.Of("", rpcauth.Anyone), false},
+		"of all of these": {rpcauth.Of("SHOP", rpcauth.All(rpcauth.Users("alice"), no)), false},
+	} {
+		if got := test.rule(t.Context(), nil, id); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if rpcauth.Of("SHOP", rpcauth.Anyone)(t.Context(), nil, &rpcauth.Identity{Account: "SHOP"}) {
+		t.Error("an identity without proof is accepted")
+	}
+}
+
+// TestTenants: an account that imports the service makes JWTs with any tag, and bearer JWTs for any
+// user. Neither makes its users those of another account.
+func TestTenants(t *testing.T) {
+	operator := newKey(t, nkeys.CreateOperator)
+	system, svc, tenant, evil := newAccount(t), newAccount(t), newAccount(t), newAccount(t)
+	resolver := &server.MemAccResolver{}
+	for _, a := range []keyPair{system, svc, tenant, evil} {
+		claims := jwt.NewAccountClaims(a.public)
+		switch a {
+		case svc:
+			claims.Exports.Add(&jwt.Export{Subject: "test.v1.Test.>", Type: jwt.Service, ResponseType: jwt.ResponseTypeStream})
+		case tenant, evil:
+			claims.Imports.Add(&jwt.Import{Account: svc.public, Subject: "test.v1.Test.>", LocalSubject: "test.v1.Test.>", Type: jwt.Service, Share: true})
+		}
+		token, err := claims.Encode(operator)
+		must(t, err)
+		must(t, resolver.Store(a.public, token))
+	}
+	trusted := jwt.NewOperatorClaims(operator.public)
+	trusted.SystemAccount = system.public
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
+		o.TrustedOperators = []*jwt.OperatorClaims{trusted}
+		o.AccountResolver, o.SystemAccount = resolver, system.public
+	}))
+	alice, bob, inside := newUser(t), newUser(t), newUser(t)
+	nc, h := srv.Connect(nats.UserCredentials(inside.credentials(t, inside.token(t, svc, nil)))), newHandlers()
+	v := newVerifier(t, nc, rpcauth.Allow("/test.v1.Test/Read", rpcauth.Users(alice.public)),
+		rpcauth.Allow("/test.v1.Test/Do", rpcauth.Of(tenant.public, rpcauth.Tags("warehouse"))))
+	serve(t, nc, h, v)
+	bearer := alice.token(t, evil, func(c *jwt.UserClaims) { c.BearerToken = true })
+	for name, test := range map[string]struct {
+		login      nats.Option
+		read, does bool
+	}{
+		"alice":               {nats.UserCredentials(alice.credentials(t, alice.token(t, tenant, nil))), true, true},
+		"bob":                 {nats.UserCredentials(bob.credentials(t, bob.token(t, tenant, nil))), false, true},
+		"bob of evil":         {nats.UserCredentials(bob.credentials(t, bob.token(t, evil, nil))), false, false},
+		"evil's bearer alice": {nats.UserJWT(func() (string, error) { return bearer, nil }, func([]byte) ([]byte, error) { return nil, nil }), false, false},
+	} {
+		c := dial(t, srv.Connect(test.login))
+		for _, call := range []struct {
+			err  error
+			pass bool
+		}{{read(t, c), test.read}, {shapes["unary"](testContext(t), c), test.does}} {
+			if (call.err == nil) != call.pass || !call.pass && rpc.CodeOf(call.err) != rpc.CodePermissionDenied {
+				t.Errorf("%s: %v", name, call.err)
+			}
+		}
+	}
 }

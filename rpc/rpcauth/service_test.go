@@ -75,6 +75,18 @@ func (h *handlers) take(t testing.TB, n int) []rpcauth.Identity {
 	return ran
 }
 
+// all returns who has called since the last take or all, of the calls that have been answered.
+func (h *handlers) all() []rpcauth.Identity {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ran := h.ran
+	h.ran = nil
+	for range ran {
+		<-h.did
+	}
+	return ran
+}
+
 func (h *handlers) Do(ctx context.Context, req *text) (*text, error) { h.record(ctx); return req, nil }
 func (h *handlers) Read(ctx context.Context, req *text) (*text, error) {
 	h.record(ctx)
@@ -303,7 +315,7 @@ func wantRefused(t testing.TB, err error, code rpc.Code, v *rpcauth.Verifier, be
 func wantCounted(t testing.TB, v *rpcauth.Verifier, before rpcauth.Stats, reason rpcauth.Reason) {
 	t.Helper()
 	after := v.Stats()
-	for r := range rpcauth.ReasonDenied + 1 {
+	for r := range rpcauth.ReasonPattern + 1 {
 		if more := after.Refused[r] - before.Refused[r]; (more > 0) != (r == reason) {
 			t.Errorf("%d calls more were refused because of %q, want that because of %q", more, r, reason)
 		}

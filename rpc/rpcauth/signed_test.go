@@ -192,7 +192,7 @@ func exchange(t *testing.T, nc *nats.Conn, m *nats.Msg) string {
 var texts = map[rpcauth.Reason]string{
 	rpcauth.ReasonUnsigned:  "the call has to be signed",
 	rpcauth.ReasonMalformed: "unknown version|more than once|that of another user|has no nonce",
-	rpcauth.ReasonTime:      "the signature has expired",
+	rpcauth.ReasonTime:      "the signature has expired|is from the future|clock was set back",
 	rpcauth.ReasonAudience:  "the signature is for another audience",
 	rpcauth.ReasonIssuer:    "the user is not known, and has no JWT",
 	rpcauth.ReasonSignature: "the signature is not of this request",

@@ -177,21 +177,25 @@ func (k *connectionKey) user(now time.Time) (key, token string, err error) {
 		return k.key, "", nil
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if left := k.until.Sub(now); left > 0 && left <= tokenRefresh { // or the clock was set back
-		return k.key, k.token, nil
+	key, token = k.key, k.token
+	left := k.until.Sub(now)
+	k.mu.Unlock()
+	if left > 0 && left <= tokenRefresh { // or the clock was set back
+		return key, token, nil
 	}
-	if token, err = k.userJWT(); err != nil {
+	read, err := k.userJWT() // the user's code, perhaps by several goroutines
+	if err != nil {
 		return "", "", err
 	}
-	if token != k.token {
-		if key, err = userOf(token); err != nil {
+	if read != token {
+		if key, err = userOf(read); err != nil {
 			return "", "", err
 		}
-		k.key, k.token = key, token
 	}
-	k.until = now.Add(tokenRefresh)
-	return k.key, k.token, nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key, k.token, k.until = key, read, now.Add(tokenRefresh)
+	return key, read, nil
 }
 
 func (k *connectionKey) sign(b []byte) ([]byte, error) { return k.signature(b) }

@@ -36,13 +36,15 @@ const (
 	ReasonNoIdentity
 	// ReasonDenied: no rule of the method accepts this caller.
 	ReasonDenied
+	// ReasonPattern: a pattern of the Verifier matches no method ([Verifier.Server]).
+	ReasonPattern
 
 	reasons = iota
 )
 
 var reasonNames = [reasons]string{
 	"unsigned", "malformed", "time", "audience", "headers", "issuer", "user", "revoked", "signature",
-	"replay", "window", "no_identity", "denied",
+	"replay", "window", "no_identity", "denied", "pattern",
 }
 
 // String returns the name for logs and metrics, as in "replay".
@@ -62,6 +64,9 @@ type Stats struct {
 	// Vulnerable counts the calls from other accounts that came by a NATS server on which their
 	// identity could be forged.
 	Vulnerable uint64
+	// Doubtful counts the calls from other accounts whose header may hide what the NATS server says
+	// of the caller, as a client can arrange it.
+	Doubtful uint64
 	// Remembered is how many signatures the replay window has now, of at most WithReplayWindow.
 	Remembered int
 }
@@ -71,10 +76,11 @@ type counters struct {
 	accepted   [KindSigned + 1]atomic.Uint64
 	refused    [reasons]atomic.Uint64
 	vulnerable atomic.Uint64
+	doubtful   atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
-	s := Stats{Accepted: map[Kind]uint64{}, Refused: map[Reason]uint64{}, Vulnerable: c.vulnerable.Load()}
+	s := Stats{Accepted: map[Kind]uint64{}, Refused: map[Reason]uint64{}, Vulnerable: c.vulnerable.Load(), Doubtful: c.doubtful.Load()}
 	for k := range c.accepted {
 		if n := c.accepted[k].Load(); n > 0 {
 			s.Accepted[Kind(k)] = n
@@ -99,7 +105,7 @@ type logLimit struct {
 func (l *logLimit) take(now time.Time, every time.Duration) (unlogged int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Before(l.next) {
+	if now.Before(l.next) && l.next.Sub(now) <= every { // more if the clock was set back
 		l.unlogged++
 		return 0, false
 	}

@@ -1,6 +1,9 @@
 package rpcauth
 
 import (
+	"encoding/base64"
+	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +30,7 @@ func (t *trust) identify(key, token string, now time.Time, skew time.Duration) (
 	claims, known := t.tokens.get(token)
 	if !known {
 		var err error
-		if claims, err = jwt.DecodeUserClaims(token); err != nil { // verifies the JWT too
+		if claims, err = decodeToken(token); err != nil {
 			return nil, refuse(ReasonMalformed, "the JWT is not valid: %v", err)
 		}
 	}
@@ -43,9 +46,6 @@ func (t *trust) identify(key, token string, now time.Time, skew time.Duration) (
 		return nil, refuse(ReasonUser, "the user is not valid yet")
 	case t.isRevoked(account, key, issued):
 		return nil, refuse(ReasonRevoked, "the user has been revoked")
-	}
-	if !known {
-		t.tokens.put(token, claims)
 	}
 	return &Identity{
 		Kind: KindSigned, Account: account, User: key,
@@ -91,14 +91,33 @@ func hasSigned(key string, signed, signature []byte) bool {
 	return err == nil && public.Verify(signed, signature) == nil
 }
 
-// maxTokens is how many JWTs are remembered, of up to some KiB each. Only those of trusted users
-// are.
-const maxTokens = 1024
+// decodeToken verifies and decodes a JWT. Only the JWT itself is taken, and none of the other texts
+// that a lenient decoder of base64 takes for it.
+func decodeToken(token string) (*jwt.UserClaims, error) {
+	for part := range strings.SplitSeq(token, ".") {
+		if strings.ContainsAny(part, "\r\n") {
+			return nil, errors.New("it has line ends")
+		}
+		if _, err := base64.RawURLEncoding.Strict().DecodeString(part); err != nil {
+			return nil, err
+		}
+	}
+	return jwt.DecodeUserClaims(token)
+}
 
-// tokens remembers JWTs that have been decoded and verified.
+// The bounds of what is remembered. Decoded, a JWT takes a few times its size.
+const (
+	maxTokens     = 1024
+	maxTokensSize = 4 << 20
+	maxTokenSize  = 64 << 10
+)
+
+// tokens remembers JWTs that have been decoded and verified. Only those are put there whose users
+// have shown their key, to this service or to the NATS server.
 type tokens struct {
 	mu     sync.RWMutex
 	claims map[string]*jwt.UserClaims
+	size   int // of the keys
 }
 
 func (t *tokens) get(token string) (claims *jwt.UserClaims, ok bool) {
@@ -109,10 +128,16 @@ func (t *tokens) get(token string) (claims *jwt.UserClaims, ok bool) {
 }
 
 func (t *tokens) put(token string, claims *jwt.UserClaims) {
+	if _, known := t.get(token); known || len(token) > maxTokenSize {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.claims) >= maxTokens || t.claims == nil {
-		t.claims = map[string]*jwt.UserClaims{} // seldom, so it need not be clever
+	if len(t.claims) >= maxTokens || t.size+len(token) > maxTokensSize || t.claims == nil {
+		t.claims, t.size = map[string]*jwt.UserClaims{}, 0 // seldom, so it need not be clever
 	}
-	t.claims[token] = claims
+	if _, again := t.claims[token]; !again {
+		t.size += len(token)
+	}
+	t.claims[strings.Clone(token)] = claims // token is a part of the request
 }

@@ -1,6 +1,8 @@
 package rpcauth_test
 
 import (
+	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -139,4 +141,54 @@ func TestSomebodyElsesJWT(t *testing.T) {
 	before := v.Stats()
 	err = read(t, dial(t, nc, signing(t, nil, rpcauth.WithSeed(thief.seed(t))), rpc.WithInterceptors(setJWT(user.token(t, account, nil)))))
 	wantRefused(t, err, rpc.CodeUnauthenticated, v, before, rpcauth.ReasonMalformed)
+}
+
+// TestRememberedTokens: a JWT is remembered if its user has signed, and other texts that decode to
+// the same JWT are refused.
+func TestRememberedTokens(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	account, user := newAccount(t), newUser(t)
+	token := user.token(t, account, nil)
+	nc, h := srv.Connect(), newHandlers()
+	v := newVerifier(t, nc, rpcauth.WithIssuers(account.public), rpcauth.RequireSignature("*"))
+	serve(t, nc, h, v)
+	client := newRawClient(t, srv.NATS().Addr(), "")
+	now := time.Now()
+	for i, test := range []struct {
+		token  string
+		reason rpcauth.Reason
+	}{
+		{token, rpcauth.ReasonSignature},
+		{token[:len(token)-1] + "\r\r" + token[len(token)-1:], rpcauth.ReasonMalformed},
+		{token + "=", rpcauth.ReasonMalformed},
+		{"." + token, rpcauth.ReasonMalformed},
+	} {
+		before := v.Stats()
+		signature := strings.Join([]string{
+			"1", user.public, rpcauth.Millis(now), rpcauth.Millis(now.Add(10 * time.Second)),
+			base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%016d", i)), "", "", base64.RawURLEncoding.EncodeToString(make([]byte, 64)),
+		}, ";")
+		client.call(t, "test.v1.Test.Read", "NATS/1.0\r\nNatscall-Ext-Jwt: "+test.token+"\r\nNatscall-Ext-Signature: "+signature+"\r\n\r\n")
+		wantCounted(t, v, before, test.reason)
+		if n, size := v.Cached(); n != 0 || size != 0 {
+			t.Errorf("%d JWTs of %d bytes are remembered", n, size)
+		}
+	}
+	must(t, read(t, dial(t, srv.Connect(), signing(t, nil, rpcauth.WithCredentials(user.credentials(t, token))))))
+	if n, size := v.Cached(); n != 1 || size != len(token) {
+		t.Errorf("%d JWTs of %d bytes are remembered", n, size)
+	}
+}
+
+// TestKeysOfTwoAccounts: a key is of one account, in whatever order the options stand.
+func TestKeysOfTwoAccounts(t *testing.T) {
+	a, b, nc := newAccount(t), newAccount(t), rpctest.Connect(t)
+	own, signing := rpcauth.WithIssuers(b.public), rpcauth.WithSigningKeys(a.public, b.public)
+	for _, opts := range [][]rpcauth.VerifierOption{{own, signing}, {signing, own}} {
+		if _, err := rpcauth.NewVerifier(nc, opts...); err == nil || !strings.Contains(err.Error(), b.public) {
+			t.Errorf("the error is %v", err)
+		}
+	}
+	_, err := rpcauth.NewVerifier(nc, own, own, rpcauth.WithSigningKeys(b.public, b.public))
+	must(t, err)
 }

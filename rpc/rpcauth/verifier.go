@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,9 +15,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// Verifier finds out who makes the calls of a server, and decides which of them may pass. Its
-// Intercept is the server's interceptor. It may be used by several servers of one connection, and
-// concurrently.
+// Verifier finds out who makes the calls of a server, and decides which of them may pass. Server is
+// the server's option. It may be used by several servers of one connection, and concurrently.
 type Verifier struct {
 	common
 	limits       limits
@@ -33,8 +33,9 @@ type Verifier struct {
 	window   *window
 	store    func(ctx context.Context, id string, until time.Time) (bool, error) // or nil
 
-	counters counters
-	logs     logs
+	unmatched unmatched
+	counters  counters
+	logs      logs
 }
 
 // limits are the times of signatures.
@@ -46,6 +47,7 @@ type limits struct {
 type logs struct {
 	refused    [reasons]logLimit
 	vulnerable logLimit
+	doubtful   logLimit
 }
 
 // The defaults.
@@ -78,6 +80,7 @@ func NewVerifier(nc *nats.Conn, opts ...VerifierOption) (*Verifier, error) {
 	if v.trust.isEmpty() && len(v.required) > 0 {
 		return nil, errors.New("rpcauth: RequireSignature needs issuers (WithIssuers): no call could pass")
 	}
+	v.servers.vulnerable(v.now()) // if the connection is lost meanwhile, this is the version
 	return v, nil
 }
 
@@ -88,7 +91,20 @@ func (v *Verifier) Stats() Stats {
 	return s
 }
 
-// Intercept is an [rpc.Interceptor] for servers.
+// Server returns the option of a server, or of the registration of a service, that makes
+// [Verifier.Intercept] an interceptor, after those of earlier options, and checks the patterns of
+// [Allow] and [RequireSignature]: Register fails if a service does not have a method that a pattern
+// names, where its Protobuf descriptor is known. And while a pattern matches no method that has
+// been registered with such an option of the Verifier, all calls are refused with
+// CodeFailedPrecondition, since a pattern that is misspelt protects nothing. So register all
+// services before Start. Give it to a server or to its services, not to both.
+func (v *Verifier) Server() rpc.ServerServiceOption {
+	v.unmatched.expect(slices.Concat(slices.Collect(maps.Keys(v.rules)), slices.Collect(maps.Keys(v.required))))
+	return rpc.WithServerOptions(rpc.WithInterceptors(v.Intercept), rpc.WithMethodInterceptors(v.unmatched.registered))
+}
+
+// Intercept is an [rpc.Interceptor] for servers. By itself it does not check that patterns match
+// any method; prefer [Verifier.Server].
 func (v *Verifier) Intercept(ctx context.Context, call *rpc.Call, next rpc.Next) error {
 	if !call.OnServer() {
 		return rpc.Errorf(rpc.CodeInternal, "%s: a Verifier is for servers, NewSigner for clients", call.Method())
@@ -103,6 +119,9 @@ func (v *Verifier) Intercept(ctx context.Context, call *rpc.Call, next rpc.Next)
 
 // admit decides whether a call may pass, and leaves the identity for [FromContext].
 func (v *Verifier) admit(ctx context.Context, call *rpc.Call) (Kind, error) {
+	if err := v.unmatched.check(); err != nil {
+		return KindNone, err
+	}
 	proof, err := v.verify(call)
 	if err != nil {
 		return KindNone, err
@@ -127,7 +146,7 @@ func (v *Verifier) admit(ctx context.Context, call *rpc.Call) (Kind, error) {
 		return KindNone, denial(id)
 	}
 	if proof != nil {
-		if err := v.remember(ctx, proof); err != nil {
+		if err := v.remember(ctx, call, proof); err != nil {
 			return KindNone, err
 		}
 	}
@@ -147,10 +166,14 @@ func denial(id *Identity) *refusal {
 
 // isImported reports whether the NATS server says who calls, and may be believed.
 func (v *Verifier) isImported(call *rpc.Call) bool {
-	if !isImported(call) {
+	switch judge(call) {
+	case headerAbsent:
+		return false
+	case headerDoubtful:
+		v.doubt(call)
 		return false
 	}
-	version, vulnerable := v.servers.vulnerable()
+	version, vulnerable := v.servers.vulnerable(v.now())
 	if !vulnerable {
 		return true
 	}
@@ -160,6 +183,15 @@ func (v *Verifier) isImported(call *rpc.Call) bool {
 			"version", version, "method", call.Method(), "believed", v.onVulnerable == Warn, "unlogged", unlogged)
 	}
 	return v.onVulnerable == Warn
+}
+
+// doubt counts and logs a call whose identity may be forged by its header.
+func (v *Verifier) doubt(call *rpc.Call) {
+	v.counters.doubtful.Add(1)
+	if unlogged, ok := v.logs.doubtful.take(v.now(), time.Minute); ok {
+		v.logger.Warn("rpcauth: the header of a call may hide what the NATS server says of its caller, who has no identity; are there more than eight lines?",
+			"method", call.Method(), "keys", len(call.Header()), "bytes", call.Peer().HeaderSize, "unlogged", unlogged)
+	}
 }
 
 // imported returns what the NATS server says of the caller.
@@ -213,6 +245,9 @@ func (v *Verifier) verify(call *rpc.Call) (*proof, error) {
 	if !hasSigned(s.key, signed, s.signature) {
 		return nil, refuse(ReasonSignature, "the signature is not of this request")
 	}
+	if id.Claims != nil {
+		v.trust.tokens.put(token, id.Claims)
+	}
 	return &proof{id, idOf(signed), s.expires.Add(v.limits.skew)}, nil
 }
 
@@ -259,28 +294,30 @@ func streams(k rpc.Kind) bool { return k == rpc.KindClientStream || k == rpc.Kin
 
 // remember makes a signature count once. It may have expired meanwhile, as a large request comes in
 // a stream, and what has expired may be forgotten.
-func (v *Verifier) remember(ctx context.Context, p *proof) error {
-	now := v.now()
+func (v *Verifier) remember(ctx context.Context, call *rpc.Call, p *proof) error {
+	now, id := v.now(), scoped(p.signed, call)
 	if !now.Before(p.until) {
 		return refuse(ReasonTime, "the signature has expired before the request was there")
 	}
 	if v.window.limit > 0 {
-		first, full := v.window.add(p.signed, p.until, now)
-		if full {
+		switch v.window.add(id, p.until, now) {
+		case seenFull:
 			r := refuse(ReasonWindow, "too many signed calls (the server's rpcauth.WithReplayWindow)")
 			r.code = rpc.CodeResourceExhausted
 			return r
-		} else if !first {
+		case seenUnknown:
+			return refuse(ReasonTime, "the server's clock was set back: whether the request has come before is not known")
+		case seenBefore:
 			return refuse(ReasonReplay, "the request has come before")
 		}
 	}
 	if v.store == nil {
 		return nil
 	}
-	first, err := v.store(ctx, hex.EncodeToString(p.signed[:]), p.until)
+	first, err := v.store(ctx, hex.EncodeToString(id[:]), p.until)
 	if err != nil {
-		r := refuse(ReasonWindow, "whether the request has come before is not known: %v", err)
-		r.code = rpc.CodeUnavailable
+		r := refuse(ReasonWindow, "whether the request has come before is not known")
+		r.code, r.cause = rpc.CodeUnavailable, err
 		return r
 	} else if !first {
 		return refuse(ReasonReplay, "the request has come before")
@@ -293,10 +330,11 @@ type refusal struct {
 	reason Reason
 	code   rpc.Code
 	text   string
+	cause  error // for the log only
 }
 
 func refuse(reason Reason, format string, args ...any) *refusal {
-	return &refusal{reason, rpc.CodeUnauthenticated, fmt.Sprintf(format, args...)}
+	return &refusal{reason: reason, code: rpc.CodeUnauthenticated, text: fmt.Sprintf(format, args...)}
 }
 
 // Error implements error.
@@ -312,7 +350,7 @@ func (v *Verifier) refused(ctx context.Context, call *rpc.Call, err error) error
 	v.counters.refused[r.reason].Add(1)
 	if unlogged, ok := v.logs.refused[r.reason].take(v.now(), time.Second); ok {
 		v.logger.WarnContext(ctx, "rpcauth: a call was refused", "method", call.Method(), "code", r.code, "reason", r.reason.String(),
-			"error", r.text, "call", call.ID(), "subject", call.Subject(), "unlogged", unlogged)
+			"error", r.text, "cause", r.cause, "call", call.ID(), "subject", call.Subject(), "unlogged", unlogged)
 	}
 	return rpc.Errorf(r.code, "%s: %s", call.Method(), r.text)
 }

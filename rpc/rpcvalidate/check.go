@@ -19,7 +19,7 @@ const (
 	// maxNamed is how many broken rules the message of an error names: as many as one reads.
 	maxNamed = 10
 	// maxViolations is how many the detail of an error has, so that a request with many wrong items
-	// does not get an answer that is larger than itself.
+	// does not get an answer that is larger than itself. See also shorten.go.
 	maxViolations = 100
 )
 
@@ -89,17 +89,17 @@ func violations(err error) []*protovalidate.Violation {
 
 // refusal returns the error of a message that breaks rules.
 func refusal(code rpc.Code, m proto.Message, broken []*protovalidate.Violation) error {
-	detail := protovalidate.ValidationError{Violations: broken[:min(len(broken), maxViolations)]}
+	detail := protovalidate.ValidationError{Violations: shortened(broken)}
 	return rpc.NewError(code, name(m)+" is not valid: "+list(broken), detail.ToProto())
 }
 
 // list names the broken rules.
 func list(broken []*protovalidate.Violation) string {
 	var named []string
-	for _, b := range broken[:min(len(broken), maxNamed)] {
+	for _, b := range shortened(broken[:min(len(broken), maxNamed)]) {
 		named = append(named, b.String())
 	}
-	out := strings.Join(named, "; ")
+	out := cut(strings.Join(named, "; "), maxText)
 	if more := len(broken) - len(named); more > 0 {
 		out += fmt.Sprintf("; and %d more", more)
 	}
