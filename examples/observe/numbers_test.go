@@ -56,7 +56,7 @@ func TestSameNumbers(t *testing.T) {
 
 	w.hedge(t.Context())
 	want.add(inventoryv1nats.InventoryServiceGetStockMethod, "OK", 1)
-	want.add(inventoryv1nats.InventoryServiceGetStockMethod, "CANCELED", 1) // the attempt that has lost
+	want.add(inventoryv1nats.InventoryServiceGetStockMethod, "CANCELED", 1) // has lost
 	w.sameCalls(want)
 }
 

@@ -45,7 +45,8 @@ type workMethod = func(context.Context, *chaosv1.WorkRequest, ...rpc.CallOption)
 func (c *caller) work(method string, do workMethod) {
 	timeout, work := c.timeout(), c.duration()
 	if c.load.Deadline > 0 && idempotent(method) {
-		timeout = min(timeout, c.load.Deadline+2*work) // the first instance may die at the last moment
+		// The first instance may die at the last moment.
+		timeout = min(timeout, c.load.Deadline+2*work)
 	}
 	k := c.begin(record{Method: method}, timeout)
 	req := c.request(k.id, c.size(), work)
