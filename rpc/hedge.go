@@ -59,15 +59,15 @@ func WithHedgingQuantile(q float64) ClientCallOption {
 func hedged(ctx context.Context, a *attempt, first reply.Request) *Error {
 	racing, cancel := context.WithCancel(ctx)
 	defer cancel() // what has not ended
-	h := hedges{attempt: *a, racing: racing, first: first.ID, ended: make(chan hedgeEnd), over: make(chan struct{})}
+	h := hedges{attempt: *a, first: first.ID, ended: make(chan hedgeEnd), over: make(chan struct{})}
 	defer close(h.over)
 	a.call.sentRequest(nil)
 	began := time.Now()
 	if a.standIn != "" {
 		h.leaveOut = []string{a.standIn}
 	}
-	h.send(h.attempt, first)
-	failed := h.wait(ctx)
+	h.send(racing, h.attempt, first)
+	failed := h.wait(ctx, racing)
 	a.hedges = h.made
 	if a.call.options.retry.hedging.quantile > 0 && failed == nil {
 		a.subjects.times.Add(time.Since(began))
@@ -88,7 +88,6 @@ func hedged(ctx context.Context, a *attempt, first reply.Request) *Error {
 // All of it runs on the caller's goroutine, but for the waits for replies.
 type hedges struct {
 	attempt  attempt // the first, which the others are made of
-	racing   context.Context
 	first    wire.ID
 	ended    chan hedgeEnd
 	over     chan struct{} // closed when nobody takes what ended gets
@@ -107,9 +106,9 @@ type hedgeEnd struct {
 }
 
 // send sends an attempt, in a goroutine that ends with its request or when all of them are over.
-func (h *hedges) send(a attempt, r reply.Request) {
+func (h *hedges) send(racing context.Context, a attempt, r reply.Request) {
 	h.waiting++
-	racing, ended, over := h.racing, h.ended, h.over
+	ended, over := h.ended, h.over
 	go func() {
 		end := a.client.do(racing, &r)
 		select {
@@ -119,8 +118,9 @@ func (h *hedges) send(a attempt, r reply.Request) {
 	}()
 }
 
-// wait waits for the end of the call.
-func (h *hedges) wait(ctx context.Context) *Error {
+// wait waits for the end of the call. The attempts are made in racing, which ends with ctx or when
+// all of them are over.
+func (h *hedges) wait(ctx, racing context.Context) *Error {
 	delay := h.delay()
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
@@ -139,7 +139,7 @@ func (h *hedges) wait(ctx context.Context) *Error {
 			found := h.asking.Found()
 			h.asking = nil
 			if other := h.attempt.pick(found.Instances, h.leaveOut...); other != "" {
-				if failed := h.hedge(other); failed != nil {
+				if failed := h.hedge(racing, other); failed != nil {
 					return failed
 				}
 			}
@@ -152,7 +152,7 @@ func (h *hedges) wait(ctx context.Context) *Error {
 				continue
 			}
 			h.made++
-			if failed := h.hedge(""); failed != nil {
+			if failed := h.hedge(racing, ""); failed != nil {
 				return failed
 			}
 		}
@@ -183,7 +183,7 @@ func (h *hedges) most() int {
 }
 
 // hedge makes one more attempt, at an instance or, if that is "", at any.
-func (h *hedges) hedge(instance string) *Error {
+func (h *hedges) hedge(racing context.Context, instance string) *Error {
 	a := h.attempt
 	a.hedgeOf = h.first
 	a.sendTo(instance)
@@ -198,7 +198,7 @@ func (h *hedges) hedge(instance string) *Error {
 		r.Buffer.PutBack()
 		return nil
 	}
-	h.send(a, r)
+	h.send(racing, a, r)
 	return nil
 }
 
