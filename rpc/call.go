@@ -437,6 +437,16 @@ func (c *Call) Draining() <-chan struct{} {
 	return c.served.endpoint.service.drainStarted
 }
 
+// Stopped returns a channel that is closed when a shutdown does not wait for calls any longer. Then
+// their contexts end too, with what is derived from them; Stopped is for interceptors that let a
+// handler go on when its caller has gone. On a client Stopped returns nil.
+func (c *Call) Stopped() <-chan struct{} {
+	if c.served == nil {
+		return nil
+	}
+	return c.served.endpoint.service.abandoned
+}
+
 // Next is the rest of a call: the interceptors that are left and then the
 // handler (on the server) or the wire (on the client).
 type Next func(ctx context.Context, call *Call) error

@@ -211,7 +211,7 @@ func (h *hedges) settle(ctx context.Context, end *hedgeEnd) (failed *Error, over
 		return nil, true
 	}
 	refusedBy := cmp.Or(failed.instance, a.standIn)
-	if a.hedgeOf != (wire.ID{}) {
+	if a.hedgeOf != (wire.ID{}) || a.standIn != "" {
 		failed = a.ended(failed)
 	}
 	again, refused := judge(a.call, failed, h.last, false).again, failed.refused

@@ -88,7 +88,8 @@ func WithBackoff(first, longest time.Duration) ClientCallOption {
 // .proto file is IDEMPOTENT or NO_SIDE_EFFECTS: as a client's default it applies to those only, and
 // given for another one ([WithMethodOptions], or on a call) it fails the call with
 // CodeInvalidArgument. The default is none: a call that is unavailable and may have run is sent
-// again in any case. Of several such options the last one counts.
+// again in any case. A call with an idempotency key is not sent again for its code, since it would
+// get the same error. Of several such options the last one counts.
 func WithRetryCodes(codes ...Code) ClientCallOption {
 	return forIdempotent("WithRetryCodes", func(o *retryOptions) error {
 		o.codes = 0
@@ -171,7 +172,7 @@ func judge(c *clientCall, err, last *Error, busy bool) verdict {
 		return verdict{again: true, delay: delay}
 	case err.code == CodeResourceExhausted && notRun && advised && err.instance != "" && !busy && c.forAnyInstance():
 		return verdict{again: true, elsewhere: true}
-	case err.remote && twice && o.retry.codes&(1<<err.code) != 0:
+	case err.remote && twice && !o.retry.keyed && o.retry.codes&(1<<err.code) != 0:
 		return verdict{again: true, delay: delay}
 	}
 	return verdict{}

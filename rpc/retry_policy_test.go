@@ -57,6 +57,7 @@ func TestRetryCodes(t *testing.T) {
 		{"no code any more", aborted, []rpc.ClientOption{codes}, []rpc.CallOption{rpc.WithRetryCodes()}, false, 1, rpc.CodeAborted},
 		{"without retry", aborted, []rpc.ClientOption{codes}, []rpc.CallOption{rpc.WithoutRetry()}, false, 1, rpc.CodeAborted},
 		{"two attempts", aborted, []rpc.ClientOption{codes}, []rpc.CallOption{rpc.WithMaxAttempts(2)}, false, 2, rpc.CodeAborted},
+		{"with a key", aborted, []rpc.ClientOption{codes}, []rpc.CallOption{rpc.WithIdempotencyKey("k")}, false, 1, rpc.CodeAborted},
 		{"plain", aborted, []rpc.ClientOption{codes}, []rpc.CallOption{rpc.WithPlainRequests()}, false, 3, rpc.CodeOK},
 		{"never again", rpc.NewError(rpc.CodeAborted, "x", retryInfo(t, -1)), []rpc.ClientOption{codes}, nil, false, 1, rpc.CodeAborted},
 		{"not twice, of the client", aborted, []rpc.ClientOption{codes}, nil, true, 1, rpc.CodeAborted},

@@ -54,7 +54,8 @@ type service struct {
 	ready    atomic.Bool // NATS has confirmed the subscriptions
 
 	drainStarted chan struct{}
-	stopping     *wait.Joint // the drain
+	abandoned    chan struct{} // closed when drain does not wait for calls any longer
+	stopping     *wait.Joint   // the drain
 
 	subs subscriptions
 }
@@ -159,7 +160,7 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 	calls, streams := svc.options.limits()
 	svc.workers.calls = pool.New(admission.NewQueue(calls), s.out)
 	svc.workers.streams = pool.New(admission.NewQueue(streams), s.out)
-	svc.drainStarted = make(chan struct{})
+	svc.drainStarted, svc.abandoned = make(chan struct{}), make(chan struct{})
 	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
 	return svc, nil
@@ -451,6 +452,7 @@ func (s *service) drain(ctx context.Context) error {
 	s.draining.Store(true)
 	if endErr := s.awaitCalls(ctx); endErr != nil {
 		err = fmt.Errorf("%w; still running: %s", endErr, s.running())
+		close(s.abandoned)
 		s.abandon()
 	}
 	s.server.out.Flush() // answers that would wait for a goroutine that is waking

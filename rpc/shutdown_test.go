@@ -390,3 +390,39 @@ func TestRunAfterForcedShutdown(t *testing.T) {
 	}
 	wantCode(t, <-called, rpc.CodeUnavailable, rpc.ExecutionDidRun)
 }
+
+// TestStopped: interceptors learn that a shutdown does not wait any longer, also of a call whose
+// context has ended before.
+func TestStopped(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	running, left, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	s := newTestServer(t, srv.Connect(), &funcs{}, rpc.WithInterceptors(func(ctx context.Context, call *rpc.Call, _ rpc.Next) error {
+		close(running)
+		<-ctx.Done()
+		select {
+		case <-call.Stopped():
+			t.Error("a shutdown does not wait, and there is none")
+		default:
+		}
+		close(left)
+		<-call.Stopped()
+		close(ended)
+		return ctx.Err()
+	}))
+	ctx, leave := context.WithCancel(testContext(t))
+	called := make(chan struct{})
+	go func() {
+		defer close(called)
+		_, _ = do(ctx, dial(t, srv.Connect()), "x")
+	}()
+	<-running
+	leave()
+	<-called
+	<-left
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Shutdown(now); !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown returned %v", err)
+	}
+	<-ended
+}

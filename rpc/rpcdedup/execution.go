@@ -36,6 +36,7 @@ type execution struct {
 	own     *natscallv1.Execution // the record, if this call runs the handler
 	claimed []byte                // own, encoded
 	unsure  bool                  // own may be in the store, though the store has not said so
+	waited  bool                  // another call with the key runs, or has run
 }
 
 // run claims the key and runs the handler, or waits for the result of the call that has claimed it.
@@ -53,7 +54,7 @@ func (e *execution) run(ctx context.Context, next rpc.Next) error {
 		}
 		switch {
 		case err != nil, record == nil: // the store does not answer, or the record has just changed
-		case record.GetOwner() == e.own.GetOwner():
+		case record.GetOwner() == e.own.GetOwner() && record.GetState() == running:
 			if ctx.Err() != nil { // the caller has gone meanwhile
 				e.giveBack(ctx)
 				return ctx.Err()
@@ -68,6 +69,8 @@ func (e *execution) run(ctx context.Context, next rpc.Next) error {
 			return e.replay(record)
 		case record.GetState() == lost:
 			return errLost()
+		default:
+			e.waited = true
 		}
 		if end := pause(ctx, wait); end != nil {
 			return e.leave(ctx, end, err)
@@ -80,7 +83,7 @@ func (e *execution) leave(ctx context.Context, end, err error) error {
 	if e.unsure {
 		e.giveBack(ctx)
 	}
-	if err != nil {
+	if err != nil && !e.waited {
 		return end
 	}
 	return rpc.WithExecution(fmt.Errorf("another call with the idempotency key runs: %w", end), rpc.ExecutionMayHaveRun)
@@ -99,13 +102,18 @@ func errLost() error {
 
 // claim claims the key, if it is free. It returns the record that the key has now, or nil if that
 // has just changed. first says that the key is probably free.
-func (e *execution) claim(ctx context.Context, first bool) (*natscallv1.Execution, uint64, error) {
+func (e *execution) claim(ctx context.Context, first bool) (record *natscallv1.Execution, revision uint64, err error) {
+	defer func() {
+		if err != nil { // a caller that cannot look has not seen that nothing changed
+			e.seen.forget(e.key)
+		}
+	}()
 	if first {
 		if record, revision, err := e.create(ctx); !errors.Is(err, ErrExists) {
 			return record, revision, err
 		}
 	}
-	record, revision, err := e.get(ctx)
+	record, revision, err = e.get(ctx)
 	switch {
 	case errors.Is(err, ErrNotFound) && first: // it has just been removed
 		return nil, 0, nil
@@ -159,13 +167,21 @@ func (e *execution) takeOver(ctx context.Context, record *natscallv1.Execution, 
 	return after, revision, nil
 }
 
-// giveBack removes the record of a call that does not run after all.
+// giveBack removes the record of a call that does not run after all. If the store does not answer
+// for a lease, the key is lost.
 func (e *execution) giveBack(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.lease)
 	defer cancel()
+	missing := 0
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
 		record, revision, err := e.get(ctx)
-		if errors.Is(err, ErrNotFound) || err == nil && record.GetOwner() != e.own.GetOwner() {
+		switch {
+		case errors.Is(err, ErrNotFound):
+			// A record that the store has not confirmed may be on its way.
+			if missing++; !e.unsure || missing == tries {
+				return
+			}
+		case err == nil && record.GetOwner() != e.own.GetOwner():
 			return
 		}
 		if err == nil && e.store.Delete(ctx, e.key, revision) == nil {
@@ -188,11 +204,6 @@ func (e *execution) handle(ctx context.Context, next rpc.Next, revision uint64) 
 		handling, stop = context.WithDeadline(handling, deadline)
 		defer stop()
 	}
-	defer context.AfterFunc(ctx, func() {
-		if e.isStopped(ctx) {
-			cancel(errStopped)
-		}
-	})()
 	lease := e.holdLease(handling, revision, cancel)
 	returned := false
 	defer func() {
@@ -203,20 +214,10 @@ func (e *execution) handle(ctx context.Context, next rpc.Next, revision uint64) 
 	err = next(handling, e.call)
 	returned = true
 	revision = lease.release()
-	if err != nil && context.Cause(handling) == errStopped {
+	if err != nil && context.Cause(handling) == errStopped && e.call.HandlerCalled() {
 		return true, err // nobody knows how far it came
 	}
 	return e.end(ctx, err, revision), err
-}
-
-// isStopped reports whether the server has canceled the call, as it does not wait any longer.
-func (e *execution) isStopped(ctx context.Context) bool {
-	select {
-	case <-e.call.Draining():
-		return rpc.CodeOf(context.Cause(ctx)) == rpc.CodeUnavailable
-	default:
-		return false
-	}
 }
 
 // end keeps the result of the handler, or removes the record. kept is false if another call has
@@ -244,6 +245,11 @@ func (e *execution) end(ctx context.Context, result error, revision uint64) (kep
 		case errors.Is(err, ErrConflict):
 			record, now, getErr := e.get(ctx)
 			switch {
+			case getErr == nil && now <= revision: // an older one
+			case errors.Is(getErr, ErrNotFound) && !forget: // it was removed
+				if _, createErr := e.store.Create(ctx, e.key, data); createErr == nil {
+					return true
+				}
 			case getErr == nil && record.GetOwner() != e.own.GetOwner():
 				return false
 			case getErr == nil && record.GetState() == ended, forget && errors.Is(getErr, ErrNotFound):
@@ -274,8 +280,16 @@ func (e *execution) forgets(result error) bool {
 // unavailable returns the error of a call that could not claim its key.
 func (e *execution) unavailable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return e.leave(ctx, ctx.Err(), err)
 	}
 	e.warn("the store of idempotency keys does not answer", err)
-	return rpc.RetryAfter(rpc.NewError(rpc.CodeUnavailable, "the store of idempotency keys does not answer"), longestWait)
+	if e.unsure {
+		e.giveBack(ctx)
+	}
+	x := rpc.ExecutionNotRun
+	if e.waited {
+		x = rpc.ExecutionMayHaveRun
+	}
+	failed := rpc.NewError(rpc.CodeUnavailable, "the store of idempotency keys does not answer")
+	return rpc.WithExecution(rpc.RetryAfter(failed, longestWait), x)
 }

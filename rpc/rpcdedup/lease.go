@@ -63,40 +63,58 @@ type lease struct {
 	revision uint64 // of the record; after done the holder's
 }
 
-// holdLease renews the record until release is called. If another call has claimed the key, it
-// calls taken.
-func (e *execution) holdLease(ctx context.Context, revision uint64, taken context.CancelCauseFunc) *lease {
+// holdLease renews the record until release is called. If another call has claimed the key, or a
+// shutdown does not wait any longer, it cancels the handler.
+func (e *execution) holdLease(ctx context.Context, revision uint64, cancel context.CancelCauseFunc) *lease {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // beyond the call's deadline
 	l := &lease{stop: stop, done: make(chan struct{}), revision: revision}
 	go func() {
 		defer close(l.done)
-		for pause(ctx, e.config.lease/tries) == nil {
-			if !e.renew(ctx, l) {
-				taken(errTaken)
+		timer := time.NewTimer(e.config.lease / tries)
+		defer timer.Stop()
+		for {
+			select {
+			case <-timer.C:
+			case <-e.call.Stopped():
+				cancel(errStopped)
 				return
+			case <-ctx.Done():
+				return
+			}
+			switch held, renewed := e.renew(ctx, l); {
+			case !held:
+				cancel(errTaken)
+				return
+			case renewed:
+				timer.Reset(e.config.lease / tries)
+			default:
+				timer.Reset(firstWait)
 			}
 		}
 	}()
 	return l
 }
 
-// renew writes the record again. It reports whether the call still has the key.
-func (e *execution) renew(ctx context.Context, l *lease) bool {
+// renew writes the record again. held reports whether the call still has the key.
+func (e *execution) renew(ctx context.Context, l *lease) (held, renewed bool) {
 	next, err := e.store.Update(ctx, e.key, e.claimed, l.revision)
-	switch {
-	case err == nil:
+	if err == nil {
 		l.revision = next
-	case errors.Is(err, ErrConflict):
-		// This may be a renewal of ours whose answer was lost, or a caller's that took us for lost.
-		record, now, err := e.get(ctx)
-		if err == nil && record.GetOwner() != e.own.GetOwner() {
-			return false
-		}
-		if err == nil {
-			l.revision = now
-		}
+		return true, true
 	}
-	return true
+	if !errors.Is(err, ErrConflict) {
+		return true, false
+	}
+	// This may be a renewal of ours whose answer was lost, or a caller's that took us for lost.
+	record, now, err := e.get(ctx)
+	switch {
+	case err != nil, now <= l.revision: // nothing is known, or only what was before
+		return true, false
+	case record.GetOwner() != e.own.GetOwner():
+		return false, false
+	}
+	l.revision = now
+	return true, false
 }
 
 // release ends the renewals. It returns the revision of the record, as far as it is known.

@@ -327,7 +327,7 @@ func TestVirtualStoreIsDown(t *testing.T) {
 		a := new(accounts)
 		serve(t, srv.Connect(), a, rpcdedup.Server(store))
 		c := dial(t, srv.Connect())
-		_, err := pay.Call(t.Context(), c, order(t, 7), rpc.WithIdempotencyKey("k"), rpc.WithoutRetry(), rpc.WithTimeout(5*time.Second))
+		_, err := pay.Call(t.Context(), c, order(t, 7), rpc.WithIdempotencyKey("k"), rpc.WithoutRetry(), rpc.WithTimeout(8*time.Second))
 		wantError(t, err, rpc.CodeUnavailable, rpc.ExecutionNotRun)
 		res, err := pay.Call(t.Context(), c, order(t, 7), rpc.WithIdempotencyKey("k"), rpc.WithTimeout(time.Minute))
 		want(t, res, err, "run 1")

@@ -13,7 +13,8 @@ type Store interface {
 	// Create stores a value under a key that has none, and returns its revision. It returns
 	// ErrExists if there is one.
 	Create(ctx context.Context, key string, value []byte) (revision uint64, err error)
-	// Get returns the value of a key, or ErrNotFound. It may return an older one.
+	// Get returns the value of a key, or ErrNotFound. It may return what was before; revisions grow
+	// with each change, so it shows.
 	Get(ctx context.Context, key string) (value []byte, revision uint64, err error)
 	// Update replaces a value that has the revision. It returns ErrConflict if it has another one,
 	// and ErrTooLarge if the store does not take values of this size.
