@@ -434,7 +434,7 @@ func (c *Call) Draining() <-chan struct{} {
 	if c.served == nil {
 		return nil
 	}
-	return c.served.endpoint.service.drainStarted
+	return c.served.endpoint.service.steps.started
 }
 
 // Stopped returns a channel that is closed when a shutdown does not wait for calls any longer. Then
@@ -444,7 +444,7 @@ func (c *Call) Stopped() <-chan struct{} {
 	if c.served == nil {
 		return nil
 	}
-	return c.served.endpoint.service.abandoned
+	return c.served.endpoint.service.steps.abandoned
 }
 
 // Next is the rest of a call: the interceptors that are left and then the

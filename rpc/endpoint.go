@@ -173,7 +173,7 @@ func (e *endpoint) absence() *Error {
 		return noMethod("the instance", e.method.desc.Name, e.service.methods())
 	}
 	select {
-	case <-e.service.drainStarted:
+	case <-e.service.steps.started:
 		return refusal("the server is draining")
 	default:
 		return nil

@@ -53,11 +53,16 @@ type service struct {
 	draining atomic.Bool
 	ready    atomic.Bool // NATS has confirmed the subscriptions
 
-	drainStarted chan struct{}
-	abandoned    chan struct{} // closed when drain does not wait for calls any longer
-	stopping     *wait.Joint   // the drain
+	steps    drainSteps
+	stopping *wait.Joint // the drain
 
 	subs subscriptions
+}
+
+// drainSteps are closed as a drain goes on.
+type drainSteps struct {
+	started   chan struct{}
+	abandoned chan struct{} // it does not wait for calls any longer
 }
 
 // callTable has the calls of a service.
@@ -160,7 +165,7 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 	calls, streams := svc.options.limits()
 	svc.workers.calls = pool.New(admission.NewQueue(calls), s.out)
 	svc.workers.streams = pool.New(admission.NewQueue(streams), s.out)
-	svc.drainStarted, svc.abandoned = make(chan struct{}), make(chan struct{})
+	svc.steps.started, svc.steps.abandoned = make(chan struct{}), make(chan struct{})
 	svc.stopping = wait.NewJoint()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
 	return svc, nil
@@ -360,7 +365,7 @@ func (s *service) answerInstance(query *wire.Envelope, reply string) {
 // state returns what the instance says about itself.
 func (s *service) state() natscallv1.State {
 	select {
-	case <-s.drainStarted:
+	case <-s.steps.started:
 		return natscallv1.State_STATE_DRAINING
 	default:
 	}
@@ -446,13 +451,13 @@ func (s *service) endDead() {
 func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.drain) }
 
 func (s *service) drain(ctx context.Context) error {
-	close(s.drainStarted)
+	close(s.steps.started)
 	s.unsubscribe(s.subs.verbs)
 	err := s.drainRequests(ctx)
 	s.draining.Store(true)
 	if endErr := s.awaitCalls(ctx); endErr != nil {
 		err = fmt.Errorf("%w; still running: %s", endErr, s.running())
-		close(s.abandoned)
+		close(s.steps.abandoned)
 		s.abandon()
 	}
 	s.server.out.Flush() // answers that would wait for a goroutine that is waking
