@@ -136,8 +136,8 @@ func TestPublishedWhileAllAreDown(t *testing.T) {
 	w.heard("12345", "67890")
 }
 
-// A message that is quoted in the reason why it is refused, and as long as NATS allows, is terminated
-// all the same.
+// A message that is as long as NATS allows, and quoted in the reason why it is
+// refused, is terminated all the same.
 func TestPublishedTooLongToQuote(t *testing.T) {
 	w := newWorld(t)
 	log := w.logged()

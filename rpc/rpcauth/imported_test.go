@@ -402,8 +402,8 @@ func TestJWTOfAnother(t *testing.T) {
 	}
 }
 
-// TestNameOfAnother: a header that gives the user of a JWT another name or other tags says nothing of
-// the user.
+// TestNameOfAnother: a header that gives the user of a JWT another name or other tags says nothing
+// of the user.
 func TestNameOfAnother(t *testing.T) {
 	account, user := newAccount(t), newUser(t)
 	token := user.token(t, account, nil)

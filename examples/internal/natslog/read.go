@@ -25,8 +25,8 @@ type Record struct {
 	Attributes map[string]any `json:"-"` // all of it
 }
 
-// Read returns the records that the stream has got since a time, or that it has at all, up to now. A
-// message that is none becomes a warning that quotes it.
+// Read returns the records that the stream has got since a time, or that it has at all, up to now.
+// A message that is none becomes a warning that quotes it.
 func Read(ctx context.Context, stream jetstream.Stream, since time.Time) (records []Record, err error) {
 	var from jetstream.OrderedConsumerConfig // the zero value begins with the first
 	if !since.IsZero() {
