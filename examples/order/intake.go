@@ -30,6 +30,9 @@ var opening = backoff.Policy{First: 50 * time.Millisecond, Limit: time.Second, M
 
 const answerTime = 2 * time.Second
 
+// maxReason is how many bytes are told of why an order was not placed.
+const maxReason = 200
+
 // Intake places the orders that anybody publishes on orders.new, each once.
 //
 // A JetStream stream keeps what is published there, also while no service
@@ -146,15 +149,22 @@ func (s *Service) take(ctx context.Context, m jetstream.Msg) {
 	case rpc.CodeOK:
 		err = m.Ack()
 	case rpc.CodeInvalidArgument, rpc.CodeAlreadyExists:
-		log.Warn("a published order is refused", "err", err)
-		err = m.TermWithReason(err.Error())
+		reason := brief(err.Error())
+		log.Warn("a published order is refused", "err", reason)
+		err = m.TermWithReason(reason)
 	default:
-		log.Warn("a published order is not decided yet, and is tried again", "err", err)
+		log.Warn("a published order is not decided yet, and is tried again", "err", brief(err.Error()))
 		err = m.NakWithDelay(s.lease)
 	}
 	if err != nil {
 		log.Warn("JetStream was not told, so the message comes again", "err", err)
 	}
+}
+
+// brief cuts a reason, which may quote the message. One that NATS does not take
+// because it is too long would make the message come again for ever.
+func brief(reason string) string {
+	return strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
 }
 
 // placePublished returns nil where nothing is left to do for the message.

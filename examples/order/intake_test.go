@@ -136,6 +136,30 @@ func TestPublishedWhileAllAreDown(t *testing.T) {
 	w.heard("12345", "67890")
 }
 
+// A message that is as long as NATS allows, and quoted in the reason why it is
+// refused, is terminated all the same.
+func TestPublishedTooLongToQuote(t *testing.T) {
+	w := newWorld(t)
+	log := w.logged()
+	w.runOrder()
+	w.intake(w.service()) // makes the stream
+	advisories, err := w.nc.SubscribeSync("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.orders-new.order-service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.publish(`{"order_id":` + strings.Repeat("1", 1<<20-20) + `}`)
+	if _, err := advisories.NextMsg(60 * time.Second); err != nil {
+		t.Error(err)
+	}
+	w.allTaken()
+	if text := log.String(); len(text) > 4096 || strings.Count(text, "a published order is refused") != 1 {
+		t.Errorf("logged %d bytes: %.4096s", len(text), text)
+	}
+	if cut := brief(strings.Repeat("x", maxReason-1) + "é"); cut != strings.Repeat("x", maxReason-1) {
+		t.Errorf("cut to %q", cut)
+	}
+}
+
 // The inventory is away for longer than any try takes.
 func TestPublishedWithoutInventory(t *testing.T) {
 	w := newWorld(t)

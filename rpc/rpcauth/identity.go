@@ -17,7 +17,7 @@ const (
 	// KindNone means that nothing proves who calls.
 	KindNone Kind = iota
 	// KindImported means that the call has come through a service import of another account, and
-	// the NATS server says from whom.
+	// the NATS server says from whom. A call that has come through two has no such identity.
 	KindImported
 	// KindSigned means that the call is signed with the key of a user.
 	KindSigned
@@ -69,9 +69,6 @@ type Connection struct {
 	ClientType string
 	Lang       string // of the client library
 	Version    string // likewise
-	// Service is the account that has passed the request on, if it has come through several
-	// imports.
-	Service string
 }
 
 // String describes the caller for logs.

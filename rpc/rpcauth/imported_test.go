@@ -391,12 +391,26 @@ func TestJWTOfAnother(t *testing.T) {
 		{own[:len(own)-4] + "AAAA", account.public, account.public, false},
 		{"x", account.public, account.public, false},
 	} {
-		header, err := json.Marshal(map[string]string{"acc": test.account, "issuer_key": test.issuer, "jwt": test.token, "user": "root"})
+		header, err := json.Marshal(map[string]any{"acc": test.account, "issuer_key": test.issuer, "jwt": test.token, "user": "root", "name_tag": "alice", "tags": [2]string{"warehouse", "eu"}})
 		must(t, err)
 		for _, userNames := range []bool{false, true} {
-			if id, err := rpcauth.ParseInfo(string(header), userNames); err != nil || (id.User == user.public) != test.ok || id.User == "root" {
-				t.Errorf("%s: the user is %q, %v", header, id.User, err)
+			if id, err := rpcauth.ParseInfo(string(header), userNames); err != nil || (id.User == user.public) != test.ok || id.User == "root" ||
+				(id.Name == "alice") != test.ok || (len(id.Tags) == 2) != test.ok || (id.Issuer == test.issuer && id.Issuer != "") != test.ok {
+				t.Errorf("%s: the identity is %+v, %v", header, id, err)
 			}
+		}
+	}
+}
+
+// TestNameOfAnother: a header that gives the user of a JWT another name or other tags says nothing
+// of the user.
+func TestNameOfAnother(t *testing.T) {
+	account, user := newAccount(t), newUser(t)
+	token := user.token(t, account, nil)
+	for _, about := range []string{`"tags":["warehouse","eu"]`, `"name_tag":"root","tags":["warehouse","eu"]`, `"name_tag":"alice","tags":["warehouse","eu","admin"]`, `"name_tag":"alice"`} {
+		id, err := rpcauth.ParseInfo(fmt.Sprintf(`{"acc":%q,"issuer_key":%[1]q,"jwt":%q,%s}`, account.public, token, about), true)
+		if err != nil || id.Account != account.public || id.User != "" || id.Name != "" || id.Tags != nil {
+			t.Errorf("%s: the identity is %+v, %v", about, id, err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -27,7 +28,13 @@ const maxInfoSize = 256 << 10
 // redacted is what the NATS server writes for the user if that is a token.
 const redacted = "[REDACTED]"
 
-// requestInfo is the header, as far as it is used.
+// relayed is in the header, as the NATS server writes JSON, if the server has copied the rest of it
+// from the header that the message had before.
+const relayed = `"svc":`
+
+// requestInfo is the header. It has all fields that it has in the NATS server, with the same types:
+// where the server cannot parse a header it may leave it as a client has written it, so that one
+// must not be parsed here either.
 type requestInfo struct {
 	Started    time.Time `json:"start"`
 	Host       string    `json:"host"`
@@ -44,6 +51,7 @@ type requestInfo struct {
 	ClientType string    `json:"client_type"`
 	where
 	user
+	unused
 }
 
 type where struct {
@@ -54,6 +62,15 @@ type where struct {
 type user struct {
 	NameTag string   `json:"name_tag"`
 	Tags    []string `json:"tags"`
+}
+
+type unused struct {
+	RTT        time.Duration `json:"rtt"`
+	Alternates []string      `json:"alts"`
+	Stop       *time.Time    `json:"stop"`
+	MQTTClient string        `json:"client_id"`
+	Nonce      string        `json:"nonce"`
+	Reply      string        `json:"reply"`
 }
 
 // parseInfo parses a header that is the NATS server's.
@@ -67,6 +84,9 @@ func parseInfo(header string) (*requestInfo, error) {
 	}
 	if info.Account == "" {
 		return nil, errors.New(infoHeader + " names no account")
+	}
+	if info.Service != "" {
+		return nil, errors.New(infoHeader + " was copied from another header")
 	}
 	if info.User == redacted {
 		info.User = ""
@@ -96,37 +116,48 @@ func (r *infoReader) read(call *rpc.Call) Identity {
 
 func (r *infoReader) identity(info *requestInfo) Identity {
 	id := Identity{
-		Kind: KindImported, Account: info.Account, Name: info.NameTag, Tags: info.Tags,
+		Kind: KindImported, Account: info.Account,
 		Connection: &Connection{
 			Host: info.Host, ID: info.ID, Name: info.Name, User: info.User, Server: info.Server, Cluster: info.Cluster,
 			Started: info.Started, Kind: info.Kind, ClientType: info.ClientType,
-			Lang: info.Lang, Version: info.Version, Service: info.Service,
+			Lang: info.Lang, Version: info.Version,
 		},
 	}
-	if info.JWT != "" {
-		id.User, id.Issuer = r.userOf(info), info.Issuer
-	} else if r.userNames {
-		id.User = info.User
+	if info.JWT == "" {
+		id.Name, id.Tags = info.NameTag, info.Tags
+		if r.userNames {
+			id.User = info.User
+		}
+		return id
+	}
+	if claims := r.claimsOf(info); claims != nil {
+		id.Issuer, id.Name, id.Tags = claims.Issuer, claims.Name, claims.Tags
+		// With a bearer JWT nobody has shown the user's key: any account can make one for
+		// anybody's public key.
+		if !claims.BearerToken {
+			id.User = claims.Subject
+		}
 	}
 	return id
 }
 
-// userOf returns the user of a JWT that the server has accepted, or "". The user that the server
-// names is another one if the client has sent its name too. With a bearer JWT nobody has shown the
-// user's key: any account can make one for anybody's public key.
-func (r *infoReader) userOf(info *requestInfo) string {
+// claimsOf returns the claims of a JWT that the server has accepted, or nil if the rest of the
+// header contradicts it. The user that the server names is another one if the client has sent its
+// name too.
+func (r *infoReader) claimsOf(info *requestInfo) *jwt.UserClaims {
 	claims, known := r.tokens.get(info.JWT)
 	if !known {
 		var err error
 		if claims, err = decodeToken(info.JWT); err != nil {
-			return ""
+			return nil
 		}
 		r.tokens.put(info.JWT, claims)
 	}
-	if claims.BearerToken || claims.Issuer != info.Issuer || accountOf(claims) != info.Account {
-		return ""
+	if claims.Issuer != info.Issuer || accountOf(claims) != info.Account ||
+		claims.Name != info.NameTag || !slices.Equal(claims.Tags, info.Tags) {
+		return nil
 	}
-	return claims.Subject
+	return claims
 }
 
 // accountOf returns the account for which the issuer of a JWT speaks.
@@ -158,6 +189,10 @@ const (
 // size of the header, and in no line. If tracing is on, the server may then replace lines that
 // begin with tracePrefix, and with these its own line if the client has put it behind such a key;
 // it leaves another one with this prefix at the end.
+//
+// A request that comes to an import by way of another one, be it a request or an answer there, has
+// in its header the identity that the message had before, which may be what a client has written.
+// The server adds the account in between, so such a header is told by that.
 func judge(call *rpc.Call) header {
 	peer, h := call.Peer(), call.Header()
 	if len(h[infoHeader]) == 0 || !strings.HasPrefix(peer.Reply, importedReply) {
@@ -166,7 +201,7 @@ func judge(call *rpc.Call) header {
 	unread := peer.HeaderSize - len("NATS/1.0\n\n")
 	for key, values := range h {
 		switch {
-		case key == infoHeader && len(values) != 1,
+		case key == infoHeader && (len(values) != 1 || strings.Contains(values[0], relayed)),
 			key != infoHeader && strings.Contains(key, infoHeader),
 			strings.Contains(key, tracePrefix),
 			key == "Status", key == "Description": // these may be from the first line

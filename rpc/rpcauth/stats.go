@@ -65,7 +65,7 @@ type Stats struct {
 	// identity could be forged.
 	Vulnerable uint64
 	// Doubtful counts the calls from other accounts whose header may hide what the NATS server says
-	// of the caller, as a client can arrange it.
+	// of the caller, as a client can arrange it, and those that have come through two imports.
 	Doubtful uint64
 	// Remembered is how many signatures the replay window has now, of at most WithReplayWindow.
 	Remembered int

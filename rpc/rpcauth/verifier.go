@@ -189,7 +189,7 @@ func (v *Verifier) isImported(call *rpc.Call) bool {
 func (v *Verifier) doubt(call *rpc.Call) {
 	v.counters.doubtful.Add(1)
 	if unlogged, ok := v.logs.doubtful.take(v.now(), time.Minute); ok {
-		v.logger.Warn("rpcauth: the header of a call may hide what the NATS server says of its caller, who has no identity; are there more than eight lines?",
+		v.logger.Warn("rpcauth: what the NATS server says of a caller may be forged, so it has no identity; has the call more than eight lines of header, or come through two imports?",
 			"method", call.Method(), "keys", len(call.Header()), "bytes", call.Peer().HeaderSize, "unlogged", unlogged)
 	}
 }

@@ -14,6 +14,7 @@ package natslog
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ const (
 // Handler is a [slog.Handler]. Those that its WithAttrs and WithGroup return share its queue.
 type Handler struct {
 	*sender
-	line slog.Handler // writes JSON into sender.buffer
+	encoders *encoders
 }
 
 // New returns a handler that sends the records of a level, and of those above, to subject. They all
@@ -51,36 +52,40 @@ func New(nc *nats.Conn, subject string, level slog.Leveler, attrs ...slog.Attr) 
 		nc: nc, subject: subject,
 		queue: make(chan item, queueLength), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	h := &Handler{sender: s, line: slog.NewJSONHandler(&s.buffer, &slog.HandlerOptions{Level: level}).WithAttrs(attrs)}
-	s.own = h.line
+	s.own = newEncoders(level, func(w io.Writer) slog.Handler {
+		return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}).WithAttrs(attrs)
+	})
 	go s.send() // ended by Close
-	return h
+	return &Handler{sender: s, encoders: s.own}
 }
 
 // Enabled implements [slog.Handler].
-func (h *Handler) Enabled(ctx context.Context, level slog.Level) bool {
-	return h.line.Enabled(ctx, level)
+func (h *Handler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.encoders.level.Level()
 }
 
 // WithAttrs implements [slog.Handler].
 func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &Handler{sender: h.sender, line: h.line.WithAttrs(attrs)}
+	return h.with(func(line slog.Handler) slog.Handler { return line.WithAttrs(attrs) })
 }
 
 // WithGroup implements [slog.Handler].
 func (h *Handler) WithGroup(name string) slog.Handler {
-	return &Handler{sender: h.sender, line: h.line.WithGroup(name)}
+	return h.with(func(line slog.Handler) slog.Handler { return line.WithGroup(name) })
+}
+
+func (h *Handler) with(more func(slog.Handler) slog.Handler) *Handler {
+	open := h.encoders.open
+	return &Handler{sender: h.sender, encoders: newEncoders(h.encoders.level, func(w io.Writer) slog.Handler { return more(open(w)) })}
 }
 
 // Handle implements [slog.Handler]. It does not wait, and returns no error for what is dropped.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	line, err := h.encodeLocked(ctx, h.line, r)
+	line, err := h.encoders.encode(ctx, r)
 	if err != nil {
 		return err
 	}
-	h.putLocked(line)
+	h.put(line)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,6 +106,61 @@ func TestStream(t *testing.T) {
 	}
 	if none, err := Read(t.Context(), stream, time.Now().Add(time.Minute)); err != nil || len(none) > 0 {
 		t.Errorf("records of the future: %v, error %v", none, err)
+	}
+}
+
+// valuer is a value that logs, as one that has to look something up may do.
+type valuer struct{ log *slog.Logger }
+
+// LogValue implements [slog.LogValuer].
+func (v valuer) LogValue() slog.Value {
+	v.log.Info("inner")
+	return slog.StringValue("x")
+}
+
+// TestValueThatLogs: the value of an attribute may log by the same handler.
+func TestValueThatLogs(t *testing.T) {
+	nc := rpctest.Connect(t)
+	sub, err := nc.SubscribeSync("logs.>")
+	must(t, err)
+	h := New(nc, "logs.test.1", slog.LevelInfo)
+	log, done := slog.New(h), make(chan struct{})
+	go func() {
+		defer close(done)
+		log.Info("outer", "value", valuer{log})
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the record waits for the one within")
+	}
+	must(t, h.Close(t.Context()))
+	if inner, outer := next(t, sub), next(t, sub); inner["msg"] != "inner" || outer["msg"] != "outer" || outer["value"] != "x" {
+		t.Errorf("records %v and %v", inner, outer)
+	}
+}
+
+// TestNoRecord: what is no record, and published below logs all the same, hides none of the others.
+func TestNoRecord(t *testing.T) {
+	srv := rpctest.NewServer(t, rpctest.WithJetStream())
+	js, err := jetstream.New(srv.Connect())
+	must(t, err)
+	stream, err := Ensure(t.Context(), js, "", 1)
+	must(t, err)
+	for _, data := range []string{"hello", `{"msg":1}`, `{"msg":"a record"}`} {
+		_, err := js.Publish(t.Context(), "logs.by.hand", []byte(data))
+		must(t, err)
+	}
+	records, err := Read(t.Context(), stream, time.Time{})
+	must(t, err)
+	var got []string
+	for _, r := range records {
+		if got = append(got, r.Message); r.Subject != "logs.by.hand" || (r.Attributes["err"] != nil && r.Time.IsZero()) {
+			t.Errorf("record %+v", r)
+		}
+	}
+	if want := []string{`no record: "hello"`, `no record: "{\"msg\":1}"`, "a record"}; !slices.Equal(got, want) {
+		t.Errorf("records %q", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,6 +26,7 @@ type Record struct {
 }
 
 // Read returns the records that the stream has got since a time, or that it has at all, up to now.
+// A message that is none becomes a warning that quotes it.
 func Read(ctx context.Context, stream jetstream.Stream, since time.Time) (records []Record, err error) {
 	var from jetstream.OrderedConsumerConfig // the zero value begins with the first
 	if !since.IsZero() {
@@ -53,11 +55,7 @@ func Read(ctx context.Context, stream jetstream.Stream, since time.Time) (record
 		if err != nil {
 			return nil, err
 		}
-		record, err := decode(message)
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, record)
+		records = append(records, decode(message, about.Timestamp))
 		if i = about.Sequence.Consumer; about.NumPending == 0 {
 			break
 		}
@@ -65,10 +63,14 @@ func Read(ctx context.Context, stream jetstream.Stream, since time.Time) (record
 	return records, nil
 }
 
-func decode(message jetstream.Msg) (r Record, err error) {
+// decode returns the record of a message that came at a time. Anybody may publish there.
+func decode(message jetstream.Msg, came time.Time) (r Record) {
 	r.Subject = message.Subject()
 	if err := errors.Join(json.Unmarshal(message.Data(), &r), json.Unmarshal(message.Data(), &r.Attributes)); err != nil {
-		return r, fmt.Errorf("%s: %w", r.Subject, err)
+		return Record{
+			Time: came, Level: slog.LevelWarn.String(), Message: fmt.Sprintf("no record: %.200q", message.Data()),
+			Subject: message.Subject(), Attributes: map[string]any{"err": err.Error()},
+		}
 	}
-	return r, nil
+	return r
 }

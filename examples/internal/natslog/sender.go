@@ -1,15 +1,12 @@
 package natslog
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"go.opentelemetry.io/otel/trace"
 )
 
 // sender is what the handlers of one New share.
@@ -19,10 +16,9 @@ type sender struct {
 	queue   chan item
 	stop    chan struct{} // closed by Close
 	stopped chan struct{} // closed when send has returned
-	own     slog.Handler  // for the record that says how many were dropped
+	own     *encoders     // for the record that says how many were dropped
 
 	mu      sync.Mutex
-	buffer  bytes.Buffer // the record that is being written
 	closing bool
 	dropped int64
 	said    int64 // how many of them a record has told of
@@ -34,25 +30,10 @@ type item struct {
 	sent chan<- error
 }
 
-// encodeLocked returns the record as JSON, with the ids of the span at its top level, whatever
-// groups are open.
-func (s *sender) encodeLocked(ctx context.Context, to slog.Handler, r slog.Record) ([]byte, error) {
-	s.buffer.Reset()
-	if err := to.Handle(ctx, r); err != nil {
-		return nil, err
-	}
-	line := bytes.TrimSuffix(s.buffer.Bytes(), []byte("\n"))
-	span := trace.SpanContextFromContext(ctx)
-	if !span.IsValid() {
-		return bytes.Clone(line), nil
-	}
-	const ids = `,"trace_id":"%s","span_id":"%s"}`
-	out := append(make([]byte, 0, len(line)+len(ids)+48), bytes.TrimSuffix(line, []byte("}"))...)
-	return fmt.Appendf(out, ids, span.TraceID(), span.SpanID()), nil
-}
-
-// putLocked queues a record, or drops it.
-func (s *sender) putLocked(line []byte) {
+// put queues a record, or drops it.
+func (s *sender) put(line []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closing || len(line) > maxRecord {
 		s.dropped++
 		return
@@ -96,15 +77,14 @@ func (s *sender) handle(next item) {
 // sayDropped sends a record about those that were dropped, if it has not told of them.
 func (s *sender) sayDropped() {
 	s.mu.Lock()
-	dropped := s.dropped
-	if dropped == s.said {
-		s.mu.Unlock()
+	dropped, said := s.dropped, s.said
+	s.mu.Unlock()
+	if dropped == said {
 		return
 	}
 	r := slog.NewRecord(time.Now(), slog.LevelWarn, "log records were dropped", 0)
-	r.AddAttrs(slog.Int64("dropped", dropped-s.said), slog.Int64("dropped_in_all", dropped))
-	line, err := s.encodeLocked(context.Background(), s.own, r)
-	s.mu.Unlock()
+	r.AddAttrs(slog.Int64("dropped", dropped-said), slog.Int64("dropped_in_all", dropped))
+	line, err := s.own.encode(context.Background(), r)
 	if err == nil && s.nc.Publish(s.subject, line) == nil {
 		s.mu.Lock()
 		s.said = dropped
