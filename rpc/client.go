@@ -378,7 +378,7 @@ func (c *Client) callOptions(m *method, opts []CallOption) (*callOptions, error)
 		}
 		base = &o
 	}
-	if name := base.retry.twice; name != "" && m.desc.Idempotency == IdempotencyUnknown {
+	if name := base.retry.twice; name != "" && !m.mayRunTwice() {
 		return nil, failf(CodeInvalidArgument, ExecutionNotRun, "%s: %s is for methods that may run twice (idempotency_level in the .proto file)", m.FullName(), name)
 	}
 	return base, nil
@@ -528,10 +528,7 @@ func (c *Client) subjectsOf(m *method) *subjects {
 			fresh.err = m.invalid(fmt.Errorf("the subject %w", err))
 		}
 	}
-	budget, ok := c.budgets.Load(fresh.root)
-	if !ok {
-		budget, _ = c.budgets.LoadOrStore(fresh.root, retry.NewBudget(c.options.budget.burst, c.options.budget.share))
-	}
+	budget, _ := c.budgets.LoadOrStore(fresh.root, retry.NewBudget(c.options.budget.burst, c.options.budget.share))
 	fresh.budget = budget.(*retry.Budget)
 	s, _ := c.subjects.LoadOrStore(m, fresh)
 	return s.(*subjects)

@@ -148,9 +148,6 @@ func (c *clientCall) deadline(ctx context.Context) (deadline time.Time, byCtx bo
 	return own, false
 }
 
-// mayRunTwice reports whether the method's idempotency_level says so.
-func (c *clientCall) mayRunTwice() bool { return c.method.desc.Idempotency != IdempotencyUnknown }
-
 // forAnyInstance reports whether NATS chooses one of the instances for the call, so that another
 // one may be chosen too.
 func (c *clientCall) forAnyInstance() bool {
@@ -160,7 +157,7 @@ func (c *clientCall) forAnyInstance() bool {
 // isHedged reports whether further attempts may be made while one waits.
 func (c *clientCall) isHedged() bool {
 	o := &c.options.retry
-	return o.hedging != (hedging{}) && !o.once && c.mayRunTwice() && c.forAnyInstance()
+	return o.hedging != (hedging{}) && !o.once && c.method.mayRunTwice() && c.forAnyInstance()
 }
 
 // forget forgets the answer to an attempt that another one follows.

@@ -134,6 +134,9 @@ type message[T any] interface {
 	proto.Message
 }
 
+// mayRunTwice reports whether the method's idempotency_level says so.
+func (m *method) mayRunTwice() bool { return m.desc.Idempotency != IdempotencyUnknown }
+
 // FullName returns the name that logs, discovery and interceptors use, as in
 // "/order.v1.OrderService/PlaceOrder".
 func (m *method) FullName() string { return m.fullName }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/natscall/natscall/rpc/internal/instances"
+	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
 const (
@@ -155,7 +156,7 @@ type verdict struct {
 // judge is the rule of docs/protocol.md for the error of an attempt. last is what the attempts
 // before it have ended with, or nil, and busy says that the call has left a busy instance before.
 func judge(c *clientCall, err, last *Error, busy bool) verdict {
-	o, twice := c.options, c.mayRunTwice()
+	o, twice := c.options, c.method.mayRunTwice()
 	delay, advised := retryDelay(err)
 	unavailable, notRun := err.code == CodeUnavailable, err.execution == ExecutionNotRun
 	switch {
@@ -314,12 +315,5 @@ func pause(ctx context.Context, deadline time.Time, d time.Duration) error {
 	if time.Until(deadline) <= d {
 		return context.DeadlineExceeded
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return wait.Pause(ctx, d)
 }

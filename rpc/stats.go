@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"encoding/json"
-	"math/bits"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/natscall/natscall/rpc/internal/admission"
+	"github.com/natscall/natscall/rpc/internal/buckets"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -126,44 +126,16 @@ func (s *endpointStats) snapshot(out *micro.EndpointStats, load endpointLoad) {
 // eighth of their value wide.
 type histogram struct {
 	// buckets are made by the first duration, since many endpoints are never called.
-	buckets atomic.Pointer[[histogramSize]atomic.Uint64]
+	buckets atomic.Pointer[[buckets.Count]atomic.Uint64]
 }
-
-const (
-	subBuckets    = 8  // of each power of two
-	maxExponent   = 32 // 2^32 microseconds are more than an hour
-	histogramSize = subBuckets * maxExponent
-)
 
 func (h *histogram) add(d time.Duration) {
 	b := h.buckets.Load()
 	if b == nil {
-		h.buckets.CompareAndSwap(nil, new([histogramSize]atomic.Uint64))
+		h.buckets.CompareAndSwap(nil, new([buckets.Count]atomic.Uint64))
 		b = h.buckets.Load()
 	}
-	b[bucketOf(d)].Add(1)
-}
-
-// bucketOf returns the bucket of a duration. Buckets are linear below subBuckets microseconds;
-// above, each power of two has subBuckets.
-func bucketOf(d time.Duration) int {
-	us := uint64(max(0, d.Microseconds()))
-	if us < subBuckets {
-		return int(us)
-	}
-	exp := bits.Len64(us) - bits.Len64(subBuckets-1)
-	return min(exp*subBuckets+int(us>>(exp-1)-subBuckets), histogramSize-1)
-}
-
-// bucketMiddle is the duration in the middle of a bucket.
-func bucketMiddle(i int) time.Duration {
-	if i < subBuckets {
-		return time.Duration(i) * time.Microsecond
-	}
-	exp, part := i/subBuckets, i%subBuckets
-	width := uint64(1) << (exp - 1)
-	low := uint64(subBuckets+part) << (exp - 1)
-	return time.Duration(low+width/2) * time.Microsecond
+	b[buckets.Of(d)].Add(1)
 }
 
 // quantile returns the duration below which the fraction q of all durations lies.
@@ -179,8 +151,8 @@ func (h *histogram) quantile(q float64) time.Duration {
 	want := uint64(q * float64(total))
 	for i := range b {
 		if seen += b[i].Load(); seen > want {
-			return bucketMiddle(i)
+			return buckets.Middle(i)
 		}
 	}
-	return bucketMiddle(histogramSize - 1)
+	return buckets.Middle(buckets.Count - 1)
 }

@@ -10,6 +10,7 @@ import (
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
 const (
@@ -42,8 +43,8 @@ type execution struct {
 // run claims the key and runs the handler, or waits for the result of the call that has claimed it.
 func (e *execution) run(ctx context.Context, next rpc.Next) error {
 	var silent time.Time // since when the store does not answer
-	for wait := firstWait; ; wait = min(2*wait, longestWait) {
-		record, revision, err := e.claim(ctx, wait == firstWait)
+	for delay := firstWait; ; delay = min(2*delay, longestWait) {
+		record, revision, err := e.claim(ctx, delay == firstWait)
 		switch {
 		case err == nil:
 			silent = time.Time{}
@@ -62,7 +63,7 @@ func (e *execution) run(ctx context.Context, next rpc.Next) error {
 			if kept, err := e.handle(ctx, next, revision); kept {
 				return err
 			}
-			wait = firstWait // another call has claimed it meanwhile
+			delay = firstWait // another call has claimed it meanwhile
 		case !e.sameRequest(record):
 			return rpc.NewError(rpc.CodeInvalidArgument, "the idempotency key was used for another request")
 		case record.GetState() == ended:
@@ -72,7 +73,7 @@ func (e *execution) run(ctx context.Context, next rpc.Next) error {
 		default:
 			e.waited = true
 		}
-		if end := pause(ctx, wait); end != nil {
+		if end := wait.Pause(ctx, delay); end != nil {
 			return e.leave(ctx, end, err)
 		}
 	}
@@ -149,7 +150,7 @@ func (e *execution) create(ctx context.Context) (*natscallv1.Execution, uint64, 
 // takeOver claims a key whose owner is lost, or notes that it is. It returns what claim returns.
 func (e *execution) takeOver(ctx context.Context, record *natscallv1.Execution, revision uint64) (*natscallv1.Execution, uint64, error) {
 	after, data := e.own, e.claimed
-	if e.method.Desc().Idempotency == rpc.IdempotencyUnknown {
+	if !e.mayRunTwice() {
 		if record.GetState() == lost {
 			return record, revision, nil
 		}
@@ -173,7 +174,7 @@ func (e *execution) giveBack(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.lease)
 	defer cancel()
 	missing := 0
-	for wait := firstWait; ; wait = min(2*wait, longestWait) {
+	for delay := firstWait; ; delay = min(2*delay, longestWait) {
 		record, revision, err := e.get(ctx)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -187,7 +188,7 @@ func (e *execution) giveBack(ctx context.Context) {
 		if err == nil && e.store.Delete(ctx, e.key, revision) == nil {
 			return
 		}
-		if pause(ctx, wait) != nil {
+		if wait.Pause(ctx, delay) != nil {
 			e.warn("the key of a call that did not run is lost", err)
 			return
 		}
@@ -230,7 +231,7 @@ func (e *execution) end(ctx context.Context, result error, revision uint64) (kep
 	if !forget {
 		data = e.result(result)
 	}
-	for wait := firstWait; ; wait = min(2*wait, longestWait) {
+	for delay := firstWait; ; delay = min(2*delay, longestWait) {
 		var err error
 		if forget {
 			err = e.store.Delete(ctx, e.key, revision)
@@ -258,7 +259,7 @@ func (e *execution) end(ctx context.Context, result error, revision uint64) (kep
 				revision = now
 			}
 		}
-		if pause(ctx, wait) != nil {
+		if wait.Pause(ctx, delay) != nil {
 			e.warn("the result of a call was not kept: its key is lost when the lease has ended", err)
 			return true
 		}
@@ -273,8 +274,7 @@ func (e *execution) forgets(result error) bool {
 	}
 	code := rpc.CodeOf(result)
 	inTime := code != rpc.CodeDeadlineExceeded && code != rpc.CodeCanceled
-	mayRunTwice := e.method.Desc().Idempotency != rpc.IdempotencyUnknown
-	return !e.call.HandlerCalled() || !inTime && mayRunTwice || slices.Contains(e.config.again, code)
+	return !e.call.HandlerCalled() || !inTime && e.mayRunTwice() || slices.Contains(e.config.again, code)
 }
 
 // unavailable returns the error of a call that could not claim its key.

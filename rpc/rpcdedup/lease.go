@@ -161,15 +161,3 @@ func (o *observations) forget(key string) {
 	defer o.mu.Unlock()
 	delete(o.byKey, key)
 }
-
-// pause waits for d, or for the end of ctx, which it returns.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

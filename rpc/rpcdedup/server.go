@@ -134,6 +134,11 @@ func storeKey(method, scope, given string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// mayRunTwice reports whether the method's idempotency_level says so.
+func (d *deduplicator) mayRunTwice() bool {
+	return d.method.Desc().Idempotency != rpc.IdempotencyUnknown
+}
+
 // warn logs what concerns the store.
 func (d *deduplicator) warn(what string, err error) {
 	if unlogged, ok := d.warned.Next(); ok {

@@ -1,9 +1,10 @@
 package retry
 
 import (
-	"math/bits"
 	"sync"
 	"time"
+
+	"github.com/natscall/natscall/rpc/internal/buckets"
 )
 
 const (
@@ -14,17 +15,14 @@ const (
 	fewest = 100
 	// renewal is for how many durations a quantile counts.
 	renewal = 50
-
-	perOctave = 8 // buckets of a power of two, so a bucket is at most an eighth of its value wide
-	buckets   = perOctave * 33
 )
 
 // Times knows how long the last calls of a method have taken: at least the last 1,000 of them, at
 // most 2,000. The zero value knows none. All methods may be called concurrently.
 type Times struct {
 	mu     sync.Mutex
-	counts [2][buckets]uint32 // of the durations since the last half, and of that
-	fresh  int                // since the last half
+	counts [2][buckets.Count]uint32 // of the durations since the last half, and of that
+	fresh  int                      // since the last half
 	total  int
 
 	asked float64 // the last quantile
@@ -37,10 +35,10 @@ func (t *Times) Add(d time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.fresh == half {
-		t.counts[1], t.counts[0] = t.counts[0], [buckets]uint32{}
+		t.counts[1], t.counts[0] = t.counts[0], [buckets.Count]uint32{}
 		t.fresh, t.total = 0, half
 	}
-	t.counts[0][bucketOf(d)]++
+	t.counts[0][buckets.Of(d)]++
 	t.fresh, t.total, t.valid = t.fresh+1, t.total+1, t.valid-1
 }
 
@@ -60,30 +58,10 @@ func (t *Times) Quantile(q float64) time.Duration {
 
 func (t *Times) quantileLocked(q float64) time.Duration {
 	within, want := 0, q*float64(t.total)
-	for i := range buckets - 1 {
+	for i := range buckets.Count - 1 {
 		if within += int(t.counts[0][i] + t.counts[1][i]); float64(within) >= want {
-			return endOf(i)
+			return buckets.End(i)
 		}
 	}
-	return endOf(buckets - 1)
-}
-
-// bucketOf returns the bucket of a duration. Below perOctave microseconds they are a microsecond
-// wide; above, each power of two has perOctave.
-func bucketOf(d time.Duration) int {
-	us := uint64(max(0, d.Microseconds()))
-	if us < perOctave {
-		return int(us)
-	}
-	octave := bits.Len64(us) - bits.Len64(perOctave-1)
-	return min(octave*perOctave+int(us>>(octave-1))-perOctave, buckets-1)
-}
-
-// endOf returns the duration that is no longer in a bucket, nor in those before it.
-func endOf(bucket int) time.Duration {
-	next := uint64(bucket + 1)
-	if octave := next / perOctave; octave > 0 {
-		next = (perOctave + next%perOctave) << (octave - 1)
-	}
-	return time.Duration(next) * time.Microsecond
+	return buckets.End(buckets.Count - 1)
 }

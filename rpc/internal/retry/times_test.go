@@ -7,25 +7,6 @@ import (
 	"time"
 )
 
-// TestBuckets: each duration is in a bucket that ends behind it, by at most an eighth.
-func TestBuckets(t *testing.T) {
-	for d := time.Duration(0); d < time.Hour; d = d + d/50 + 1 {
-		end, begin := endOf(bucketOf(d)), time.Duration(0)
-		if b := bucketOf(d); b > 0 {
-			begin = endOf(b - 1)
-		}
-		if d < begin || d >= end || end-begin > max(time.Microsecond, begin/8) {
-			t.Fatalf("%v is in the bucket from %v to %v", d, begin, end)
-		}
-	}
-	if b := bucketOf(1000 * time.Hour); b != buckets-1 {
-		t.Errorf("a long duration is in bucket %d", b)
-	}
-	if b := bucketOf(-time.Second); b != 0 {
-		t.Errorf("a negative duration is in bucket %d", b)
-	}
-}
-
 func TestQuantile(t *testing.T) {
 	var times Times
 	var all []time.Duration

@@ -94,3 +94,19 @@ func TestJointLetsGo(t *testing.T) {
 		}
 	})
 }
+
+// TestPause: it ends after its time, or with the context.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		if err := Pause(t.Context(), time.Hour); err != nil || time.Since(began) != time.Hour {
+			t.Errorf("it has ended after %v: %v", time.Since(began), err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Minute, cancel)
+		began = time.Now()
+		if err := Pause(ctx, time.Hour); err != context.Canceled || time.Since(began) != time.Minute {
+			t.Errorf("canceled, it has ended after %v: %v", time.Since(began), err)
+		}
+	})
+}
