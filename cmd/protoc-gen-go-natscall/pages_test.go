@@ -39,23 +39,23 @@ func TestPages(t *testing.T) {
 		},
 		{
 			name:   "tool directive",
-			blocks: append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "options", "generate"), call...),
+			blocks: append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "options tool", "generate"), call...),
 		},
 		{
 			name:   "go install",
-			blocks: append(guide.pick("start", source, "buf.yaml", "install", "buf.gen.yaml install", "options", "generate"), call...),
+			blocks: append(guide.pick("start", source, "buf.yaml", "install", "buf.gen.yaml install", "options install", "generate"), call...),
 		},
 		{
 			name:   "managed mode",
-			blocks: append(withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options", "generate")), call...),
+			blocks: append(withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options tool", "generate")), call...),
 		},
 		{
 			name:   "protoc",
-			blocks: append(guide.pick("start", source, "install", "options", "protoc"), call...),
+			blocks: append(guide.pick("start", source, "install", "options install", "protoc"), call...),
 		},
 		{
 			name:     "vtprotobuf",
-			blocks:   append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "vtproto", "buf.gen.yaml vtproto", "options", "generate"), call...),
+			blocks:   append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "vtproto", "buf.gen.yaml vtproto", "options tool", "generate"), call...),
 			requires: []string{"github.com/planetscale/vtprotobuf"},
 			extra:    []string{"gen/hello/v1/hello_vtproto.pb.go"},
 		},
@@ -81,7 +81,7 @@ func TestPages(t *testing.T) {
 	}
 
 	t.Run("managed mode without disable", func(t *testing.T) {
-		blocks := withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options", "generate"))
+		blocks := withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options tool", "generate"))
 		for i := range blocks {
 			before, rest, _ := strings.Cut(blocks[i].text, "  disable:\n")
 			if _, after, ok := strings.Cut(rest, "  override:\n"); ok {
