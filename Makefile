@@ -60,6 +60,19 @@ lint: ## Check formatting, Go code and .proto files
 	.ci/buf-rules $(call tool,buf) lint
 	$(call tool,buf) breaking --against .ci/baseline.binpb
 
+# Vet reads the tests too; build compiles what nothing imports.
+.PHONY: cross
+cross: ## Vet and build all modules for macOS and Windows
+	@for os in darwin windows; do \
+		export GOOS=$$os CGO_ENABLED=0; \
+		echo "$$os: go vet work, go build work"; \
+		go vet work && go build -o /dev/null work || exit 1; \
+		for module in $(APART); do \
+			echo "$$os: $$module"; \
+			(cd $$module && GOWORK=off go vet ./... && GOWORK=off go build -o /dev/null ./...) || exit 1; \
+		done; \
+	done
+
 .PHONY: house
 house: ## Count what makes the packages hard to read, and check the limits
 	go run ./internal/house

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/natscall/natscall/internal/chaos/gen/chaos/v1/chaosv1nats"
@@ -93,7 +92,7 @@ func (t *site) hitNode(kind faultKind, n *node) (healing, error) {
 		n.down = true
 		return again, n.kill()
 	case faultLameDuck:
-		return again, n.signal(syscall.SIGUSR2)
+		return again, n.signal(signalLameDuck)
 	}
 	return t.stop(kind, n.process, n.name)
 }
@@ -102,8 +101,8 @@ func (t *site) hitNode(kind faultKind, n *node) (healing, error) {
 func (t *site) stop(kind faultKind, p *process, name string) (healing, error) {
 	return func(context.Context) error {
 		defer t.says(healed, kind, name)
-		return p.signal(syscall.SIGCONT)
-	}, p.signal(syscall.SIGSTOP)
+		return p.signal(signalResume)
+	}, p.signal(signalPause)
 }
 
 // reloadNode changes the configuration of a node and, as a healing, changes it back.

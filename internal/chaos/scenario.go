@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"syscall"
 	"time"
 )
 
@@ -161,13 +160,13 @@ func pauseReplica(ctx context.Context, t *site) error {
 		return err
 	}
 	p := t.replicas[t.random.IntN(len(t.replicas))]
-	if err := p.signal(syscall.SIGSTOP); err != nil {
+	if err := p.signal(signalPause); err != nil {
 		return err
 	}
 	if err := sleep(ctx, 5*time.Second); err != nil {
 		return err
 	}
-	if err := p.signal(syscall.SIGCONT); err != nil {
+	if err := p.signal(signalResume); err != nil {
 		return err
 	}
 	return sleep(ctx, 2*warmUp)
@@ -191,7 +190,7 @@ func lameDuck(ctx context.Context, t *site) error {
 	if err := sleep(ctx, warmUp); err != nil {
 		return err
 	}
-	if err := t.nodes[0].signal(syscall.SIGUSR2); err != nil {
+	if err := t.nodes[0].signal(signalLameDuck); err != nil {
 		return err
 	}
 	return sleep(ctx, 6*time.Second)
