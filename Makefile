@@ -17,6 +17,8 @@ BENCH ?= .
 CHAOS ?=
 OBSERVE ?= 10s
 OVERLOAD ?=
+VERSION ?=
+RELEASE ?=
 
 .DEFAULT_GOAL := help
 
@@ -131,6 +133,10 @@ chaos-test: ## Test the checker of chaos, which is a module of its own
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (10s, or 100000x for so many inputs; FUZZ=regexp)
 	@.ci/fuzz $(FUZZTIME) '$(FUZZ)'
+
+.PHONY: release
+release: ## Commit and tag a version of all modules (VERSION=v0.2.0; with RELEASE=-dry-run only show it)
+	@go run ./internal/release $(RELEASE) $(VERSION)
 
 .PHONY: clean
 clean: ## Remove what tests and tools left

@@ -11,6 +11,7 @@ require (
 	github.com/nats-io/nuid v1.0.1
 	github.com/santhosh-tekuri/jsonschema/v5 v5.3.1 // only for tests: the validator of natscli
 	go.uber.org/goleak v1.3.0
+	golang.org/x/mod v0.43.0 // only for releases and their tests
 	google.golang.org/protobuf v1.36.12
 )
 

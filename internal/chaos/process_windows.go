@@ -2,8 +2,8 @@ package main
 
 import "syscall"
 
-// Windows has no such signals. Sending one is an error, which ends the run with its reason: there the
-// checker can be built and tested, but faults need Unix.
+// Windows has no such signals. Sending one is an error, which ends the run with its reason: the
+// checker can be built and tested there, but faults need Unix.
 const (
 	signalPause    = syscall.Signal(0x101)
 	signalResume   = syscall.Signal(0x102)
