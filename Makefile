@@ -138,6 +138,11 @@ fuzz: ## Run each fuzzer for FUZZTIME (10s, or 100000x for so many inputs; FUZZ=
 release: ## Commit and tag a version of all modules (VERSION=v0.2.0; with RELEASE=-dry-run only show it)
 	@go run ./internal/release $(RELEASE) $(VERSION)
 
+.PHONY: release-test
+release-test: ## Make a release of the commit in a clone, and use it as users do, beside earlier ones
+	go vet -tags release ./internal/release
+	go test -tags release -run 'TestUsers|TestLastOfMinors' -count 1 -timeout 40m ./internal/release
+
 .PHONY: clean
 clean: ## Remove what tests and tools left
 	go clean -testcache -fuzzcache

@@ -76,6 +76,9 @@ func TestPages(t *testing.T) {
 			}
 			dir = filepath.Join(dir, "hello")
 			checkRequirements(t, dir, test.requires)
+			if test.requires == nil {
+				checkSums(t, dir)
+			}
 			checkGenerated(t, dir, test.extra)
 		})
 	}
@@ -204,16 +207,9 @@ type reader struct{ env []string }
 
 func newReader(t *testing.T) reader {
 	t.Helper()
-	bin, gopath, proxy := t.TempDir(), t.TempDir(), t.TempDir()
+	bin, gopath := t.TempDir(), t.TempDir()
 	installTools(t, bin)
-	modules, err := modproxy.Modules(moduleRoot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := modproxy.Write(proxy, modules); err != nil {
-		t.Fatal(err)
-	}
-	env, err := modproxy.Environ(proxy, gopath)
+	env, err := modproxy.Environ(newProxy(t), gopath)
 	if err != nil {
 		t.Fatal(err)
 	}
