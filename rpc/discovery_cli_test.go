@@ -140,7 +140,7 @@ func (c *natsCLI) testInfo(t *testing.T) {
 	}
 	wantLines(t, c.run(t, srv, "micro", "info", "TestService", failed),
 		`Service: TestService \(`+failed+`\)$`, `Description: TestService is for tests\.$`, `Version: 1\.2\.3$`,
-		`natscall\.service: test\.v1\.TestService$`, `natscall\.protocol: 1$`, `natscall\.schema: sha256:[0-9a-f]{16}$`, `team: core$`,
+		`natscall\.service: test\.v1\.TestService$`, `natscall\.protocol: 1$`, `natscall\.schema: sha256:[0-9a-f]{32}$`, `team: core$`,
 		`Name: Do$`, `Subject: test\.v1\.TestService\.Do$`, `Subject: notes\.new$`, `Queue Group: q$`,
 		`natscall\.kind: unary$`, `natscall\.kind: one_way$`, `natscall\.kind: server_stream$`, `natscall\.idempotency: no_side_effects$`,
 		`natscall\.method: /test\.v1\.TestService/Do$`, `natscall\.request: google\.protobuf\.Struct$`, `natscall\.response: google\.protobuf\.Empty$`, `cost: low$`,
