@@ -55,6 +55,8 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"-sever", "x"}, "-sever"},
 		{[]string{"-replicas", "many"}, `"many" for flag -replicas`},
 		{[]string{"-replicas", "6"}, "-replicas 6: must be 1 to 5"},
+		{[]string{"-grace", "0s"}, "-grace 0s: must be positive"},
+		{[]string{"-grace", "25"}, `"25" for flag -grace`},
 		{[]string{"-prefix", "a b"}, `-prefix "a b"`},
 		{[]string{"-prefix", "a..b"}, `-prefix "a..b"`},
 		{[]string{"-creds", "/no/such"}, "-creds: stat /no/such"},

@@ -114,6 +114,7 @@ func TestShowFails(t *testing.T) {
 		args         []string
 	}{
 		{"no address", "metrics: listen", app.ExitFailed, []string{"-metrics", "nowhere", "-logs"}},
+		{"no address for the health", "health: listen", app.ExitFailed, []string{"-health", "nowhere"}},
 		{"no file", "no/such", app.ExitFailed, []string{"-traces", "/no/such/file"}},
 		{"no file and no address", "metrics: listen", app.ExitFailed, []string{"-traces", filepath.Join(t.TempDir(), "traces"), "-metrics", "nowhere"}},
 		{"no stream", "no stream keeps it", app.ExitOK, []string{"-logs"}},
