@@ -74,8 +74,8 @@ func callers(t testing.TB, c *rpc.Client) (stop func()) {
 	}
 }
 
-// TestUnhealthyUnderLoad: an instance whose check fails gets no new call after five seconds, no call
-// is lost, it stays in discovery, and comes back when it is healthy again.
+// TestUnhealthyUnderLoad: an instance whose check fails gets no new call after five seconds, no
+// call is lost, it stays in discovery, and comes back when it is healthy again.
 func TestUnhealthyUnderLoad(t *testing.T) {
 	for name, opts := range map[string][]rpc.ServerOption{"queue group": nil, "fail closed": {rpc.WithFailClosed()}} {
 		t.Run(name, func(t *testing.T) {
@@ -253,8 +253,8 @@ func TestHealthWhileOut(t *testing.T) {
 	})
 }
 
-// TestCheckOutlivesShutdown: a check that ignores its context does not hold up a shutdown for longer
-// than the caller of Shutdown waits.
+// TestCheckOutlivesShutdown: a check that ignores its context does not hold up a shutdown for
+// longer than the caller of Shutdown waits.
 func TestCheckOutlivesShutdown(t *testing.T) {
 	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
 		end := make(chan struct{})

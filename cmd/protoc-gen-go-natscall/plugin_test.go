@@ -129,7 +129,7 @@ func TestNoComments(t *testing.T) {
 		changed.Parameter = proto.String(changed.GetParameter() + parameter)
 		found := false
 		for _, content := range outputs(t, changed) {
-			found = found || strings.Contains(content, "Comments:") || strings.Contains(content, "MethodDesc{Name: \"PlaceOrder\", Description:")
+			found = found || strings.Contains(content, "Comments:") || strings.Contains(content, `Description: "Unary takes`)
 		}
 		if found != want {
 			t.Errorf("%q: comments are there: %v", parameter, found)
