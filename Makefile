@@ -34,12 +34,9 @@ demo: ## Run order and inventory on an embedded NATS server, and place orders
 demo-observe: ## Put them under load (OBSERVE=10s) beside a Prometheus, and print a trace, rates and logs
 	go run ./examples/shop -observe $(OBSERVE) -prometheus $(call pinned,prometheus)
 
-# With -bench the go command runs one package after the other: some need the machine for themselves.
-# Tests that run in parallel wait most of the time, for which two cores are enough.
 .PHONY: test
-test: ## Run all tests with the race detector, and all benchmarks once
-	go test -race -parallel 16 -timeout 15m -bench . -benchtime 1x work
-	go test -count 1 -run Allocations ./rpc ./rpc/rpcauth
+test: ## Run the tests of all modules with the race detector, all benchmarks once, and show the times
+	.ci/test $(APART)
 
 .PHONY: soak
 soak: ## Repeat the tests of streams as often as they are meant to hold
