@@ -51,8 +51,10 @@ generate: ## Write gen/ from proto/, and the same in rpc/rpcvalidate
 lint: ## Check formatting, Go code and .proto files
 	@unformatted=$$(gofmt -l */); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go vet work
+	go vet -tags release ./internal/release
 	GOARCH=386 go vet ./rpc/... # where an int has 32 bits
 	$(call tool,staticcheck) work
+	$(call tool,staticcheck) -tags release ./internal/release
 	$(call each-apart,go vet ./...)
 	$(call each-apart,$(call tool,staticcheck) ./...)
 	$(call tool,buf) lint
@@ -137,7 +139,6 @@ release: ## Commit and tag a version of all modules (VERSION=v0.2.0; with RELEAS
 
 .PHONY: release-test
 release-test: ## Make a release of the commit in a clone, and use it as users do, beside earlier ones
-	go vet -tags release ./internal/release
 	go test -tags release -run 'TestUsers|TestLastOfMinors' -count 1 -timeout 40m ./internal/release
 
 .PHONY: clean

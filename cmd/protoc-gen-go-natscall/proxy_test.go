@@ -31,9 +31,9 @@ func newProxy(t *testing.T) string {
 	return dir
 }
 
-// checkSums makes sure that the go.mod of a module that uses natscall replaces nothing, and that its
-// go.sum names nothing but what the main module requires. (It names more than is compiled: go mod
-// tidy also looks at the tests of what is imported.)
+// checkSums makes sure that the go.mod of a module that uses natscall replaces nothing, and that
+// its go.sum names nothing but what the main module requires. (It names more than is compiled: go
+// mod tidy also looks at the tests of what is imported.)
 func checkSums(t *testing.T, dir string) {
 	t.Helper()
 	if strings.Contains(readFile(t, dir+"/go.mod"), "replace") {

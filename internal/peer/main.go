@@ -1,6 +1,6 @@
-// peer is one side of every kind of call, as a program of its own: "peer serve" answers, "peer call"
-// makes calls and checks what comes back. Tests of releases build it with one version of natscall
-// and let it talk to itself built with another one.
+// peer is one side of every kind of call, as a program: "peer serve" answers, "peer call" makes
+// calls and checks what comes back. Tests of releases build it with one version of natscall and let
+// it talk to itself built with another one.
 //
 // It is written as a program of a user: it imports what is promised to stay, and generated code
 // that can be copied beside it from the release that it comes from.
