@@ -51,6 +51,7 @@ func makeRelease(t *testing.T) *testRelease {
 	runIn(t, r.clone, nil, "git", "switch", "--quiet", "--force-create", "released")
 	runIn(t, r.clone, nil, "git", "config", "user.name", "Ada")
 	runIn(t, r.clone, nil, "git", "config", "user.email", "ada@example.com")
+	sayMore(t, r.clone)
 	r.version = nextVersion(latest(strings.Fields(runIn(t, r.clone, nil, "git", "tag", "--merged", "HEAD"))))
 
 	var stdout, stderr bytes.Buffer
@@ -71,6 +72,24 @@ func makeRelease(t *testing.T) *testRelease {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// sayMore writes into a changelog that says nothing yet, as after a release.
+func sayMore(t *testing.T, clone string) {
+	t.Helper()
+	text := read(t, clone, changelogName)
+	c, err := parseChangelog(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(c.unreleased) != "" {
+		return
+	}
+	text = unreleasedHeading.ReplaceAllString(text, "## [Unreleased]\n\n- Nothing but a test.")
+	if err := os.WriteFile(filepath.Join(clone, changelogName), []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	runIn(t, clone, nil, "git", "commit", "--quiet", "--all", "--message", "Say more")
 }
 
 // nextVersion is a version after the last one.
