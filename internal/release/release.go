@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -25,6 +26,7 @@ type release struct {
 	previous string // the version before, if any
 	modules  []modproxy.Module
 	requires map[string][]string // modules by those that require them
+	tree     string              // whose hashes each go.sum has
 }
 
 func (r *release) make() error {
@@ -90,6 +92,14 @@ func (r *release) commit(tree git) (string, error) {
 	if _, err := tree.run("commit", "--quiet", "--all", "--message", "Release "+r.version); err != nil {
 		return "", err
 	}
+	committed, err := tree.run("rev-parse", "HEAD^{tree}")
+	if err != nil {
+		return "", err
+	}
+	if committed != r.tree {
+		return "", errors.New("a hook of git has changed the files of the release, so each go.sum has wrong hashes: " +
+			"let the hook change them before")
+	}
 	return tree.run("rev-parse", "HEAD")
 }
 
@@ -142,11 +152,10 @@ func (r *release) writeSums(tree git) error {
 		if _, err := tree.run("add", "--update"); err != nil {
 			return err
 		}
-		written, err := tree.run("write-tree")
-		if err != nil {
+		if r.tree, err = tree.run("write-tree"); err != nil {
 			return err
 		}
-		if sums[m.Path], err = (modproxy.Revision{Repo: tree.dir, Name: written}).Sums(m); err != nil {
+		if sums[m.Path], err = (modproxy.Revision{Repo: tree.dir, Name: r.tree}).Sums(m); err != nil {
 			return err
 		}
 	}

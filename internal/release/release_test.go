@@ -211,6 +211,12 @@ func TestRefused(t *testing.T) {
 			r.do("commit", "--quiet", "--all", "--message", "None")
 		}, `says nothing under "Unreleased"`},
 		{"a tag that git refuses", "v0.2.0", func(r repo) { r.do("tag", "rpc/rpcotel/v0.2.0/x") }, "rpc/rpcotel/v0.2.0"},
+		{"a hook that changes files", "v0.2.0", func(r repo) {
+			r.write(".git/hooks/pre-commit", "#!/bin/sh\necho '// more' >>rpc/rpc.go\ngit add rpc/rpc.go\n")
+			if err := os.Chmod(filepath.Join(r.dir, ".git", "hooks", "pre-commit"), 0o777); err != nil {
+				r.Fatal(err)
+			}
+		}, "a hook of git has changed the files of the release"},
 		{"a commit that git refuses", "v0.2.0", func(r repo) { r.do("config", "user.useConfigOnly", "true"); r.do("config", "--unset", "user.email") }, "git commit"},
 	}
 	for _, test := range tests {
