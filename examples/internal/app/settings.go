@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -38,7 +39,7 @@ var prefix = regexp.MustCompile(`^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)?$`)
 
 // define makes the flags that set s.
 func (s *Settings) define(fs *flag.FlagSet) {
-	fs.StringVar(&s.Server, "server", nats.DefaultURL, "`URLs` of the NATS servers, separated by commas")
+	fs.StringVar(&s.Server, "server", "", "`URLs` of the NATS servers, separated by commas (default $NATS_URL, or "+nats.DefaultURL+")")
 	fs.StringVar(&s.Creds, "creds", "", "`file` with the user's credentials")
 	fs.StringVar(&s.NKey, "nkey", "", "`file` with the seed of the user's NKey")
 	fs.StringVar(&s.TLSCA, "tlsca", "", "`file` with the certificates of the authorities to trust")
@@ -47,6 +48,12 @@ func (s *Settings) define(fs *flag.FlagSet) {
 	fs.StringVar(&s.Prefix, "prefix", "", "`subject` put before all subjects and buckets, so that several shops share one NATS")
 	fs.IntVar(&s.Replicas, "replicas", 1, "how `many` servers of a NATS cluster keep the state (1 to 5), when it is made")
 	s.Show.define(fs)
+}
+
+// complete fills in what the environment says. It is no default of a flag, since help prints those,
+// and there may be a password in the URL.
+func (s *Settings) complete() {
+	s.Server = cmp.Or(s.Server, os.Getenv("NATS_URL"), nats.DefaultURL)
 }
 
 // check names the flag that is wrong.
