@@ -85,7 +85,7 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range append(names, "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md") {
-		for _, m := range link.FindAllStringSubmatch(withoutBlocks(readPage(t, name)), -1) {
+		for _, m := range link.FindAllStringSubmatch(withoutCode(readPage(t, name)), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
@@ -103,15 +103,18 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// withoutBlocks returns the text between the fenced blocks of a page.
-func withoutBlocks(text string) string {
+// inline is code in a line.
+var inline = regexp.MustCompile("`[^`\n]*`")
+
+// withoutCode returns the text of a page without its blocks and without code in lines.
+func withoutCode(text string) string {
 	var out strings.Builder
 	for i, part := range strings.Split("\n"+text, "\n```") {
 		if i%2 == 0 {
 			out.WriteString(part)
 		}
 	}
-	return out.String()
+	return inline.ReplaceAllString(out.String(), "")
 }
 
 // heading is a line that links can name.
@@ -120,7 +123,7 @@ var heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
 // anchors returns the names of the headings of a page, as GitHub makes them.
 func anchors(text string) []string {
 	var names []string
-	for _, m := range heading.FindAllStringSubmatch(withoutBlocks(text), -1) {
+	for _, m := range heading.FindAllStringSubmatch(text, -1) {
 		name := strings.ToLower(regexp.MustCompile(`[^\pL\pN _-]`).ReplaceAllString(m[1], ""))
 		names = append(names, strings.ReplaceAll(name, " ", "-"))
 	}
