@@ -188,8 +188,8 @@ func (p page) checkAllPicked(t *testing.T) {
 	}
 }
 
-// script makes a script of blocks: it writes the files and runs the lines. What a command of a
-// console block prints goes to a file in $PRINTED.
+// script makes a script of blocks: it writes the files and runs the lines. What the commands
+// of console blocks print goes to files.
 func script(blocks []pages.Block) string {
 	var lines strings.Builder
 	for i, b := range blocks {
@@ -201,40 +201,13 @@ func script(blocks []pages.Block) string {
 		case "sh":
 			lines.WriteString(b.Text)
 		case "console":
-			steps, _ := b.Steps()
-			for j, step := range steps {
-				fmt.Fprintf(&lines, "{\n%s} </dev/null >$PRINTED/%d.%d 2>&1 || true\n", step.Command, i, j)
-			}
+			text, _ := pages.ConsoleScript(i, b)
+			lines.WriteString(text)
 		default:
 			fmt.Fprintf(&lines, "mkdir -p %s\ncat %s%s <<'END OF FILE'\n%sEND OF FILE\n", path.Dir(b.Title), redirect, b.Title, b.Text)
 		}
 	}
 	return lines.String()
-}
-
-// checkPrinted compares what the commands of console blocks have printed with what the page says.
-// It is the last command that explains the failure of a script, so it is called then too.
-func checkPrinted(t *testing.T, printed string, blocks []pages.Block) {
-	t.Helper()
-	for i, b := range blocks {
-		if b.Language != "console" {
-			continue
-		}
-		steps, err := b.Steps()
-		if err != nil {
-			t.Error(err)
-		}
-		for j, step := range steps {
-			got, err := os.ReadFile(filepath.Join(printed, fmt.Sprintf("%d.%d", i, j)))
-			if err != nil {
-				t.Errorf("%s: not run: %s", b, step.Command)
-				return
-			}
-			if missing := pages.Mismatch(step.Output, string(got)); missing != "" {
-				t.Errorf("%s: %s prints\n%s\nand not, as the page says, %q", b, step.Command, got, missing)
-			}
-		}
-	}
 }
 
 // withoutGoPackage leaves out what managed mode fills in.
@@ -280,9 +253,11 @@ func newReader(t *testing.T) reader {
 func (r reader) follow(t *testing.T, blocks []pages.Block) string {
 	t.Helper()
 	dir, printed := t.TempDir(), t.TempDir()
-	r.env = append(slices.Clip(r.env), "PRINTED="+printed)
+	r.env = append(slices.Clip(r.env), pages.PrintedVar+"="+printed)
 	out, err := r.run(t, dir, script(blocks))
-	checkPrinted(t, printed, blocks)
+	if err := pages.Compare(blocks, printed); err != nil { // says why a script has failed, too
+		t.Error(err)
+	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

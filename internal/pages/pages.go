@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -59,28 +58,28 @@ func Read(root, name string) ([]Block, error) {
 	return Parse(name, string(text))
 }
 
-// fence is what begins and ends a block. Pages use no other one, and no indented one.
+// fence is what begins and ends a block. Pages use no other one.
 const fence = "```"
 
-// Parse returns the blocks of a page's text.
+// Parse returns the blocks of a page's text. Those of lists are indented; their texts are not.
 func Parse(name, text string) ([]Block, error) {
 	var blocks []Block
-	inside, number := false, 0
+	inside, number, indent := false, 0, ""
 	for line := range strings.Lines(text) {
 		number++
-		info, isFence := strings.CutPrefix(strings.TrimSpace(line), fence)
+		before, info, isFence := strings.Cut(line, fence)
+		isFence = isFence && strings.TrimSpace(before) == ""
+		info = strings.TrimSpace(info)
 		switch {
-		case isFence && !strings.HasPrefix(line, fence):
-			return nil, fmt.Errorf("%s:%d: the fence is indented, so no test finds the block", name, number)
 		case isFence && inside && info != "":
 			return nil, fmt.Errorf("%s:%d: a block begins inside another one", name, number)
 		case isFence && inside:
 			inside = false
 		case isFence:
-			inside = true
+			inside, indent = true, before
 			blocks = append(blocks, parseInfo(Block{Page: name, Line: number, Info: info}))
 		case inside:
-			blocks[len(blocks)-1].Text += line
+			blocks[len(blocks)-1].Text += strings.TrimPrefix(line, indent)
 		}
 	}
 	if inside {
@@ -108,89 +107,4 @@ func parseInfo(b Block) Block {
 		}
 	}
 	return b
-}
-
-// Step is a command of a console block and what it prints.
-type Step struct{ Command, Output string }
-
-// prompt begins a command of a console block; a command that ends in a backslash goes on in the
-// next line.
-const prompt = "$ "
-
-// Steps returns the commands of a console block.
-func (b Block) Steps() ([]Step, error) {
-	var steps []Step
-	continues := false
-	for line := range strings.Lines(b.Text) {
-		command, isCommand := strings.CutPrefix(line, prompt)
-		switch {
-		case continues:
-			steps[len(steps)-1].Command += line
-		case isCommand:
-			steps = append(steps, Step{Command: command})
-		case len(steps) == 0:
-			return nil, fmt.Errorf("%s: a block of the language console begins with a command behind %q", b, prompt)
-		default:
-			steps[len(steps)-1].Output += line
-			continue
-		}
-		continues = strings.HasSuffix(line, "\\\n")
-	}
-	return steps, nil
-}
-
-// Mismatch compares what a command has printed with what a page says, and returns the first line
-// of the page that is not there, or "". In a line of the page "..." stands for any text, and a line
-// of nothing else for any lines. White space at the ends of lines does not count.
-func Mismatch(page, printed string) string {
-	want, got := trimmedLines(page), trimmedLines(printed)
-	for len(want) > 0 {
-		if want[0] == "..." {
-			want = want[1:]
-			if len(want) == 0 {
-				return ""
-			}
-			i := slices.IndexFunc(got, func(line string) bool { return like(want[0], line) })
-			if i < 0 {
-				return want[0]
-			}
-			got = got[i:]
-		}
-		if len(got) == 0 || !like(want[0], got[0]) {
-			return want[0]
-		}
-		want, got = want[1:], got[1:]
-	}
-	if len(got) > 0 {
-		return "(the end, before " + got[0] + ")"
-	}
-	return ""
-}
-
-func trimmedLines(text string) []string {
-	text = strings.TrimSpace(text)
-	if text == "" {
-		return nil
-	}
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimSpace(lines[i])
-	}
-	return lines
-}
-
-// like reports whether a line is what a page says.
-func like(page, line string) bool {
-	parts := strings.Split(page, "...")
-	line, ok := strings.CutPrefix(line, parts[0])
-	for i, part := range parts[1:] {
-		if !ok {
-			return false
-		}
-		if i == len(parts)-2 {
-			return strings.HasSuffix(line, part)
-		}
-		_, line, ok = strings.Cut(line, part)
-	}
-	return ok && line == ""
 }

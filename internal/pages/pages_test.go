@@ -10,12 +10,13 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	text := "# A page\n\n```yaml title=buf.yaml variant=b append\na: 1\n\nb: 2\n```\ntext\n```sh test=x:TestY\nls\n```\n```\n```\n"
+	text := "# A page\n\n```yaml title=buf.yaml variant=b append\na: 1\n\nb: 2\n```\ntext\n```sh test=x:TestY\nls\n```\n```\n```\n- item\n  ```text\n  a\n    b\n  ```\n"
 	got, err := pages.Parse("p.md", text)
 	want := []pages.Block{
 		{Page: "p.md", Line: 3, Info: "yaml title=buf.yaml variant=b append", Language: "yaml", Title: "buf.yaml", Variant: "b", Append: true, Text: "a: 1\n\nb: 2\n"},
 		{Page: "p.md", Line: 9, Info: "sh test=x:TestY", Language: "sh", Test: "x:TestY", Text: "ls\n"},
 		{Page: "p.md", Line: 12},
+		{Page: "p.md", Line: 15, Info: "text", Language: "text", Text: "a\n  b\n"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v, (-want +got):\n%s", err, diff)
@@ -24,9 +25,8 @@ func TestParse(t *testing.T) {
 
 func TestParseMistakes(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
-		"indented": {"- item\n  ```sh\n  ls\n  ```\n", "p.md:2: the fence is indented"},
-		"nested":   {"```sh\n```go\n```\n", "p.md:2: a block begins inside"},
-		"endless":  {"x\n```sh\nls\n", "p.md:2 does not end"},
+		"nested":  {"```sh\n```go\n```\n", "p.md:2: a block begins inside"},
+		"endless": {"x\n```sh\nls\n", "p.md:2 does not end"},
 	} {
 		if _, err := pages.Parse("p.md", tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want %q", name, err, tt.want)
