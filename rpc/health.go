@@ -57,10 +57,10 @@ type healthOptions struct {
 // On a server it is called for each of its services.
 //
 // An instance that is not healthy leaves its queue groups, so it gets no more calls, and finishes
-// those that it has. It stays in discovery, and calls addressed to it are served. When it is healthy
-// again it comes back. It also stays in its groups, or comes back, while it hears no healthy
-// instance with the same methods in the same group: if all fail for one reason, none leaves. See
-// docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
+// those that it has. It stays in discovery, and calls addressed to it are served. When it is
+// healthy again it comes back. It also stays in its groups, or comes back, while it hears no
+// healthy instance with the same methods in the same group: if all fail for one reason, they go on
+// serving. See docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
 func WithHealthCheck(check func(ctx context.Context) error) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		if check == nil {
@@ -167,7 +167,8 @@ func (m membership) watch() {
 	}()
 }
 
-// stop ends that: the instance neither leaves nor joins any more. A check may still run if ctx ends.
+// stop ends that: the instance neither leaves nor joins any more. If ctx ends first, a check may
+// still run.
 func (w *watched) stop(ctx context.Context) {
 	if w.cancel == nil {
 		return

@@ -35,7 +35,7 @@ func methodsOf(found []*natscallv1.Instance) []string {
 	for _, instance := range found {
 		all = append(all, instance.GetMethods()...)
 	}
-	all = slices.DeleteFunc(all, func(name string) bool { return strings.HasPrefix(name, "_") }) // not the user's
+	all = slices.DeleteFunc(all, func(name string) bool { return strings.HasPrefix(name, "_") })
 	slices.Sort(all)
 	return slices.Compact(all)
 }

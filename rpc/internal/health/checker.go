@@ -26,31 +26,37 @@ type checker struct {
 
 var errSlow = errors.New("the health check has not returned")
 
-// next starts the check. If it still runs, it returns errSlow.
-func (c *checker) next(ctx context.Context) error {
+// next starts the check. If the one before has not been heard of, it does not, and has reports that
+// result is to be taken.
+func (c *checker) next(ctx context.Context) (has bool, result error) {
 	switch {
 	case c.check == nil:
-		return nil
+		return false, nil
 	case c.running:
-		return errSlow
+		select {
+		case err := <-c.results:
+			return true, c.ended(err)
+		default:
+			return true, errSlow
+		}
 	}
 	c.running = true
 	ctx, c.stop = context.WithTimeout(ctx, checkTime)
 	go c.run(ctx)
-	return nil
+	return false, nil
 }
 
-// take notes that the check has returned.
-func (c *checker) take() {
+// ended notes that the check has returned a result, which it returns.
+func (c *checker) ended(result error) error {
 	c.running = false
 	c.stop()
+	return result
 }
 
 // end waits until the check has returned. Its context has ended.
 func (c *checker) end() {
 	if c.running {
-		<-c.results
-		c.take()
+		_ = c.ended(<-c.results)
 	}
 }
 

@@ -88,25 +88,30 @@ func (m *Monitor) Run(ctx context.Context, groups Groups) {
 	timer := time.NewTimer(Interval)
 	defer timer.Stop()
 	missed := 0 // looks in a row that have found nobody
-	for ctx.Err() == nil {
-		m.place(ctx, groups, &missed)
+	m.place(ctx, groups, &missed)
+	for {
 		var due <-chan time.Time
 		if m.config.Check != nil || m.Status().Err != nil || m.Status().Out {
 			due = timer.C
 		}
+		before := m.Status().Err
 		select {
 		case <-ctx.Done():
+			return
 		case <-m.woken:
 		case err := <-c.results:
-			c.take()
-			m.take(err)
+			m.take(c.ended(err))
 			timer.Reset(Interval)
+			if (m.Status().Err == nil) == (before == nil) {
+				continue // others are asked once an interval
+			}
 		case <-due:
-			if err := c.next(ctx); err != nil {
+			if has, err := c.next(ctx); has {
 				m.take(err)
 			}
 			timer.Reset(Interval)
 		}
+		m.place(ctx, groups, &missed)
 	}
 }
 
