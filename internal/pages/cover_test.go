@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/natscall/natscall/internal/pages"
 )
 
@@ -38,7 +40,7 @@ var diagrams = regexp.MustCompile(`^(flowchart|sequenceDiagram|stateDiagram-v2)\
 //     the page;
 //   - a part of a file of its language that tests compile or read: of a .go file for "```go";
 //   - commands of make, whose targets exist;
-//   - JSON that can be parsed;
+//   - YAML or JSON that can be parsed;
 //   - or for the eye only: "```text" and "```mermaid".
 func TestBlocks(t *testing.T) {
 	names, err := pages.Names(root)
@@ -73,6 +75,7 @@ func TestUncovered(t *testing.T) {
 		{Page: "docs/x.md", Language: "sh", Test: "nowhere:TestSecurityPage", Text: "ls\n"},
 		{Page: "docs/x.md", Language: "sh", Title: "x", Text: "ls\n"},
 		{Page: "docs/x.md", Language: "json", Text: "{\n"},
+		{Page: "docs/x.md", Language: "yaml", Text: "a: [\n"},
 		{Page: "docs/x.md", Language: "mermaid", Text: "pie\n"},
 		{Page: "docs/x.md", Language: "", Text: "ls\n"},
 	} {
@@ -103,7 +106,7 @@ func readCheckout(t *testing.T) checkout {
 		}
 		language := strings.TrimPrefix(path.Ext(name), ".")
 		switch language {
-		case "go", "proto", "yaml":
+		case "go", "proto":
 		default:
 			return nil
 		}
@@ -148,8 +151,10 @@ func (c checkout) covers(b pages.Block) error {
 			return fmt.Errorf("the diagram does not begin with one of %v", diagrams)
 		}
 		return nil
-	case "go", "proto", "yaml":
+	case "go", "proto":
 		return c.hasSource(b)
+	case "yaml":
+		return yaml.Unmarshal([]byte(b.Text), new(map[string]any))
 	case "sh":
 		return c.hasTargets(b)
 	case "json":
@@ -174,11 +179,14 @@ func (c checkout) hasTest(test, page string) error {
 	return nil
 }
 
-// hasSource looks for a block in the files of its language.
+// hasSource looks for a block in the files of its language, where it may be indented.
 func (c checkout) hasSource(b pages.Block) error {
-	for _, text := range c.sources[b.Language] {
-		if strings.Contains(text, b.Text) {
-			return nil
+	for indent := range 4 {
+		indented := "\n" + regexp.MustCompile(`(?m)^(.)`).ReplaceAllString(b.Text, strings.Repeat("\t", indent)+"$1")
+		for _, text := range c.sources[b.Language] {
+			if strings.Contains(text, indented) {
+				return nil
+			}
 		}
 	}
 	return fmt.Errorf("this is in no .%s file: put it into one that tests compile", b.Language)
