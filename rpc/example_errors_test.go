@@ -126,7 +126,8 @@ func ExampleError_Execution() {
 	defer client.Close()
 	orders := orderv1nats.NewOrderServiceClient(client)
 
-	_, err := orders.PlaceOrder(context.Background(), &orderv1.PlaceOrderRequest{RequestId: "r"}, rpc.WithoutRetry())
+	req := &orderv1.PlaceOrderRequest{RequestId: "r"}
+	_, err := orders.PlaceOrder(context.Background(), req, rpc.WithoutRetry())
 	var e *rpc.Error
 	if errors.As(err, &e) {
 		switch e.Execution() {
@@ -138,5 +139,6 @@ func ExampleError_Execution() {
 			fmt.Println("ask the service whether it has the request:", e)
 		}
 	}
-	// Output: nothing has happened: unavailable: no service answers on "order.v1.OrderService.PlaceOrder"
+	// Output:
+	// nothing has happened: unavailable: no service answers on "order.v1.OrderService.PlaceOrder"
 }

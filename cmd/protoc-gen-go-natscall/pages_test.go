@@ -32,6 +32,7 @@ func TestPages(t *testing.T) {
 
 // testHello follows README.md and docs/generate.md. Each of their ways ends with a call.
 func (r reader) testHello(t *testing.T) {
+	t.Parallel() // as the others: most of the time is that of downloads, and of linkers
 	readme, guide := readPage(t, "README.md"), readPage(t, "docs/generate.md")
 	const source = "proto/hello/v1/hello.proto"
 	call := readme.pick("main.go", "run")
@@ -110,11 +111,13 @@ func TestExampleIsShort(t *testing.T) {
 
 // testGettingStarted follows the guide from its first line to its last.
 func (r reader) testGettingStarted(t *testing.T) {
+	t.Parallel()
 	r.follow(t, readPage(t, "docs/getting-started.md").all())
 }
 
 // testModules adds to a module what its reader gets beside package rpc.
 func (r reader) testModules(t *testing.T) {
+	t.Parallel()
 	blocks := readPage(t, "README.md").pick("start")
 	for _, name := range []string{"docs/identity.md", "docs/telemetry.md", "docs/validation.md", "docs/security.md"} {
 		blocks = append(blocks, readPage(t, name).all()...)
@@ -243,7 +246,6 @@ func newReader(t *testing.T) reader {
 		t.Fatal(err)
 	}
 	return reader{append(env,
-		"NATS_URL="+rpctest.NewServer(t).URL(),
 		"XDG_CONFIG_HOME="+t.TempDir(), // no context of nats that somebody has selected
 		"PATH="+strings.Join([]string{filepath.Join(gopath, "bin"), bin, os.Getenv("PATH")}, string(os.PathListSeparator)),
 	)}
@@ -253,7 +255,7 @@ func newReader(t *testing.T) reader {
 func (r reader) follow(t *testing.T, blocks []pages.Block) string {
 	t.Helper()
 	dir, printed := t.TempDir(), t.TempDir()
-	r.env = append(slices.Clip(r.env), pages.PrintedVar+"="+printed)
+	r.env = append(slices.Clip(r.env), pages.PrintedVar+"="+printed, "NATS_URL="+rpctest.NewServer(t).URL())
 	out, err := r.run(t, dir, script(blocks))
 	if err := pages.Compare(blocks, printed); err != nil { // says why a script has failed, too
 		t.Error(err)

@@ -22,7 +22,7 @@ type Block struct {
 	Info string // all that stands behind the fence
 
 	Language string
-	Title    string // of a block that TestPages writes or runs: its file, or a name for its commands
+	Title    string // of what TestPages writes or runs: a file, or a name for commands
 	Variant  string // tells blocks with the same title apart
 	Append   bool   // the block belongs to the end of the file
 	Test     string // the test that runs the block, as DIR:TestName

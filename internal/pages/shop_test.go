@@ -22,7 +22,8 @@ const shopTest = "internal/pages:TestShop"
 // the examples after some seconds of load.
 func TestShop(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // enough for a busy machine
+	// The time is enough for a busy machine.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	bin := t.TempDir()
 	goCommand(ctx, t, nil, "build", "-o", bin+string(filepath.Separator), "./examples/shop", "./cmd/natscall")
