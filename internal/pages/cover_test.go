@@ -28,6 +28,8 @@ var languageTests = map[string]string{
 	"promql":                "examples/observe:TestNames",
 	"docs/security.md sh":   "cmd/natscall:TestSecurityPage",
 	"docs/security.md conf": "cmd/natscall:TestSecurityPage",
+	"docs/tool.md console":  "cmd/natscall:TestSessions",
+	"docs/tool.md sh":       "cmd/natscall:TestCompleteBash",
 }
 
 // diagrams are the first words of what Mermaid draws.
