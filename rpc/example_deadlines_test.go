@@ -3,13 +3,13 @@ package rpc_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log"
+	"testing"
 	"time"
 
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpctest"
 )
 
 // The code of docs/deadlines.md comes from this file.
@@ -20,7 +20,7 @@ var errTenantGone = errors.New("the tenant was removed")
 type backend struct {
 	orderv1nats.UnimplementedOrderServiceServer
 	orders orderv1nats.OrderServiceClient
-	ended  chan error // of handlers, for those who look
+	ended  chan error // how the contexts of handlers have ended
 }
 
 func (b backend) GetOrder(ctx context.Context, req *orderv1.GetOrderRequest) (*orderv1.GetOrderResponse, error) {
@@ -34,54 +34,42 @@ func (b backend) note(ctx context.Context) {
 	b.ended <- context.Cause(ctx)
 }
 
-// serveBackend serves a backend under the prefix "front", and what it asks.
-func serveBackend() (client *rpc.Client, ended <-chan error, stop func()) {
-	nc, disconnect := connect()
-	stopOrders := serveOrders(nc)
-	inner := rpc.NewClient(nc)
-	b := backend{orders: orderv1nats.NewOrderServiceClient(inner), ended: make(chan error, 1)}
-	srv := rpc.NewServer(nc, rpc.WithSubjectPrefix("front"))
-	if err := orderv1nats.RegisterOrderServiceServer(srv, b); err != nil {
-		log.Fatal(err)
-	}
-	if err := srv.Start(context.Background()); err != nil {
-		log.Fatal(err)
-	}
-	client = rpc.NewClient(nc, rpc.WithSubjectPrefix("front"))
-	return client, b.ended, func() {
-		_ = client.Close()
-		_ = srv.Shutdown(context.Background())
-		_ = inner.Close()
-		stopOrders()
-		disconnect()
-	}
+// inBackend calls f with a client of a backend, in virtual time.
+func inBackend(t *testing.T, f func(t *testing.T, orders orderv1nats.OrderServiceClient, ended <-chan error)) {
+	rpctest.Bubble(t, func(t *testing.T, nats *rpctest.Server) {
+		inner := callOrders(t, nats.Connect())
+		startOrders(t, nats.Connect(), shelf{takes: time.Hour})
+		b := backend{orders: inner, ended: make(chan error, 1)}
+		srv := rpc.NewServer(nats.Connect(), rpc.WithSubjectPrefix("front"))
+		must(t, orderv1nats.RegisterOrderServiceServer(srv, b))
+		must(t, srv.Start(testContext(t)))
+		defer shutdown(t, srv)
+		client := rpc.NewClient(nats.Connect(), rpc.WithSubjectPrefix("front"))
+		defer client.Close()
+		f(t, orderv1nats.NewOrderServiceClient(client), b.ended)
+	})
 }
 
-func ExampleWithTimeout() {
-	client, ended, stop := serveBackend()
-	defer stop()
-	orders := orderv1nats.NewOrderServiceClient(client)
-	ctx := context.Background()
-
-	_, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: "slow"}, rpc.WithTimeout(100*time.Millisecond))
-	fmt.Println(rpc.CodeOf(err), errors.Is(err, context.DeadlineExceeded))
-	fmt.Println("the handler:", errors.Is(<-ended, context.DeadlineExceeded))
-	// Output:
-	// deadline_exceeded true
-	// the handler: true
+func TestDeadlinesGuideTimeout(t *testing.T) {
+	inBackend(t, func(t *testing.T, orders orderv1nats.OrderServiceClient, ended <-chan error) {
+		ctx, req := t.Context(), &orderv1.GetOrderRequest{OrderId: "42"}
+		_, err := orders.GetOrder(ctx, req, rpc.WithTimeout(100*time.Millisecond))
+		late := errors.Is(err, context.DeadlineExceeded) // and its code is CodeDeadlineExceeded
+		if cause := <-ended; !late || rpc.CodeOf(err) != rpc.CodeDeadlineExceeded || rpc.CodeOf(cause) != rpc.CodeDeadlineExceeded {
+			t.Errorf("%v, and for the handler %v", err, cause)
+		}
+	})
 }
 
-func ExampleError_Unwrap() {
-	client, ended, stop := serveBackend()
-	defer stop()
-	orders := orderv1nats.NewOrderServiceClient(client)
-
-	ctx, cancel := context.WithCancelCause(context.Background())
-	time.AfterFunc(50*time.Millisecond, func() { cancel(errTenantGone) })
-	_, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: "slow"})
-	fmt.Println(rpc.CodeOf(err), errors.Is(err, errTenantGone))
-	fmt.Println("the handler:", rpc.CodeOf(<-ended))
-	// Output:
-	// canceled true
-	// the handler: canceled
+func TestDeadlinesGuideCancel(t *testing.T) {
+	inBackend(t, func(t *testing.T, orders orderv1nats.OrderServiceClient, ended <-chan error) {
+		ctx, req := t.Context(), &orderv1.GetOrderRequest{OrderId: "42"}
+		ctx, cancel := context.WithCancelCause(ctx)
+		time.AfterFunc(50*time.Millisecond, func() { cancel(errTenantGone) })
+		_, err := orders.GetOrder(ctx, req)
+		gone := errors.Is(err, errTenantGone) // and its code is CodeCanceled
+		if cause := <-ended; !gone || rpc.CodeOf(err) != rpc.CodeCanceled || rpc.CodeOf(cause) != rpc.CodeCanceled {
+			t.Errorf("%v, and for the handler %v", err, cause)
+		}
+	})
 }

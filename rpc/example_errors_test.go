@@ -50,15 +50,14 @@ func (ledger) PlaceOrder(_ context.Context, req *orderv1.PlaceOrderRequest) (*or
 // serveLedger serves an order service whose database has one order, a locked one and a slow one.
 func serveLedger() (orders orderv1nats.OrderServiceClient, stop func()) {
 	nc, disconnect := connect()
-	find := func(ctx context.Context, id string) (*orderv1.Order, error) {
+	find := func(_ context.Context, id string) (*orderv1.Order, error) {
 		switch id {
 		case "42":
 			return &orderv1.Order{OrderId: id}, nil
 		case "locked":
 			return nil, errLocked
 		case "slow":
-			<-ctx.Done()
-			return nil, ctx.Err()
+			return nil, fmt.Errorf("query: %w", context.DeadlineExceeded)
 		case "broken":
 			return nil, errors.New("sql: db-7.internal refuses the connection")
 		}
@@ -85,7 +84,7 @@ func ExampleCodeOf() {
 	ctx := context.Background()
 
 	look := func(id string) {
-		res, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: id}, rpc.WithTimeout(100*time.Millisecond))
+		res, err := orders.GetOrder(ctx, &orderv1.GetOrderRequest{OrderId: id})
 		switch rpc.CodeOf(err) {
 		case rpc.CodeOK:
 			fmt.Println("order", res.GetOrder().GetOrderId())
