@@ -191,6 +191,9 @@ func (p page) checkAllPicked(t *testing.T) {
 	}
 }
 
+// serves waits until a service in the background is there, or has ended.
+const serves = "while kill -0 $! && ! nats micro ls --json 2>/dev/null | grep -q '\"id\"'; do sleep 0.02; done"
+
 // script makes a script of blocks: it writes the files and runs the lines. What the commands
 // of console blocks print goes to files.
 func script(blocks []pages.Block) string {
@@ -204,7 +207,7 @@ func script(blocks []pages.Block) string {
 		case "sh":
 			lines.WriteString(b.Text)
 		case "console":
-			text, _ := pages.ConsoleScript(i, b)
+			text, _ := pages.ConsoleScript(i, b, serves)
 			lines.WriteString(text)
 		default:
 			fmt.Fprintf(&lines, "mkdir -p %s\ncat %s%s <<'END OF FILE'\n%sEND OF FILE\n", path.Dir(b.Title), redirect, b.Title, b.Text)

@@ -46,26 +46,17 @@ const PrintedVar = "PRINTED"
 func printed(block, step int) string { return fmt.Sprintf("%d.%d", block, step) }
 
 // ConsoleScript returns lines of bash that run the commands of a console block, the n-th block of a
-// script that has "set -e" and "set -u". A command may fail: what it prints says so.
-func ConsoleScript(n int, b Block) (string, error) {
-	steps, err := b.Steps()
-	var script strings.Builder
-	for i, step := range steps {
-		fmt.Fprintf(&script, "{\n%s} </dev/null >$%s/%s 2>&1 || true\n", step.Command, PrintedVar, printed(n, i))
-	}
-	return script.String(), err
-}
-
-// AwaitScript is ConsoleScript for commands that run in the background, such as "nats sub", beside
-// those that follow: these begin when the former have printed something.
-func AwaitScript(n int, b Block) (string, error) {
+// script that has "set -e" and "set -u". A command may fail: what it prints says so. Behind one that
+// goes to the background come the lines of ready, which wait until it is: a reader types slower than
+// a script. $1 is the file for what it prints there, and $! its process.
+func ConsoleScript(n int, b Block, ready string) (string, error) {
 	steps, err := b.Steps()
 	var script strings.Builder
 	for i, step := range steps {
 		file := "$" + PrintedVar + "/" + printed(n, i)
 		fmt.Fprintf(&script, "{\n%s} </dev/null >%s 2>&1 || true\n", step.Command, file)
 		if strings.HasSuffix(step.Command, "&\n") {
-			fmt.Fprintf(&script, "while kill -0 $! 2>/dev/null && ! test -s %s; do sleep 0.02; done\n", file)
+			fmt.Fprintf(&script, "set -- %s\n%s\n", file, ready)
 		}
 	}
 	return script.String(), err

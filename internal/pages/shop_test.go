@@ -61,11 +61,14 @@ func shopBlocks(t *testing.T, name string) (blocks []pages.Block) {
 	return blocks
 }
 
+// hasPrinted waits until a command in the background, such as "nats sub", has said that it listens.
+const hasPrinted = "while kill -0 $! 2>/dev/null && ! test -s $1; do sleep 0.02; done"
+
 // runOnShop runs the blocks of a page, in an empty folder.
 func runOnShop(ctx context.Context, t *testing.T, env []string, blocks []pages.Block) {
 	var script strings.Builder
 	for n, b := range blocks {
-		text, err := pages.AwaitScript(n, b)
+		text, err := pages.ConsoleScript(n, b, hasPrinted)
 		if err != nil || b.Language != "console" {
 			t.Fatalf("%s: a block of the language %s, %v", b, b.Language, err)
 		}
