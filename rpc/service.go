@@ -488,7 +488,7 @@ func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.
 
 func (s *service) drain(ctx context.Context) error {
 	close(s.steps.started)
-	s.profile.watched.stop(ctx)
+	s.profile.watched.stop()
 	s.unsubscribe(s.subs.verbs)
 	err := s.drainRequests(ctx)
 	s.steps.draining.Store(true)
@@ -499,6 +499,7 @@ func (s *service) drain(ctx context.Context) error {
 	}
 	s.server.out.Flush() // answers that would wait for a goroutine that is waking
 	s.unsubscribe(s.subs.control)
+	membership{s}.awaitCheck()
 	return err
 }
 
@@ -641,15 +642,25 @@ func (s *service) onInstance(m *nats.Msg) {
 
 // onCall takes a request that does not come by the subject of its method.
 func (s *service) onCall(to addressee, method string, m *nats.Msg) {
-	all := slices.Concat(s.endpoints, s.profile.methods)
-	i := slices.IndexFunc(all, func(e *endpoint) bool { return e.method.desc.Name == method })
-	switch {
-	case i >= 0:
-		all[i].receiveFor(to, m)
+	switch e := s.endpointOf(method); {
+	case e != nil:
+		e.receiveFor(to, m)
 	case m.Reply != "":
 		unknown := newMethod[emptypb.Empty, emptypb.Empty](s.desc, MethodDesc{Name: method}, KindUnary)
 		(&endpoint{service: s, method: &unknown, unknown: true}).receiveFor(to, m)
 	}
+}
+
+// endpointOf returns the endpoint of a method, given its name, or nil.
+func (s *service) endpointOf(method string) *endpoint {
+	for _, all := range [...][]*endpoint{s.endpoints, s.profile.methods} {
+		for _, e := range all {
+			if e.method.desc.Name == method {
+				return e
+			}
+		}
+	}
+	return nil
 }
 
 // onFrame takes a frame of the stream whose id is the token.

@@ -20,8 +20,16 @@ const (
 type checker struct {
 	check   func(context.Context) error
 	results chan error // of a check that has returned
-	running bool
+	running bool       // its result has not been taken
 	stop    context.CancelFunc
+	// returned is closed while no check runs.
+	returned chan struct{}
+}
+
+func newChecker(check func(context.Context) error) *checker {
+	c := &checker{check: check, results: make(chan error, 1), returned: make(chan struct{})}
+	close(c.returned)
+	return c
 }
 
 var errSlow = errors.New("the health check has not returned")
@@ -40,9 +48,9 @@ func (c *checker) next(ctx context.Context) (has bool, result error) {
 			return true, errSlow
 		}
 	}
-	c.running = true
+	c.running, c.returned = true, make(chan struct{})
 	ctx, c.stop = context.WithTimeout(ctx, checkTime)
-	go c.run(ctx)
+	go c.run(ctx, c.returned)
 	return false, nil
 }
 
@@ -53,15 +61,9 @@ func (c *checker) ended(result error) error {
 	return result
 }
 
-// end waits until the check has returned. Its context has ended.
-func (c *checker) end() {
-	if c.running {
-		_ = c.ended(<-c.results)
-	}
-}
-
 // run runs the check once. One that panics, or ends its goroutine, has failed.
-func (c *checker) run(ctx context.Context) {
+func (c *checker) run(ctx context.Context, returned chan<- struct{}) {
+	defer close(returned)
 	err := errors.New("the health check has ended its goroutine")
 	defer func() {
 		if r := recover(); r != nil {

@@ -32,18 +32,18 @@ type member struct {
 	dead    bool
 }
 
-func (m *member) Covered(ctx context.Context) (bool, error) {
+func (m *member) Connected() bool {
 	m.group.mu.Lock()
 	defer m.group.mu.Unlock()
-	switch {
-	case m.group.unknown:
-		return false, errors.New("no connection")
-	case m.group.deaf:
-		return false, nil
-	}
-	return slices.ContainsFunc(m.group.members, func(other *member) bool {
+	return !m.group.unknown
+}
+
+func (m *member) Covered(context.Context) bool {
+	m.group.mu.Lock()
+	defer m.group.mu.Unlock()
+	return !m.group.deaf && slices.ContainsFunc(m.group.members, func(other *member) bool {
 		return other != m && !other.dead && other.monitor.Status().Err == nil
-	}), nil
+	})
 }
 
 func (m *member) Leave(context.Context) { m.moved("leave") }
@@ -83,7 +83,7 @@ func newGroup(t *testing.T, configs ...health.Config) *group {
 		g.members = append(g.members, &member{group: g, monitor: health.New(c)})
 	}
 	for _, m := range g.members {
-		running.Go(func() { m.monitor.Run(ctx, m) })
+		running.Go(func() { <-m.monitor.Run(ctx, m) })
 	}
 	t.Cleanup(func() { cancel(); running.Wait() })
 	return g
