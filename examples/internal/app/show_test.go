@@ -51,6 +51,7 @@ func TestShow(t *testing.T) {
 		return <-served
 	}}
 	var stderr strings.Builder
+	// These are the flags of docs/observability.md.
 	args := []string{"-server", srv.URL(), "-prefix", "eu.shop", "-metrics", "127.0.0.1:0", "-traces", file, "-logs"}
 	if code := command.Execute(t.Context(), args, &stderr, &stderr); code != app.ExitOK || !strings.Contains(stderr.String(), "/metrics") {
 		t.Fatalf("exit code %d, stderr %s", code, &stderr)
