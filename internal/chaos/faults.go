@@ -29,6 +29,7 @@ const (
 	faultKill    faultKind = "replica: kill"
 	faultStop    faultKind = "replica: stop"
 	faultRestart faultKind = "replica: restart"
+	faultIll     faultKind = "replica: not healthy"
 )
 
 // The faults of the network of a client or a replica.
@@ -57,7 +58,7 @@ func (t *site) begin(ctx context.Context, kind faultKind, target int) (healing, 
 		return t.hitNode(kind, t.nodes[target%len(t.nodes)])
 	case faultReload, faultReloadLimit, faultDeny, faultDenyReplicas:
 		return t.reloadNode(ctx, kind, t.nodes[target%len(t.nodes)])
-	case faultKill, faultStop, faultRestart:
+	case faultKill, faultStop, faultRestart, faultIll:
 		return t.hitReplica(kind, target%len(t.replicas))
 	case faultBurst:
 		return t.burst(target)
@@ -140,6 +141,11 @@ func (t *site) hitReplica(kind faultKind, i int) (healing, error) {
 	switch kind {
 	case faultStop:
 		return t.stop(kind, p, p.name)
+	case faultIll:
+		return func(context.Context) error {
+			defer t.says(healed, kind, p.name)
+			return p.signal(signalWell)
+		}, p.signal(signalIll)
 	case faultKill:
 		t.remove(i)
 		return func(context.Context) error {

@@ -8,6 +8,8 @@ const (
 	signalPause    = syscall.Signal(0x101)
 	signalResume   = syscall.Signal(0x102)
 	signalLameDuck = syscall.Signal(0x103)
+	signalIll      = syscall.Signal(0x104)
+	signalWell     = syscall.Signal(0x105)
 )
 
 // childAttributes keep Ctrl-C for this process. If this process is killed its children are left.

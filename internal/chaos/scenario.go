@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -76,6 +77,7 @@ func scenarios(l lengths) []scenario {
 		{name: "rolling-cluster", nodes: 3, replicas: 2, heartbeat: defaultHeartbeat, limit: l.rolling(), happen: rollingRestarts(l.restarts)},
 		{name: "gap", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: restartAll,
 			excuses: excuses{nobody: true}},
+		{name: "ill", nodes: 3, replicas: 3, heartbeat: defaultHeartbeat, happen: illness},
 		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica, load: killLoad,
 			excuses: excuses{unavailable: true}},
 		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica,
@@ -134,6 +136,27 @@ func restartAll(ctx context.Context, t *site) error {
 		}
 	}
 	return sleep(ctx, warmUp)
+}
+
+// illness makes one replica unhealthy, which leaves its queue groups, and then all of them, which
+// stay.
+func illness(ctx context.Context, t *site) error {
+	if err := t.happens(ctx, planned{At: warmUp, Kind: faultIll, Lasts: 2 * warmUp, Target: 0}); err != nil {
+		return err
+	}
+	var heal []healing
+	for i := range t.replicas {
+		well, err := t.begin(ctx, faultIll, i)
+		if err != nil {
+			return err
+		}
+		heal = append(heal, well)
+	}
+	err := sleep(ctx, 2*warmUp)
+	for _, well := range heal {
+		err = errors.Join(err, well(ctx))
+	}
+	return errors.Join(err, sleep(ctx, warmUp))
 }
 
 // killReplica kills a replica with its calls, twice; another one takes its place. Clients find

@@ -9,4 +9,6 @@ const (
 	signalPause    = syscall.SIGSTOP
 	signalResume   = syscall.SIGCONT
 	signalLameDuck = syscall.SIGUSR2 // a NATS node takes leave of its clients
+	signalIll      = syscall.SIGUSR1 // a replica is not healthy
+	signalWell     = syscall.SIGUSR2 // it is again
 )
