@@ -13,8 +13,10 @@
 //	})
 //
 // Messages are the encoded bytes of the call's codec: what they say needs the schema of the
-// service. Whoever listens must not join a queue group, since it would take the calls of its
-// members. The answers go to the inboxes of the callers, so it has to subscribe to these too.
+// service. A listener must not join a queue group, since it would take the calls of its members.
+// The answers go to the inboxes of the callers, so it has to subscribe to these too. While it
+// listens to the subject of a method, NATS does not say "no responders" to callers where no
+// instance is there: their calls end later, and "may have run".
 //
 // The bytes come from anybody who may publish, so nothing here trusts them: what is wrong is
 // reported in [Message.Err], beside what could be read, and memory is bounded.
