@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/proto"
 )
 
@@ -16,25 +17,26 @@ func TestRun(t *testing.T) {
 		exit           int
 		stdout, stderr string // how they start
 	}{
-		{"", exitUsage, "", "natscall is the tool"},
-		{"-h", exitOK, "natscall is the tool", ""},
-		{"--help", exitOK, "natscall is the tool", ""},
-		{"help", exitOK, "natscall is the tool", ""},
-		{"version", exitOK, "natscall ", ""},
-		{"version now", exitUsage, "", `natscall version: unexpected argument "now"; natscall version -h explains it`},
-		{"prot", exitUsage, "", `natscall: unknown command "prot"; natscall -h lists the commands`},
-		{"--version", exitUsage, "", `natscall: unknown command "--version"; natscall -h lists the commands`},
-		{"proto", exitUsage, "", "natscall proto: flag -o is missing: it names the folder to write under; natscall proto -h explains it"},
-		{"proto -h", exitOK, "Usage: natscall proto -o DIR [-f]", ""},
-		{"proto -o", exitUsage, "", "natscall proto: flag needs an argument: -o; natscall proto -h explains it"},
-		{"proto -x", exitUsage, "", "natscall proto: flag provided but not defined: -x; natscall proto -h explains it"},
-		{"proto -o x y", exitUsage, "", `natscall proto: unexpected argument "y"; natscall proto -h explains it`},
-		{"proto -o main.go", exitError, "", "natscall proto: open main.go"},
+		{"", problem.StatusUsage, "natscall is the tool", ""},
+		{"-h", problem.StatusOK, "natscall is the tool", ""},
+		{"--help", problem.StatusOK, "natscall is the tool", ""},
+		{"help", problem.StatusOK, "natscall is the tool", ""},
+		{"version", problem.StatusOK, "natscall ", ""},
+		{"version now", problem.StatusUsage, "", "natscall version: unexpected argument \"now\"\n  next: `natscall version --help` explains it"},
+		{"prot", problem.StatusUsage, "", `natscall: unknown command "prot"; did you mean proto?`},
+		{"dance", problem.StatusUsage, "", "natscall: unknown command \"dance\"\n  next: `natscall --help` explains it"},
+		{"--version", problem.StatusUsage, "", "natscall: unknown flag: --version"},
+		{"proto", problem.StatusUsage, "", "natscall proto: flag -o is missing: it names the folder to write under\n  next: `natscall proto --help` explains it"},
+		{"proto -h", problem.StatusOK, "Write the files", ""},
+		{"proto -o", problem.StatusUsage, "", "natscall proto: flag needs an argument: 'o' in -o"},
+		{"proto -x", problem.StatusUsage, "", "natscall proto: unknown shorthand flag: 'x' in -x"},
+		{"proto -o x y", problem.StatusUsage, "", `natscall proto: unexpected argument "y"`},
+		{"proto -o main.go", problem.StatusFailure, "", "natscall proto: open main.go"},
 	}
 	for _, test := range tests {
 		t.Run(test.args, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			exit := run(strings.Fields(test.args), &stdout, &stderr)
+			exit := run(t.Context(), strings.Fields(test.args), nil, &stdout, &stderr)
 			if exit != test.exit {
 				t.Errorf("exit code is %d, want %d", exit, test.exit)
 			}
@@ -60,10 +62,10 @@ func TestProto(t *testing.T) {
 		exit         int
 		says, after  string
 	}{
-		{"new", "", false, exitOK, "wrote " + path + "\n", string(proto.Options)},
-		{"again", "", false, exitOK, path + " is up to date\n", string(proto.Options)},
-		{"edited", "mine", false, exitError, "natscall proto: " + path + " exists and differs; -f overwrites it\n", "mine"},
-		{"forced", "", true, exitOK, "wrote " + path + "\n", string(proto.Options)},
+		{"new", "", false, problem.StatusOK, "wrote " + path + "\n", string(proto.Options)},
+		{"again", "", false, problem.StatusOK, path + " is up to date\n", string(proto.Options)},
+		{"edited", "mine", false, problem.StatusFailure, "natscall proto: " + path + " exists and differs\n  next: -f overwrites it\n", "mine"},
+		{"forced", "", true, problem.StatusOK, "wrote " + path + "\n", string(proto.Options)},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
@@ -77,7 +79,7 @@ func TestProto(t *testing.T) {
 				args = append(args, "-f")
 			}
 			var said bytes.Buffer
-			if exit := run(args, &said, &said); exit != step.exit {
+			if exit := run(t.Context(), args, nil, &said, &said); exit != step.exit {
 				t.Errorf("exit code is %d, want %d", exit, step.exit)
 			}
 			if said.String() != step.says {

@@ -1,0 +1,3 @@
+package tool
+
+import _ "github.com/jhump/protoreflect/v2/protoprint"
