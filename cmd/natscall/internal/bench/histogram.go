@@ -31,6 +31,9 @@ func bins(h *hdrhistogram.Histogram) []Bin {
 		}
 		out[i].Count += bar.Count
 	}
+	for len(out) > 1 && out[len(out)-1].Count == 0 { // the most is rounded up
+		out = out[:len(out)-1]
+	}
 	return out
 }
 
