@@ -1,8 +1,6 @@
 package rpc
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,9 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // This is an ADR-32 responder that replaces micro.AddService: the same subjects and replies, with
@@ -69,16 +64,16 @@ func (r responder) answerVerb(verb string) any {
 
 // listed returns the identity, with the reason if the service does not serve.
 func (r responder) listed() micro.ServiceIdentity {
-	if !r.ready.Load() {
+	if !r.steps.ready.Load() {
 		return r.identity
 	}
-	err := r.subs.err()
-	if err == nil {
+	reason := membership{r.service}.health().Reason
+	if reason == "" {
 		return r.identity
 	}
 	out := r.identity
 	out.Metadata = maps.Clone(out.Metadata)
-	out.Metadata["natscall.not_serving"] = err.Error()
+	out.Metadata["natscall.not_serving"] = reason
 	return out
 }
 
@@ -105,25 +100,15 @@ func (r responder) info() micro.Info {
 func (r responder) statistics() micro.Stats {
 	stats := micro.Stats{ServiceIdentity: r.listed(), Type: micro.StatsResponseType, Started: r.started}
 	stats.Endpoints = make([]*micro.EndpointStats, 0, len(r.endpoints))
-	load := r.load()
+	load, health := r.load(), membership{r.service}.health()
 	for _, e := range r.endpoints {
 		one := &micro.EndpointStats{Name: e.method.desc.Name, Subject: e.subject, QueueGroup: e.queueGroup}
 		now := load[e]
+		now.health = health
 		now.answersRefused = r.server.async.answers.count.Load()
 		now.estimate = e.workers().Estimate(e.admission).Mean
 		e.stats.snapshot(one, now)
 		stats.Endpoints = append(stats.Endpoints, one)
 	}
 	return stats
-}
-
-// schemaHash identifies the contents of a .proto file, so that tools see which replicas run which
-// version of it.
-func schemaHash(f protoreflect.FileDescriptor) string {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(protodesc.ToFileDescriptorProto(f))
-	if err != nil {
-		return ""
-	}
-	sum := sha256.Sum256(b)
-	return "sha256:" + hex.EncodeToString(sum[:8])
 }

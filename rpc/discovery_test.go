@@ -83,12 +83,13 @@ func TestInfo(t *testing.T) {
 	serve(t, nc, &funcs{}, rpc.WithServiceMetadata(map[string]string{"region": "eu", "team": "mine"}), rpc.WithQueueGroup("workers"), rpc.WithSubjectPrefix("blue"))
 	info := discover[micro.Info](t, nc, "$SRV.INFO", 1)[0]
 	schema := info.Metadata["natscall.schema"]
-	if !strings.HasPrefix(schema, "sha256:") || len(schema) != len("sha256:")+16 {
+	if !strings.HasPrefix(schema, "sha256:") || len(schema) != len("sha256:")+32 {
 		t.Errorf("schema is %q", schema)
 	}
 	want := micro.Info{
 		ServiceIdentity: micro.ServiceIdentity{Name: "TestService", ID: info.ID, Version: "1.2.3", Metadata: map[string]string{
-			"team": "mine", "region": "eu", "natscall.service": "test.v1.TestService", "natscall.protocol": "1", "natscall.schema": schema}},
+			"team": "mine", "region": "eu", "natscall.service": "test.v1.TestService", "natscall.protocol": "1", "natscall.schema": schema,
+			"natscall.root": "blue.test.v1.TestService"}},
 		Type: "io.nats.micro.v1.info_response", Description: "TestService is for tests.",
 		Endpoints: []micro.EndpointInfo{
 			endpointInfo("Do", "blue.test.v1.TestService.Do", "unary", "StringValue", "StringValue", "cost", "low"),

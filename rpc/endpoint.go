@@ -26,6 +26,7 @@ type endpoint struct {
 	queueGroup string
 	group15    bool
 	unknown    bool // the service does not have the method
+	own        bool // one of ownMethods
 	invoke     func(ctx context.Context, call *Call) error
 	next       Next // the folded interceptors of the method and the handler; nil if it has none
 	admission  *admission.Method
@@ -67,7 +68,18 @@ func (e *endpoint) intercept() error {
 // hasInterceptors reports whether the calls of the method have interceptors.
 func (e *endpoint) hasInterceptors() bool {
 	s := e.service
+	if e.own {
+		return false
+	}
 	return e.next != nil || len(s.options.interceptors)+len(s.server.options.peerOptions.interceptors) > 0
+}
+
+// run runs the interceptors and the handler.
+func (e *endpoint) run(ctx context.Context, call *Call) error {
+	if e.own {
+		return handle(ctx, call)
+	}
+	return e.service.server.next(ctx, call)
 }
 
 func (e *endpoint) log() *slog.Logger {
@@ -160,7 +172,10 @@ func (e *endpoint) has(h nats.Header) bool {
 
 // workers returns the goroutines that run calls of the method.
 func (e *endpoint) workers() *pool.Pool {
-	if e.method.kind > KindOneWay {
+	switch {
+	case e.own:
+		return e.service.workers.own
+	case e.method.kind > KindOneWay:
 		return e.service.workers.streams
 	}
 	return e.service.workers.calls
@@ -184,7 +199,7 @@ func (e *endpoint) absence() *Error {
 // It is not CodeDeadlineExceeded, also where a deadline is the reason: the deadline has not passed,
 // and a call that comes when there is less to do succeeds. left is what is left of its deadline.
 func (e *endpoint) overload(ticket *admission.Ticket, left time.Duration) *Error {
-	if ticket.Refused() == admission.NotRefused || e.service.draining.Load() { // the pool is closed
+	if ticket.Refused() == admission.NotRefused || e.service.steps.draining.Load() { // the pool is closed
 		return refusal("the server is draining")
 	}
 	e.stats.shed[ticket.Refused()].Add(1)
@@ -247,6 +262,9 @@ func (e *endpoint) guessCodec(body []byte) Codec {
 	return CodecJSON
 }
 
+// maxDescription bounds what discovery says of a method, in bytes: all methods share one message.
+const maxDescription = 200
+
 func (e *endpoint) metadata() map[string]string {
 	m := map[string]string{}
 	for k, v := range e.method.desc.Metadata {
@@ -257,6 +275,9 @@ func (e *endpoint) metadata() map[string]string {
 	if e.method.typed() {
 		m["natscall.request"] = e.method.requestName()
 		m["natscall.response"] = e.method.responseName()
+	}
+	if e.method.desc.Description != "" {
+		m["natscall.description"] = wire.Truncate(e.method.desc.Description, maxDescription)
 	}
 	if e.method.desc.Idempotency != IdempotencyUnknown {
 		m["natscall.idempotency"] = e.method.desc.Idempotency.String()

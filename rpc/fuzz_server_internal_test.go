@@ -247,7 +247,7 @@ func newFuzzServer(t *testing.T, nc *nats.Conn, bits byte) *fuzzServer {
 		t.Fatal(err)
 	}
 	f.identity.ID = fuzzInstance
-	f.ready.Store(true)
+	f.steps.ready.Store(true)
 	f.server.stall.ticked.Store(math.MaxInt64) // its clock does not tick, and it never stood still
 	return f
 }

@@ -450,7 +450,7 @@ func TestInstanceOnTheWire(t *testing.T) {
 	must(t, err)
 	var answer natscallv1.Instance
 	must(t, proto.Unmarshal(e.Body, &answer))
-	if e.Kind != wire.KindInstanceAnswer || e.ID != id || answer.GetInstance() != r.id() || answer.GetState() != natscallv1.State_STATE_SERVING || len(answer.GetMethods()) != 8 {
+	if e.Kind != wire.KindInstanceAnswer || e.ID != id || answer.GetInstance() != r.id() || answer.GetState() != natscallv1.State_STATE_SERVING || len(answer.GetMethods()) != 8+2 || answer.GetQueueGroup() != "q" {
 		t.Errorf("the answer is %v: %v", e, &answer)
 	}
 }

@@ -69,6 +69,9 @@ type ServiceDesc struct {
 	// Timeout is the default of the methods that do not stream; 0 means none.
 	Timeout time.Duration
 	File    protoreflect.FileDescriptor // where the service is defined
+	// Comments are those of File and of what it imports, as protoc-gen-go-natscall encodes them; ""
+	// means those that the descriptors themselves have.
+	Comments string
 }
 
 // root is the subject above all of the service's, without the prefix of a client or server.
@@ -88,6 +91,7 @@ type MethodDesc struct {
 	Subject     string            // "" means root.Name
 	Timeout     time.Duration     // default; 0 means that of the service, and none for streams
 	Metadata    map[string]string // for discovery
+	Description string            // for discovery: the first line of the method's comment
 	Idempotency Idempotency
 }
 

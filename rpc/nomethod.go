@@ -29,12 +29,13 @@ func servingInstances(found []*natscallv1.Instance, method string) (all []string
 	return all
 }
 
-// methodsOf returns the methods of all instances, in order.
+// methodsOf returns the methods of the .proto files of all instances, in order.
 func methodsOf(found []*natscallv1.Instance) []string {
 	var all []string
 	for _, instance := range found {
 		all = append(all, instance.GetMethods()...)
 	}
+	all = slices.DeleteFunc(all, func(name string) bool { return strings.HasPrefix(name, "_") }) // not the user's
 	slices.Sort(all)
 	return slices.Compact(all)
 }

@@ -199,6 +199,8 @@ type serviceOptions struct {
 	metadata     map[string]string
 	interceptors []Interceptor // of this service, inside those of the server
 	ofMethods    []func(*Method) (Interceptor, error)
+	noSchema     bool
+	health       healthOptions
 }
 
 // limits returns those of the calls and of the streams of a service.

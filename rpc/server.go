@@ -346,7 +346,7 @@ func (s *Server) subscribe(ctx context.Context, services []*service) (err error)
 		}
 	}
 	for _, svc := range services {
-		svc.ready.Store(true)
+		svc.serve()
 	}
 	return nil
 }
@@ -451,6 +451,59 @@ func (s *Server) Instance(name string) string {
 	return svc.identity.ID
 }
 
+// SetHealth says that a service of the server, given its full name, is healthy (err is nil), or why
+// it is not. "" is all of its services. It may be called at any time and at once takes effect.
+// Until it is called services are healthy. If there is a [WithHealthCheck] too, a service is healthy
+// if both say so. It fails if the server has no such service.
+func (s *Server) SetHealth(service string, err error) error {
+	if !s.made() {
+		return fmt.Errorf("rpc: set health: %w", errNoServer)
+	}
+	services, _ := s.registered()
+	found := service == ""
+	for _, svc := range services {
+		if service == "" || svc.desc.Name == service {
+			svc.profile.health.Set(err)
+			found = true
+		}
+	}
+	if !found {
+		return fmt.Errorf("rpc: set health: the server has no service %q", service)
+	}
+	return nil
+}
+
+// Health returns how the server's services are, in the order in which they were registered.
+func (s *Server) Health() (all []Health) {
+	if !s.made() {
+		return nil
+	}
+	services, _ := s.registered()
+	for _, svc := range services {
+		all = append(all, membership{svc}.health())
+	}
+	return all
+}
+
+// Connected reports whether the server runs and its NATS connection is up.
+func (s *Server) Connected() bool {
+	if !s.made() || s.nc == nil {
+		return false
+	}
+	_, state := s.registered()
+	return state == serverRunning && s.nc.IsConnected()
+}
+
+// Stopped reports whether the server has been shut down, by Shutdown or since its NATS connection
+// was closed for good.
+func (s *Server) Stopped() bool {
+	if !s.made() {
+		return false
+	}
+	_, state := s.registered()
+	return state == serverStopped
+}
+
 // Stats returns the numbers of the server's services that have started, in the order in which they
 // were registered: what `nats micro stats` gets of this instance, but without asking over NATS. The
 // Data of an endpoint is JSON; docs/protocol.md says what its fields mean.
@@ -460,7 +513,7 @@ func (s *Server) Stats() (all []micro.Stats) {
 	}
 	services, _ := s.registered()
 	for _, svc := range services {
-		if svc.ready.Load() {
+		if svc.steps.ready.Load() {
 			all = append(all, responder{svc}.statistics())
 		}
 	}

@@ -352,7 +352,7 @@ func (c *serverCall) serve() *Error {
 			return err
 		}
 	}
-	err := c.endpoint.service.server.next(&c.ctx, &c.call)
+	err := c.endpoint.run(&c.ctx, &c.call)
 	if err == nil && c.hasMessage() {
 		if err = c.call.method.checkResponse(c.call.response, false); err == nil && c.call.hooks != nil {
 			c.call.hooks.response.message, err = c.call.hooks.sending(c.call.response)

@@ -20,10 +20,12 @@ import (
 	"github.com/natscall/natscall/rpc/internal/admission"
 	"github.com/natscall/natscall/rpc/internal/calls"
 	"github.com/natscall/natscall/rpc/internal/connwatch"
+	"github.com/natscall/natscall/rpc/internal/health"
 	"github.com/natscall/natscall/rpc/internal/liveness"
 	"github.com/natscall/natscall/rpc/internal/pool"
 	"github.com/natscall/natscall/rpc/internal/publish"
 	"github.com/natscall/natscall/rpc/internal/reply"
+	"github.com/natscall/natscall/rpc/internal/schema"
 	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
@@ -49,20 +51,29 @@ type service struct {
 
 	workers  workers
 	calls    callTable
+	profile  profile
 	started  time.Time
-	draining atomic.Bool
-	ready    atomic.Bool // NATS has confirmed the subscriptions
-
-	steps    drainSteps
+	steps    serviceSteps
 	stopping *wait.Joint // the drain
-
-	subs subscriptions
+	subs     subscriptions
 }
 
-// drainSteps are closed as a drain goes on.
-type drainSteps struct {
+// serviceSteps are how far a service has got.
+type serviceSteps struct {
+	ready    atomic.Bool // NATS has confirmed the subscriptions
+	draining atomic.Bool // no more requests come
+
+	// These are closed as a drain goes on.
 	started   chan struct{}
 	abandoned chan struct{} // it does not wait for calls any longer
+}
+
+// profile is what an instance says of itself.
+type profile struct {
+	methods []*endpoint    // ownMethods
+	schema  *schema.Schema // nil if there is no descriptor
+	health  *health.Monitor
+	watched watched
 }
 
 // callTable has the calls of a service.
@@ -75,12 +86,15 @@ type callTable struct {
 type workers struct {
 	calls   *pool.Pool // unary and one-way
 	streams *pool.Pool // run for long
+	own     *pool.Pool // calls of the own methods
 }
+
+func (w *workers) all() []*pool.Pool { return []*pool.Pool{w.calls, w.streams, w.own} }
 
 // subscriptions are those of a service that has started.
 type subscriptions struct {
 	requests []*connwatch.Subscription // of the methods
-	control  []*connwatch.Subscription // cancel and alive, frames of streams
+	control  []*connwatch.Subscription // cancel and alive, frames of streams, own methods
 	verbs    []*connwatch.Subscription // discovery
 }
 
@@ -165,8 +179,14 @@ func newService(s *Server, desc *ServiceDesc, opts []ServiceOption) (*service, e
 	calls, streams := svc.options.limits()
 	svc.workers.calls = pool.New(admission.NewQueue(calls), s.out)
 	svc.workers.streams = pool.New(admission.NewQueue(streams), s.out)
+	svc.workers.own = pool.New(admission.NewQueue(ownLimits), s.out)
 	svc.steps.started, svc.steps.abandoned = make(chan struct{}), make(chan struct{})
 	svc.stopping = wait.NewJoint()
+	if desc.File != nil {
+		svc.profile.schema = schema.New(desc.File, desc.Comments)
+	}
+	svc.profile.methods = ownMethods{svc}.endpoints()
+	svc.profile.health = membership{svc}.monitor()
 	svc.identity = micro.ServiceIdentity{Name: desc.MicroName, ID: nuid.Next(), Version: desc.Version, Metadata: svc.metadata()}
 	return svc, nil
 }
@@ -238,8 +258,9 @@ func (s *service) metadata() map[string]string {
 	maps.Copy(m, s.options.metadata)
 	m["natscall.service"] = s.desc.Name
 	m["natscall.protocol"] = fmt.Sprint(wire.Version)
-	if s.desc.File != nil {
-		m["natscall.schema"] = schemaHash(s.desc.File)
+	m["natscall.root"] = s.root
+	if s.profile.schema != nil {
+		m["natscall.schema"] = s.profile.schema.Hash()
 	}
 	return m
 }
@@ -268,13 +289,21 @@ func (s *service) start() error {
 	if err := (responder{s}).checkInfo(); err != nil {
 		return err
 	}
-	s.workers.calls.Open() // a start before this one may have failed
-	s.workers.streams.Open()
+	for _, p := range s.workers.all() {
+		p.Open() // a start before this one may have failed
+	}
 	for subject, f := range map[string]nats.MsgHandler{
 		names.Join(s.root, wire.AllWildcard):                       s.onAll,
 		names.Join(s.root, wire.InstanceToken, s.identity.ID, ">"): s.onInstance,
 	} {
 		sub, err := s.subscribe(subject, "", f)
+		if err != nil {
+			return err
+		}
+		s.subs.control = append(s.subs.control, sub)
+	}
+	for _, e := range s.profile.methods {
+		sub, err := s.subscribe(e.subject, e.queueGroup, e.receive)
 		if err != nil {
 			return err
 		}
@@ -295,6 +324,12 @@ func (s *service) start() error {
 		s.subs.verbs = append(s.subs.verbs, sub)
 	}
 	return nil
+}
+
+// serve is called when NATS has confirmed the subscriptions.
+func (s *service) serve() {
+	s.steps.ready.Store(true)
+	membership{s}.watch()
 }
 
 func (s *service) subscribe(subject, group string, f nats.MsgHandler) (*connwatch.Subscription, error) {
@@ -352,7 +387,8 @@ func (s *service) answerInstance(query *wire.Envelope, reply string) {
 		return
 	}
 	body, err := appendProto(wire.AppendInstanceAnswer(nil, query.ID), &natscallv1.Instance{
-		Instance: s.identity.ID, State: s.state(), Methods: s.methods(),
+		Instance: s.identity.ID, State: s.state(), QueueGroup: s.queueGroup(),
+		Methods: append(s.methods(), wire.SchemaMethod, wire.HealthMethod),
 	})
 	if err == nil {
 		err = s.server.nc.Publish(reply, body)
@@ -370,9 +406,9 @@ func (s *service) state() natscallv1.State {
 	default:
 	}
 	switch {
-	case !s.ready.Load():
+	case !s.steps.ready.Load():
 		return natscallv1.State_STATE_STARTING
-	case s.subs.err() != nil:
+	case s.subs.err() != nil, s.profile.health.Status().Err != nil:
 		return natscallv1.State_STATE_UNHEALTHY
 	}
 	return natscallv1.State_STATE_SERVING
@@ -452,9 +488,10 @@ func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.
 
 func (s *service) drain(ctx context.Context) error {
 	close(s.steps.started)
+	s.profile.watched.stop(ctx)
 	s.unsubscribe(s.subs.verbs)
 	err := s.drainRequests(ctx)
-	s.draining.Store(true)
+	s.steps.draining.Store(true)
 	if endErr := s.awaitCalls(ctx); endErr != nil {
 		err = fmt.Errorf("%w; still running: %s", endErr, s.running())
 		close(s.steps.abandoned)
@@ -466,7 +503,11 @@ func (s *service) drain(ctx context.Context) error {
 }
 
 func (s *service) awaitCalls(ctx context.Context) error {
-	for _, ended := range []<-chan struct{}{s.workers.calls.Close(), s.workers.streams.Close()} {
+	var all []<-chan struct{}
+	for _, p := range s.workers.all() {
+		all = append(all, p.Close())
+	}
+	for _, ended := range all {
 		select {
 		case <-ended:
 			continue
@@ -558,8 +599,9 @@ func (s *service) abandon() {
 func (s *service) unsubscribeAll() {
 	s.unsubscribe(s.subs.all())
 	s.subs = subscriptions{}
-	s.workers.calls.Close() // calls may have come already
-	s.workers.streams.Close()
+	for _, p := range s.workers.all() {
+		p.Close() // calls may have come already
+	}
 }
 
 // conflict refuses a service that the server has already, and a subject that is taken.
@@ -588,6 +630,8 @@ func (s *service) onInstance(m *nats.Msg) {
 	token := m.Subject[len(s.root)+len("."+wire.InstanceToken+".")+len(s.identity.ID)+len("."):]
 	if token == wire.InstancesToken || token == wire.AliveSuffix {
 		s.onControl(m)
+	} else if token == wire.PeersToken {
+		s.profile.watched.deliver(m)
 	} else if method, ok := strings.CutPrefix(token, wire.CallToken+"."); ok {
 		s.onCall(toInstance, method, m)
 	} else {
@@ -597,10 +641,11 @@ func (s *service) onInstance(m *nats.Msg) {
 
 // onCall takes a request that does not come by the subject of its method.
 func (s *service) onCall(to addressee, method string, m *nats.Msg) {
-	i := slices.IndexFunc(s.endpoints, func(e *endpoint) bool { return e.method.desc.Name == method })
+	all := slices.Concat(s.endpoints, s.profile.methods)
+	i := slices.IndexFunc(all, func(e *endpoint) bool { return e.method.desc.Name == method })
 	switch {
 	case i >= 0:
-		s.endpoints[i].receiveFor(to, m)
+		all[i].receiveFor(to, m)
 	case m.Reply != "":
 		unknown := newMethod[emptypb.Empty, emptypb.Empty](s.desc, MethodDesc{Name: method}, KindUnary)
 		(&endpoint{service: s, method: &unknown, unknown: true}).receiveFor(to, m)

@@ -73,6 +73,8 @@ type endpointData struct {
 	Mean     float64          `json:"estimate_ms"`
 	Codes    map[string]int64 `json:"codes"`
 	Refused  int64            `json:"answers_refused"` // by NATS: those of the whole server
+	Health   string           `json:"health"`          // of the instance
+	Reason   string           `json:"health_reason,omitempty"`
 }
 
 // endpointLoad is what an endpoint does now.
@@ -80,6 +82,7 @@ type endpointLoad struct {
 	inFlight, queued int64 // calls that have not ended
 	estimate         time.Duration
 	answersRefused   int64 // of the server
+	health           Health
 }
 
 func (s *endpointStats) data(load endpointLoad) json.RawMessage {
@@ -89,6 +92,7 @@ func (s *endpointStats) data(load endpointLoad) json.RawMessage {
 		QueueP50: milliseconds(s.waits.quantile(0.50)), QueueP99: milliseconds(s.waits.quantile(0.99)),
 		Mean: milliseconds(load.estimate), Refused: load.answersRefused,
 		Codes: map[string]int64{}, ShedBy: map[string]int64{},
+		Health: load.health.status(), Reason: load.health.Reason,
 	}
 	for reason := range s.shed {
 		if n := s.shed[reason].Load(); n > 0 {

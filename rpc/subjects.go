@@ -35,10 +35,13 @@ type Subjects struct {
 	// them. All is empty for methods that cannot be gathered.
 	One, All string
 
-	// Control is what instances listen to beside Request.
+	// Control is what instances listen to beside Request, and Peers what they publish to beside
+	// replies: an instance that is not healthy asks the others.
 	Control []string
-	// Discovery is what instances listen to in order to be found, and what tools publish to.
-	Discovery []string
+	Peers   string
+	// Discovery is what instances listen to in order to be found, and what tools publish to. Tools
+	// is what these publish to for the schema and the health of the service.
+	Discovery, Tools []string
 }
 
 func newSubjects(m *method, prefix string) (Subjects, error) {
@@ -48,8 +51,17 @@ func newSubjects(m *method, prefix string) (Subjects, error) {
 		Request:    request,
 		QueueGroup: m.service.queueGroup(),
 		One:        names.Join(instance, wire.CallToken, m.desc.Name),
-		Control:    []string{names.Join(root, wire.AllWildcard), names.Join(instance, ">")},
-		Discovery:  verbSubjects(m.service.MicroName, "*"),
+		Control: []string{
+			names.Join(root, wire.AllWildcard), names.Join(instance, ">"),
+			names.Join(root, wire.SchemaMethod), names.Join(root, wire.HealthMethod),
+		},
+		Peers:     names.Join(root, wire.AllToken, wire.InstancesToken),
+		Discovery: verbSubjects(m.service.MicroName, "*"),
+		Tools: []string{
+			names.Join(root, wire.SchemaMethod), names.Join(root, wire.HealthMethod),
+			names.Join(instance, wire.CallToken, wire.SchemaMethod), names.Join(instance, wire.CallToken, wire.HealthMethod),
+			names.Join(root, wire.AllToken, wire.CallToken, wire.HealthMethod), names.Join(root, wire.AllToken, wire.InstancesToken),
+		},
 	}
 	if m.kind != KindOneWay {
 		out.Cancel, out.Alive = names.Join(root, wire.CancelToken), names.Join(root, wire.AliveToken)

@@ -64,7 +64,8 @@ func NewMethod(s *ServiceDesc, md protoreflect.MethodDescriptor, request, respon
 		kind = KindOneWay
 	}
 	m := &Method{untypedMethod(s, MethodDesc{
-		Name: d.Name, Subject: d.Subject, Timeout: d.Timeout, Metadata: d.Metadata, Idempotency: idempotencyOf(d.Idempotency),
+		Name: d.Name, Subject: d.Subject, Timeout: d.Timeout, Metadata: d.Metadata,
+		Description: d.Description, Idempotency: idempotencyOf(d.Idempotency),
 	}, kind)}
 	m.request, m.response = string(md.Input().FullName()), string(md.Output().FullName())
 	m.newRequest = func() proto.Message { return request.New().Interface() }

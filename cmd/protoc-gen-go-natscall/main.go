@@ -13,6 +13,7 @@ import (
 	"go/token"
 	"os"
 	"runtime/debug"
+	"strconv"
 
 	"google.golang.org/protobuf/compiler/protogen"
 )
@@ -29,7 +30,7 @@ It is a plugin: buf or protoc runs it and talks to it over standard input and ou
       out: gen
       opt: paths=source_relative
 
-Parameters (opt). All but the last are those of protoc-gen-go, and both plugins need the same:
+Parameters (opt). The first four are those of protoc-gen-go, and both plugins need the same:
 
   paths=source_relative   place the output beside its .proto file
   paths=import            place it by its Go import path (the default)
@@ -37,6 +38,8 @@ Parameters (opt). All but the last are those of protoc-gen-go, and both plugins 
   M<file>=<import path>   the Go import path of a .proto file
   package_suffix=SUFFIX   the end of the name of the package with the services (default nats);
                           empty: the services go into the package of the messages
+  comments=false          leave the comments of the .proto files out of the code, where tools
+                          such as natscall describe find them (default true)
 
 Flags:
 
@@ -49,20 +52,24 @@ func main() {
 		fmt.Print(text)
 		return
 	}
-	p := plugin{packageSuffix: defaultPackageSuffix}
+	p := plugin{parameters{packageSuffix: defaultPackageSuffix, comments: true}}
 	p.options().Run(p.generate)
 }
 
-// plugin is one run with its own parameters, those that protogen does not know.
-type plugin struct {
+// plugin is one run with its own parameters.
+type plugin struct{ parameters }
+
+// parameters are those that protogen does not know.
+type parameters struct {
 	packageSuffix string
+	comments      bool // the code has those of the .proto files
 }
 
 func (p *plugin) options() protogen.Options {
 	return protogen.Options{ParamFunc: p.setParameter, ImportRewriteFunc: realImport}
 }
 
-func (p *plugin) generate(gen *protogen.Plugin) error { return generate(gen, p.packageSuffix) }
+func (p *plugin) generate(gen *protogen.Plugin) error { return generate(gen, p.parameters) }
 
 // about is what a person who runs the plugin by hand wants to read. It is empty
 // when a compiler runs it.
@@ -91,13 +98,19 @@ func isTerminal(f *os.File) bool {
 }
 
 // setParameter is called with parameters that protogen does not know.
-func (p *plugin) setParameter(name, value string) error {
-	if name != "package_suffix" {
-		return fmt.Errorf("unknown parameter %q: want paths, module, M<file> or package_suffix", name)
+func (p *plugin) setParameter(name, value string) (err error) {
+	switch name {
+	case "package_suffix":
+		if value != "" && !token.IsIdentifier("x"+value) {
+			return fmt.Errorf("package_suffix %q: want letters, digits and \"_\", as in the name of a Go package", value)
+		}
+		p.packageSuffix = value
+	case "comments":
+		if p.comments, err = strconv.ParseBool(value); err != nil {
+			return fmt.Errorf("comments=%s: want true or false", value)
+		}
+	default:
+		return fmt.Errorf("unknown parameter %q: want paths, module, M<file>, package_suffix or comments", name)
 	}
-	if value != "" && !token.IsIdentifier("x"+value) {
-		return fmt.Errorf("package_suffix %q: want letters, digits and \"_\", as in the name of a Go package", value)
-	}
-	p.packageSuffix = value
 	return nil
 }

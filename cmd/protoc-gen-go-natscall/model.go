@@ -35,22 +35,24 @@ type method struct {
 // load returns the services of the files to generate and of all that they
 // import, in the order of the files. The imported ones matter because they
 // share packages and subjects with the others.
-func load(gen *protogen.Plugin, packageSuffix string) []*service {
+func load(gen *protogen.Plugin, p parameters) []*service {
 	var services []*service
 	for _, f := range gen.Files {
 		for _, s := range f.Services {
-			services = append(services, newService(f, s, newTarget(f, packageSuffix)))
+			services = append(services, newService(f, s, p))
 		}
 	}
 	return services
 }
 
-func newService(f *protogen.File, ps *protogen.Service, t target) *service {
-	s := &service{Service: ps, file: f, target: t, said: describe.ServiceOf(ps.Desc), options: describe.ServiceOptions(ps.Desc)}
+func newService(f *protogen.File, ps *protogen.Service, p parameters) *service {
+	s := &service{Service: ps, file: f, target: newTarget(f, p.packageSuffix), said: describe.ServiceOf(ps.Desc), options: describe.ServiceOptions(ps.Desc)}
 	for _, pm := range ps.Methods {
-		s.methods = append(s.methods, &method{
-			Method: pm, service: s, said: describe.MethodOf(pm.Desc), options: describe.MethodOptions(pm.Desc),
-		})
+		m := &method{Method: pm, service: s, said: describe.MethodOf(pm.Desc), options: describe.MethodOptions(pm.Desc)}
+		if !p.comments {
+			m.said.Description = ""
+		}
+		s.methods = append(s.methods, m)
 	}
 	return s
 }

@@ -98,7 +98,7 @@ func run(t testing.TB, request *pluginpb.CodeGeneratorRequest) *pluginpb.CodeGen
 
 // newRun reads the parameters of a request.
 func newRun(request *pluginpb.CodeGeneratorRequest) (*protogen.Plugin, *plugin, error) {
-	p := &plugin{packageSuffix: defaultPackageSuffix}
+	p := &plugin{parameters{packageSuffix: defaultPackageSuffix, comments: true}}
 	gen, err := p.options().New(request)
 	return gen, p, err
 }

@@ -32,3 +32,20 @@ func firstParagraph(comment string) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// firstLine returns the first line of a comment, and those after it that belong to its sentence, on
+// one line.
+func firstLine(comment string) string {
+	var words []string
+	for line := range strings.Lines(strings.TrimSpace(comment)) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			break
+		}
+		words = append(words, strings.Fields(line)...)
+		if strings.ContainsRune(".!?:", rune(line[len(line)-1])) {
+			break
+		}
+	}
+	return strings.Join(words, " ")
+}

@@ -41,6 +41,7 @@ type Method struct {
 	Subject     string            // the option; "" means the one that follows from the names
 	Timeout     time.Duration     // of the method itself; 0 where it has none
 	Metadata    map[string]string // for discovery; nil where there is none
+	Description string            // the first line of its comment
 	Idempotency descriptorpb.MethodOptions_IdempotencyLevel
 	OneWay      bool // the option; it is valid only for a method that does not stream
 }
@@ -71,11 +72,12 @@ func MethodOf(md protoreflect.MethodDescriptor) Method {
 		Subject:     options.GetSubject(),
 		Timeout:     options.GetTimeout().AsDuration(),
 		Metadata:    options.GetMetadata(),
+		Description: firstLine(leadingComment(md)),
 		Idempotency: standard.GetIdempotencyLevel(),
 		OneWay:      options.GetOneWay(),
 	}
 }
 
-func leadingComment(sd protoreflect.ServiceDescriptor) string {
-	return sd.ParentFile().SourceLocations().ByDescriptor(sd).LeadingComments
+func leadingComment(d protoreflect.Descriptor) string {
+	return d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments
 }

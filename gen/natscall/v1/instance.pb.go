@@ -31,7 +31,8 @@ const (
 	State_STATE_STARTING State = 1
 	// STATE_SERVING means that the instance takes calls.
 	State_STATE_SERVING State = 2
-	// STATE_UNHEALTHY means that the instance runs and should get no calls.
+	// STATE_UNHEALTHY means that the instance runs and should get no calls. It may
+	// take some all the same, if no other instance serves.
 	State_STATE_UNHEALTHY State = 3
 	// STATE_DRAINING means that the instance takes no new calls and is about to stop.
 	State_STATE_DRAINING State = 4
@@ -92,7 +93,10 @@ type Instance struct {
 	State State `protobuf:"varint,2,opt,name=state,proto3,enum=natscall.v1.State" json:"state,omitempty"`
 	// methods are the names, as in the .proto file, of the methods that the
 	// instance listens for.
-	Methods       []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
+	Methods []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
+	// queue_group is the queue group in which the instance takes calls. It is
+	// empty if every instance gets every call.
+	QueueGroup    string `protobuf:"bytes,4,opt,name=queue_group,json=queueGroup,proto3" json:"queue_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,15 +152,24 @@ func (x *Instance) GetMethods() []string {
 	return nil
 }
 
+func (x *Instance) GetQueueGroup() string {
+	if x != nil {
+		return x.QueueGroup
+	}
+	return ""
+}
+
 var File_natscall_v1_instance_proto protoreflect.FileDescriptor
 
 const file_natscall_v1_instance_proto_rawDesc = "" +
 	"\n" +
-	"\x1anatscall/v1/instance.proto\x12\vnatscall.v1\"j\n" +
+	"\x1anatscall/v1/instance.proto\x12\vnatscall.v1\"\x8b\x01\n" +
 	"\bInstance\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12(\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x12.natscall.v1.StateR\x05state\x12\x18\n" +
-	"\amethods\x18\x03 \x03(\tR\amethods*n\n" +
+	"\amethods\x18\x03 \x03(\tR\amethods\x12\x1f\n" +
+	"\vqueue_group\x18\x04 \x01(\tR\n" +
+	"queueGroup*n\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATE_STARTING\x10\x01\x12\x11\n" +

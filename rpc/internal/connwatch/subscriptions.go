@@ -15,9 +15,11 @@ import (
 //
 //	          Refuse            Tend                Tend
 //	serving ---------> refused ------> made again ---------> serving
-//	                      ^                 |
-//	                      +-----------------+
-//	                            Refuse
+//	 |    ^               ^                 |
+//	 |    | Resume        +-----------------+
+//	 |    |                     Refuse
+//	 +-> paused, from any of them
+//	Pause
 type Subscriptions struct {
 	// Refused holds a token when NATS has refused a subscription that was serving.
 	Refused chan struct{}
@@ -40,7 +42,9 @@ type Subscription struct {
 	sub     *nats.Subscription
 	refused error // why it does not serve, or nil
 	again   bool  // it has been made again since it was refused
+	paused  bool
 	ended   bool
+	changes int // how often it was paused, resumed and ended
 }
 
 // Progress returns how many messages the callback has got, and how many are to come or are with it.
@@ -75,7 +79,7 @@ func (s *Subscriptions) Refuse(subject string, err error) (any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sub := range s.subs {
-		if sub.Subject == subject {
+		if sub.Subject == subject && !sub.paused {
 			any = any || sub.refused == nil
 			sub.refused, sub.again = err, false
 		}
@@ -114,24 +118,37 @@ func (s *Subscriptions) Tend() (back []*Subscription, refused int) {
 // message would come twice.
 func (s *Subscription) renew() {
 	s.of.mu.Lock()
-	old, ended := s.sub, s.ended
-	s.again = true // before NATS can refuse it
+	old, changes, idle := s.sub, s.changes, s.ended || s.paused
+	s.again = !idle // before NATS can refuse it
 	s.of.mu.Unlock()
-	if ended {
+	if idle {
 		return
 	}
 	_ = old.Unsubscribe()
-	sub, err := s.subscribe()
-	s.of.mu.Lock()
-	if ended = s.ended; err == nil && !ended {
-		s.sub = sub
-	} else {
+	if s.make(changes) != nil {
+		s.of.mu.Lock()
 		s.again = false
+		s.of.mu.Unlock()
+	}
+}
+
+// make makes the subscription. If it was paused, resumed or ended since it had seen so many
+// changes, somebody else decides what becomes of it.
+func (s *Subscription) make(changes int) error {
+	sub, err := s.subscribe()
+	if err != nil {
+		return err
+	}
+	s.of.mu.Lock()
+	current := s.changes == changes
+	if current {
+		s.sub = sub
 	}
 	s.of.mu.Unlock()
-	if err == nil && ended {
-		_ = sub.Unsubscribe()
+	if !current {
+		return sub.Unsubscribe()
 	}
+	return nil
 }
 
 // end makes sure that the subscription is not made again, and returns it.
@@ -139,6 +156,7 @@ func (s *Subscription) end() *nats.Subscription {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	s.ended = true
+	s.changes++
 	s.of.subs = slices.DeleteFunc(s.of.subs, func(other *Subscription) bool { return other == s })
 	return s.sub
 }
@@ -150,13 +168,42 @@ func (s *Subscription) Err() error {
 	return s.refused
 }
 
+// Pause lets the subscription deliver what it has, and get no more until Resume. The channel gets a
+// value when it has delivered that. It is nil if there is nothing to wait for.
+func (s *Subscription) Pause() (<-chan nats.SubStatus, error) {
+	s.of.mu.Lock()
+	sub, idle := s.sub, s.ended || s.paused
+	s.paused, s.refused, s.again = true, nil, false
+	s.changes++
+	s.of.mu.Unlock()
+	if idle {
+		return nil, nil
+	}
+	return drain(sub)
+}
+
+// Resume makes a paused subscription serve again.
+func (s *Subscription) Resume() error {
+	s.of.mu.Lock()
+	idle := s.ended || !s.paused
+	s.paused = false // before NATS can refuse it
+	s.changes++
+	changes := s.changes
+	s.of.mu.Unlock()
+	if idle {
+		return nil
+	}
+	return s.make(changes)
+}
+
 // Unsubscribe ends the subscription, also one that drains.
 func (s *Subscription) Unsubscribe() error { return s.end().Unsubscribe() }
 
 // Drain ends the subscription after it has delivered what it has. The channel gets a value then.
 // If it cannot drain, it ends at once, and the channel is nil.
-func (s *Subscription) Drain() (<-chan nats.SubStatus, error) {
-	sub := s.end()
+func (s *Subscription) Drain() (<-chan nats.SubStatus, error) { return drain(s.end()) }
+
+func drain(sub *nats.Subscription) (<-chan nats.SubStatus, error) {
 	closed := sub.StatusChanged(nats.SubscriptionClosed)
 	if sub.Drain() != nil {
 		return nil, sub.Unsubscribe()

@@ -16,4 +16,9 @@ const (
 	InstancesToken = "instances"
 	// CallToken is where to send requests to an instance or to all; the method follows.
 	CallToken = "call"
+	// PeersToken is where an instance gets the answers of the others, below the instance.
+	PeersToken = "peers"
+	// SchemaMethod and HealthMethod are the methods that each service has beside its own.
+	SchemaMethod = "_schema"
+	HealthMethod = "_health"
 )

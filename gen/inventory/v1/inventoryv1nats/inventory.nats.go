@@ -22,6 +22,7 @@ var inventoryServiceDesc = rpc.ServiceDesc{
 	Description: "InventoryService knows how many of each product are there, and keeps what an order asks for until it is sold.",
 	Timeout:     5 * time.Second,
 	File:        inventoryv1.File_inventory_v1_inventory_proto,
+	Comments:    inventoryServiceComments,
 }
 
 // The full names of the methods of inventory.v1.InventoryService, as in rpc.Call.Method.
@@ -48,14 +49,14 @@ var InventoryServiceMethods = struct {
 	WatchStock  *rpc.ServerStreamMethod[*inventoryv1.WatchStockRequest, *inventoryv1.WatchStockResponse]
 	ImportStock *rpc.ClientStreamMethod[*inventoryv1.ImportStockRequest, *inventoryv1.ImportStockResponse]
 }{
-	GetStock:    rpc.NewUnaryMethod[inventoryv1.GetStockRequest, inventoryv1.GetStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "GetStock", Idempotency: rpc.IdempotencyNoSideEffects}),
-	ListStock:   rpc.NewUnaryMethod[inventoryv1.ListStockRequest, inventoryv1.ListStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "ListStock", Idempotency: rpc.IdempotencyNoSideEffects}),
-	AddStock:    rpc.NewUnaryMethod[inventoryv1.AddStockRequest, inventoryv1.AddStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "AddStock"}),
-	Reserve:     rpc.NewUnaryMethod[inventoryv1.ReserveRequest, inventoryv1.ReserveResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Reserve", Idempotency: rpc.IdempotencyIdempotent}),
-	Confirm:     rpc.NewUnaryMethod[inventoryv1.ConfirmRequest, inventoryv1.ConfirmResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Confirm", Idempotency: rpc.IdempotencyIdempotent}),
-	Release:     rpc.NewUnaryMethod[inventoryv1.ReleaseRequest, inventoryv1.ReleaseResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Release", Idempotency: rpc.IdempotencyIdempotent}),
-	WatchStock:  rpc.NewServerStreamMethod[inventoryv1.WatchStockRequest, inventoryv1.WatchStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "WatchStock", Idempotency: rpc.IdempotencyNoSideEffects}),
-	ImportStock: rpc.NewClientStreamMethod[inventoryv1.ImportStockRequest, inventoryv1.ImportStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "ImportStock", Idempotency: rpc.IdempotencyIdempotent}),
+	GetStock:    rpc.NewUnaryMethod[inventoryv1.GetStockRequest, inventoryv1.GetStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "GetStock", Description: "GetStock returns a product's stock. It fails with NOT_FOUND where nothing of the product has ever come in.", Idempotency: rpc.IdempotencyNoSideEffects}),
+	ListStock:   rpc.NewUnaryMethod[inventoryv1.ListStockRequest, inventoryv1.ListStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "ListStock", Description: "ListStock returns the stock of all products in the order of their ids, a page at a time.", Idempotency: rpc.IdempotencyNoSideEffects}),
+	AddStock:    rpc.NewUnaryMethod[inventoryv1.AddStockRequest, inventoryv1.AddStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "AddStock", Description: "AddStock adds what came in to a product's stock. The first time makes the product known."}),
+	Reserve:     rpc.NewUnaryMethod[inventoryv1.ReserveRequest, inventoryv1.ReserveResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Reserve", Description: "Reserve sets some of a product aside. It fails with FAILED_PRECONDITION and the detail OutOfStock where not that many are available, and with NOT_FOUND where the product is unknown.", Idempotency: rpc.IdempotencyIdempotent}),
+	Confirm:     rpc.NewUnaryMethod[inventoryv1.ConfirmRequest, inventoryv1.ConfirmResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Confirm", Description: "Confirm sells what was reserved. Again it does nothing. It fails with NOT_FOUND where nothing is reserved under the id, and with FAILED_PRECONDITION after Release.", Idempotency: rpc.IdempotencyIdempotent}),
+	Release:     rpc.NewUnaryMethod[inventoryv1.ReleaseRequest, inventoryv1.ReleaseResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "Release", Description: "Release makes what was reserved available again. Again it does nothing. It fails with FAILED_PRECONDITION after Confirm.", Idempotency: rpc.IdempotencyIdempotent}),
+	WatchStock:  rpc.NewServerStreamMethod[inventoryv1.WatchStockRequest, inventoryv1.WatchStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "WatchStock", Description: "WatchStock sends the stock of the products as it is, and then each change. A watcher that is slow may not see what was changed again meanwhile, but always sees what it is in the end.", Idempotency: rpc.IdempotencyNoSideEffects}),
+	ImportStock: rpc.NewClientStreamMethod[inventoryv1.ImportStockRequest, inventoryv1.ImportStockResponse](&inventoryServiceDesc, rpc.MethodDesc{Name: "ImportStock", Description: "ImportStock adds a delivery to the stock: a line in each message, numbered from 1.", Idempotency: rpc.IdempotencyIdempotent}),
 }
 
 // InventoryServiceClient calls inventory.v1.InventoryService.
@@ -238,3 +239,50 @@ func (UnimplementedInventoryServiceServer) WatchStock(context.Context, *inventor
 func (UnimplementedInventoryServiceServer) ImportStock(context.Context, *rpc.Receiver[*inventoryv1.ImportStockRequest]) (*inventoryv1.ImportStockResponse, error) {
 	return nil, InventoryServiceMethods.ImportStock.Unimplemented()
 }
+
+// inventoryServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const inventoryServiceComments = "" +
+	"KLUv/WQ3GrVZAHp5UBhBkO6mAQCI4WRERsZIGyMdMSI1I23GiIzIiNSMGKAhpHS3M9F4c6nlkjnpcIYhi2mJ4ZKc" +
+	"VXtXBez1V61XacfcJHdaAWwBgAG2/rcRR2URg/x57cLw06tEHIXF1w2mcd+0GQbzb935mGOPQ6cLA8ELgqufSDyk" +
+	"aaGzcz6p9cOz3P+x7Ko4mH/MOOw6xzbPSs/D6yLMB9TKsNZP58ezDfvnNwz71o/HpKUbTC9eTkxLH/Zsey7mG/ve" +
+	"+o8/33Cf67HW8fhQsN1dHcN40esYTEstN7kUrUFq/frFNDz+7o9jl//swfx8g9653/FX/4E3fPz0fWt9YVhv26sw" +
+	"v1jETUh1NuaY3i5eq3DUiDlu+iOst/5x/wyHXRTv845lz8U74ijMP7b7b/4qTsOd/7b15xjq9pfpLIrY9bV+oLj5" +
+	"8/w9v5i7rv24Y8+h+P0Rg+N+fb/f0PachjHUg/q+Co847I/H+x1WA/dI+xB28cf23/SdvW2Hz21bQz2G5agRu1o/" +
+	"5XhSBleAWi4169RTTTiRsfseaR+IEFEgbuPuGkfpPKGaCFMD4g5t2EWjjXsc8eZ/u52/xlDX9nXcMfz0XNVvmOO/" +
+	"2VU5LbFo3IDRtHoltZRWOJZaPcv0Hm0hfrbH2IN4xE+zmn4Vll3O8Uxncd8+btqs9ZOP17UmDGoDFKr101mGn+pR" +
+	"D2WZP8d8iypt2+DzXgv5Y5i+nevMUmqxUmqtcKyWbvSWxvx2beL9XnvKoU1fPKsY85vIrw3L9A1hmt/noMY8hPWb" +
+	"4ycdr2MxV1Cb4lPrx3do+3oUw/2Kz3FUHscLhrAc2lZ1jvG6E7MEtQDW1PqB+SsOu6595niD3zPm1yaKmL/E4nXf" +
+	"VFFLpZhaP1rtQczBXEfcY6v/XE6ulg7Wa0fSitWktMp/67nrW/vxI75II7ZxfZ107XkWn66Yb9StMaZeY3ox347B" +
+	"JaaWUytpickFq6nGK4ml1Fq94Pdjm/M5yOs4TA3UdonADMPg786h9hZ/xDpf2f2uMf/at9a18XHUDf92Z7C/f8TB" +
+	"vWU8B5m/UHgOplQCgNIKo9ZvhCclE04mSVkAdNZVruDZKY1QcYePud40buRJeYSTRVKW0llXDOluU5EnJRFOCADb" +
+	"0VlB1PphDJ6DeevsNKr1A3HnuPYDj7/BczBtnZUkajOE1Wa/d/9xQ/Eb25mGJ4NwnNpJZ91R6+dasZRYTUbehbk7" +
+	"26lIYtFoar1YYnKhwSuas87OEbV+49YPYlheYtVgQvIoTKjOyhi1fkms1ouWC1YN19KNF8tp5eR6rXA0sVyspv+8" +
+	"DDMDoBWp1u+6SniSxsmo5QDMusLdgkdhwjrbYfDOMtZGf3TDazBvZ+dTloE5v0Z4E+ars5JFrZ8FD8L0ISmtqlq/" +
+	"3vQtT4JcD2olnfUGqGe1lddg5ugsXYphMYGnYN7obEcB3x68mKfwGkxXZ2cLP72+sAmeg2mjs7JDrV/Rq6joQ9Gr" +
+	"eM+yDL6Kj7h3LD4JEyH+CMwvlgdhMnWU1iYPHjKG4fGPeP4cntTB0aCWo7PCav1AzPPRWNuhzlUF5vXT+fYRw3TW" +
+	"u3VoAaU1R62fBjGNpsKTEhEnDaXsAjrrjBaELJhV4A1fIM4hiFqJLQSyuxfiJKCUtX4U9FEw7vz8dQZvKMd4Eabk" +
+	"oyC2ef7gSfmHk3tSVgGdRXgS5OHknZRNwHsGx4vDqtq7ZxAjcS6leEVT1kFAaZVbav123+BJaYeTc1IWAZ21hAfn" +
+	"AKWVQxxOvknZAyqN8ROrDbXSxcYArfYiPCndcFJNyhqgUwKaAmk4eSZlC2gclWXP7/giylArWZAhAMKT0gwnx6Qs" +
+	"ATpF8WZxvPj29ON+VQuvwpRgKgdPyjCc/JKylc5qogu1cw7AtR9Z12x4E6bkQq18SS0DKK0fav1UnpReOJklZQfQ" +
+	"WY+sCBiv7Qonq6SsACMjI1UI1QavwZRTqJUlpJQAlFbXhWXwpKTCySgpG4DOKuKKG6mFR2HKJ9TKGqAHT8KUTlKU" +
+	"VhQ8f56UUDjZJGVTdNYUtX791mkz/EivDgTr3ZU8CFMuoVbyqPXjRo9kZGQUglZ7Vec7SII6qGK7FGMKKTUEMmES" +
+	"gCIAohAAgEgWCZPqOxLgkmmUJZ1DiMgITCABBAABAAABAIIA5AfIDLOF82mq/EjrolaWneDsSZdGKsjd2UVBcRIg" +
+	"OkjlN/Zw1C8aBgtjQqJTjntMUEC4+4W/ZRhuANXTSI+y4e+GTQNHYnniaaE3Y64AnCcLvPBn7iCm744ViFSpGhBl" +
+	"+KbkstUUhww3BKNOz76VF49BaOl6jnO5XR25YxY0Q4Zi3oiLY3QQ3GJWwmzJXYP3fPmcq7RloEICgJlh/KyE0XdH" +
+	"GNV9XFDEPWa7urJeDGqaguVn+NF/05x3Y3kQPE3/wUrLxLjOxkKPNOn4sc761PoVSCpbk/VNKyPhBSJlsN9QSMh0" +
+	"q5IqRt5apCbKj5H+o3zwRbvH5obV009DKRpJ3gyQsEgWLSV+U/omqXWysytSWxmjSUUWNJvOA2ofPFPgaBp2I2WM" +
+	"IDOdIZCeVCUvEFwh1LElmwvFNCeHXHdFVWRgN09GY8LI2cTprLqYQWOshn7jofJaMogicAvceRHD2tDESYYBsY+L" +
+	"ixyQwWNbPE4hBfm7Ud6eKc9NGxyk3HGPV2GLq2+KFGJ7yMUbZrbUsbD8qRA0pHMQGOC/vHlOjHzvi2Yxru0nHhk5" +
+	"iaaq0FVS+6E8RhwrtTEm1O//Q94v2x949VgdiHmmxUhkDZOBza3pGaBxeGJBk9Xskw8t+4b6Y4QOeubCk+u8h3bq" +
+	"Ro9Z5Ysm83a1Uxta7j/S4Gfd4rX9GLncD4lJPN2YoXoGDdVIi6OQlehzxD2EzRpnwgr6a95iS2BM2HwDnkuti72o" +
+	"0nuiZ8XoyvI5a11nun2Wch6VTASSHbFzSPKa2rcBXAo+aDiFmNejcbLDDaZd+pFV+V7wE1CzoOACA6Yg0QLsHbYs" +
+	"9GmEfT9xbRVJ6UOxWVXX7tPVA7X7tXvDnUitp1R4Lk7m0aBhk3ensBBwEMVtYHyPmXcU+n0fcdIsyUlkhQURXJx2" +
+	"VqYXEsdDVCU5M3tJHl5cOQwnNFDyjnZWlg+VFvvvFGP9TjCOAVscOrhQU3AJtxU4YjI1s7/3hjdiASJmVn2CkC4d" +
+	"m+O6t3zIelbS8xSeGHVOo/dzIh5id5AnbNFgpnYEIUGdZHJejdRinZk++T3bHd8fy5Z3nthMAKFz2KQdAM+jWMO3" +
+	"cYywSD8/BOPukod0A+8m2CMZc+EtKtHHWR0NJW4xDKfAaQOLAF/hPDQPVmoSzGN5RgRHnQYKMYoRgr2IEIraK+Uh" +
+	"JpAY+krHa51/8F78wHX3JnQ1kNmMYsFe840wNa2ROTU7YW1ryDbKm/fLGjXD9IggRB3Svg99f8nTulmQmE3oy3ip" +
+	"1kyp19+jJ0wWyQgk/Z3V84u8OID8TzPRQKjrDOFtosJ7KJ3vBHYoWlQ8t63P1dMU7guAiyywfKzfsmm5UFxlO5DH" +
+	"jakAVQ/ePtHnY/pmeH8Eyliz35k9We5Z1ZJ/aS24PeFLBqwWdimlrHQ+wHWPnmsBAdq2B5fQwhDzA0/oWLvhNpx7" +
+	"SG+VPfUE6ggNRv1gA6xT5S1Xy1N0d918dyHjAjvGPTcBdsX6RdCdyrpzg7jpB4ebPfSBSN1ygOE5hPMfE0UAnWVa" +
+	"/ukgBhP5zYRU2FijYMZMYx22zrlXQpw3IV5BFrRR55oIfUFtCmAmMPPl0ERHZXg9BgAf/q9NknRM2L+96bFWxHkn" +
+	"RppW5Jng70FKafXOxGmLM4xGzvq8mN5Owtg+iFSAkZCgFPMbPvmAGmkFDF89Ng=="

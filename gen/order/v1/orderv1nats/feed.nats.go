@@ -20,6 +20,7 @@ var orderFeedServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "OrderFeedService hears on orders.new what was sold, and keeps it for a day.",
 	File:        orderv1.File_order_v1_feed_proto,
+	Comments:    orderFeedServiceComments,
 }
 
 // The full names of the methods of order.v1.OrderFeedService, as in rpc.Call.Method.
@@ -34,8 +35,8 @@ var OrderFeedServiceMethods = struct {
 	OrderPlaced *rpc.OneWayMethod[*orderv1.OrderPlacedRequest]
 	ListFeed    *rpc.UnaryMethod[*orderv1.ListFeedRequest, *orderv1.ListFeedResponse]
 }{
-	OrderPlaced: rpc.NewOneWayMethod[orderv1.OrderPlacedRequest](&orderFeedServiceDesc, rpc.MethodDesc{Name: "OrderPlaced", Subject: "orders.new", Idempotency: rpc.IdempotencyIdempotent}),
-	ListFeed:    rpc.NewUnaryMethod[orderv1.ListFeedRequest, orderv1.ListFeedResponse](&orderFeedServiceDesc, rpc.MethodDesc{Name: "ListFeed", Idempotency: rpc.IdempotencyNoSideEffects}),
+	OrderPlaced: rpc.NewOneWayMethod[orderv1.OrderPlacedRequest](&orderFeedServiceDesc, rpc.MethodDesc{Name: "OrderPlaced", Subject: "orders.new", Description: "OrderPlaced publishes on orders.new: an order that is to be placed, or, with sold, that a line of an order was sold.", Idempotency: rpc.IdempotencyIdempotent}),
+	ListFeed:    rpc.NewUnaryMethod[orderv1.ListFeedRequest, orderv1.ListFeedResponse](&orderFeedServiceDesc, rpc.MethodDesc{Name: "ListFeed", Description: "ListFeed returns what was heard of in the last day, the newest last.", Idempotency: rpc.IdempotencyNoSideEffects}),
 }
 
 // OrderFeedServiceClient calls order.v1.OrderFeedService.
@@ -112,3 +113,22 @@ func (UnimplementedOrderFeedServiceServer) OrderPlaced(context.Context, *orderv1
 func (UnimplementedOrderFeedServiceServer) ListFeed(context.Context, *orderv1.ListFeedRequest) (*orderv1.ListFeedResponse, error) {
 	return nil, OrderFeedServiceMethods.ListFeed.Unimplemented()
 }
+
+// orderFeedServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const orderFeedServiceComments = "" +
+	"KLUv/WS8Bp0fABJznD4wb5oAwACRERGRWtLoNCAhk4OIUpO/VEmmsJvS9qctQwKpjDWFBCuk4UpMKzMy8XA0S/B2" +
+	"6JyVx/wD0qZNAjt1pbE65JNI6ZMcM6IFbcMz62F89VWcIoyW4YHax+6EICrQMDyQI+1OBqKLdnmc24zdCePu8AWR" +
+	"w4FiwUGPa+ugVow7PiPCaB/Nue2o8JrWucqZqQ0ihwJlgoOaaythd6ryMXbLPywWSya71HVi7/eOWLzeEUGtw3Fu" +
+	"L+xOtZrUpxE5ESgPHOS4thNqxCatLNGAtvFAT4XdSTMlT7hc/77BvLP5rvh6Fc8R8slisUgc0kY+7JppbTq2fNmI" +
+	"OyUijKbxQO3EboaoQGPwQE6I3anOWVkZSxhTYfxHndOipiXiU4WkUtGoXKodSyLs5usQInDcw0kRXbSMx7l1VLTk" +
+	"E2Y5X80asxEcgiRyLBQFDqK4tia7U1fWsJS6vkvCKmnWTN81eriG6EnQEDjIGdmdrM5onzVTmrwplnJSTCtlyV3j" +
+	"tZ1hk+5wLpndVAYnzUimE/vmYR/pKWE8Y6+eLZlNefnUEZsUY771WfW6uN+8YWLsycNIAmuU3NU85RPWTOsSU3LG" +
+	"y6t5lvH6Y8xnv8b+uweDeFhEz4F24SBKowBw+7TYnTDI1Lsyr6/+ii2zrcce0xZpBqGipbnkITJy+fCN/BAiAnIZ" +
+	"T+ellhwv6pAzm/671VFziSlbfavGC5NlLh/1DZyYjbx8d9o8+Hc6q3d8zTCbHMp3CV6zvj7N+1maa1hO9XK+0sfW" +
+	"mYonlEUgs4aQNxKRU6EEcBAFQNtmYgWgAJk9aWaCzNUGx8kGZUgngRWwYgOAmiAAAIBBCs8A6zHEj4ElsXz6WDHQ" +
+	"zAYyIe/CVVJ5nED65PI2gSjMaleBO1PCow3YmSReWVoUeufsAonk/qsG+BOB2QoibXAlCbEfUTsiNHjkCChG0BQI" +
+	"oMr1ZbuhsgMbBnEVQCwDkIdzcE2s8mR0LssUmJNIZSDJDiDd3+oRvIaNG3SEOewIAaLB+bIY7oIXGCyI+Q4a1QUS" +
+	"vkCQB2w8jF+HpoXTiYuIo7/kqq4S9ligxo0/Lp6qzoCKHYkUYIHR7EqgzyBp1YqIEkBhUvy5eM0ilCQvhFaBXHoK" +
+	"Kr4bUXPFlkUAuIUxdV/iXYEGhAPGzBAb5pI7diq0LjGkNRRjYMcm8tooC1pGYCrX/yBZV5+S2G53O4TQc/AxVG24" +
+	"gAfal7ko0EFMmV/aPiFpg/UIMmM55cw2VptXsDkqAie4iAkA7qEa4IQBT8I3FshIPqHF8mww7rd0ju24MjSw1AM/" +
+	"zwWGEwWCtRPcgjJMMrGngAURcoLYWTrmTOJyq4KpB01SWQ8="

@@ -21,6 +21,7 @@ var orderServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "OrderService takes orders and sees each one through: all of its lines are sold, or none.",
 	File:        orderv1.File_order_v1_order_proto,
+	Comments:    orderServiceComments,
 }
 
 // The full names of the methods of order.v1.OrderService, as in rpc.Call.Method.
@@ -39,10 +40,10 @@ var OrderServiceMethods = struct {
 	ListOrders *rpc.UnaryMethod[*orderv1.ListOrdersRequest, *orderv1.ListOrdersResponse]
 	PickOrder  *rpc.BidiMethod[*orderv1.PickOrderRequest, *orderv1.PickOrderResponse]
 }{
-	PlaceOrder: rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "PlaceOrder", Timeout: 10 * time.Second, Idempotency: rpc.IdempotencyIdempotent}),
-	GetOrder:   rpc.NewUnaryMethod[orderv1.GetOrderRequest, orderv1.GetOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "GetOrder", Idempotency: rpc.IdempotencyNoSideEffects}),
-	ListOrders: rpc.NewUnaryMethod[orderv1.ListOrdersRequest, orderv1.ListOrdersResponse](&orderServiceDesc, rpc.MethodDesc{Name: "ListOrders", Idempotency: rpc.IdempotencyNoSideEffects}),
-	PickOrder:  rpc.NewBidiMethod[orderv1.PickOrderRequest, orderv1.PickOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "PickOrder", Idempotency: rpc.IdempotencyIdempotent}),
+	PlaceOrder: rpc.NewUnaryMethod[orderv1.PlaceOrderRequest, orderv1.PlaceOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "PlaceOrder", Timeout: 10 * time.Second, Description: "PlaceOrder orders some products. It returns the order when all of it is sold.", Idempotency: rpc.IdempotencyIdempotent}),
+	GetOrder:   rpc.NewUnaryMethod[orderv1.GetOrderRequest, orderv1.GetOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "GetOrder", Description: "GetOrder returns an order. It fails with NOT_FOUND where there is none with the id.", Idempotency: rpc.IdempotencyNoSideEffects}),
+	ListOrders: rpc.NewUnaryMethod[orderv1.ListOrdersRequest, orderv1.ListOrdersResponse](&orderServiceDesc, rpc.MethodDesc{Name: "ListOrders", Description: "ListOrders returns all orders in the order of their ids, a page at a time.", Idempotency: rpc.IdempotencyNoSideEffects}),
+	PickOrder:  rpc.NewBidiMethod[orderv1.PickOrderRequest, orderv1.PickOrderResponse](&orderServiceDesc, rpc.MethodDesc{Name: "PickOrder", Description: "PickOrder leads a warehouse worker, who has a scanner, through a CONFIRMED order. The first message names the order.", Idempotency: rpc.IdempotencyIdempotent}),
 }
 
 // OrderServiceClient calls order.v1.OrderService.
@@ -153,3 +154,45 @@ func (UnimplementedOrderServiceServer) ListOrders(context.Context, *orderv1.List
 func (UnimplementedOrderServiceServer) PickOrder(context.Context, *rpc.BidiStream[*orderv1.PickOrderResponse, *orderv1.PickOrderRequest]) error {
 	return OrderServiceMethods.PickOrder.Unimplemented()
 }
+
+// orderServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const orderServiceComments = "" +
+	"KLUv/WSXEx1PANpwZBZF8NimAMzAM/hEZvEMbM195FVRZUXeXlQLIxpqJE1NMpFtiNj9RZ7IEmpr216rHbWwLkWt" +
+	"cqyRLkvbTmLWGAOW1rQ2yUwkPwFMAWUBOSQWnKrFSMShSiIPvC98rddc7N7zZPwrp2EI7q0zyPIQ/GCOdWgdlB+m" +
+	"r9X7d1pWh7Z912fH259ltW+w5R7oW/9rxmf/L/U9+fXnnQt+O5a/5/0zZv3Kvd+uV86/L+jaUi6FOpUQOejrXtrx" +
+	"dQ3ukUnndKNKnUwO4unw1vuFrX82nUgp0sh0suFQOKoRVyKJbpyGMs75Qbvfc+vafhuEuQ5By+pAIy5lw53gUK6t" +
+	"e91nz37+K9/4Xtv5tt++Iqd080LQ738w/2+7vvm1P/sm+aZ39/Jwdvm3sP7OhjjukqVmVcJM7SM/L5O6aKF0+4uv" +
+	"Z+wgL8TaP1vXf8HQ9QadhT0MrYe+nRfO3/a/2L/Ovut/7d61rl0/j93+HdiTP+fkLmrE8KFT+7xIyqITtpzAG2fX" +
+	"hoGmB0N+L2MClMIQGlps6U1j7z8NhquXy/EH0zAchpjFqgUkiDgn1ZRu3a8yZmnrMQ+vQjWa+ISmFqekN5RuMzMz" +
+	"IBpQ7NqWw/AX2+C+9jXDJVQYySHTogZKNxmVjMwFGQfpDe6AnoN0/r0/dA0caDzkgSquxkgN2ZwURSkLgyX3Gjt8" +
+	"MkztMyUFha6WpfGeMctB1r3whT/Q5xbOLL94h4Xpdj3Ph2I3Zlt+Maj1axf5thSkvfvesp+33uFLf7ZhCO77ctCm" +
+	"8dd5OtDleMMc45TT7Vv2av2t1IhLgSLdmE42bl1/jj+YgzL+PluYZz/k6UAcn1NqtknQ1LKJpQVut76t/44FaQ/0" +
+	"DF4wDLUGS16q2QMpMzXp4q/db8J1asZAKpha7ECH/dUvukG/Ge/tI46zYcGpOBOpNBJxI65UQlQiiVSITDquLei+" +
+	"C3f0e+yHvu1rs0S+5aQCrmxO+kKj9OdOLfuue2mRu1wjLoWjg0JxKROpVR1IGZmW1aB0C6VsdEYnFI7KtOJkQhGi" +
+	"SpBfpskTKxuCtsey8P0QCptTKkd1c1KldE439YFkZVrMMZ1yRBxKZTqRLlQH0nOZNISiqZHns5padJE0BP6YCiNh" +
+	"ZFqE0LJ5B2fXxdp+9gNVgXwh56QRUG6hRtXHxdTklLQDpZsX4g9CRSBVZJpLBkq3DfJ0dtUD7rgGc0RciUN5NYFM" +
+	"ZdqcMeK8JpCoTMsuULqFIQgLnagKJE6myRUmTKSRicOp0pRpcd/XI450Q7LhcHJMOiouJUrlqFDcCHXyCXWBLLlM" +
+	"uoHSLbQXZMXCe/IUNa74nJjax0XSFpRu33V228+dU6gT5E2muXDQIOxXjvfKesaxD7a7l/HZuVrlKNOmjNmyYhtB" +
+	"NSBLZFo2gdItFl7s3rVbu+V80yNqlSQyTZYo3WLb1XqvuQ+GMWqMFJEFdPPuC7O6GStTiyJg35ZQEchYZcDv4O1d" +
+	"UAjV1RivfCKVF23AlHSGd+2+L9z5xh4I1PpwRaPCyBhlajLyoHT7jKHWGZ9MLW7Wh67BmpuqzeiEYg+mZhGKjE0o" +
+	"hhqjlE9k8qLRufG9v9IabDmHCjNjkqnJEaXbbf2+UAnMiGRq8XPopsbMeCRF6db6b1/rMTWLSmQ08qJ9AgjQj724" +
+	"5BOLvGgCpqQfKN1uTYmqQMYhU4s4lG6fJdQEMgoJMCfdoMELNUYinxjkRQswJa2hdFPd58G7VGNk/AFg6mu/5TNe" +
+	"M+PSuPU1QK36UAvI6APAnNQEpRsL82ibocYI5BN7vGgApqQkKN1iqiajjheZGuOOT8zxor1MSWe0BFBBLSBvuMxJ" +
+	"KzSoEcfHxtRcpoSpmqQx56Qy9PXFLg2hxtinZ2pzSkrTgWZmKNQqc9bZbL/OPWSgsQ/72Mrva/x1pxojA4HgqGEl" +
+	"MwjREACAIASAAjEAAIgDpcTWARLAs3kWlUoaggEUEBAQQJCQALxx6Dn2Fs6exw9RB95JctX6kB3QZ5zV4I1JNndQ" +
+	"9oQ2yO6Rwy4559oE6mLgNx2nDBfW6309a3doxQzqFmcyxrHLV8e05tNBGqkhcLSlfIwbm2/2G9ZnvqMYc0zzkaP8" +
+	"h/RT24YkeeRCp22paePLzlI/EhtUfzsYEQlvsBr2zhV0SC+2KbgIgTstNbeKRZVXHSs9fNcL2TcwjwsKuZValRv3" +
+	"3uR4TQuiwQuugKynwVxXfez25UmPjAPwwNlJwnlvG0ih13/bk26BpiWhLk7YuAib2N03/sxy99CJYGFbbYkkAiMf" +
+	"TFmI9hX7qJ0/jf4SCLnVHpdwa/D9+h4PssqAA5wxQJWhjTi01OEBVwvjv9ocNaHfkVRq405ZLnRg6olx3r+qNtwG" +
+	"VTNYTOOUmUoUgMhpv0M4EdUE7XMp7zOQ256sB/Jgito0pTElF4St10wBSCnGluyjsGkYwPtA6FfCUSCATFkUfInP" +
+	"LkyhtZEQ4+HoGPdIOO4qBLaPhLrVwFk132hWZEOPA8mIKAewe+ghuFSft/cDEX4jnwG2YgwPfKBUFPEF3lk6bGpt" +
+	"pevvfttSiB3NQ4ejQ1yelqIIh800dU88tisCNcRzb6P9nQkbnMfor0rBR2rTxI4FuWthMIZDmd6KhC5zy+Lg4dmw" +
+	"4zfM0BBv/1/B0KorFI97wplqwmSzsANiOlEzGhfEAx7RidjFdggrdnDg5DnFqaMADkcnbCkue3hSwDCUNI/5ttvz" +
+	"LyMqjD4fgk7nd1vsC+7o5wK8eeFtjBRBgVq3iFonSg333C1A7y3oya67DwgRABNvQAJOtK77s0K2HAeeLzyJfBts" +
+	"0bjDY+hioGApUdmAvBlZREV8+9NiTIJjpv2VLZ/+6sgDJjYoOnCpwI446xJQwBMUVqdbWJKvl8IjEQmOcI1sh3E8" +
+	"byTUeHoz38hycMo8oeuZUpFNv0qhFABPbYAclBNUhk7xYg5Ow2W1t3zWv8LUi0m1AF5PXrQHBuRGZjR8i4QQFY0t" +
+	"DXxlhKWryY7NCyM2BRfq4r5XJQw6ZhW8p+meGVCusQw4VvG3qI5XWwyqUlaSB7U9Tc6iLCmo8nbbuON0wssIZCnL" +
+	"LrApKGJJYZTb5BmYfLr97WehXmUqkAf7kkxHsz6KhDzlpgvtRJQE6A0pxGzDifQPIeRmnr3osYSIP+gTA3F2jieK" +
+	"jOrEUwGIeQvNAayGpo5ISh4epTOLVxmE0XvhxlAtZ0aFcv7Q2cmWDp/NZ+SNp1zixtjcPFLBD8MA1x1Z1BJ5EIOz" +
+	"iKFDCKxBbEdTKejlyf5q2qnWTfeClPTxwhLVHLfShEAiCqNcN68fNAlF6QFGLuynf07HzOnazz7mlNR5xDm76874" +
+	"tLClBjVLS5ToRSqSzZ9MrPUTCmU82ZXRjJ5HDbDfjPdqCLxAag=="

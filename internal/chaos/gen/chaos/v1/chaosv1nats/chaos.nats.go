@@ -20,6 +20,7 @@ var chaosServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "ChaosService has a method for each promise that the harness checks. Every handler records that it runs before it does anything else.",
 	File:        chaosv1.File_chaos_v1_chaos_proto,
+	Comments:    chaosServiceComments,
 }
 
 // The full names of the methods of chaos.v1.ChaosService, as in rpc.Call.Method.
@@ -52,17 +53,17 @@ var ChaosServiceMethods = struct {
 	Import   *rpc.ClientStreamMethod[*chaosv1.Item, *chaosv1.ImportResponse]
 	Talk     *rpc.BidiMethod[*chaosv1.Item, *chaosv1.Item]
 }{
-	Add:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Add"}),
-	Pay:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Pay"}),
-	Put:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Put", Idempotency: rpc.IdempotencyIdempotent}),
-	Get:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Get", Idempotency: rpc.IdempotencyNoSideEffects}),
-	Note:     rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{Name: "Note"}),
-	Read:     rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Read", Idempotency: rpc.IdempotencyNoSideEffects}),
-	Increase: rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Increase"}),
-	Swap:     rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Swap"}),
-	Watch:    rpc.NewServerStreamMethod[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Watch"}),
-	Import:   rpc.NewClientStreamMethod[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Import"}),
-	Talk:     rpc.NewBidiMethod[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Talk"}),
+	Add:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Add", Description: "Add may run at most once."}),
+	Pay:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Pay", Description: "Pay may run at most once. Its calls have idempotency keys, and so are sent again."}),
+	Put:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Put", Description: "Put may run more than once.", Idempotency: rpc.IdempotencyIdempotent}),
+	Get:      rpc.NewUnaryMethod[chaosv1.WorkRequest, chaosv1.WorkResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Get", Description: "Get may run more than once.", Idempotency: rpc.IdempotencyNoSideEffects}),
+	Note:     rpc.NewOneWayMethod[chaosv1.WorkRequest](&chaosServiceDesc, rpc.MethodDesc{Name: "Note", Description: "Note is not answered, and runs at most once."}),
+	Read:     rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Read", Description: "Read returns a register. It may run more than once.", Idempotency: rpc.IdempotencyNoSideEffects}),
+	Increase: rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Increase", Description: "Increase adds to a register, at most once."}),
+	Swap:     rpc.NewUnaryMethod[chaosv1.RegisterRequest, chaosv1.RegisterResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Swap", Description: "Swap sets a register that has the expected value, at most once."}),
+	Watch:    rpc.NewServerStreamMethod[chaosv1.WatchRequest, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Watch", Description: "Watch sends items to the client."}),
+	Import:   rpc.NewClientStreamMethod[chaosv1.Item, chaosv1.ImportResponse](&chaosServiceDesc, rpc.MethodDesc{Name: "Import", Description: "Import receives items from the client, and commits them at the clean end."}),
+	Talk:     rpc.NewBidiMethod[chaosv1.Item, chaosv1.Item](&chaosServiceDesc, rpc.MethodDesc{Name: "Talk", Description: "Talk answers each item with the same item."}),
 }
 
 // ChaosServiceClient calls chaos.v1.ChaosService.
@@ -238,3 +239,28 @@ func (UnimplementedChaosServiceServer) Import(context.Context, *rpc.Receiver[*ch
 func (UnimplementedChaosServiceServer) Talk(context.Context, *rpc.BidiStream[*chaosv1.Item, *chaosv1.Item]) error {
 	return ChaosServiceMethods.Talk.Unimplemented()
 }
+
+// chaosServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const chaosServiceComments = "" +
+	"KLUv/WRqC0UsACpH4A0+8NikAczAM+AwLA6Lw4Jfn9b0ec0QkkiIctKVck8gbUL+S8tluaKPdlIkDAVtay4NhdEn" +
+	"kcJF+27rSJTypx3GAM0A0QArL7o6rYxl0AtfIN2BVnmxK0A4VTo903N97H+nW+xVnd6CR//xEVU/2wz7ivqHpuX4" +
+	"uiblOM/4aL7wGjl1ARdbDqpaz9hinqePJuZVFeMJ5NQEXJRa4jw4AcLp8fXuqdTKozodv63+2s7rcFxB1zPF1bXU" +
+	"X79/VXVaDkf3QzI+4Q/1FuUYf71W9jyt7I8pZm/mFjXfr+14Za38mE/H0/KnaOh+TQlvQmSDkQa8KHEaNiRwBYoK" +
+	"m+3NpgsYQhewnRZlAK5EgQEeJIIG4WJDAeFUqVfUMct1TRYZu8N7EAbCaXRnBfnM+EE7nuZz7QxnINsJacOL0mtI" +
+	"AcLpsYmtTEWOP9eM4S1y6gwuwqq+1/kX5VimGGYpzN7Oh+jnazNsxlfIDO3iogAaEE65Pr0o7DN1XFlUnjPcgXRp" +
+	"Cy4GuPCga4a8+kx9xuPzY8+mqMZj5Iam4CKAFi22mv54/qXqjLfID83iIqfD/Yyp569fUP7r1Xwa1yAdhHbw4qZE" +
+	"9fdFuE7Ptjqm/tm28Em6Br3gxQfiUcgOLm5sQDh9Z/oJWaApF1/NU7OCPNA5XHQcIJyu9eqxyGXsGy62BQgRyJSu" +
+	"4WJ7MKMv7bjI+FTtvJ9ZrzQuI5slyXixX0MYMFzsl2ppBlHP4yXIlG7hYssA4ZQnAxl7RXsPVoAgG40082J7DV0g" +
+	"nDDL42ozjD+PdHjH+n0dGKh+D4pxjK7sr3+QKy3j4ksB4VR9iN6vZp6VR5ApTcJF9wLhZEImBo0LEjF+7b2P/zMx" +
+	"v+js+Iss0CJcbBHVUo/tpSjWgj/XijzVXi6yFgbhyP4v7AFwaiBVujl5sS20JhzKFTDhvAcpfHaRrT2R2hJO5LyG" +
+	"IazHOzbjSpNsYGRKNyQvNgkIJxfqL61ESAPdjrzYWDQjL0q9eQ9qmH8z9vmeifFjPuMuW1MitSKcuHkNp4zn1Ya8" +
+	"+GJYUfb6L8qvwx+j+TFoZi3Iiy6Fv8jYDciLPaLSeSu/H7qPvb5Frzv/Q64gS/kLqdI/XGw3fLwIsjUiUo9NfK87" +
+	"N8umCPsGqdIhF50JGBkbu9gxmcPcVxOrINsZTQxCNpH0edG9himgC4mgPQGA3KARtTFKgaEBEBkNCAAAQCAAKEVm" +
+	"BjdxyxUgKWDE6sJmnS4TgApMHT22cD2SsC84N4037tAMOwHFYEI0dq2Lb4uGr8+vTq6nduhC+AkoaJiNhAThWzsW" +
+	"aJDON6TX+12AD7NfAARK64JbnfWZJdst97Fkwln1bV5mUEjNa/X0eglLbMvZ3qVVXFhN9kumKLBJ+5eINAFSxhZq" +
+	"HZr2BLh1zGXziJ/bIhtfjas7wsRqhgH0A/QTarMtCMY3zuaaM/QgvZcxbIeqWlEYphKWC4slyBlYx8VXt6rjnOVg" +
+	"BFZ/wEqzmZqF5g1QNT61Qc9p8BOlsAv8bJtBGLRQGkWbyFYJWA4RgXAXwQPOGQzglkyDA1zxwGV4FFThnHsM0m1+" +
+	"CZdWRgxyLmTjG5eu+4u4LBHZxo2EoMbCvv3rHOCDT2S0YgCu9Z/gK5kU1K2gBNhdrHq/zR80d/+1haMBtC1rtTlQ" +
+	"MaNbal/ENzfoCPabPYkFSrzT2qwSzCrQEZcwbn9xPVjv1QncFZW7JNU5ULciklOIzZ5Il0YWVUi4R6T1wq/9uDhY" +
+	"LFOeUQbKSdakM2lLEb+uARyBchwU1ancniRNGrly4UycV5RRgtX9MPA35zaDIBZYp5axuzIIE86RN2sQ6q+9WQPc" +
+	"DHNtQnxew+KXjIBMMEwUuiVeNlQf3GrSfLArtSnnBq9S3IsSmpdPA/amUaA="

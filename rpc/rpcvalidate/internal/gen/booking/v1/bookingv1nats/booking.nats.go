@@ -20,6 +20,7 @@ var bookingServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "BookingService books rooms.",
 	File:        bookingv1.File_booking_v1_booking_proto,
+	Comments:    bookingServiceComments,
 }
 
 // The full names of the methods of booking.v1.BookingService, as in rpc.Call.Method.
@@ -42,12 +43,12 @@ var BookingServiceMethods = struct {
 	Import *rpc.ClientStreamMethod[*bookingv1.ImportRequest, *bookingv1.ImportResponse]
 	Change *rpc.BidiMethod[*bookingv1.ChangeRequest, *bookingv1.ChangeResponse]
 }{
-	Book:   rpc.NewUnaryMethod[bookingv1.BookRequest, bookingv1.BookResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Book"}),
-	Cancel: rpc.NewUnaryMethod[bookingv1.CancelRequest, bookingv1.CancelResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Cancel"}),
-	Note:   rpc.NewOneWayMethod[bookingv1.NoteRequest](&bookingServiceDesc, rpc.MethodDesc{Name: "Note"}),
-	Watch:  rpc.NewServerStreamMethod[bookingv1.WatchRequest, bookingv1.WatchResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Watch"}),
-	Import: rpc.NewClientStreamMethod[bookingv1.ImportRequest, bookingv1.ImportResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Import"}),
-	Change: rpc.NewBidiMethod[bookingv1.ChangeRequest, bookingv1.ChangeResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Change"}),
+	Book:   rpc.NewUnaryMethod[bookingv1.BookRequest, bookingv1.BookResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Book", Description: "Book books a room."}),
+	Cancel: rpc.NewUnaryMethod[bookingv1.CancelRequest, bookingv1.CancelResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Cancel", Description: "Cancel cancels a booking."}),
+	Note:   rpc.NewOneWayMethod[bookingv1.NoteRequest](&bookingServiceDesc, rpc.MethodDesc{Name: "Note", Description: "Note takes notice of a guest who has left. Nobody waits for it."}),
+	Watch:  rpc.NewServerStreamMethod[bookingv1.WatchRequest, bookingv1.WatchResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Watch", Description: "Watch sends the bookings of a room."}),
+	Import: rpc.NewClientStreamMethod[bookingv1.ImportRequest, bookingv1.ImportResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Import", Description: "Import books many rooms."}),
+	Change: rpc.NewBidiMethod[bookingv1.ChangeRequest, bookingv1.ChangeResponse](&bookingServiceDesc, rpc.MethodDesc{Name: "Change", Description: "Change books, and answers each booking."}),
 }
 
 // BookingServiceClient calls booking.v1.BookingService.
@@ -156,3 +157,15 @@ func (UnimplementedBookingServiceServer) Import(context.Context, *rpc.Receiver[*
 func (UnimplementedBookingServiceServer) Change(context.Context, *rpc.BidiStream[*bookingv1.ChangeResponse, *bookingv1.ChangeRequest]) error {
 	return BookingServiceMethods.Change.Unimplemented()
 }
+
+// bookingServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const bookingServiceComments = "" +
+	"KLUv/UQAJAJNEAAinmAyAJPaAPz//3fVcI+CyOIoubYkaf20Xa3r10cIAl5MkakwQmIQDMyMAMJNKcvv60lKkgLr" +
+	"TOon+PJwDIkRN0+gYlfYJ6/mc22pdkCmssm9dW1FRJTHCs+rcrXm0yzpyEBxynIAmYiRcC+Aa2th17lQclrzYchw" +
+	"sAruNa6tZNeR17T0v1dR1Cxn/HcKYsKZNmVZnHKXcA8fkInANtxjXNsRMvJfuv7HDYwAMg7LcI+5tgye+vWyJRbZ" +
+	"EoU1IKVhNA8AhIvsir/SCVJxMIQU2oHmOQX/kfRnCaodgjOghHbRvKbBrlMj01nhr7EvvkTzmR7s1IpT/C3xlC6u" +
+	"75aFu07J71NX9jo9+AJsLFoB99rHLsSUQ7IpfAEftIrmMQt2nSYAJ21A81hjEbcYu85Xc1L+DxjYAGQSMAHusUhb" +
+	"jV0nknFiCWp/pyzKUo0XSybalQRJfyLZ/PW9skuVK5MdiiHUn10CwRpgBWua15jtsBEUHGadFMSZbIRMLDJOcz4W" +
+	"G0mxATMAbYvi27ByRkgRaaXZ/GrWmBzWQKwDG5vMZa0Rg4Ocm1GyZom2lRQQ2FjiR+L/C2D1BrFtP2KQT00wqN1K" +
+	"215eOzu3lxVZqdCu32jhVKsgRGYZtBjXxwggdlipuIWrSdy0OdW8KbVCFVlGHR3VrigXeCozsGBaZDYdBncqrsS8" +
+	"m7MCBjKYowQ="

@@ -1,0 +1,264 @@
+package rpc
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+	"github.com/natscall/natscall/internal/names"
+	"github.com/natscall/natscall/rpc/internal/health"
+	"github.com/natscall/natscall/rpc/internal/instances"
+	"github.com/natscall/natscall/rpc/internal/wire"
+)
+
+// Health is how an instance of a service is. The zero value is one that does not serve.
+type Health struct {
+	Service  string // full name
+	Instance string // as in [WithInstance]
+	// Serving says that the instance can do its work.
+	Serving bool
+	// Reason says why it cannot, on one line. It is "" while the instance is serving.
+	Reason string
+	// Since is when Serving last changed.
+	Since time.Time
+	// TakesCalls says that the instance is in its queue groups. One that is not serving stays in
+	// them while no other one serves ([WithFailClosed]).
+	TakesCalls bool
+}
+
+// status is the text in discovery.
+func (h *Health) status() string {
+	if h.Serving {
+		return "SERVING"
+	}
+	return "NOT_SERVING"
+}
+
+// healthOptions are those of a service.
+type healthOptions struct {
+	check      func(context.Context) error
+	failClosed bool
+}
+
+// WithHealthCheck makes a function decide whether an instance of a service is healthy: nil says
+// that it is, an error why it is not. The text of the error is shown to everybody who may ask.
+//
+// The function is called every second, never twice at a time, with a context that ends after a
+// second; if it does not return by then, or panics, that is a failure. Three results in a row have
+// to differ from what is believed until it changes; the instance begins as healthy. The function
+// should look at what the instance needs, such as its database, and nothing that calls the service.
+// On a server it is called for each of its services.
+//
+// An instance that is not healthy leaves its queue groups, so it gets no more calls, and finishes
+// those that it has. It stays in discovery, and calls addressed to it are served. When it is healthy
+// again it comes back. It also stays in its groups, or comes back, while it hears no healthy
+// instance with the same methods in the same group: if all fail for one reason, none leaves. See
+// docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
+func WithHealthCheck(check func(ctx context.Context) error) ServerServiceOption {
+	return forServices(func(o *serviceOptions) error {
+		if check == nil {
+			return errors.New("WithHealthCheck(nil)")
+		}
+		o.health.check = check
+		return nil
+	})
+}
+
+// WithFailClosed makes an instance that is not healthy leave its queue groups even if no other
+// instance is healthy. Then callers get CodeUnavailable, where they would have got what unhealthy
+// instances can do.
+func WithFailClosed() ServerServiceOption {
+	return forServices(func(o *serviceOptions) error {
+		o.health.failClosed = true
+		return nil
+	})
+}
+
+// membership is a service as a member of its queue groups: a health.Groups.
+type membership struct{ *service }
+
+func (m membership) monitor() *health.Monitor {
+	o := &m.options.health
+	return health.New(health.Config{Check: o.check, FailClosed: o.failClosed, Changed: m.changed})
+}
+
+// changed logs a change of the health.
+func (m membership) changed(status health.Status) {
+	log := m.server.options.logger.With("service", m.desc.Name, "instance", m.identity.ID)
+	switch {
+	case status.Err == nil && status.Out:
+		log.Info("natscall: the instance is healthy again")
+	case status.Err == nil:
+		log.Info("natscall: the instance is healthy")
+	case status.Out:
+		log.Warn("natscall: the instance is not healthy and leaves its queue groups", "reason", status.Err)
+	default:
+		log.Warn("natscall: the instance is not healthy", "reason", status.Err)
+	}
+	if panicked := (*health.PanicError)(nil); errors.As(status.Err, &panicked) {
+		log.Error("natscall: the health check panicked", "panic", panicked.Value, "stack", string(panicked.Stack))
+	}
+}
+
+// health returns how the instance is now.
+func (m membership) health() Health {
+	status := m.profile.health.Status()
+	err := m.obstacle()
+	h := Health{
+		Service: m.desc.Name, Instance: m.identity.ID, Since: status.Since, TakesCalls: err == nil && !status.Out,
+	}
+	if err == nil {
+		err = cmp.Or(status.Err, m.subs.err())
+	}
+	if h.Serving = err == nil; err != nil {
+		h.Reason = wire.ErrorText(err.Error(), "")
+	}
+	return h
+}
+
+// obstacle returns why the instance takes no calls, whatever its health is, or nil.
+func (m membership) obstacle() error {
+	select {
+	case <-m.steps.started:
+		return errDraining
+	default:
+	}
+	if !m.steps.ready.Load() {
+		return errNotStarted
+	}
+	return nil
+}
+
+var (
+	errDraining   = errors.New("the instance is shutting down")
+	errNotStarted = errors.New("the instance has not started")
+)
+
+// watched is the goroutine that watches the health of a service which has started, and what it
+// waits for.
+type watched struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+	query  atomic.Pointer[peerQuery]
+}
+
+// peerQuery asks the other instances of a service whether one of them covers for this one.
+type peerQuery struct {
+	id      wire.ID
+	covered chan struct{} // has a token when one does
+	covers  func(*natscallv1.Instance) bool
+}
+
+// watch begins to watch the health.
+func (m membership) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	m.profile.watched.cancel, m.profile.watched.ended = cancel, ended
+	go func() {
+		defer close(ended)
+		m.profile.health.Run(ctx, m)
+	}()
+}
+
+// stop ends that: the instance neither leaves nor joins any more. A check may still run if ctx ends.
+func (w *watched) stop(ctx context.Context) {
+	if w.cancel == nil {
+		return
+	}
+	w.cancel()
+	select {
+	case <-w.ended:
+	case <-ctx.Done():
+	}
+}
+
+// deliver takes the answer of another instance.
+func (w *watched) deliver(m *nats.Msg) {
+	q := w.query.Load()
+	if q == nil {
+		return
+	}
+	if other := instances.Parse(m.Data, q.id); other != nil && q.covers(other) {
+		select {
+		case q.covered <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// peerTime is how long to wait for a healthy instance.
+const peerTime = time.Second
+
+// Covered asks the other instances whether one of them is healthy and serves the same.
+func (m membership) Covered(ctx context.Context) (bool, error) {
+	if !m.server.nc.IsConnected() {
+		return false, nats.ErrDisconnected
+	}
+	q := &peerQuery{id: wire.NewID(), covered: make(chan struct{}, 1), covers: m.covers}
+	m.profile.watched.query.Store(q)
+	defer m.profile.watched.query.Store(nil)
+	err := m.server.nc.PublishMsg(&nats.Msg{
+		Subject: names.Join(m.root, wire.AllToken, wire.InstancesToken),
+		Reply:   names.Join(m.root, wire.InstanceToken, m.identity.ID, wire.PeersToken),
+		Data:    wire.AppendInstanceQuery(nil, q.id),
+	})
+	if err != nil {
+		return false, fmt.Errorf("ask other instances: %w", err)
+	}
+	timer := time.NewTimer(peerTime)
+	defer timer.Stop()
+	select {
+	case <-q.covered:
+		return true, nil
+	case <-timer.C:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// covers reports whether another instance can take the calls of this one.
+func (m membership) covers(other *natscallv1.Instance) bool {
+	if other.GetInstance() == m.identity.ID || other.GetState() != natscallv1.State_STATE_SERVING || other.GetQueueGroup() != m.queueGroup() {
+		return false
+	}
+	return !slices.ContainsFunc(m.methods(), func(name string) bool { return !slices.Contains(other.GetMethods(), name) })
+}
+
+// Leave leaves the queue groups. What NATS has sent already is served.
+func (m membership) Leave(ctx context.Context) {
+	var draining []<-chan nats.SubStatus
+	for _, sub := range m.subs.requests {
+		ch, err := sub.Pause()
+		if err != nil {
+			m.logUnsubscribe(sub, err)
+		} else if ch != nil {
+			draining = append(draining, ch)
+		}
+	}
+	for _, ch := range draining {
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Join joins them again.
+func (m membership) Join() {
+	for _, sub := range m.subs.requests {
+		if err := sub.Resume(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+			m.server.options.logger.Error("natscall: a subject is not served again", "subject", sub.Subject, "error", err)
+		}
+	}
+}
+
+var _ health.Groups = membership{}

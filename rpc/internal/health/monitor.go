@@ -1,0 +1,187 @@
+// Package health decides whether an instance of a service is healthy, and whether it takes part in
+// its queue groups.
+package health
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/natscall/natscall/rpc/internal/wait"
+)
+
+// silences is how many looks in a row have to find no healthy instance until one that has left its
+// groups joins them again: one answer may be lost or late.
+const silences = 2
+
+// Groups are the queue groups of an instance. Only Run calls the methods, one at a time.
+type Groups interface {
+	// Covered reports whether another instance is heard that is healthy and serves the same. It
+	// fails if that cannot be known now, as without a connection.
+	Covered(ctx context.Context) (bool, error)
+	// Leave returns when the instance gets no more calls. What it has got is served.
+	Leave(ctx context.Context)
+	Join()
+}
+
+// Config is what a Monitor works with.
+type Config struct {
+	Check      func(context.Context) error // what the user knows; may be nil
+	FailClosed bool                        // leave the groups even if they are empty then
+	Changed    func(Status)                // is told of each change
+}
+
+// Status is what is known of an instance.
+type Status struct {
+	Err   error     // why it is not healthy, or nil
+	Since time.Time // when it has become healthy or unhealthy
+	Out   bool      // it has left its queue groups
+}
+
+// Monitor watches the health of one instance.
+//
+//	                unhealthy, and covered
+//	in its groups -------------------------> out of them
+//	     ^                                        |
+//	     +----------------------------------------+
+//	        healthy, or not covered any more
+//
+// An instance says that it is unhealthy before it looks for others. So of several that become
+// unhealthy at the same time, at least one hears that no other one is healthy, and stays.
+type Monitor struct {
+	config Config
+	woken  chan struct{} // has a token when something was set
+
+	mu     sync.Mutex
+	told   error // by Set
+	judge  judge
+	status Status
+}
+
+// New returns the monitor of an instance, which is healthy. A function given by the user decides
+// when Run runs.
+func New(config Config) *Monitor {
+	return &Monitor{config: config, woken: make(chan struct{}, 1), status: Status{Since: time.Now()}}
+}
+
+// Set says that the instance is healthy, or why it is not. It may be called at any time.
+func (m *Monitor) Set(err error) {
+	m.mu.Lock()
+	m.told = err
+	m.mu.Unlock()
+	m.update()
+	wait.Signal(m.woken)
+}
+
+// Status returns what is known now.
+func (m *Monitor) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+// Run runs the check and keeps the instance in its groups or out of them. It returns when ctx has
+// ended and the check has returned.
+func (m *Monitor) Run(ctx context.Context, groups Groups) {
+	c := checker{check: m.config.Check, results: make(chan error, 1)}
+	defer c.end()
+	timer := time.NewTimer(Interval)
+	defer timer.Stop()
+	missed := 0 // looks in a row that have found nobody
+	for ctx.Err() == nil {
+		m.place(ctx, groups, &missed)
+		var due <-chan time.Time
+		if m.config.Check != nil || m.Status().Err != nil || m.Status().Out {
+			due = timer.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-m.woken:
+		case err := <-c.results:
+			c.take()
+			m.take(err)
+			timer.Reset(Interval)
+		case <-due:
+			if err := c.next(ctx); err != nil {
+				m.take(err)
+			}
+			timer.Reset(Interval)
+		}
+	}
+}
+
+// take takes a result of the check.
+func (m *Monitor) take(err error) {
+	m.mu.Lock()
+	m.judge.take(err)
+	m.mu.Unlock()
+	m.update()
+}
+
+// update makes the status of what was told and what the check has found.
+func (m *Monitor) update() {
+	m.mu.Lock()
+	err := m.told
+	if err == nil {
+		err = m.judge.err
+	}
+	changed := (err == nil) != (m.status.Err == nil)
+	if m.status.Err = err; changed {
+		m.status.Since = time.Now()
+	}
+	status := m.status
+	m.mu.Unlock()
+	if changed {
+		m.config.Changed(status)
+	}
+}
+
+// place puts the instance into its groups or out of them. missed counts the looks in a row that
+// have found no other instance.
+func (m *Monitor) place(ctx context.Context, groups Groups, missed *int) {
+	status := m.Status()
+	switch {
+	case status.Err == nil:
+		*missed = 0
+		if status.Out {
+			m.join(groups)
+		}
+		return
+	case m.config.FailClosed:
+		if !status.Out {
+			m.leave(ctx, groups)
+		}
+		return
+	}
+	covered, err := groups.Covered(ctx)
+	switch {
+	case err != nil:
+	case covered:
+		*missed = 0
+		if !status.Out {
+			m.leave(ctx, groups)
+		}
+	case status.Out:
+		if *missed++; *missed >= silences {
+			m.join(groups)
+		}
+	}
+}
+
+func (m *Monitor) leave(ctx context.Context, groups Groups) {
+	m.move(true) // first, as it is no longer to be counted on
+	groups.Leave(ctx)
+}
+
+func (m *Monitor) join(groups Groups) {
+	groups.Join()
+	m.move(false)
+}
+
+func (m *Monitor) move(out bool) {
+	m.mu.Lock()
+	m.status.Out = out
+	status := m.status
+	m.mu.Unlock()
+	m.config.Changed(status)
+}
