@@ -12,6 +12,7 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpcschema"
 )
 
 // Session is a connection to NATS and what stands on it.
@@ -107,7 +108,7 @@ func (s *Session) Load(ctx context.Context, t *Target, instance string) error {
 	if instance != "" {
 		opts = append(opts, rpc.WithInstance(instance))
 	}
-	set, err := fetch(ctx, s.Client(""), t.Bare(), opts...)
+	set, err := rpcschema.Fetch(ctx, s.Client(""), t.Bare(), opts...)
 	if err != nil {
 		return noSchema(name, err)
 	}
