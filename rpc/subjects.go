@@ -60,8 +60,7 @@ func newSubjects(m *method, prefix string) (Subjects, error) {
 		Tools: []string{
 			names.Join(root, wire.SchemaMethod), names.Join(root, wire.HealthMethod),
 			names.Join(instance, wire.CallToken, wire.SchemaMethod), names.Join(instance, wire.CallToken, wire.HealthMethod),
-			names.Join(root, wire.AllToken, wire.CallToken, wire.HealthMethod),
-			names.Join(root, wire.AllToken, wire.InstancesToken), names.Join(instance, "*"),
+			names.Join(root, wire.AllToken, wire.CallToken, wire.HealthMethod), names.Join(root, wire.AllToken, wire.InstancesToken),
 		},
 	}
 	if m.kind != KindOneWay {

@@ -142,7 +142,7 @@ func TestMissingImport(t *testing.T) {
 	must(t, s.serveInventory("inventory"))
 	must(t, s.serveOrders("order"))
 	old.serveOld()
-	probes := merged(inventoryProbes(), s.orderProbes(), discoveryProbes(), s.probesOf(inventoryRoot), s.probesOf(orderRoot), s.probesOf(feedRoot), oneProbes())
+	probes := merged(inventoryProbes(), s.orderProbes(), discoveryProbes(), s.probesOf(inventoryRoot), s.probesOf(orderRoot), s.probesOf(feedRoot), oneProbes(), ownProbes())
 	checkNeeds(t, needs, missing)
 	var trying sync.WaitGroup
 	for i, subject := range missing {

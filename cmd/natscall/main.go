@@ -13,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/call"
 	"github.com/natscall/natscall/cmd/natscall/internal/permissions"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/show"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
@@ -79,6 +81,9 @@ func newRoot(t *tool.Tool) *cobra.Command {
 		Args:          cobra.ArbitraryArgs, // RunE says more of a command that does not exist
 		RunE:          noCommand,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return problem.Usage("%w", err)
+			}
 			return t.Connect.FromEnvironment(cmd.Flags())
 		},
 	}
@@ -86,6 +91,7 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.PersistentFlags().SortFlags = false
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
+	add(root, groupServices, show.List(t), call.Command(t))
 	add(root, groupProject, permissions.Command(), protoCommand(), versionCommand(t))
 	return root
 }

@@ -20,9 +20,11 @@ import (
 
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpcschema"
 )
 
 // probe tries one thing that a user of the shop does.
@@ -333,27 +335,32 @@ func (s *shop) listening(ctx context.Context, subject string, heard nats.MsgHand
 	return f()
 }
 
+// ask publishes a request, and takes the first answer.
+func ask(ctx context.Context, p *peer, subject string, data []byte, take func(*nats.Msg) error) error {
+	inbox := p.nc.NewInbox()
+	answers := make(chan *nats.Msg, 16)
+	sub, err := p.nc.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := p.nc.PublishRequest(subject, inbox, data); err != nil {
+		return err
+	}
+	select {
+	case m := <-answers:
+		return take(m)
+	case refused := <-p.refused:
+		return errors.New(refused)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // discoveryProbes ask for services as nats micro does.
 func discoveryProbes() map[string]probe {
 	ask := func(ctx context.Context, p *peer, subject string, answer any) error {
-		inbox := p.nc.NewInbox()
-		answers := make(chan *nats.Msg, 16)
-		sub, err := p.nc.ChanSubscribe(inbox, answers)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = sub.Unsubscribe() }()
-		if err := p.nc.PublishRequest(subject, inbox, nil); err != nil {
-			return err
-		}
-		select {
-		case m := <-answers:
-			return json.Unmarshal(m.Data, answer)
-		case refused := <-p.refused:
-			return errors.New(refused)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return ask(ctx, p, subject, nil, func(m *nats.Msg) error { return json.Unmarshal(m.Data, answer) })
 	}
 	out := map[string]probe{
 		"list": func(ctx context.Context, p *peer) error { return ask(ctx, p, "$SRV.INFO", new(micro.Info)) },
@@ -366,6 +373,63 @@ func discoveryProbes() map[string]probe {
 				return err
 			}
 			return ask(ctx, p, "$SRV.STATS."+name+"."+found.ID, new(micro.Stats))
+		}
+	}
+	return out
+}
+
+// ownProbes use the methods that each service has beside its own, as a tool does.
+func ownProbes() map[string]probe {
+	out := map[string]probe{}
+	for root := range callers {
+		desc := &rpc.ServiceDesc{Name: root}
+		files, health := rpc.SchemaMethod(desc), rpc.HealthMethod(desc)
+		call := func(ctx context.Context, p *peer, opts ...rpc.CallOption) error {
+			_, err := health.Call(ctx, p.client, new(natscallv1.GetHealthRequest), opts...)
+			return err
+		}
+		out["schema "+root] = func(ctx context.Context, p *peer) error {
+			_, err := rpcschema.Fetch(ctx, p.client, desc)
+			return err
+		}
+		out["schema of one "+root] = func(ctx context.Context, p *peer) error {
+			var instance string
+			req := new(natscallv1.GetSchemaRequest)
+			if _, err := files.Call(ctx, p.client, req, rpc.ResponseInstance(&instance)); err != nil {
+				return err
+			}
+			_, err := files.Call(ctx, p.client, req, rpc.WithInstance(instance))
+			return err
+		}
+		out["health "+root] = func(ctx context.Context, p *peer) error { return call(ctx, p) }
+		out["health of one "+root] = func(ctx context.Context, p *peer) error {
+			var instance string
+			if err := call(ctx, p, rpc.ResponseInstance(&instance)); err != nil {
+				return err
+			}
+			return call(ctx, p, rpc.WithInstance(instance))
+		}
+		out["health of all "+root] = func(ctx context.Context, p *peer) error {
+			g := health.Gather(ctx, p.client, new(natscallv1.GetHealthRequest))
+			answers := 0
+			for one := range g.All() {
+				if one.Err != nil {
+					return one.Err
+				}
+				answers++
+			}
+			if answers == 0 {
+				return errors.New("no instance has answered")
+			}
+			return nil
+		}
+		out["peers "+root] = func(ctx context.Context, p *peer) error {
+			return ask(ctx, p, root+"._all.instances", append([]byte{0, 1, 7, 0}, nuid.Next()[:16]...), func(m *nats.Msg) error {
+				if m.Header.Get("Status") != "" {
+					return nats.ErrNoResponders
+				}
+				return nil
+			})
 		}
 	}
 	return out

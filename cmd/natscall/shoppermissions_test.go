@@ -70,6 +70,9 @@ var orderNeeds = map[string]string{
 	"inventory.v1.InventoryService._i.*.call.Reserve": "one inventory.v1.InventoryService/Reserve",
 	"inventory.v1.InventoryService._i.*.call.Confirm": "one inventory.v1.InventoryService/Confirm",
 	"inventory.v1.InventoryService._i.*.call.Release": "one inventory.v1.InventoryService/Release",
+
+	"order.v1.OrderService._all.instances":     "peers order.v1.OrderService",
+	"order.v1.OrderFeedService._all.instances": "peers order.v1.OrderFeedService",
 }
 
 // toolNeeds is the same for a tool.
@@ -81,6 +84,25 @@ var toolNeeds = map[string]string{
 	"$SRV.*.OrderService.*":     "one OrderService",
 	"$SRV.*.OrderFeedService":   "stats OrderFeedService",
 	"$SRV.*.OrderFeedService.*": "one OrderFeedService",
+
+	"inventory.v1.InventoryService._schema":           "schema inventory.v1.InventoryService",
+	"inventory.v1.InventoryService._health":           "health inventory.v1.InventoryService",
+	"inventory.v1.InventoryService._i.*.call._schema": "schema of one inventory.v1.InventoryService",
+	"inventory.v1.InventoryService._i.*.call._health": "health of one inventory.v1.InventoryService",
+	"inventory.v1.InventoryService._all.call._health": "health of all inventory.v1.InventoryService",
+	"inventory.v1.InventoryService._all.instances":    "peers inventory.v1.InventoryService",
+	"order.v1.OrderService._schema":                   "schema order.v1.OrderService",
+	"order.v1.OrderService._health":                   "health order.v1.OrderService",
+	"order.v1.OrderService._i.*.call._schema":         "schema of one order.v1.OrderService",
+	"order.v1.OrderService._i.*.call._health":         "health of one order.v1.OrderService",
+	"order.v1.OrderService._all.call._health":         "health of all order.v1.OrderService",
+	"order.v1.OrderService._all.instances":            "peers order.v1.OrderService",
+	"order.v1.OrderFeedService._schema":               "schema order.v1.OrderFeedService",
+	"order.v1.OrderFeedService._health":               "health order.v1.OrderFeedService",
+	"order.v1.OrderFeedService._i.*.call._schema":     "schema of one order.v1.OrderFeedService",
+	"order.v1.OrderFeedService._i.*.call._health":     "health of one order.v1.OrderFeedService",
+	"order.v1.OrderFeedService._all.call._health":     "health of all order.v1.OrderFeedService",
+	"order.v1.OrderFeedService._all.instances":        "peers order.v1.OrderFeedService",
 }
 
 // without returns a copy of permissions that lack a subject.
@@ -143,7 +165,7 @@ func TestShop(t *testing.T) {
 			}
 		}
 		s.run(t, s.connect("order"), tried)
-		s.run(t, s.connect("tool"), discoveryProbes())
+		s.run(t, s.connect("tool"), merged(discoveryProbes(), ownProbes()))
 	})
 	t.Run("published order", func(t *testing.T) { must(t, s.publishOrder(testContext(t))) })
 	for user, needs := range map[string]map[string]string{"shopper": shopperNeeds, "order": orderNeeds, "tool": toolNeeds} {
@@ -151,7 +173,7 @@ func TestShop(t *testing.T) {
 		checkNeeds(t, needs, options.Users[i].Permissions.Publish.Allow)
 		for subject, what := range needs {
 			t.Run(user+" without "+subject, func(t *testing.T) {
-				where, probe := s, merged(calls, discoveryProbes())[what]
+				where, probe := s, merged(calls, discoveryProbes(), ownProbes())[what]
 				if probe == nil {
 					where, probe = old, newMethods[what]
 				}
@@ -164,7 +186,7 @@ func TestShop(t *testing.T) {
 	t.Run("no inbox", func(t *testing.T) {
 		for _, user := range []string{"shopper _INBOX_shopper.>", "tool _INBOX_tool.>", "order _INBOX.>"} {
 			what := map[string]string{"s": "GetStock", "t": "list", "o": "Release"}[user[:1]]
-			if err := merged(calls, discoveryProbes())[what](testContext(t), s.connect(v.names[user])); err == nil {
+			if err := merged(calls, discoveryProbes(), ownProbes())[what](testContext(t), s.connect(v.names[user])); err == nil {
 				t.Errorf("%s works without it: %s", what, user)
 			}
 		}

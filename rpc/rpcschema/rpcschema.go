@@ -9,6 +9,7 @@ package rpcschema
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -27,13 +28,14 @@ const (
 // Fetch returns the file that defines a service, as the last one, and all files that it imports,
 // each after what it imports, with their comments. Only the name and the subject prefix of s are
 // used. All files come from one instance: any, or the one of [rpc.WithInstance]. If it has gone
-// meanwhile, Fetch fails. The options apply to each of the calls, one a file.
+// meanwhile, Fetch fails. The options apply to each of the calls, one a file, but for
+// rpc.ResponseInstance.
 //
 // The error is an *rpc.Error. CodeUnimplemented means that the service serves no schema
 // ([rpc.WithoutSchema]), CodeDataLoss that what came is not what was asked for.
 func Fetch(ctx context.Context, c *rpc.Client, s *rpc.ServiceDesc, opts ...rpc.CallOption) (*descriptorpb.FileDescriptorSet, error) {
 	var instance string
-	f := &fetch{client: c, method: rpc.SchemaMethod(s), opts: append([]rpc.CallOption{rpc.ResponseInstance(&instance)}, opts...), done: map[string]string{}}
+	f := &fetch{client: c, method: rpc.SchemaMethod(s), opts: append(slices.Clip(opts), rpc.ResponseInstance(&instance)), done: map[string]string{}}
 	top, err := f.file(ctx, "")
 	if err != nil {
 		return nil, err
@@ -97,12 +99,16 @@ func (f *fetch) addImport(ctx context.Context, by string, i *natscallv1.SchemaIm
 	return f.add(ctx, res)
 }
 
-// file gets a file by its hash, in parts if the service sends parts.
+// partSize is how much of a file is asked for at a time, in bytes. It fits into a NATS message of
+// any server, so a tool needs no permissions for streams.
+const partSize = 32 << 10
+
+// file gets a file by its hash.
 func (f *fetch) file(ctx context.Context, hash string) (*natscallv1.GetSchemaResponse, error) {
-	whole, err := f.call(ctx, &natscallv1.GetSchemaRequest{Hash: hash})
+	whole, err := f.call(ctx, &natscallv1.GetSchemaRequest{Hash: hash, Limit: partSize})
 	for err == nil && uint64(len(whole.GetFile())) < whole.GetSize() {
 		var part *natscallv1.GetSchemaResponse
-		part, err = f.call(ctx, &natscallv1.GetSchemaRequest{Hash: whole.GetHash(), Offset: uint64(len(whole.GetFile()))})
+		part, err = f.call(ctx, &natscallv1.GetSchemaRequest{Hash: whole.GetHash(), Offset: uint64(len(whole.GetFile())), Limit: partSize})
 		if err == nil && len(part.GetFile()) == 0 {
 			err = rpc.Errorf(rpc.CodeDataLoss, "schema: a part of %s has nothing", whole.GetPath())
 		}

@@ -75,7 +75,7 @@ func examples(t *testing.T) map[string]example {
 	message := encode(t, wrapperspb.String("42"))
 	notFound := encode(t, &natscallv1.Status{Code: 5, Message: "no order 42"})
 	draining := encode(t, &natscallv1.Status{Code: 14, Message: "server is draining"})
-	instance := encode(t, &natscallv1.Instance{Instance: "ABC", State: natscallv1.State_STATE_SERVING, Methods: []string{"PlaceOrder"}})
+	instance := encode(t, &natscallv1.Instance{Instance: "ABC", State: natscallv1.State_STATE_SERVING, Methods: []string{"PlaceOrder"}, QueueGroup: "q"})
 	named := wire.AppendRequest(nil, id, wire.CodecProto, 2*time.Second)
 	named[wire.FlagsOffset] |= byte(wire.FlagNameInstance)
 	refused := wire.FlagError | wire.Refused.Flags()

@@ -1,7 +1,6 @@
 package connect
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/nats-io/jsm.go/natscontext"
 	"github.com/nats-io/nats.go"
@@ -21,31 +21,6 @@ import (
 type Conn struct {
 	*nats.Conn
 	Colors string // the scheme
-}
-
-// Open connects. What NATS refuses later, and with --trace what happens to the connection, is
-// reported to log.
-func (f *Flags) Open(ctx context.Context, log io.Writer, opts ...nats.Option) (*Conn, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	loaded, err := f.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkServers(loaded.ServerURL()); err != nil {
-		return nil, err
-	}
-	options, err := loaded.NATSOptions(nats.Name(f.name), nats.Timeout(f.Timeout), nats.MaxReconnects(-1))
-	if err != nil {
-		return nil, problem.Failure("check the files and values that the flags, the environment and the context name", "credentials: %w", err)
-	}
-	options = append(options, f.traced(log)...)
-	nc, err := nats.Connect(loaded.ServerURL(), append(options, opts...)...)
-	if err != nil {
-		return nil, f.explain(err, loaded)
-	}
-	return &Conn{nc, loaded.ColorScheme()}, nil
 }
 
 // checkServers refuses what is no URL before anything is dialed.
@@ -98,10 +73,7 @@ func redact(servers string) string {
 }
 
 // traced returns what reports the life of the connection.
-func (f *Flags) traced(log io.Writer) []nats.Option {
-	if !f.Trace {
-		return nil
-	}
+func traced(log io.Writer) []nats.Option {
 	say := func(format string, args ...any) { fmt.Fprintf(log, ">>> "+format+"\n", args...) }
 	return []nats.Option{
 		nats.ConnectHandler(func(nc *nats.Conn) { say("connected to %s", nc.ConnectedUrlRedacted()) }),
@@ -115,7 +87,7 @@ func (f *Flags) traced(log io.Writer) []nats.Option {
 }
 
 // explain turns an error of nats.go into one that says what to do.
-func (f *Flags) explain(err error, loaded *natscontext.Context) error {
+func explain(err error, loaded *natscontext.Context, waited time.Duration) error {
 	where := redact(loaded.ServerURL())
 	if loaded.Name != "" {
 		where += " (context " + loaded.Name + ")"
@@ -129,7 +101,7 @@ func (f *Flags) explain(err error, loaded *natscontext.Context) error {
 	case isTLS(err):
 		return problem.Failure("--tlsca names the authority of the server's certificate, --tlscert and --tlskey that of the client", "TLS with %s fails: %w", where, err)
 	case errors.Is(err, nats.ErrTimeout), isTimeout(err):
-		return problem.Failure("check the address, or give it more time with --timeout", "%s does not answer within %v", where, f.Timeout)
+		return problem.Failure("check the address, or give it more time with --timeout", "%s does not answer within %v", where, waited)
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return problem.Failure(name, "%s: there is no host %q", where, dns.Name)

@@ -5,11 +5,13 @@ package connect
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/nats-io/jsm.go/natscontext"
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/pflag"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
@@ -92,6 +94,37 @@ func (f *Flags) FromEnvironment(set *pflag.FlagSet) error {
 	})
 	return wrong
 }
+
+// Open connects. What NATS refuses later, and with --trace what happens to the connection, is
+// reported to log.
+func (f *Flags) Open(ctx context.Context, log io.Writer, opts ...nats.Option) (*Conn, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	loaded, err := f.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkServers(loaded.ServerURL()); err != nil {
+		return nil, err
+	}
+	options, err := loaded.NATSOptions(nats.Name(f.name), nats.Timeout(f.dialTime()), nats.MaxReconnects(-1))
+	if err != nil {
+		return nil, problem.Failure("check the files and values that the flags, the environment and the context name", "credentials: %w", err)
+	}
+	if f.Trace {
+		options = append(options, traced(log)...)
+	}
+	nc, err := nats.Connect(loaded.ServerURL(), append(options, opts...)...)
+	if err != nil {
+		return nil, explain(err, loaded, f.dialTime())
+	}
+	return &Conn{nc, loaded.ColorScheme()}, nil
+}
+
+// dialTime is how long to wait for a connection: not less than usual, since --timeout is that of
+// calls, too, which may be short.
+func (f *Flags) dialTime() time.Duration { return max(f.Timeout, nats.DefaultTimeout) }
 
 // check refuses what no connection can be made with.
 func (f *Flags) check() error {

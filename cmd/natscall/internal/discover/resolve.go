@@ -17,7 +17,7 @@ func Find(services []*Service, name, prefix string) (*Service, error) {
 		named = matches(services, func(s *Service) bool { return strings.EqualFold(s.Micro, name) || endsWith(s.Name, name) })
 	}
 	if prefix != "" {
-		named = matches(named, func(s *Service) bool { return s.Prefix() == prefix })
+		named = matches(named, func(s *Service) bool { return s.under(prefix) })
 	}
 	switch len(named) {
 	case 0:
@@ -72,7 +72,7 @@ func findLone(services []*Service, name, prefix string) (*Service, *Method, erro
 	var in *Service
 	for _, s := range services {
 		there = append(there, qualified(s)...)
-		if m := s.Method(name); m != nil && (prefix == "" || s.Prefix() == prefix) {
+		if m := s.Method(name); m != nil && (prefix == "" || s.under(prefix)) {
 			in = s
 			names = append(names, s.Name+"/"+m.Name)
 		}

@@ -66,6 +66,10 @@ func (s *Service) Short() string { return s.Name[strings.LastIndexByte(s.Name, '
 // Prefix returns what stands before the name of the service in its subjects, or "".
 func (s *Service) Prefix() string { return strings.TrimSuffix(strings.TrimSuffix(s.Root, s.Name), ".") }
 
+// under reports whether a client with a subject prefix reaches the service. What the service itself
+// puts before its name (the option subject_prefix) is not a client's.
+func (s *Service) under(prefix string) bool { return strings.HasPrefix(s.Prefix()+".", prefix+".") }
+
 // Versions returns the versions of the instances, each once.
 func (s *Service) Versions() []string {
 	return s.each(func(i Instance) string { return i.Version })

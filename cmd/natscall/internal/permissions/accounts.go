@@ -59,6 +59,9 @@ func (b borders) crossings(called []method, discovered []service) []crossing {
 		for _, subject := range s.methods[0].subjects.Discovery {
 			add(subject, true, "discovery")
 		}
+		for _, subject := range s.methods[0].subjects.Tools {
+			add(subject, true, ".proto files and health of "+s.name)
+		}
 	}
 	return out
 }

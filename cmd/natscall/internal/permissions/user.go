@@ -134,12 +134,16 @@ func (p *permissions) listen(m method) {
 	for _, subject := range m.subjects.Discovery {
 		p.subscribe = add(p.subscribe, grant{subject: subject, why: "is found by tools"})
 	}
+	p.publish = add(p.publish, grant{subject: m.subjects.Peers, why: "asks other instances, when it is not healthy"})
 }
 
 // discover adds what a tool needs to find the instances of a service.
 func (p *permissions) discover(s service) {
 	for _, subject := range s.methods[0].subjects.Discovery {
 		p.publish = add(p.publish, grant{subject: subject, why: "finds instances"})
+	}
+	for _, subject := range s.methods[0].subjects.Tools {
+		p.publish = add(p.publish, grant{subject: subject, why: "asks instances of " + s.name + " for .proto files and health"})
 	}
 }
 

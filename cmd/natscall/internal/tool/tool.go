@@ -4,7 +4,6 @@ package tool
 import (
 	"context"
 	"io"
-	"log/slog"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
@@ -14,7 +13,6 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
-	"github.com/natscall/natscall/rpc"
 )
 
 // Tool is one run of the tool.
@@ -30,13 +28,6 @@ type Tool struct {
 // New returns a run with its streams.
 func New(version string, in io.Reader, out, err io.Writer) *Tool {
 	return &Tool{In: in, Out: output.New(out), Err: output.New(err), Version: version}
-}
-
-// Session is a connection to NATS and what stands on it.
-type Session struct {
-	NC       *nats.Conn
-	Services discover.Finder
-	clients  []*rpc.Client
 }
 
 // Open connects to NATS. The caller closes the session.
@@ -59,26 +50,6 @@ func (t *Tool) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	if t.Connect.Trace {
 		_, _ = io.WriteString(t.Err, ">>> "+err.Error()+"\n") // stderr: there is nobody else to tell
 	}
-}
-
-// Client returns a client for services whose subjects begin with a prefix, or "". It is closed with
-// the session.
-func (s *Session) Client(prefix string, opts ...rpc.ClientOption) *rpc.Client {
-	opts = append(opts, rpc.WithLogger(slog.New(slog.DiscardHandler))) // errors say it all
-	if prefix != "" {
-		opts = append(opts, rpc.WithSubjectPrefix(prefix))
-	}
-	c := rpc.NewClient(s.NC, opts...)
-	s.clients = append(s.clients, c)
-	return c
-}
-
-// Close ends the clients and the connection.
-func (s *Session) Close() {
-	for _, c := range s.clients {
-		_ = c.Close() // never fails
-	}
-	s.NC.Close()
 }
 
 // GivenTimeout returns whether --timeout or its environment variable is given.

@@ -20,6 +20,7 @@ var editionServiceDesc = rpc.ServiceDesc{
 	Version:     "0.0.0",
 	Description: "EditionService is of an edition.",
 	File:        edition2023.File_edition2023_edition_proto,
+	Comments:    editionServiceComments,
 }
 
 // The full names of the methods of edition2023.EditionService, as in rpc.Call.Method.
@@ -74,3 +75,8 @@ type UnimplementedEditionServiceServer struct{}
 func (UnimplementedEditionServiceServer) Get(context.Context, *edition2023.Request) (*edition2023.Response, error) {
 	return nil, EditionServiceMethods.Get.Unimplemented()
 }
+
+// editionServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const editionServiceComments = "" +
+	"KLUv/QQAZQIA8gQSGYBVDSDdEZrBRhI3ZfuNKHu7GM37LSmiiOynlt9PxQWggJFw1MALTaPl99PBRRkuHQWSDOLU" +
+	"rYeb20Atv5/KNGyx5fdTk4MuAFHlaRk="

@@ -19,6 +19,7 @@ var editionServiceDesc = rpc.ServiceDesc{
 	MicroName: "EditionService",
 	Version:   "0.0.0",
 	File:      edition2024.File_edition2024_edition_proto,
+	Comments:  editionServiceComments,
 }
 
 // The full names of the methods of edition2024.EditionService, as in rpc.Call.Method.
@@ -69,3 +70,9 @@ type UnimplementedEditionServiceServer struct{}
 func (UnimplementedEditionServiceServer) Get(context.Context, *edition2024.Request, *rpc.Sender[*edition2024.Response]) error {
 	return EditionServiceMethods.Get.Unimplemented()
 }
+
+// editionServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const editionServiceComments = "" +
+	"KLUv/QQA9QQAgskgJXBRAwCAZZlmRoSkSer1LbvFjnap2pgkFDS0UN6pQXhGMhGQ+haMcSCOI1Vp06KluTNCjRml" +
+	"cztnOg9pPuyndUPds23NY5TPOV1fH9WvGo3V/9XzZZVybsY+uv6zfxjlJK3k6CJfAAmDYEA4FBZbAWwJPLb3TYyC" +
+	"0Swa3eycIIKtARYIAPEhBhry21qaSRiMNJ4UQWwRMvysLAE00IAV"

@@ -20,6 +20,7 @@ var legacyDesc = rpc.ServiceDesc{
 	Version:     "0.0.0",
 	Description: "Legacy is proto2 and has no package.",
 	File:        legacy.File_legacy_legacy_proto,
+	Comments:    legacyComments,
 }
 
 // The full names of the methods of Legacy, as in rpc.Call.Method.
@@ -74,3 +75,8 @@ type UnimplementedLegacyServer struct{}
 func (UnimplementedLegacyServer) Get(context.Context, *legacy.LegacyRequest) (*legacy.LegacyRequest_Result, error) {
 	return nil, LegacyMethods.Get.Unimplemented()
 }
+
+// legacyComments are the comments of the .proto files, for rpc.ServiceDesc.
+const legacyComments = "" +
+	"KLUv/QQAaQIACksKE2xlZ2FjeS9sZWdhY3kucHJvdG9KNAoyCgIGABIEBQAHARomIExlZ2FjeSBpcyBwcm90bzIg" +
+	"YW5kIGhhcyBubyBwYWNrYWdlLgrVd7Jd"

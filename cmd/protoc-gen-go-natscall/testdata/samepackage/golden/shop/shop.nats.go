@@ -19,6 +19,7 @@ var orderDesc_ = rpc.ServiceDesc{
 	Version:     "0.0.0",
 	Description: "Order stands in the package of its messages.",
 	File:        File_shop_shop_proto,
+	Comments:    orderComments,
 }
 
 // The full names of the methods of shop.Order, as in rpc.Call.Method.
@@ -125,6 +126,7 @@ var isChoice_Desc = rpc.ServiceDesc{
 	Version:     "0.0.0",
 	Description: "IsChoice_ would name the type of its client like the interface of a oneof.",
 	File:        File_shop_shop_proto,
+	Comments:    orderComments,
 }
 
 // The full names of the methods of shop.IsChoice_, as in rpc.Call.Method.
@@ -189,6 +191,7 @@ var contextDesc = rpc.ServiceDesc{
 	Version:     "0.0.0",
 	Description: "Context has the name of a package that is imported.",
 	File:        File_shop_shop_proto,
+	Comments:    orderComments,
 }
 
 // ContextClient calls shop.Context.
@@ -218,3 +221,11 @@ func RegisterContextServer(s *rpc.Server, impl ContextServer, opts ...rpc.Servic
 // UnimplementedContextServer answers every call with UNIMPLEMENTED.
 // A server that embeds it still compiles when the service gets new methods.
 type UnimplementedContextServer struct{}
+
+// orderComments are the comments of the .proto files, for rpc.ServiceDesc.
+const orderComments = "" +
+	"KLUv/UQAnQDFCADS0DYpMI8TwMDJSGje2J9Cfi6yklZ+t0dcQkOLVQwaKjmg8GZO4vfFISOxJDIZTduQL8s9uqjt" +
+	"rdl+THkD9DgJkIdJWD5kRhSrpBTcfg7jqvdbV0nXpr+VlRw3Soz4BPRAcA4iz0PCEiMziu1O8XOP09OOr3gEPQqc" +
+	"gcjjSFg6PH4qwW3NZ4ovQApOMiTjmBAk68iMNqPtU6XBG9/Kog5q5vrW1l9L37f1N5bvRTGSXo+u9RvyZblf3OIp" +
+	"ftyLxrjWt13cAmoOAOQRCGCZkRUJboZXNJHiQsCdIBukJgMWADArwGMIpF7QyK5fjF2iGv/BKMCiys/Bl+XRtAJD" +
+	"0JLYdUmz6gSrueOGWFSOg3CcgLJjk2Bn26IEmZcXnw=="

@@ -25,6 +25,7 @@ var importServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "ImportService uses the messages of others, and none of its own package.",
 	File:        importsv1.File_imports_v1_imports_proto,
+	Comments:    importServiceComments,
 }
 
 // The full names of the methods of imports.v1.ImportService, as in rpc.Call.Method.
@@ -107,3 +108,14 @@ func (UnimplementedImportServiceServer) Part(context.Context, *shapesv1.Request_
 func (UnimplementedImportServiceServer) Alone(context.Context, *rpc.Receiver[*noservicev1.Alone]) (*rpc1.Context, error) {
 	return nil, ImportServiceMethods.Alone.Unimplemented()
 }
+
+// importServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const importServiceComments = "" +
+	"KLUv/UQA9QFtDwCCnVsyIG+bAAAMQBEQ4Ls0yJ9ZZor2MiW97EUBItnx2BoiFiFmjJSlA9v9SOoxAv1tyq5F2g4Z" +
+	"LaUWSa8/DHwPjtsavkIp81q8fLG4BWsUmGRGR3hZLkFyRjFvDSmWSjGugFE4fyAAETKjuJPC6pr8AaNwGjyQ45EZ" +
+	"9VtXSbDPlm7s1ow7YBYc9kAPhcwoblWp1BfKHxUs4iB4IEeSGUVYUcwzFddQwxewx4ADOaDGRGb04qU3fnp6Xov2" +
+	"M1Hf5BDYBIfAAzVOE+FISGb0oOvLRYl3OreLr10aKY16nV3DeGb0JulOsPVa1ydru7h4B9aYaAY4oCbCSSofELyX" +
+	"Nj6QT4jMiCWs5fpd4rf1K/CtrdfS92XYMF9KLZJeh5LrnztPT5vfH7YfxPAIgxoBG5KDdEXpihJZyYymbY37ljq7" +
+	"U8+1hu+Q/2j3nRwv5YfvrO37YHXhFUyiCfBAjcPJSEoywIbxiiAVPEBWch7iMnwMksoxAKCbwLZ2E7YP165yB0Eu" +
+	"gaBueWRmaQZXAtntYzCLe0q/22VBrEBUWKFe/9o+dVuJCUGwmHIyV61m0QWHMAbo1oGmjLtGtujHD69AleSZQy0i" +
+	"K4hv8dheBVuBCHm7CJ80yQS1Joe8rbF6I96/EAoMB0Y6msHqNZVJKCYY1wrtCA=="

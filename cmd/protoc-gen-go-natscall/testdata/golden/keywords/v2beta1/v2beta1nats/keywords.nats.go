@@ -20,6 +20,7 @@ var orderServiceDesc = rpc.ServiceDesc{
 	Version:     "2.0.0-beta1",
 	Description: "The names of methods are keywords of Go, and names that the generated code uses itself.",
 	File:        v2beta1.File_keywords_v2beta1_keywords_proto,
+	Comments:    orderServiceComments,
 }
 
 // The full names of the methods of keywords.v2beta1.order_service, as in rpc.Call.Method.
@@ -239,6 +240,7 @@ var fooDesc = rpc.ServiceDesc{
 	MicroName: "Foo",
 	Version:   "2.0.0-beta1",
 	File:      v2beta1.File_keywords_v2beta1_keywords_proto,
+	Comments:  orderServiceComments,
 }
 
 // The full names of the methods of keywords.v2beta1.Foo, as in rpc.Call.Method.
@@ -340,6 +342,7 @@ var fooClientDesc = rpc.ServiceDesc{
 	MicroName: "FooClient",
 	Version:   "2.0.0-beta1",
 	File:      v2beta1.File_keywords_v2beta1_keywords_proto,
+	Comments:  orderServiceComments,
 }
 
 // The full names of the methods of keywords.v2beta1.FooClient, as in rpc.Call.Method.
@@ -399,6 +402,7 @@ var uRLServiceDesc = rpc.ServiceDesc{
 	MicroName: "URLService",
 	Version:   "2.0.0-beta1",
 	File:      v2beta1.File_keywords_v2beta1_keywords_proto,
+	Comments:  orderServiceComments,
 }
 
 // URLServiceClient calls keywords.v2beta1.URLService.
@@ -424,3 +428,8 @@ func RegisterURLServiceServer(s *rpc.Server, impl URLServiceServer, opts ...rpc.
 // UnimplementedURLServiceServer answers every call with UNIMPLEMENTED.
 // A server that embeds it still compiles when the service gets new methods.
 type UnimplementedURLServiceServer struct{}
+
+// orderServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const orderServiceComments = "" +
+	"KLUv/QQApQMAMgcZHXAPBfw32yZpkgyNJNJClC3Of0/oS7ywmiAjmPwfBynKdSXW68X3lBCnL7azR/y1XlybGBqR" +
+	"C7+hNeXaV6zS+goyfzXsMDwFZxAgOALAqVuM3GwWKErg/qHARJpaZjSfHO7ZXAQATKXttAC2IhARswkq1owm"

@@ -25,6 +25,7 @@ var everythingDesc = rpc.ServiceDesc{
 	Metadata:      map[string]string{"alpha": "", "zone": "b\"1\""},
 	Timeout:       90 * time.Second,
 	File:          optionsv1.File_options_v1_options_proto,
+	Comments:      everythingComments,
 }
 
 // The full names of the methods of options.v1.Everything, as in rpc.Call.Method.
@@ -104,6 +105,7 @@ var broadcastDesc = rpc.ServiceDesc{
 	NoQueueGroup: true,
 	Timeout:      2 * time.Hour,
 	File:         optionsv1.File_options_v1_options_proto,
+	Comments:     everythingComments,
 }
 
 // The full names of the methods of options.v1.Broadcast, as in rpc.Call.Method.
@@ -154,3 +156,8 @@ type UnimplementedBroadcastServer struct{}
 func (UnimplementedBroadcastServer) Each(context.Context, *optionsv1.Empty) (*optionsv1.Empty, error) {
 	return nil, BroadcastMethods.Each.Unimplemented()
 }
+
+// everythingComments are the comments of the .proto files, for rpc.ServiceDesc.
+const everythingComments = "" +
+	"KLUv/QQAZQIAEgUSGHALG5Ck01NVyqhet2ogYbYa0ixBHBx/B1b02ZsLMTIOU19fj/NaUamjw7S4Q+EwEAsMiABg" +
+	"xxCJ99cW1mfvzWkY1mfvCaawAJMNt30="

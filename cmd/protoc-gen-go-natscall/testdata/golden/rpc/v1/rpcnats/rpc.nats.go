@@ -19,6 +19,7 @@ var timeServiceDesc = rpc.ServiceDesc{
 	MicroName: "TimeService",
 	Version:   "1.0.0",
 	File:      rpc1.File_rpc_v1_rpc_proto,
+	Comments:  timeServiceComments,
 }
 
 // The full names of the methods of rpc.v1.TimeService, as in rpc.Call.Method.
@@ -69,3 +70,8 @@ type UnimplementedTimeServiceServer struct{}
 func (UnimplementedTimeServiceServer) Get(context.Context, *rpc1.Context) (*rpc1.Context, error) {
 	return nil, TimeServiceMethods.Get.Unimplemented()
 }
+
+// timeServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const timeServiceComments = "" +
+	"KLUv/QQABQMAggYXG1BtG08kOsodYtViYRaygVNV7l7U2rgp0ePGJMdwIZ/VCmlP1Xf2jarP6/mgPnmV5OnAR0L2" +
+	"TRyv69xQbH5PsnUPRxAWJAAsKKDc4hiK7W2MSaw1hkiTWBuccwEAU/oy+g=="

@@ -21,6 +21,7 @@ var shapeServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "ShapeService has a method of each shape.",
 	File:        shapesv1.File_shapes_v1_shapes_proto,
+	Comments:    shapeServiceComments,
 }
 
 // The full names of the methods of shapes.v1.ShapeService, as in rpc.Call.Method.
@@ -47,12 +48,12 @@ var ShapeServiceMethods = struct {
 	Read    *rpc.UnaryMethod[*shapesv1.Request, *shapesv1.Response]
 	Write   *rpc.UnaryMethod[*shapesv1.Request, *shapesv1.Response]
 }{
-	Unary:   rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Unary"}),
-	Notify:  rpc.NewOneWayMethod[shapesv1.Request](&shapeServiceDesc, rpc.MethodDesc{Name: "Notify"}),
-	Nothing: rpc.NewUnaryMethod[emptypb.Empty, emptypb.Empty](&shapeServiceDesc, rpc.MethodDesc{Name: "Nothing"}),
-	Watch:   rpc.NewServerStreamMethod[shapesv1.Request, shapesv1.Response_Part](&shapeServiceDesc, rpc.MethodDesc{Name: "Watch"}),
-	Upload:  rpc.NewClientStreamMethod[shapesv1.Request_Part, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Upload"}),
-	Talk:    rpc.NewBidiMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Talk"}),
+	Unary:   rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Unary", Description: "Unary takes one and returns one."}),
+	Notify:  rpc.NewOneWayMethod[shapesv1.Request](&shapeServiceDesc, rpc.MethodDesc{Name: "Notify", Description: "Notify waits for nothing."}),
+	Nothing: rpc.NewUnaryMethod[emptypb.Empty, emptypb.Empty](&shapeServiceDesc, rpc.MethodDesc{Name: "Nothing", Description: "Nothing takes and returns nothing, but its caller waits."}),
+	Watch:   rpc.NewServerStreamMethod[shapesv1.Request, shapesv1.Response_Part](&shapeServiceDesc, rpc.MethodDesc{Name: "Watch", Description: "Watch streams to the client."}),
+	Upload:  rpc.NewClientStreamMethod[shapesv1.Request_Part, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Upload", Description: "Upload streams to the server."}),
+	Talk:    rpc.NewBidiMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Talk", Description: "Talk streams both ways."}),
 	Read:    rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Read", Idempotency: rpc.IdempotencyNoSideEffects}),
 	Write:   rpc.NewUnaryMethod[shapesv1.Request, shapesv1.Response](&shapeServiceDesc, rpc.MethodDesc{Name: "Write", Idempotency: rpc.IdempotencyIdempotent}),
 }
@@ -191,3 +192,11 @@ func (UnimplementedShapeServiceServer) Read(context.Context, *shapesv1.Request) 
 func (UnimplementedShapeServiceServer) Write(context.Context, *shapesv1.Request) (*shapesv1.Response, error) {
 	return nil, ShapeServiceMethods.Write.Unimplemented()
 }
+
+// shapeServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const shapeServiceComments = "" +
+	"KLUv/UQArwBtCQDCkjwqUI0aMDOtqppVYk/eRlr6xNq/++bm9mKJmCnHmtu+dQ/Ig6Ba9YDgRtod+2qnOQx/VjBU" +
+	"T9jARRazBsCw+6hvqNepJ1VRWMFFFgJrEGT3vfRISezweT7XTDv9bwtOcBDLscYcdh91imrpNRWGRDiJVcDamth9" +
+	"FxnhT8l0WprDHUv8WcEHjg2sBrXGY/dJqnmnPMlml5OrY/q5Q1tSeME1LAHWnvU4oI12n5zxq0il6hPXjz8l18iw" +
+	"anpp2hXXCCe8+xhK7WyZPE34nuHmrQ3ZpbihLpHwhWs8ngCoPY61l2UYFPMnrV70sImqVw0rwbKMDRYAT9UHFxIV" +
+	"VqAerptRJlrGAsvJNLXqRhccwpDA00BTxkHXX1iWKsnrHjhljBnDErhzQS28WKkDyIEPXA=="

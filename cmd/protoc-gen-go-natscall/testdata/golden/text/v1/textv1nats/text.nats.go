@@ -20,6 +20,7 @@ var textServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "A block comment with \"quotes\", `backquotes`, 'apostrophes' and \\ backslashes: grüße, 世界, 🚀 and // slashes.",
 	File:        textv1.File_text_v1_text_proto,
+	Comments:    textServiceComments,
 }
 
 // The full names of the methods of text.v1.TextService, as in rpc.Call.Method.
@@ -44,11 +45,11 @@ var TextServiceMethods = struct {
 	// Deprecated: Do not use.
 	OldAndSilent *rpc.BidiMethod[*textv1.Text, *textv1.Text]
 }{
-	Directives:   rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Directives"}),
-	Layout:       rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Layout"}),
-	Ends:         rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Ends"}),
+	Directives:   rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Directives", Description: "go:generate echo this must stay a comment line evil.go:1 +build ignore"}),
+	Layout:       rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Layout", Description: "A list:"}),
+	Ends:         rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Ends", Description: "It says */ and /* and %s %d %!v(MISSING)."}),
 	Silent:       rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Silent"}),
-	Old:          rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Old"}),
+	Old:          rpc.NewUnaryMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "Old", Description: "Old is old."}),
 	OldAndSilent: rpc.NewBidiMethod[textv1.Text, textv1.Text](&textServiceDesc, rpc.MethodDesc{Name: "OldAndSilent"}),
 }
 
@@ -194,6 +195,7 @@ var oldServiceDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "OldService is old.",
 	File:        textv1.File_text_v1_text_proto,
+	Comments:    textServiceComments,
 }
 
 // The full names of the methods of text.v1.OldService, as in rpc.Call.Method.
@@ -260,3 +262,13 @@ type UnimplementedOldServiceServer struct{}
 func (UnimplementedOldServiceServer) Get(context.Context, *textv1.Text) (*textv1.Text, error) {
 	return nil, OldServiceMethods.Get.Unimplemented()
 }
+
+// textServiceComments are the comments of the .proto files, for rpc.ServiceDesc.
+const textServiceComments = "" +
+	"KLUv/UQAEAGFDAACmVU8UGsaAIAnaJ4XdmH974GLC0SlkYzI7Zd6v9ztvwRPmV/ROI8VYIEQOdNdyZhLTYSRpV0Z" +
+	"hVoo12dF5icZW2mTvspzJj+PLQshOQUaC4ocCFzJbqVN+prxB+mRgAKgCAKgMZfFZu0RBCYoeaKHkhxjdevklNHr" +
+	"R0xbVRxYULFYKgooPsnk2uR1YmFZvHbE+q6cIh0GeCLYYFfr+Mz1dxeLHdkKijlj9t2LNZrtUo7mjn7Av1dXOY9x" +
+	"A9IEpSdyMnbZo90mr02ZwSjfi4tu1ZQfnzs5N74jdn3XzOVVcn3KZXzu6HHH20U3BJIEfHiiBjYQaBnsVresCBc8" +
+	"OJyaUGGDBQwaTrHHR4YPb/telbkaZ72Da138RGUOQ72uFBMnTmlsZBHTODVVbpp5MJ1ryfHu+HKh2TcyOrFj/JMc" +
+	"ShOBogYC15GwT4cEtKmHqayLz2oI3NFCFDYVAH6i5V84uNioKgARXgSC2rgDDbnq3labEBUO4xYppj1WgqPFJRIy" +
+	"ZCuV7qY6J2qJjon7rPIFGVFvGw=="

@@ -20,6 +20,7 @@ var fooDesc = rpc.ServiceDesc{
 	Version:     "1.0.0",
 	Description: "Foo and FooBar in b.proto have names that start alike.",
 	File:        twofilesv1.File_twofiles_v1_a_proto,
+	Comments:    fooComments,
 }
 
 // The full names of the methods of twofiles.v1.Foo, as in rpc.Call.Method.
@@ -74,3 +75,8 @@ type UnimplementedFooServer struct{}
 func (UnimplementedFooServer) BarBaz(context.Context, *twofilesv1.Message) (*twofilesv1.Message, error) {
 	return nil, FooMethods.BarBaz.Unimplemented()
 }
+
+// fooComments are the comments of the .proto files, for rpc.ServiceDesc.
+const fooComments = "" +
+	"KLUv/QQA1QIA8oUVG2BtAwRe+lqyl5aUDNCMQYVp1AdSViTQDgDuFJhWhDVuOudrmsm+JXHresz0eeckRxurs+JX" +
+	"fTT3V00cFAIaBApIAMAFKsbzzkleEM/yVsMgn6QBGxgAA9DnFQ=="

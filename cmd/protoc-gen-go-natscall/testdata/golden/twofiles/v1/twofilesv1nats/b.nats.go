@@ -19,6 +19,7 @@ var fooBarDesc = rpc.ServiceDesc{
 	MicroName: "FooBar",
 	Version:   "1.0.0",
 	File:      twofilesv1.File_twofiles_v1_b_proto,
+	Comments:  fooBarComments,
 }
 
 // The full names of the methods of twofiles.v1.FooBar, as in rpc.Call.Method.
@@ -69,3 +70,8 @@ type UnimplementedFooBarServer struct{}
 func (UnimplementedFooBarServer) Qux(context.Context, *twofilesv1.Message) (*twofilesv1.Message, error) {
 	return nil, FooBarMethods.Qux.Unimplemented()
 }
+
+// fooBarComments are the comments of the .proto files, for rpc.ServiceDesc.
+const fooBarComments = "" +
+	"KLUv/QQA1QIA8oUVG2BtAwRe+lqyl5aUDNCMQYVp1AdSViTQDgDuFJhWhDVuOudrmsm+JXHresz0eeckRxurs+JX" +
+	"fTT3V00cFAIaBApIAMAFKsbzzkleEM/yVsMgn6QBGxgAA9DnFQ=="

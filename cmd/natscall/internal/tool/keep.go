@@ -1,3 +1,0 @@
-package tool
-
-import _ "github.com/jhump/protoreflect/v2/protoprint"
