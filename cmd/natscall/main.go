@@ -17,6 +17,7 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/permissions"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/show"
+	"github.com/natscall/natscall/cmd/natscall/internal/tap"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
@@ -91,7 +92,7 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.PersistentFlags().SortFlags = false
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
-	add(root, groupServices, show.List(t), call.Command(t))
+	add(root, groupServices, show.List(t), call.Command(t), tap.Command(t))
 	add(root, groupProject, permissions.Command(), protoCommand(), versionCommand(t))
 	return root
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
@@ -50,7 +51,7 @@ func messageOf(e *rpctap.Event, method *Method, m rpctap.StreamMessage) Message 
 func decode(e *rpctap.Event, t protoreflect.MessageType, types *schema.Types, data []byte) ([]byte, error) {
 	m := t.New().Interface()
 	if types == nil {
-		types = new(schema.Schema).Types()
+		types = linked
 	}
 	if isJSON(e, t, data) {
 		err := protojson.UnmarshalOptions{Resolver: types, DiscardUnknown: true}.Unmarshal(trimmed(data), m)
@@ -62,6 +63,9 @@ func decode(e *rpctap.Event, t protoreflect.MessageType, types *schema.Types, da
 	}
 	return schema.Marshal(m, types, false)
 }
+
+// linked are the types that the tool knows by itself.
+var linked = schema.New(new(protoregistry.Files)).Types()
 
 // isJSON reports whether a message is in JSON. A plain request may not say so. Then, as a server
 // does, it is taken for Protobuf if it is a message of the type without unknown fields.
@@ -90,7 +94,26 @@ func unknown(codec rpc.Codec, data []byte) (text []byte, fields string, err erro
 	if err := proto.Unmarshal(data, m); err != nil {
 		return nil, "", errors.New("not valid Protobuf")
 	}
-	return nil, prototext.MarshalOptions{EmitUnknown: true}.Format(m), nil
+	return nil, singleSpaced(prototext.MarshalOptions{EmitUnknown: true}.Format(m)), nil
+}
+
+// singleSpaced takes out the blanks that prototext puts in at random, which are none of a value.
+func singleSpaced(text string) string {
+	out, quoted, escaped := make([]byte, 0, len(text)), false, false
+	for i := range len(text) {
+		switch c := text[i]; {
+		case escaped:
+			escaped = false
+		case c == '\\':
+			escaped = true
+		case c == '"':
+			quoted = !quoted
+		case c == ' ' && !quoted && i > 0 && text[i-1] == ' ':
+			continue
+		}
+		out = append(out, text[i])
+	}
+	return string(out)
 }
 
 // cleaned returns an error of Protobuf without the blanks of varying kind that it has.

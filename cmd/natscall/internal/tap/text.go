@@ -90,7 +90,7 @@ func (r *Row) words() []string {
 		add("and %d more", n)
 	}
 	if len(r.Batch) > 0 {
-		add("%d items", len(r.Batch))
+		add("%s", counted(len(r.Batch), "item", "items"))
 	}
 	add("%s", strings.TrimSpace(fmt.Sprintf("%s %s", size(r.Size), r.Codec)))
 	if r.Compression != "" {
@@ -101,7 +101,7 @@ func (r *Row) words() []string {
 	case *r.Timeout == 0:
 		add("no timeout")
 	default:
-		add("timeout %v", milliseconds(*r.Timeout))
+		add("timeout %v", milliseconds(*r.Timeout).Round(time.Millisecond))
 	}
 	if r.After != nil {
 		add("after %v", milliseconds(*r.After))
@@ -198,8 +198,10 @@ func size(n int) string {
 	switch {
 	case n < 10<<10:
 		return fmt.Sprintf("%d B", n)
-	case n < 10<<20:
-		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	case n < 1<<20:
+		return decimal(float64(n)/(1<<10)) + " KiB"
 	}
-	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	return decimal(float64(n)/(1<<20)) + " MiB"
 }
+
+func decimal(f float64) string { return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0") }
