@@ -91,7 +91,7 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.PersistentFlags().SortFlags = false
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
-	add(root, groupServices, show.List(t), call.Command(t))
+	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
 	add(root, groupProject, permissions.Command(), protoCommand(), versionCommand(t))
 	return root
 }
