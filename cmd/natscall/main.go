@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/bench"
 	"github.com/natscall/natscall/cmd/natscall/internal/call"
 	"github.com/natscall/natscall/cmd/natscall/internal/permissions"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
@@ -92,7 +93,8 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.PersistentFlags().SortFlags = false
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
-	add(root, groupServices, show.List(t), call.Command(t), tap.Command(t))
+	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
+	add(root, groupServices, tap.Command(t), bench.Command(t))
 	add(root, groupProject, permissions.Command(), protoCommand(), versionCommand(t))
 	return root
 }

@@ -66,46 +66,45 @@ func ask[T any](ctx context.Context, f *Finder, verb micro.Verb, name string) ([
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = replies.Unsubscribe() }() // fails only if the connection has been closed
-	began := time.Now()
+	defer replies.close()
 	var out []Answer[T]
 	patience := f.Limit
 	for {
-		m, after, err := next(ctx, replies, began, patience)
-		if err != nil || m == nil {
+		m, err := replies.next(ctx, patience)
+		if err != nil || m.msg == nil {
 			f.trace("%d answers to %s", len(out), subject)
 			return out, err
 		}
 		var value T
-		if err := json.Unmarshal(m.Data, &value); err != nil {
+		if err := json.Unmarshal(m.msg.Data, &value); err != nil {
 			continue // of something else that listens there
 		}
-		out = append(out, Answer[T]{value, after, len(m.Data)})
+		out = append(out, Answer[T]{value, m.after, len(m.msg.Data)})
 		if len(out) == 1 {
-			patience = max(quiet, quietMultiple*after)
+			patience = max(quiet, quietMultiple*m.after)
 		}
 	}
 }
 
 // request publishes a question. What NATS refuses it says before it answers the flush.
-func (f *Finder) request(ctx context.Context, subject string) (*nats.Subscription, error) {
-	replies, err := f.NC.SubscribeSync(f.NC.NewInbox())
+func (f *Finder) request(ctx context.Context, subject string) (*replies, error) {
+	f.trace("asking %s", subject)
+	r, err := listen(f.NC)
 	if err != nil {
 		return nil, err
 	}
-	f.trace("asking %s", subject)
-	err = f.NC.PublishRequest(subject, replies.Subject, nil)
+	err = f.NC.PublishRequest(subject, r.sub.Subject, nil)
 	if err == nil {
 		err = f.NC.FlushWithContext(ctx)
 	}
 	if err == nil {
-		err = f.refusal(subject, replies.Subject)
+		err = f.refusal(subject, r.sub.Subject)
 	}
 	if err != nil {
-		_ = replies.Unsubscribe() // the other error says more
+		r.close()
 		return nil, err
 	}
-	return replies, nil
+	return r, nil
 }
 
 // refusal returns what NATS has said against a question, or against the inbox of its answers.
@@ -121,20 +120,6 @@ func (f *Finder) refusal(subjects ...string) error {
 		}
 	}
 	return nil
-}
-
-// next returns the next answer, or nil when there are no more.
-func next(ctx context.Context, replies *nats.Subscription, began time.Time, patience time.Duration) (*nats.Msg, time.Duration, error) {
-	waiting, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	m, err := replies.NextMsgWithContext(waiting)
-	switch {
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, context.DeadlineExceeded):
-		return nil, 0, nil
-	case err != nil:
-		return nil, 0, err
-	}
-	return m, time.Since(began), nil
 }
 
 func (f *Finder) trace(format string, args ...any) {

@@ -13,11 +13,10 @@ import (
 
 // The discovery metadata of a natscall service; docs/protocol.md defines it.
 const (
-	metaService    = "natscall.service"
-	metaRoot       = "natscall.root"
-	metaSchema     = "natscall.schema"
-	metaNotServing = "natscall.not_serving"
-	metaMethod     = "natscall.method"
+	MetaService    = "natscall.service"     // the full name
+	MetaRoot       = "natscall.root"        // of the subjects
+	MetaSchema     = "natscall.schema"      // the hash
+	MetaNotServing = "natscall.not_serving" // why
 	metaKind       = "natscall.kind"
 	metaRequest    = "natscall.request"
 	metaResponse   = "natscall.response"
@@ -120,20 +119,29 @@ func (f *Finder) Services(ctx context.Context, micro string) ([]*Service, error)
 	return servicesOf(infos), nil
 }
 
+// ServicesOf returns the services whose instances have answered a question. They have no methods.
+func ServicesOf[T any](answers []Answer[T], identity func(T) micro.ServiceIdentity) []*Service {
+	infos := make([]Answer[micro.Info], len(answers))
+	for i, a := range answers {
+		infos[i] = Answer[micro.Info]{micro.Info{ServiceIdentity: identity(a.Value)}, a.After, a.Size}
+	}
+	return servicesOf(infos)
+}
+
 func servicesOf(infos []Answer[micro.Info]) []*Service {
 	type key struct{ name, root string }
 	found := map[key]*Service{}
 	slices.SortFunc(infos, func(a, b Answer[micro.Info]) int { return strings.Compare(a.Value.ID, b.Value.ID) })
 	for _, answer := range infos {
 		info := answer.Value
-		k := key{cmp.Or(info.Metadata[metaService], info.Name), rootOf(info)}
+		k := key{cmp.Or(info.Metadata[MetaService], info.Name), rootOf(info)}
 		s := found[k]
 		if s == nil {
 			s = &Service{Name: k.name, Micro: info.Name, Root: k.root, Description: info.Description}
 			found[k] = s
 		}
 		s.Instances = append(s.Instances, Instance{
-			ID: info.ID, Version: info.Version, Schema: info.Metadata[metaSchema], NotServing: info.Metadata[metaNotServing], After: answer.After,
+			ID: info.ID, Version: info.Version, Schema: info.Metadata[MetaSchema], NotServing: info.Metadata[MetaNotServing], After: answer.After,
 		})
 		s.add(info.Endpoints)
 	}
@@ -157,11 +165,11 @@ func (s *Service) add(endpoints []micro.EndpointInfo) {
 // rootOf returns the root of the subjects of a natscall service. One that does not say it has it in
 // the subject of a method.
 func rootOf(info micro.Info) string {
-	name := info.Metadata[metaService]
+	name := info.Metadata[MetaService]
 	if name == "" {
 		return ""
 	}
-	if root := info.Metadata[metaRoot]; root != "" {
+	if root := info.Metadata[MetaRoot]; root != "" {
 		return root
 	}
 	for _, e := range info.Endpoints {

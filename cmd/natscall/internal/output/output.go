@@ -14,6 +14,7 @@ type Writer struct {
 	io.Writer
 	Color  bool   // it is a terminal that shows colors
 	Scheme string // of tables
+	width  int    // in which tables are to fit; 0 means any
 }
 
 // New returns a writer, which uses colors if w is a terminal and the environment does not forbid
@@ -24,6 +25,9 @@ func New(w io.Writer) *Writer {
 
 // IsTerminal reports whether a stream is a terminal.
 func IsTerminal(stream any) bool {
+	if _, ok := stream.(Sized); ok {
+		return true
+	}
 	f, ok := stream.(interface{ Fd() uintptr })
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -32,6 +32,9 @@ func (w *Writer) Table(columns ...string) *Table {
 		configs = append(configs, config)
 	}
 	t.rows.SetStyle(w.style())
+	if w.width > 0 {
+		t.rows.SetAllowedRowLength(w.width)
+	}
 	t.rows.AppendHeader(header)
 	t.rows.SetColumnConfigs(configs)
 	return t

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/natscall/natscall/rpc"
 )
 
 // Schema is a set of files with all that they import.
@@ -68,6 +70,49 @@ func (s *Schema) Service(name string) (protoreflect.ServiceDescriptor, error) {
 		return nil, fmt.Errorf("%s is no service", name)
 	}
 	return nil, err
+}
+
+// Method returns a method for calls with dynamic messages.
+func Method(md protoreflect.MethodDescriptor) (*rpc.Method, error) {
+	desc := rpc.NewServiceDesc(md.Parent().(protoreflect.ServiceDescriptor))
+	return rpc.NewMethod(desc, md, dynamicpb.NewMessageType(md.Input()), dynamicpb.NewMessageType(md.Output()))
+}
+
+// Find returns the messages and enums with a full name, or whose full names end in a name.
+func (s *Schema) Find(name string) []protoreflect.Descriptor {
+	var exact, ending []protoreflect.Descriptor
+	s.Files.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+		for _, d := range typesIn(f) {
+			if string(d.FullName()) == name {
+				exact = append(exact, d)
+			} else if strings.HasSuffix("."+strings.ToLower(string(d.FullName())), "."+strings.ToLower(name)) {
+				ending = append(ending, d)
+			}
+		}
+		return true
+	})
+	if len(exact) > 0 {
+		return exact
+	}
+	return ending
+}
+
+// typesIn returns the messages and enums of a file or message, nested ones included.
+func typesIn(in interface {
+	Messages() protoreflect.MessageDescriptors
+	Enums() protoreflect.EnumDescriptors
+}) []protoreflect.Descriptor {
+	var out []protoreflect.Descriptor
+	for i := range in.Enums().Len() {
+		out = append(out, in.Enums().Get(i))
+	}
+	for i := range in.Messages().Len() {
+		md := in.Messages().Get(i)
+		if !md.IsMapEntry() {
+			out = append(append(out, md), typesIn(md)...)
+		}
+	}
+	return out
 }
 
 // Services returns all services, in the order of their names.

@@ -72,7 +72,7 @@ func (s *Session) FindMethod(ctx context.Context, from *Source, name string) (*T
 // Where asking for them is not permitted, a full name is taken as it stands.
 func (s *Session) find(ctx context.Context, from *Source, name string, choose func([]*discover.Service) (*Target, error)) (*Target, error) {
 	if from.FromFiles() {
-		read, err := from.read()
+		read, err := from.Read()
 		if err != nil {
 			return nil, err
 		}

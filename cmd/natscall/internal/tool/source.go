@@ -31,8 +31,8 @@ func (s *Source) Register(cmd *cobra.Command) {
 // FromFiles reports whether the schema comes from files.
 func (s *Source) FromFiles() bool { return len(s.protos)+len(s.sets) > 0 }
 
-// read reads the files.
-func (s *Source) read() (*schema.Schema, error) {
+// Read reads the files.
+func (s *Source) Read() (*schema.Schema, error) {
 	folders := s.folders
 	if len(folders) == 0 {
 		folders = []string{"."}

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
@@ -70,17 +69,17 @@ func (t *Target) Dynamic() (m *rpc.Method, prefix string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	m, err = schema.Method(md)
 	desc := rpc.NewServiceDesc(sd)
-	m, err = rpc.NewMethod(desc, md, dynamicpb.NewMessageType(md.Input()), dynamicpb.NewMessageType(md.Output()))
 	prefix, _ = strings.CutSuffix(t.Service.Root, join(desc.SubjectPrefix, desc.Name))
 	return m, strings.TrimSuffix(prefix, "."), err
 }
 
 // Raw returns the method for calls with encoded messages, by what discovery says of it, for a client
-// without a subject prefix.
+// without a subject prefix. An endpoint of a service of another kind is taken for a unary method.
 func (t *Target) Raw() (*rpc.Method, error) {
 	kind, ok := kinds[t.Method.Kind]
-	if !ok {
+	if !ok && t.Service.IsNatscall() {
 		return nil, problem.Failure("", "method %s/%s does not say what shape it has", t.Service.Name, t.Method.Name)
 	}
 	return rpc.NewRawMethod(t.Bare(), rpc.MethodDesc{Name: t.Method.Name, Subject: t.Method.Subject}, kind), nil
