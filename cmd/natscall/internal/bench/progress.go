@@ -4,9 +4,9 @@ import (
 	"sync"
 	"time"
 
-	"githum.com/jedib0t/go-pretty/v6/progress"
+	"github.com/jedib0t/go-pretty/v6/progress"
 
-	"githum.com/natscall/natscall/cmd/natscall/internal/output"
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
 // meter shows how far a measurement is, on a terminal.
