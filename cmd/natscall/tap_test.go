@@ -18,6 +18,7 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
@@ -77,7 +78,7 @@ type running struct {
 // startCommand runs the tool on the shop's server.
 func (s *shop) startCommand(t *testing.T, args ...string) *running {
 	t.Helper()
-	ctx, stop := context.WithCancel(testContext(t))
+	ctx, stop := context.WithCancel(t.Context()) // without a deadline, as in main
 	r := &running{newScreen(), newScreen(), stop, make(chan int, 1)}
 	args = append(args, "--server", s.srv.URL(), "--no-context")
 	go func() { r.exited <- run(ctx, args, strings.NewReader(""), r.out, r.err) }()
@@ -304,6 +305,65 @@ func TestTapJSON(t *testing.T) {
 	}
 	if r := rows[2]; r.To.Subject != "orders.new" || r.Method != "OrderPlaced" || r.Messages[0].Message["orderId"] != "o-1" {
 		t.Errorf("the one-way message is %+v", r)
+	}
+}
+
+// TestTapControl: what tools ask services is shown if that is wanted, and else counted.
+func TestTapControl(t *testing.T) {
+	s, ctx := openShop(t), testContext(t)
+	client := s.connect("shopper").client
+	const request, response = "-> request   inventory.v1.InventoryService/_health", "<- response  inventory.v1.InventoryService/_health"
+	for name, test := range map[string]struct {
+		args  []string
+		shown bool
+		last  string // what is waited for
+	}{
+		"not shown": {nil, false, "<- response  inventory.v1.InventoryService/ListStock"},
+		"shown":     {[]string{"--control"}, true, "<- response  inventory.v1.InventoryService/ListStock"},
+		"asked for": {[]string{"-m", "_health"}, true, response},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tap := s.startCommand(t, append([]string{"tap", "InventoryService"}, test.args...)...)
+			tap.err.await(ctx, t, "listening to")
+			_, err := rpc.HealthMethod(inventoryv1nats.InventoryServiceMethods.GetStock.Service()).Call(ctx, client, new(natscallv1.GetHealthRequest))
+			must(t, err)
+			_, err = inventoryv1nats.NewInventoryServiceClient(client).ListStock(ctx, new(inventoryv1.ListStockRequest))
+			must(t, err)
+			tap.out.await(ctx, t, test.last)
+			tap.stop()
+			if status := tap.exit(ctx, t); status != problem.StatusOK {
+				t.Errorf("exit status %d", status)
+			}
+			text := tap.out.String()
+			if strings.Contains(text, request) != test.shown || strings.Contains(text, response) != test.shown {
+				t.Errorf("the tap shows\n%s", text)
+			}
+			if counted := "control messages not shown (--control shows them)"; !test.shown && !strings.Contains(tap.err.String(), counted) {
+				t.Errorf("the summary is %s", tap.err)
+			}
+		})
+	}
+}
+
+// TestTapJetStream: what JetStream delivers to an inbox is not shown as a call once more.
+func TestTapJetStream(t *testing.T) {
+	s, ctx := openShop(t), testContext(t)
+	s.spy = s.connect("spy").nc
+	client := s.connect("shopper").client
+	_, err := inventoryv1nats.NewInventoryServiceClient(client).AddStock(ctx, &inventoryv1.AddStockRequest{ProductId: "apple", Quantity: 5})
+	must(t, err)
+	tap := s.startCommand(t, "tap", "OrderFeedService", "-n", "4")
+	tap.err.await(ctx, t, "listening to order.v1.OrderFeedService.>, orders.new, _INBOX.>")
+	must(t, s.publishOrder(ctx)) // and the service publishes that it was sold
+	tap.out.await(ctx, t, `"sold":true`)
+	_, err = orderv1nats.NewOrderFeedServiceClient(client).ListFeed(ctx, new(orderv1.ListFeedRequest))
+	must(t, err)
+	if status := tap.exit(ctx, t); status != problem.StatusOK {
+		t.Errorf("exit status %d", status)
+	}
+	text := tap.out.String()
+	if strings.Count(text, "/OrderPlaced") != 2 || strings.Count(text, "/ListFeed") != 2 {
+		t.Errorf("the tap shows\n%s", text)
 	}
 }
 

@@ -106,6 +106,9 @@ func (m *Method) String() string {
 	return m.Service + "/" + m.Name
 }
 
+// isOwn reports whether it is a method that every service has, for tools.
+func (m *Method) isOwn() bool { return strings.HasPrefix(m.Name, "_") }
+
 // isNamed reports whether a name means the method: with its service or the end of that, or alone.
 func (m *Method) isNamed(name string) bool {
 	full, name := "."+strings.ToLower(m.String()), strings.ToLower(strings.TrimPrefix(name, "/"))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
@@ -65,7 +66,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	set.StringArrayVarP(&f.methods, "method", "m", nil, "show only calls of this `method`; may be repeated")
 	set.IntVarP(&f.count, "count", "n", 0, "end after so many `messages`")
 	set.IntVar(&f.limit, "limit", 2000, "cut the text of messages after so many `bytes`; 0 shows all")
-	set.BoolVar(&f.control, "control", false, "show also what peers say to each other: who is there, and how much they may send")
+	set.BoolVar(&f.control, "control", false, "show also what peers and tools say to each other: who is there, how much may be sent, what is the schema")
 	set.BoolVar(&f.raw, "raw", false, "show the bytes, too")
 	set.StringArrayVar(&f.inboxes, "inbox", []string{nats.InboxPrefix[:len(nats.InboxPrefix)-1]}, "`prefix` of the callers' inboxes; may be repeated")
 	set.BoolVar(&f.noReplies, "no-replies", false, "do not subscribe to inboxes: show what callers send")
@@ -124,16 +125,21 @@ func (f *flags) inboxSubjects() ([]string, error) {
 	return out, nil
 }
 
+// leastWait is how long NATS may take at least to confirm the subscriptions.
+const leastWait = 2 * time.Second
+
 // listenAll subscribes to the subjects of requests, and to the inboxes that are permitted.
 func (t *Tap) listenAll(ctx context.Context, s *tool.Session, on *tool.Tool, subjects, inboxes []string) error {
 	all, err := distinct(slices.Concat(subjects, inboxes))
 	if err != nil {
 		return problem.Usage("%w", err)
 	}
+	asked, cancel := context.WithTimeout(ctx, max(on.Connect.Timeout, leastWait))
+	defer cancel()
 	var listening []string
 	for _, subject := range all {
 		replies := !slices.Contains(subjects, subject)
-		err := t.listen(ctx, s.NC, subject, replies)
+		err := t.listen(asked, s.NC, subject, replies)
 		switch {
 		case errors.Is(err, errNotPermitted) && replies:
 			fmt.Fprintf(on.Err, "NATS does not permit to subscribe to %s: the answers there are not shown\n", subject)

@@ -46,9 +46,9 @@ type Tap struct {
 
 // counts are what the summary says.
 type counts struct {
-	shown, hidden, foreign int
-	kinds                  map[string]int
-	calls                  map[string]bool
+	shown, hidden int
+	kinds         map[string]int
+	calls         map[string]bool
 }
 
 func newTap(o options, c *Catalog, out *output.Writer) *Tap {
@@ -98,16 +98,19 @@ func (t *Tap) run(ctx context.Context, log *output.Writer) error {
 
 // show shows a message, unless it is one of those that are left out.
 func (t *Tap) show(m *nats.Msg, at time.Time) error {
+	replies := t.replies[m.Sub]
+	if replies && !covers(m.Sub.Subject, m.Subject) {
+		return nil // what JetStream delivers to an inbox was published elsewhere
+	}
 	e := t.calls.Observe(m, at)
-	if t.replies[m.Sub] && isForeign(e) {
-		t.counts.foreign++
+	if replies && isForeign(e) {
 		return nil
 	}
 	row := t.catalog.rowOf(e, at)
 	if !t.isWanted(row) {
 		return nil
 	}
-	if e.Kind.IsControl() && !t.control {
+	if !t.control && (e.Kind.IsControl() || row.method.isOwn() && len(t.methods) == 0) {
 		t.counts.hidden++
 		return nil
 	}
