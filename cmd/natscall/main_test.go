@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,29 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/proto"
 )
+
+// asTool is the environment variable that makes the test be the tool, for shells.
+const asTool = "NATSCALL_TEST_AS_TOOL"
+
+// TestMain keeps the environment of whoever runs the tests from them.
+func TestMain(m *testing.M) {
+	if os.Getenv(asTool) != "" {
+		main()
+	}
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "NATS_") || name == "NO_COLOR" {
+			_ = os.Unsetenv(name)
+		}
+	}
+	config, err := os.MkdirTemp("", "natscall")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = os.Setenv("XDG_CONFIG_HOME", config)
+	status := m.Run()
+	_ = os.RemoveAll(config)
+	os.Exit(status)
+}
 
 func TestRun(t *testing.T) {
 	tests := []struct {
