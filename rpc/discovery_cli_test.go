@@ -36,6 +36,7 @@ func TestNATSCLI(t *testing.T) {
 	t.Run("request", cli.testRequest)
 	t.Run("statistics", cli.testStatistics)
 	t.Run("schemas", cli.testSchemas)
+	t.Run("pages", cli.testPages)
 }
 
 // natsCLI is an installed natscli with a home of its own.
@@ -140,7 +141,7 @@ func (c *natsCLI) testInfo(t *testing.T) {
 	}
 	wantLines(t, c.run(t, srv, "micro", "info", "TestService", failed),
 		`Service: TestService \(`+failed+`\)$`, `Description: TestService is for tests\.$`, `Version: 1\.2\.3$`,
-		`natscall\.service: test\.v1\.TestService$`, `natscall\.protocol: 1$`, `natscall\.schema: sha256:[0-9a-f]{16}$`, `team: core$`,
+		`natscall\.service: test\.v1\.TestService$`, `natscall\.protocol: 1$`, `natscall\.schema: sha256:[0-9a-f]{32}$`, `team: core$`,
 		`Name: Do$`, `Subject: test\.v1\.TestService\.Do$`, `Subject: notes\.new$`, `Queue Group: q$`,
 		`natscall\.kind: unary$`, `natscall\.kind: one_way$`, `natscall\.kind: server_stream$`, `natscall\.idempotency: no_side_effects$`,
 		`natscall\.method: /test\.v1\.TestService/Do$`, `natscall\.request: google\.protobuf\.Struct$`, `natscall\.response: google\.protobuf\.Empty$`, `cost: low$`,
@@ -186,6 +187,28 @@ func (c *natsCLI) testStatistics(t *testing.T) {
 }
 
 func thousands(n int) string { return fmt.Sprintf("%d,%03d", n/1000, n%1000) }
+
+// testPages runs the commands that the pages docs/health.md and docs/schemas.md show.
+func (c *natsCLI) testPages(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serveOrderSchema(t, srv.Connect())
+	for page, want := range map[string]string{
+		"../docs/health.md": `"status": ?"HEALTH_STATUS_SERVING"`, "../docs/schemas.md": `"path": ?"order/v1/order.proto"`,
+	} {
+		text, err := os.ReadFile(page)
+		must(t, err)
+		commands := 0
+		for line := range strings.Lines(string(text)) {
+			if args, ok := strings.CutPrefix(line, "nats "); ok {
+				wantLines(t, c.run(t, srv, strings.Fields(strings.ReplaceAll(args, "'", ""))...), want)
+				commands++
+			}
+		}
+		if commands != 1 {
+			t.Errorf("%s has %d commands", page, commands)
+		}
+	}
+}
 
 // testSchemas validates every reply of discovery as natscli does.
 func (c *natsCLI) testSchemas(t *testing.T) {

@@ -199,7 +199,8 @@ func (e *endpoint) absence() *Error {
 // It is not CodeDeadlineExceeded, also where a deadline is the reason: the deadline has not passed,
 // and a call that comes when there is less to do succeeds. left is what is left of its deadline.
 func (e *endpoint) overload(ticket *admission.Ticket, left time.Duration) *Error {
-	if ticket.Refused() == admission.NotRefused || e.service.steps.draining.Load() { // the pool is closed
+	// In the first case the pool is closed.
+	if ticket.Refused() == admission.NotRefused || e.service.steps.draining.Load() {
 		return refusal("the server is draining")
 	}
 	e.stats.shed[ticket.Refused()].Add(1)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -57,10 +56,10 @@ type healthOptions struct {
 // On a server it is called for each of its services.
 //
 // An instance that is not healthy leaves its queue groups, so it gets no more calls, and finishes
-// those that it has. It stays in discovery, and calls addressed to it are served. When it is healthy
-// again it comes back. It also stays in its groups, or comes back, while it hears no healthy
-// instance with the same methods in the same group: if all fail for one reason, none leaves. See
-// docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
+// those that it has. It stays in discovery, and calls addressed to it are served. When it is
+// healthy again it comes back. It also stays in its groups, or comes back, while it hears no
+// healthy instance with the same methods in the same group: if all fail for one reason, they go on
+// serving. See docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
 func WithHealthCheck(check func(ctx context.Context) error) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		if check == nil {
@@ -144,9 +143,10 @@ var (
 // watched is the goroutine that watches the health of a service which has started, and what it
 // waits for.
 type watched struct {
-	cancel context.CancelFunc
-	ended  chan struct{}
-	query  atomic.Pointer[peerQuery]
+	cancel  context.CancelFunc
+	ended   chan struct{}   // closed when it has ended
+	checked <-chan struct{} // then closed when the user's function has returned too
+	query   atomic.Pointer[peerQuery]
 }
 
 // peerQuery asks the other instances of a service whether one of them covers for this one.
@@ -158,24 +158,34 @@ type peerQuery struct {
 
 // watch begins to watch the health.
 func (m membership) watch() {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	m.profile.watched.cancel, m.profile.watched.ended = cancel, ended
+	w := &m.profile.watched
+	w.ended = make(chan struct{})
+	var ctx context.Context
+	ctx, w.cancel = context.WithCancel(context.Background())
 	go func() {
-		defer close(ended)
-		m.profile.health.Run(ctx, m)
+		defer close(w.ended)
+		w.checked = m.profile.health.Run(ctx, m)
 	}()
 }
 
-// stop ends that: the instance neither leaves nor joins any more. A check may still run if ctx ends.
-func (w *watched) stop(ctx context.Context) {
-	if w.cancel == nil {
-		return
-	}
+// stop ends that: the instance neither leaves nor joins any more.
+func (w *watched) stop() {
 	w.cancel()
+	<-w.ended
+}
+
+// checkPatience is how long a shutdown waits for a health check whose context has ended.
+const checkPatience = time.Second
+
+// awaitCheck waits until the user's function has returned. One that ignores its context does not
+// hold up the shutdown.
+func (m membership) awaitCheck() {
+	timer := time.NewTimer(checkPatience)
+	defer timer.Stop()
 	select {
-	case <-w.ended:
-	case <-ctx.Done():
+	case <-m.profile.watched.checked:
+	case <-timer.C:
+		m.server.options.logger.Warn("natscall: the health check still runs, as it ignores its context", "service", m.desc.Name)
 	}
 }
 
@@ -196,11 +206,11 @@ func (w *watched) deliver(m *nats.Msg) {
 // peerTime is how long to wait for a healthy instance.
 const peerTime = time.Second
 
+// Connected reports whether the other instances can be asked.
+func (m membership) Connected() bool { return m.server.nc.IsConnected() }
+
 // Covered asks the other instances whether one of them is healthy and serves the same.
-func (m membership) Covered(ctx context.Context) (bool, error) {
-	if !m.server.nc.IsConnected() {
-		return false, nats.ErrDisconnected
-	}
+func (m membership) Covered(ctx context.Context) bool {
 	q := &peerQuery{id: wire.NewID(), covered: make(chan struct{}, 1), covers: m.covers}
 	m.profile.watched.query.Store(q)
 	defer m.profile.watched.query.Store(nil)
@@ -210,18 +220,17 @@ func (m membership) Covered(ctx context.Context) (bool, error) {
 		Data:    wire.AppendInstanceQuery(nil, q.id),
 	})
 	if err != nil {
-		return false, fmt.Errorf("ask other instances: %w", err)
+		return false // as the connection was closed
 	}
 	timer := time.NewTimer(peerTime)
 	defer timer.Stop()
 	select {
 	case <-q.covered:
-		return true, nil
+		return true
 	case <-timer.C:
-		return false, nil
 	case <-ctx.Done():
-		return false, ctx.Err()
 	}
+	return false
 }
 
 // covers reports whether another instance can take the calls of this one.

@@ -8,11 +8,16 @@ import (
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 )
 
-// lacks reports whether all of the instances serve and none of them has the method. Then the lack
-// will not pass. found has at least one instance.
+// lacks reports whether none of the instances has the method, and none of them is about to come or
+// go. Then the lack will not pass. found has at least one instance.
 func lacks(found []*natscallv1.Instance, method string) bool {
 	for _, instance := range found {
-		if instance.GetState() != natscallv1.State_STATE_SERVING || slices.Contains(instance.GetMethods(), method) {
+		switch instance.GetState() {
+		case natscallv1.State_STATE_SERVING, natscallv1.State_STATE_UNHEALTHY:
+		default:
+			return false
+		}
+		if slices.Contains(instance.GetMethods(), method) {
 			return false
 		}
 	}
@@ -35,7 +40,7 @@ func methodsOf(found []*natscallv1.Instance) []string {
 	for _, instance := range found {
 		all = append(all, instance.GetMethods()...)
 	}
-	all = slices.DeleteFunc(all, func(name string) bool { return strings.HasPrefix(name, "_") }) // not the user's
+	all = slices.DeleteFunc(all, func(name string) bool { return strings.HasPrefix(name, "_") })
 	slices.Sort(all)
 	return slices.Compact(all)
 }

@@ -452,9 +452,10 @@ func (s *Server) Instance(name string) string {
 }
 
 // SetHealth says that a service of the server, given its full name, is healthy (err is nil), or why
-// it is not. "" is all of its services. It may be called at any time and at once takes effect.
-// Until it is called services are healthy. If there is a [WithHealthCheck] too, a service is healthy
-// if both say so. It fails if the server has no such service.
+// it is not. "" is all of its services. It may be called at any time, takes effect at once, and
+// lasts until the next call. Until the first call services are healthy. If there is a
+// [WithHealthCheck] too, a service is healthy if both say so. SetHealth fails if the server has no
+// such service.
 func (s *Server) SetHealth(service string, err error) error {
 	if !s.made() {
 		return fmt.Errorf("rpc: set health: %w", errNoServer)

@@ -488,7 +488,7 @@ func (s *service) stop(ctx context.Context) error { return s.stopping.Do(ctx, s.
 
 func (s *service) drain(ctx context.Context) error {
 	close(s.steps.started)
-	s.profile.watched.stop(ctx)
+	s.profile.watched.stop()
 	s.unsubscribe(s.subs.verbs)
 	err := s.drainRequests(ctx)
 	s.steps.draining.Store(true)
@@ -499,6 +499,7 @@ func (s *service) drain(ctx context.Context) error {
 	}
 	s.server.out.Flush() // answers that would wait for a goroutine that is waking
 	s.unsubscribe(s.subs.control)
+	membership{s}.awaitCheck()
 	return err
 }
 

@@ -30,7 +30,8 @@ func TestSubjects(t *testing.T) {
 		must(t, err)
 		add(s.Request + " " + s.QueueGroup)
 		for _, subject := range s.Control {
-			add(strings.ReplaceAll(subject, "._schema", "._schema _schema")) // in a queue group of its own
+			// The schema has a queue group of its own.
+			add(strings.ReplaceAll(subject, "._schema", "._schema _schema"))
 		}
 		add(s.Discovery...)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,18 +42,19 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return problem.StatusOK
 	}
-	return report(t, ran, problem.Of(err))
+	return report(t, ran, args, problem.Of(err))
 }
 
 // report writes an error to stderr and returns the status to exit with.
-func report(t *tool.Tool, cmd *cobra.Command, err *problem.Error) int {
+func report(t *tool.Tool, cmd *cobra.Command, args []string, err *problem.Error) int {
 	if err.Quiet {
 		return err.Status
 	}
 	if err.Status == problem.StatusUsage && err.Next == "" {
 		err.Next = "`" + cmd.CommandPath() + " --help` explains it"
 	}
-	if tool.WantsJSON(cmd) {
+	// Flags behind a wrong one have not been read.
+	if tool.WantsJSON(cmd) || err.Status == problem.StatusUsage && slices.Contains(args, "--json") {
 		_ = t.Err.JSON(err.Report(t.Types)) // there is nobody left to tell
 	} else {
 		err.WriteText(t.Err, cmd.CommandPath(), t.Types)

@@ -2,14 +2,44 @@ package main
 
 import (
 	"bytes"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	protobuf "google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/rules"
+	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/proto"
 )
+
+// asTool is the environment variable that makes the test be the tool, for shells.
+const asTool = "NATSCALL_TEST_AS_TOOL"
+
+// TestMain keeps the environment of whoever runs the tests from them.
+func TestMain(m *testing.M) {
+	if os.Getenv(asTool) != "" {
+		main()
+	}
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "NATS_") || name == "NO_COLOR" {
+			_ = os.Unsetenv(name)
+		}
+	}
+	config, err := os.MkdirTemp("", "natscall")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = os.Setenv("XDG_CONFIG_HOME", config)
+	status := m.Run()
+	_ = os.RemoveAll(config)
+	os.Exit(status)
+}
 
 func TestRun(t *testing.T) {
 	tests := []struct {
@@ -50,6 +80,38 @@ func checkOutput(t *testing.T, name, got, want string) {
 	t.Helper()
 	if !strings.HasPrefix(got, want) || want == "" && got != "" {
 		t.Errorf("%s is %q, want it to start with %q", name, got, want)
+	}
+}
+
+// TestProtoRules: with --validate there are the rules too, as they are linked into programs that check
+// them. A file that imports both compiles.
+func TestProtoRules(t *testing.T) {
+	dir := t.TempDir()
+	var said bytes.Buffer
+	if status := run(t.Context(), []string{"proto", "-o", dir, "--validate"}, nil, &said, &said); status != problem.StatusOK || strings.Count(said.String(), "wrote ") != 2 {
+		t.Fatalf("exit status %d: %s", status, &said)
+	}
+	file := filepath.Join(dir, "a.proto")
+	must(t, os.WriteFile(file, []byte(`syntax = "proto3";
+package a;
+import "buf/validate/validate.proto";
+import "natscall/v1/options.proto";
+message M { string id = 1 [(buf.validate.field).string.min_len = 1]; }
+service S { rpc Do(M) returns (M) { option (natscall.v1.method).one_way = true; } }
+`), 0o600))
+	read, err := schema.FromFiles([]string{file, filepath.Join(dir, filepath.FromSlash(rules.Path))}, []string{dir})
+	must(t, err)
+	compiled, err := read.Files.FindFileByPath(rules.Path)
+	must(t, err)
+	got, want := protodesc.ToFileDescriptorProto(compiled), protodesc.ToFileDescriptorProto(validate.File_buf_validate_validate_proto)
+	// The library's own options are for its Go code. Encoded, options look the same in both.
+	got.SourceCodeInfo, got.Options, want.Options = nil, nil, nil
+	a, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(got)
+	must(t, err)
+	b, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(want)
+	must(t, err)
+	if !bytes.Equal(a, b) {
+		t.Error("the rules are not those of the library that rpc/rpcvalidate requires: copy the file of its version")
 	}
 }
 

@@ -12,30 +12,46 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/rules"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 	"github.com/natscall/natscall/proto"
 )
 
+const protoLong = `Write natscall/v1/options.proto under a folder, which .proto files with natscall's options import, and
+with --validate also buf/validate/validate.proto for the rules of protovalidate. The folder is then a
+module of buf.yaml, or a -I of protoc.`
+
+const protoExamples = `  natscall proto -o third_party/natscall
+  natscall proto -o third_party/natscall --validate`
+
 // protoCommand is the command that writes what .proto files import.
 func protoCommand() *cobra.Command {
 	var dir string
-	var force bool
+	var force, validate bool
 	cmd := &cobra.Command{
 		Use:     "proto -o DIR",
 		Short:   "Write the files that .proto files with natscall's options import",
-		Example: "  natscall proto -o third_party/natscall",
+		Long:    protoLong,
+		Example: protoExamples,
 		Args:    tool.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return problem.Usage("flag -o is missing: it names the folder to write under")
 			}
-			return writeFile(filepath.Join(dir, filepath.FromSlash(proto.OptionsPath)), proto.Options, force, cmd.OutOrStdout())
+			err := writeFile(pathIn(dir, proto.OptionsPath), proto.Options, force, cmd.OutOrStdout())
+			if err == nil && validate {
+				err = writeFile(pathIn(dir, rules.Path), rules.Text, force, cmd.OutOrStdout())
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` to write under; the file becomes DIR/"+proto.OptionsPath)
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "overwrite a file that differs")
+	cmd.Flags().BoolVar(&validate, "validate", false, "write "+rules.Path+", too")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "overwrite files that differ")
 	return cmd
 }
+
+func pathIn(dir, path string) string { return filepath.Join(dir, filepath.FromSlash(path)) }
 
 func writeFile(path string, data []byte, force bool, stdout io.Writer) error {
 	old, err := os.ReadFile(path)

@@ -126,6 +126,9 @@ func newShop(t *testing.T, options func(*server.Options)) *shop {
 	s := &shop{T: t, login: func(user string) []nats.Option {
 		return []nats.Option{nats.UserInfo(user, "x"), nats.CustomInboxPrefix(inboxOf(user))}
 	}}
+	if options == nil {
+		options = func(*server.Options) {} // anybody may do anything
+	}
 	s.srv = rpctest.NewServer(t, rpctest.WithJetStream(), rpctest.WithServerOptions(options), rpctest.WithServerOptions(func(o *server.Options) {
 		o.MaxPayload = maxPayload
 	}))

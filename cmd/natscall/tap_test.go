@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,50 +22,6 @@ import (
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
 )
-
-// screen is what a command has written so far. A test can wait for it.
-type screen struct {
-	mu      sync.Mutex
-	text    strings.Builder
-	written chan struct{} // closed by the next write
-}
-
-func newScreen() *screen { return &screen{written: make(chan struct{})} }
-
-func (s *screen) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.written)
-	s.written = make(chan struct{})
-	return s.text.Write(b)
-}
-
-func (s *screen) String() string {
-	text, _ := s.now()
-	return text
-}
-
-func (s *screen) now() (string, <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String(), s.written
-}
-
-// await waits until a text was written.
-func (s *screen) await(ctx context.Context, t *testing.T, want string) {
-	t.Helper()
-	for {
-		text, written := s.now()
-		if strings.Contains(text, want) {
-			return
-		}
-		select {
-		case <-written:
-		case <-ctx.Done():
-			t.Fatalf("%q was not written, but:\n%s", want, text)
-		}
-	}
-}
 
 // running is a command that runs beside the test.
 type running struct {
@@ -152,9 +107,9 @@ func placeOrder(ctx context.Context, t *testing.T, c *rpc.Client) {
 func TestTapPlaceOrder(t *testing.T) {
 	s, ctx := openShop(t), testContext(t)
 	tap := s.startCommand(t, "tap", "OrderService", "InventoryService", "-m", "PlaceOrder", "-m", "InventoryService/Reserve", "-m", "Confirm")
-	tap.err.await(ctx, t, "listening to order.v1.OrderService.>, inventory.v1.InventoryService.>, _INBOX.>")
+	tap.err.await(ctx, t, "listening to order.v1.OrderService.>, inventory.v1.InventoryService.>, _INBOX.>", 1)
 	placeOrder(ctx, t, s.connect("shopper").client)
-	tap.out.await(ctx, t, "ORDER_STATE_CONFIRMED")
+	tap.out.await(ctx, t, "ORDER_STATE_CONFIRMED", 1)
 	tap.stop()
 	if status := tap.exit(ctx, t); status != problem.StatusOK {
 		t.Errorf("exit status %d", status)
@@ -240,7 +195,7 @@ func TestTapForms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tap := s.startCommand(t, append([]string{"tap"}, test.args...)...)
-			tap.err.await(ctx, t, "listening to")
+			tap.err.await(ctx, t, "listening to", 1)
 			must(t, test.call())
 			if status := tap.exit(ctx, t); status != problem.StatusOK {
 				t.Errorf("exit status %d: %s", status, tap.err)
@@ -272,9 +227,9 @@ func importOne(ctx context.Context, c inventoryv1nats.InventoryServiceClient) fu
 func TestTapJSON(t *testing.T) {
 	s, ctx := openShop(t), testContext(t)
 	tap := s.startCommand(t, "tap", "orders.new", "InventoryService", "--json", "--raw", "-n", "3")
-	tap.err.await(ctx, t, "listening to")
+	tap.err.await(ctx, t, "listening to", 1)
 	must(t, s.publish("inventory.v1.InventoryService.GetStock", `{"productId":"pear"}`)())
-	tap.out.await(ctx, t, "plain_error")
+	tap.out.await(ctx, t, "plain_error", 1)
 	client := s.connect("shopper").client
 	must(t, orderv1nats.NewOrderFeedServiceClient(client).OrderPlaced(ctx, &orderv1.OrderPlacedRequest{OrderId: "o-1"}))
 	if status := tap.exit(ctx, t); status != problem.StatusOK {
@@ -324,12 +279,12 @@ func TestTapControl(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tap := s.startCommand(t, append([]string{"tap", "InventoryService"}, test.args...)...)
-			tap.err.await(ctx, t, "listening to")
+			tap.err.await(ctx, t, "listening to", 1)
 			_, err := rpc.HealthMethod(inventoryv1nats.InventoryServiceMethods.GetStock.Service()).Call(ctx, client, new(natscallv1.GetHealthRequest))
 			must(t, err)
 			_, err = inventoryv1nats.NewInventoryServiceClient(client).ListStock(ctx, new(inventoryv1.ListStockRequest))
 			must(t, err)
-			tap.out.await(ctx, t, test.last)
+			tap.out.await(ctx, t, test.last, 1)
 			tap.stop()
 			if status := tap.exit(ctx, t); status != problem.StatusOK {
 				t.Errorf("exit status %d", status)
@@ -353,9 +308,9 @@ func TestTapJetStream(t *testing.T) {
 	_, err := inventoryv1nats.NewInventoryServiceClient(client).AddStock(ctx, &inventoryv1.AddStockRequest{ProductId: "apple", Quantity: 5})
 	must(t, err)
 	tap := s.startCommand(t, "tap", "OrderFeedService", "-n", "4")
-	tap.err.await(ctx, t, "listening to order.v1.OrderFeedService.>, orders.new, _INBOX.>")
+	tap.err.await(ctx, t, "listening to order.v1.OrderFeedService.>, orders.new, _INBOX.>", 1)
 	must(t, s.publishOrder(ctx)) // and the service publishes that it was sold
-	tap.out.await(ctx, t, `"sold":true`)
+	tap.out.await(ctx, t, `"sold":true`, 1)
 	_, err = orderv1nats.NewOrderFeedServiceClient(client).ListFeed(ctx, new(orderv1.ListFeedRequest))
 	must(t, err)
 	if status := tap.exit(ctx, t); status != problem.StatusOK {
@@ -373,7 +328,7 @@ func TestTapStealsNothing(t *testing.T) {
 	var taps []*running
 	for range 3 {
 		tap := s.startCommand(t, "tap", "--control", "--raw", "-n", "40")
-		tap.err.await(ctx, t, "listening to inventory.v1.InventoryService.>, ")
+		tap.err.await(ctx, t, "listening to inventory.v1.InventoryService.>, ", 1)
 		taps = append(taps, tap)
 	}
 	inventory := inventoryv1nats.NewInventoryServiceClient(s.connect("shopper").client)
@@ -397,8 +352,8 @@ func TestTapWithoutSchema(t *testing.T) {
 	must(t, s.serveInventory("inventory", rpc.WithoutSchema()))
 	ctx := testContext(t)
 	tap := s.startCommand(t, "tap", "inventory.v1.*.GetStock", "--no-replies", "-n", "1")
-	tap.err.await(ctx, t, "messages are shown without the names of fields: service inventory.v1.InventoryService does not serve its schema")
-	tap.err.await(ctx, t, "listening to inventory.v1.*.GetStock;")
+	tap.err.await(ctx, t, "messages are shown without the names of fields: service inventory.v1.InventoryService does not serve its schema", 1)
+	tap.err.await(ctx, t, "listening to inventory.v1.*.GetStock;", 1)
 	_, err := inventoryv1nats.NewInventoryServiceClient(s.connect("shopper").client).GetStock(ctx, &inventoryv1.GetStockRequest{ProductId: "pear"})
 	if rpc.CodeOf(err) != rpc.CodeNotFound {
 		t.Fatal(err)
@@ -448,7 +403,7 @@ func TestTapErrors(t *testing.T) {
 	}
 	t.Run("no inboxes", func(t *testing.T) {
 		tap := s.startCommand(t, as("half", "InventoryService")...)
-		tap.err.await(ctx, t, "NATS does not permit to subscribe to _INBOX.>: the answers there are not shown\nlistening to inventory.v1.InventoryService.>;")
+		tap.err.await(ctx, t, "NATS does not permit to subscribe to _INBOX.>: the answers there are not shown\nlistening to inventory.v1.InventoryService.>;", 1)
 		tap.stop()
 		if status := tap.exit(ctx, t); status != problem.StatusOK {
 			t.Errorf("exit status %d", status)
@@ -456,7 +411,7 @@ func TestTapErrors(t *testing.T) {
 	})
 	t.Run("nothing there", func(t *testing.T) {
 		tap := s.startCommand(t, as("shopper", "payment.v1.PaymentService.>")...)
-		tap.err.await(ctx, t, "no service that answers has the subject payment.v1.PaymentService.>; `natscall ls` lists those that do\nlistening to")
+		tap.err.await(ctx, t, "no service that answers has the subject payment.v1.PaymentService.>; `natscall ls` lists those that do\nlistening to", 1)
 		tap.stop()
 		if status := tap.exit(ctx, t); status != problem.StatusOK || !strings.Contains(tap.err.String(), "0 messages\n") {
 			t.Errorf("exit status %d: %s", status, tap.err)

@@ -120,3 +120,24 @@ func responseFiles(response *pluginpb.CodeGeneratorResponse) map[string]string {
 	}
 	return files
 }
+
+// TestNoComments: with comments=false none of the .proto files' comments is there for tools.
+func TestNoComments(t *testing.T) {
+	request := goldenSets()[0].request(t)
+	for parameter, want := range map[string]bool{"": true, ",comments=true": true, ",comments=false": false} {
+		changed := proto.Clone(request).(*pluginpb.CodeGeneratorRequest)
+		changed.Parameter = proto.String(changed.GetParameter() + parameter)
+		found := false
+		for _, content := range outputs(t, changed) {
+			found = found || strings.Contains(content, "Comments:") || strings.Contains(content, `Description: "Unary takes`)
+		}
+		if found != want {
+			t.Errorf("%q: comments are there: %v", parameter, found)
+		}
+	}
+	changed := proto.Clone(request).(*pluginpb.CodeGeneratorRequest)
+	changed.Parameter = proto.String("comments=perhaps")
+	if _, _, err := newRun(changed); err == nil || !strings.Contains(err.Error(), "comments=perhaps: want true or false") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -92,5 +92,5 @@ func reply(w http.ResponseWriter, servers []*rpc.Server, ok bool) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(a) // of strings and bools; if the client has gone, nobody reads it
+	_ = json.NewEncoder(w).Encode(a) // it fails only if the client has gone
 }

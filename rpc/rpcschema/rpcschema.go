@@ -55,7 +55,7 @@ type fetch struct {
 	method *rpc.UnaryMethod[*natscallv1.GetSchemaRequest, *natscallv1.GetSchemaResponse]
 	opts   []rpc.CallOption
 	set    descriptorpb.FileDescriptorSet
-	done   map[string]string // hashes by path of the files that have come, and of those on their way
+	done   map[string]string // hashes by path, of files that have come or are asked for
 	size   int
 }
 

@@ -91,3 +91,52 @@ func TestSubscriptionEndsMeanwhile(t *testing.T) {
 		t.Errorf("%d are back, %d refused, %d made", len(back), refused, made)
 	}
 }
+
+// TestPause: a paused subscription is not made again until Resume, whatever NATS said before.
+func TestPause(t *testing.T) {
+	s := NewSubscriptions()
+	var made []*nats.Subscription
+	var meanwhile func()
+	a, err := s.Subscribe("a", func() (*nats.Subscription, error) {
+		made = append(made, new(nats.Subscription))
+		if meanwhile != nil {
+			meanwhile()
+		}
+		return made[len(made)-1], nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause := func() { _, _ = a.Pause() } // the error is that these subscriptions have no connection
+	s.Refuse("a", errors.New("why"))
+	pause()
+	pause()
+	if a.Err() != nil || s.Refuse("a", errors.New("why")) {
+		t.Error("a paused subscription is refused")
+	}
+	if back, refused := s.Tend(); len(back)+refused != 0 || len(made) != 1 {
+		t.Errorf("%d are back, %d refused, %d made", len(back), refused, len(made))
+	}
+	for range 2 {
+		if err := a.Resume(); err != nil || len(made) != 2 || a.sub != made[1] {
+			t.Errorf("%v, %d made", err, len(made))
+		}
+	}
+	if !s.Refuse("a", errors.New("why")) {
+		t.Error("a subscription that was resumed cannot be refused")
+	}
+	meanwhile = pause
+	s.Tend()
+	if len(made) != 3 || a.sub != made[1] {
+		t.Error("a subscription that was made while it was paused is used")
+	}
+	_ = a.Resume()
+	if len(made) != 4 || a.sub != made[1] {
+		t.Error("a subscription that was paused while it was resumed is used")
+	}
+	meanwhile = nil
+	_ = a.Unsubscribe()
+	if err := a.Resume(); err != nil || len(made) != 4 {
+		t.Errorf("%v, %d made: one that has ended was made again", err, len(made))
+	}
+}

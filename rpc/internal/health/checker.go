@@ -20,42 +20,50 @@ const (
 type checker struct {
 	check   func(context.Context) error
 	results chan error // of a check that has returned
-	running bool
+	running bool       // its result has not been taken
 	stop    context.CancelFunc
+	// returned is closed while no check runs.
+	returned chan struct{}
+}
+
+func newChecker(check func(context.Context) error) *checker {
+	c := &checker{check: check, results: make(chan error, 1), returned: make(chan struct{})}
+	close(c.returned)
+	return c
 }
 
 var errSlow = errors.New("the health check has not returned")
 
-// next starts the check. If it still runs, it returns errSlow.
-func (c *checker) next(ctx context.Context) error {
+// next starts the check. If the one before has not been heard of, it does not, and has reports that
+// result is to be taken.
+func (c *checker) next(ctx context.Context) (has bool, result error) {
 	switch {
 	case c.check == nil:
-		return nil
+		return false, nil
 	case c.running:
-		return errSlow
+		select {
+		case err := <-c.results:
+			return true, c.ended(err)
+		default:
+			return true, errSlow
+		}
 	}
-	c.running = true
+	c.running, c.returned = true, make(chan struct{})
 	ctx, c.stop = context.WithTimeout(ctx, checkTime)
-	go c.run(ctx)
-	return nil
+	go c.run(ctx, c.returned)
+	return false, nil
 }
 
-// take notes that the check has returned.
-func (c *checker) take() {
+// ended notes that the check has returned a result, which it returns.
+func (c *checker) ended(result error) error {
 	c.running = false
 	c.stop()
-}
-
-// end waits until the check has returned. Its context has ended.
-func (c *checker) end() {
-	if c.running {
-		<-c.results
-		c.take()
-	}
+	return result
 }
 
 // run runs the check once. One that panics, or ends its goroutine, has failed.
-func (c *checker) run(ctx context.Context) {
+func (c *checker) run(ctx context.Context, returned chan<- struct{}) {
+	defer close(returned)
 	err := errors.New("the health check has ended its goroutine")
 	defer func() {
 		if r := recover(); r != nil {

@@ -16,9 +16,10 @@ const silences = 2
 
 // Groups are the queue groups of an instance. Only Run calls the methods, one at a time.
 type Groups interface {
-	// Covered reports whether another instance is heard that is healthy and serves the same. It
-	// fails if that cannot be known now, as without a connection.
-	Covered(ctx context.Context) (bool, error)
+	// Connected reports whether others can be heard now, and the instance can leave.
+	Connected() bool
+	// Covered reports whether another instance is heard that is healthy and serves the same.
+	Covered(ctx context.Context) bool
 	// Leave returns when the instance gets no more calls. What it has got is served.
 	Leave(ctx context.Context)
 	Join()
@@ -80,33 +81,37 @@ func (m *Monitor) Status() Status {
 	return m.status
 }
 
-// Run runs the check and keeps the instance in its groups or out of them. It returns when ctx has
-// ended and the check has returned.
-func (m *Monitor) Run(ctx context.Context, groups Groups) {
-	c := checker{check: m.config.Check, results: make(chan error, 1)}
-	defer c.end()
+// Run runs the check and keeps the instance in its groups or out of them until ctx ends. Then the
+// check may still run: the channel is closed when it has returned.
+func (m *Monitor) Run(ctx context.Context, groups Groups) (checked <-chan struct{}) {
+	c := newChecker(m.config.Check)
 	timer := time.NewTimer(Interval)
 	defer timer.Stop()
 	missed := 0 // looks in a row that have found nobody
-	for ctx.Err() == nil {
-		m.place(ctx, groups, &missed)
+	m.place(ctx, groups, &missed)
+	for {
 		var due <-chan time.Time
 		if m.config.Check != nil || m.Status().Err != nil || m.Status().Out {
 			due = timer.C
 		}
+		before := m.Status().Err
 		select {
 		case <-ctx.Done():
+			return c.returned
 		case <-m.woken:
 		case err := <-c.results:
-			c.take()
-			m.take(err)
+			m.take(c.ended(err))
 			timer.Reset(Interval)
+			if (m.Status().Err == nil) == (before == nil) {
+				continue // others are asked once an interval
+			}
 		case <-due:
-			if err := c.next(ctx); err != nil {
+			if has, err := c.next(ctx); has {
 				m.take(err)
 			}
 			timer.Reset(Interval)
 		}
+		m.place(ctx, groups, &missed)
 	}
 }
 
@@ -139,29 +144,19 @@ func (m *Monitor) update() {
 // place puts the instance into its groups or out of them. missed counts the looks in a row that
 // have found no other instance.
 func (m *Monitor) place(ctx context.Context, groups Groups, missed *int) {
-	status := m.Status()
-	switch {
+	switch status := m.Status(); {
 	case status.Err == nil:
 		*missed = 0
 		if status.Out {
 			m.join(groups)
 		}
-		return
-	case m.config.FailClosed:
-		if !status.Out {
-			m.leave(ctx, groups)
-		}
-		return
-	}
-	covered, err := groups.Covered(ctx)
-	switch {
-	case err != nil:
-	case covered:
+	case !groups.Connected():
+	case m.config.FailClosed || groups.Covered(ctx):
 		*missed = 0
 		if !status.Out {
 			m.leave(ctx, groups)
 		}
-	case status.Out:
+	case status.Out && ctx.Err() == nil:
 		if *missed++; *missed >= silences {
 			m.join(groups)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"strings"
@@ -102,6 +103,9 @@ func explain(err error, loaded *natscontext.Context, waited time.Duration) error
 		return problem.Failure("--tlsca names the authority of the server's certificate, --tlscert and --tlskey that of the client", "TLS with %s fails: %w", where, err)
 	case errors.Is(err, nats.ErrTimeout), isTimeout(err):
 		return problem.Failure("check the address, or give it more time with --timeout", "%s does not answer within %v", where, waited)
+	}
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
+		return problem.Failure("--creds and --nkey name files", "credentials: %w", file)
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return problem.Failure(name, "%s: there is no host %q", where, dns.Name)

@@ -19,18 +19,26 @@ func Find(services []*Service, name, prefix string) (*Service, error) {
 	if prefix != "" {
 		named = matches(named, func(s *Service) bool { return s.under(prefix) })
 	}
-	switch len(named) {
-	case 0:
+	if len(named) == 0 {
 		return nil, problem.Failure(thereIs(services, name), "there is no service %q%s", name, under(prefix))
-	case 1:
-		return named[0], nil
 	}
-	if unprefixed := matches(named, func(s *Service) bool { return s.Prefix() == "" }); prefix == "" && len(unprefixed) == 1 {
-		if allNamed(named, named[0].Name) {
-			return unprefixed[0], nil // the others have to be asked for
-		}
+	if one := choose(named, prefix); one != nil {
+		return one, nil
 	}
 	return nil, problem.Failure("use one of them: "+strings.Join(rootsOf(named), ", "), "%q means several services", name)
+}
+
+// choose returns the only one of services, or the only one without a subject prefix if all have the
+// same name: others have to be asked for. Else it returns nil.
+func choose(named []*Service, prefix string) *Service {
+	same := !slices.ContainsFunc(named, func(s *Service) bool { return s.Name != named[0].Name })
+	if len(named) > 1 && same && prefix == "" {
+		named = matches(named, func(s *Service) bool { return s.Prefix() == "" })
+	}
+	if len(named) != 1 {
+		return nil
+	}
+	return named[0]
 }
 
 // FindMethod returns the method that a name means: of a service as in Find, as in
@@ -68,30 +76,35 @@ func SplitMethod(name string) (service, method string, found bool) {
 
 // findLone finds a method without the name of its service.
 func findLone(services []*Service, name, prefix string) (*Service, *Method, error) {
-	var names, there []string
-	var in *Service
+	having := matches(services, func(s *Service) bool { return s.Method(name) != nil && (prefix == "" || s.under(prefix)) })
+	if len(having) == 0 {
+		return findDotted(services, name, prefix)
+	}
+	if one := choose(having, prefix); one != nil {
+		return one, one.Method(name), nil
+	}
+	named := rootsOf(having)
+	for i := range named {
+		named[i] = strings.Replace(named[i], having[i].Name, having[i].Name+"/"+having[i].Method(name).Name, 1)
+	}
+	return nil, nil, problem.Failure("use one of them: "+strings.Join(named, ", "), "several services have a method %q", name)
+}
+
+// findDotted finds a method whose service stands before a dot, as in a .proto file.
+func findDotted(services []*Service, name, prefix string) (*Service, *Method, error) {
+	if s, err := Find(services, name, prefix); err == nil {
+		return nil, nil, problem.Usage("%s is a service: say which method, as in %s; it has %s", name, example(s), strings.Join(s.MethodNames(), ", "))
+	}
+	if i := strings.LastIndexByte(name, '.'); i > 0 {
+		if _, err := Find(services, name[:i], prefix); err == nil {
+			return FindMethod(services, name[:i]+"/"+name[i+1:], prefix)
+		}
+	}
+	var there []string
 	for _, s := range services {
 		there = append(there, qualified(s)...)
-		if m := s.Method(name); m != nil && (prefix == "" || s.under(prefix)) {
-			in = s
-			names = append(names, s.Name+"/"+m.Name)
-		}
 	}
-	switch len(names) {
-	case 1:
-		return in, in.Method(name), nil
-	case 0:
-		if s, err := Find(services, name, prefix); err == nil {
-			return nil, nil, problem.Usage("%s is a service: say which method, as in %s; it has %s", name, example(s), strings.Join(s.MethodNames(), ", "))
-		}
-		if i := strings.LastIndexByte(name, '.'); i > 0 { // order.v1.OrderService.GetOrder
-			if _, err := Find(services, name[:i], prefix); err == nil {
-				return FindMethod(services, name[:i]+"/"+name[i+1:], prefix)
-			}
-		}
-		return nil, nil, problem.Failure(Suggest(name, there, "the methods are "), "no service has a method %q", name)
-	}
-	return nil, nil, problem.Failure("use one of them: "+strings.Join(names, ", "), "several services have a method %q", name)
+	return nil, nil, problem.Failure(listOf(there, name, "the methods are "), "no service%s has a method %q", under(prefix), name)
 }
 
 func example(s *Service) string {
@@ -111,10 +124,6 @@ func qualified(s *Service) []string {
 
 func matches(services []*Service, ok func(*Service) bool) []*Service {
 	return slices.DeleteFunc(slices.Clone(services), func(s *Service) bool { return !ok(s) })
-}
-
-func allNamed(services []*Service, name string) bool {
-	return !slices.ContainsFunc(services, func(s *Service) bool { return s.Name != name })
 }
 
 // endsWith reports whether the last tokens of a full name are those of a name, in any case.
@@ -144,8 +153,12 @@ func rootsOf(services []*Service) []string {
 }
 
 func thereIs(services []*Service, name string) string {
-	if len(services) == 0 {
+	return listOf(rootsOf(services), name, "there are ")
+}
+
+func listOf(there []string, name, list string) string {
+	if len(there) == 0 {
 		return "no service answers on this NATS server and account; check --server, --context and that the service runs"
 	}
-	return Suggest(name, rootsOf(services), "there are ")
+	return Suggest(name, there, list)
 }

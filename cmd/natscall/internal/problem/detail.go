@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails" // the details that many systems use
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"

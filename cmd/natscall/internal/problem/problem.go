@@ -69,6 +69,13 @@ func OfCall(err error) error {
 	return &Error{Reason: call.Error(), Next: afterCall(call), Status: StatusCall + int(call.Code()), err: err}
 }
 
+// WithNext returns the error of a failed call with something else to do next.
+func WithNext(err error, next string) error {
+	failed := Of(OfCall(err))
+	failed.Next = next
+	return failed
+}
+
 // Of returns what is to be reported of any error.
 func Of(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {

@@ -3,6 +3,7 @@ package tool
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,27 +22,33 @@ func CompleteMethods(t *Tool) cobra.CompletionFunc { return completion(t, method
 
 // CompleteBoth completes the names of services and of methods.
 func CompleteBoth(t *Tool) cobra.CompletionFunc {
-	return completion(t, func(s *discover.Service) []cobra.Completion {
+	return completion(t, func(s *discover.Service) []candidate {
 		return slices.Concat(serviceNames(s), methodNames(s))
 	})
 }
 
-func serviceNames(s *discover.Service) []cobra.Completion {
-	return []cobra.Completion{cobra.CompletionWithDesc(s.Name, s.Description)}
+// candidate is a name that may be completed, and how much of it may be left out in front.
+type candidate struct {
+	name, description string
+	short             []string // what is left then, the longest first
 }
 
-func methodNames(s *discover.Service) []cobra.Completion {
-	var out []cobra.Completion
+func serviceNames(s *discover.Service) []candidate {
+	return []candidate{{s.Name, s.Description, []string{s.Short()}}}
+}
+
+func methodNames(s *discover.Service) []candidate {
+	var out []candidate
 	for _, m := range s.Methods {
-		out = append(out, cobra.CompletionWithDesc(s.Name+"/"+m.Name, m.Description))
+		out = append(out, candidate{s.Name + "/" + m.Name, m.Description, []string{s.Short() + "/" + m.Name, m.Name}})
 	}
 	return out
 }
 
 // completion completes the first argument by what the services say that are there. It has no way to
 // report an error: then there is nothing to choose from.
-func completion(t *Tool, of func(*discover.Service) []cobra.Completion) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func completion(t *Tool, of func(*discover.Service) []candidate) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -49,15 +56,39 @@ func completion(t *Tool, of func(*discover.Service) []cobra.Completion) cobra.Co
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		var out []cobra.Completion
+		var all []candidate
 		for _, service := range services {
 			if service.IsNatscall() {
-				out = append(out, of(service)...)
+				all = append(all, of(service)...)
 			}
 		}
-		slices.Sort(out)
-		return slices.Compact(out), cobra.ShellCompDirectiveNoFileComp
+		return matching(all, word), cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// matching returns the candidates that begin with a word: by their full names, or else by shorter
+// ones, since a shell takes only what the word is the beginning of.
+func matching(all []candidate, word string) []cobra.Completion {
+	for left := range 3 {
+		var out []cobra.Completion
+		for _, c := range all {
+			name := c.name
+			if left > len(c.short) {
+				continue
+			}
+			if left > 0 {
+				name = c.short[left-1]
+			}
+			if strings.HasPrefix(name, word) {
+				out = append(out, cobra.CompletionWithDesc(name, c.description))
+			}
+		}
+		if len(out) > 0 {
+			slices.Sort(out)
+			return slices.Compact(out)
+		}
+	}
+	return nil
 }
 
 // soon returns the services that answer in the time that there is.

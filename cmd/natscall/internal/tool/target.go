@@ -22,15 +22,19 @@ type Target struct {
 // noSchema explains why a service has not given its schema.
 func noSchema(name string, err error) error {
 	files := "give the schema with --proto and -I, or --schema-set"
-	if failed, ok := errors.AsType[*rpc.Error](err); ok {
-		switch failed.Code() {
-		case rpc.CodeUnimplemented:
-			return problem.Failure(files, "service %s does not serve its schema (rpc.WithoutSchema)", name)
-		case rpc.CodePermissionDenied:
-			return problem.Failure("`natscall permissions --discover` prints what a tool has to be permitted; or "+files, "no permission to ask %s for its schema: %w", name, err)
-		}
+	failed, ok := errors.AsType[*rpc.Error](err)
+	if !ok {
+		return problem.Failure(files, "schema of %s: %w", name, err)
 	}
-	return problem.Failure(files, "schema of %s: %w", name, err)
+	switch failed.Code() {
+	case rpc.CodeUnimplemented:
+		return problem.Failure(files, "service %s does not serve its schema (rpc.WithoutSchema)", name)
+	case rpc.CodePermissionDenied:
+		return problem.WithNext(err, "`natscall permissions --discover` prints what a tool has to be permitted; or "+files)
+	case rpc.CodeUnavailable:
+		return problem.WithNext(err, "`natscall ps` shows the instances that there are")
+	}
+	return problem.WithNext(err, files)
 }
 
 // Bare describes the service by what discovery says, for a client without a subject prefix.
