@@ -23,7 +23,8 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestRequests: as many calls are made as were asked for, each with its number, never more at a time.
+// TestRequests: as many calls are made as were asked for, each with its number, and never more at a
+// time than there may be.
 func TestRequests(t *testing.T) {
 	for name, plan := range map[string]Plan{
 		"closed":             {Concurrency: 4, Requests: 100},
@@ -82,7 +83,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestStreams: the time that is up ends streams, whose messages count, and does not end other calls.
+// TestStreams: when the time is up streams end, whose messages count, and other calls do not.
 func TestStreams(t *testing.T) {
 	for _, stream := range []bool{true, false} {
 		load := Load{Stream: stream, Call: func(ctx context.Context, _ int64, message func(int)) error {

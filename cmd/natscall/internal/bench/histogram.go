@@ -13,8 +13,8 @@ const maxBins = 16
 // numbers that people read easily.
 var divisions = [][]float64{{1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8}, {1, 1.5, 2, 3, 5, 7}, {1, 2, 5}, {1}}
 
-// bins sorts latencies into bins that grow with the latency: the tail of a distribution is a hundred
-// times as long as its middle, and both are to be seen.
+// bins sorts latencies into bins that grow with the latency: the tail of a distribution is a
+// hundred times as long as its middle, and both are to be seen.
 func bins(h *hdrhistogram.Histogram) []Bin {
 	if h.TotalCount() == 0 {
 		return nil
@@ -31,14 +31,14 @@ func bins(h *hdrhistogram.Histogram) []Bin {
 		}
 		out[i].Count += bar.Count
 	}
-	for len(out) > 1 && out[len(out)-1].Count == 0 { // the most is rounded up
+	for len(out) > 1 && out[len(out)-1].Count == 0 { // the largest is rounded up
 		out = out[:len(out)-1]
 	}
 	return out
 }
 
-// boundsOf returns the bounds of bins from one that is not above the least to one above the most, as
-// fine as there are rows for.
+// boundsOf returns the bounds of bins, from one that is not above the least to one above the most,
+// as fine as there are rows for.
 func boundsOf(least, most float64) (bounds []float64) {
 	for _, division := range divisions {
 		if bounds = bounded(division, least, most); len(bounds) <= maxBins+1 {

@@ -99,11 +99,12 @@ func (r *Result) PerSecond(n int64) float64 {
 	return float64(n) / time.Duration(r.Took).Seconds()
 }
 
-// WriteCSV writes the latencies as a distribution: a row for each that occurred, which the histogram
-// keeps within a thousandth, with how many calls took so long and how many percent at most that.
+// WriteCSV writes the latencies as a distribution: a row for each that occurred, within a
+// thousandth, with how many calls took so long and how many percent took no longer.
 func (r *Result) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
-	_ = out.Write([]string{"latency_ms", "count", "percentile"}) // Error reports it, like all others
+	// Error reports what goes wrong with any of the rows.
+	_ = out.Write([]string{"latency_ms", "count", "percentile"})
 	sum, total := int64(0), r.times.TotalCount()
 	for _, bar := range r.times.Distribution() {
 		if bar.Count == 0 {

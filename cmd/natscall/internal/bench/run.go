@@ -91,8 +91,8 @@ func (r *run) work(ctx, begin context.Context) {
 }
 
 // wait waits until a call has to begin, and returns when that should have been. If all workers were
-// busy then, the call begins late, and its time counts from when it should have begun: so long would
-// a user have waited who came at that moment.
+// busy then, the call begins late, and its time counts from when it should have begun: a user that
+// came at that moment would have waited so long.
 func (r *run) wait(begin context.Context, number int64) (intended time.Time, ok bool) {
 	if r.plan.Rate == 0 {
 		return time.Now(), begin.Err() == nil

@@ -23,7 +23,7 @@ type Message struct {
 	Size       int             `json:"size"`
 	Compressed bool            `json:"compressed,omitempty"`
 	JSON       json.RawMessage `json:"message,omitempty"`
-	Fields     string          `json:"fields,omitempty"` // numbers and values, where the schema is not known
+	Fields     string          `json:"fields,omitempty"` // by number, where there is no schema
 	Bytes      []byte          `json:"bytes,omitempty"`  // where it does not decode
 	Error      string          `json:"error,omitempty"`  // why
 }
