@@ -23,8 +23,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// TestCallEveryMethod calls every method of the shop by what its services say of themselves, each by
-// a name that is as short as it can be.
+// TestCallEveryMethod calls every method of the shop by what its services say of themselves, each
+// by a name that is as short as it can be.
 func TestCallEveryMethod(t *testing.T) {
 	c := newConsole(t)
 	file := filepath.Join(t.TempDir(), "delivery.json")
@@ -126,8 +126,8 @@ func (c *console) watch(args ...string) string {
 	return out.String()
 }
 
-// TestCallInteractive: each line of a bidirectional stream is sent when it is there, and each answer
-// printed when it comes; the end of stdin ends the requests.
+// TestCallInteractive: each line of a bidirectional stream is sent when it is there, and each
+// answer printed when it comes; the end of stdin ends the requests.
 func TestCallInteractive(t *testing.T) {
 	c := newConsole(t)
 	c.ok("call", "AddStock", `{"productId": "apple", "quantity": 5}`)

@@ -83,8 +83,8 @@ func checkOutput(t *testing.T, name, got, want string) {
 	}
 }
 
-// TestProtoRules: with --validate there are the rules too, as they are linked into programs that check
-// them. A file that imports both compiles.
+// TestProtoRules: with --validate there are the rules too, as they are linked into programs that
+// check them. A file that imports both compiles.
 func TestProtoRules(t *testing.T) {
 	dir := t.TempDir()
 	var said bytes.Buffer

@@ -101,7 +101,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(ms|/s|s|µs)\b`), "NUMBER"},
 	{regexp.MustCompile(`\b\d+\.\d\d\b`), "NUMBER"},
 	{regexp.MustCompile(`\b[0-9a-f]{8}\b`), "HASH"},
-	{regexp.MustCompile(`[ -]{2,}| -`), " "}, // the width of columns, and numbers that are not known
+	{regexp.MustCompile(`[ -]{2,}| -`), " "}, // columns, and numbers that are not known
 	{regexp.MustCompile(`(?m) +$`), ""},
 }
 
