@@ -306,3 +306,36 @@ func TestCallAll(t *testing.T) {
 		t.Errorf("instances %q have answered", instances)
 	}
 }
+
+// TestCallEndsFirst: a call that the service ends does not wait for more requests.
+func TestCallEndsFirst(t *testing.T) {
+	c := newConsole(t)
+	stdin, keyboard := io.Pipe()
+	t.Cleanup(func() { _ = keyboard.Close() })
+	var stdout, stderr bytes.Buffer
+	done := make(chan int, 1)
+	ctx := testContext(t)
+	go func() { done <- run(ctx, []string{"call", "ImportStock", "--server", c.url}, stdin, &stdout, &stderr) }()
+	_, err := io.WriteString(keyboard, `{"deliveryId": "d", "productId": "a wrong one", "quantity": 1}`)
+	must(t, err)
+	if status := <-done; status != problem.StatusCall+int(rpc.CodeInvalidArgument) || !strings.Contains(stderr.String(), "ImportStopped") {
+		t.Errorf("exit status %d: %s", status, &stderr)
+	}
+}
+
+// TestCallMalformedStream: a request that cannot be read cancels the call, and the error is that of
+// the request.
+func TestCallMalformedStream(t *testing.T) {
+	c := newConsole(t)
+	for stdin, want := range map[string]string{
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": x}`:   "stdin, message 2: malformed JSON: byte 69",
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"amount": 1}`:     `stdin, message 2: unknown field "amount" in ImportStockRequest`,
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": "x"}`: "stdin, message 2: inventory.v1.ImportStockRequest: ",
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": 1`:    "stdin, message 2: malformed JSON: it ends too early",
+	} {
+		r := c.pipe(stdin, "call", "ImportStock")
+		if r.status != problem.StatusFailure || !strings.Contains(r.stderr, want) || r.stdout != "" {
+			t.Errorf("exit status %d: %s, want %s", r.status, r.stderr, want)
+		}
+	}
+}
