@@ -23,8 +23,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// TestCallEveryMethod calls every method of the shop by what its services say of themselves, each by
-// a name that is as short as it can be.
+// TestCallEveryMethod calls every method of the shop by what its services say of themselves, each
+// by a name that is as short as it can be.
 func TestCallEveryMethod(t *testing.T) {
 	c := newConsole(t)
 	file := filepath.Join(t.TempDir(), "delivery.json")
@@ -126,8 +126,8 @@ func (c *console) watch(args ...string) string {
 	return out.String()
 }
 
-// TestCallInteractive: each line of a bidirectional stream is sent when it is there, and each answer
-// printed when it comes; the end of stdin ends the requests.
+// TestCallInteractive: each line of a bidirectional stream is sent when it is there, and each
+// answer printed when it comes; the end of stdin ends the requests.
 func TestCallInteractive(t *testing.T) {
 	c := newConsole(t)
 	c.ok("call", "AddStock", `{"productId": "apple", "quantity": 5}`)
@@ -304,5 +304,38 @@ func TestCallAll(t *testing.T) {
 	}
 	if slices.Sort(instances); len(slices.Compact(instances)) != 2 {
 		t.Errorf("instances %q have answered", instances)
+	}
+}
+
+// TestCallEndsFirst: a call that the service ends does not wait for more requests.
+func TestCallEndsFirst(t *testing.T) {
+	c := newConsole(t)
+	stdin, keyboard := io.Pipe()
+	t.Cleanup(func() { _ = keyboard.Close() })
+	var stdout, stderr bytes.Buffer
+	done := make(chan int, 1)
+	ctx := testContext(t)
+	go func() { done <- run(ctx, []string{"call", "ImportStock", "--server", c.url}, stdin, &stdout, &stderr) }()
+	_, err := io.WriteString(keyboard, `{"deliveryId": "d", "productId": "a wrong one", "quantity": 1}`)
+	must(t, err)
+	if status := <-done; status != problem.StatusCall+int(rpc.CodeInvalidArgument) || !strings.Contains(stderr.String(), "ImportStopped") {
+		t.Errorf("exit status %d: %s", status, &stderr)
+	}
+}
+
+// TestCallMalformedStream: a request that cannot be read cancels the call, and the error is that of
+// the request.
+func TestCallMalformedStream(t *testing.T) {
+	c := newConsole(t)
+	for stdin, want := range map[string]string{
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": x}`:   "stdin, message 2: malformed JSON: byte 69",
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"amount": 1}`:     `stdin, message 2: unknown field "amount" in ImportStockRequest`,
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": "x"}`: "stdin, message 2: inventory.v1.ImportStockRequest: ",
+		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": 1`:    "stdin, message 2: malformed JSON: it ends too early",
+	} {
+		r := c.pipe(stdin, "call", "ImportStock")
+		if r.status != problem.StatusFailure || !strings.Contains(r.stderr, want) || r.stdout != "" {
+			t.Errorf("exit status %d: %s, want %s", r.status, r.stderr, want)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,8 @@ const long = `natscall is the tool of natscall, typed calls over NATS: it shows 
 methods and finds out why a call fails.
 
 It connects as the nats command does, with the same flags, environment variables and contexts.
-docs/tool.md is its manual, and says what the exit statuses mean.`
+The exit status is 0 if it has worked, 1 if it has failed, 2 if the command line is wrong, and 64 and
+the code of its error if a call has failed, as in 69 for NOT_FOUND.`
 
 const examples = `  natscall ls
   natscall describe order.v1.OrderService
@@ -97,8 +99,32 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
 	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
 	add(root, groupServices, tap.Command(t), bench.Command(t))
-	add(root, groupProject, permissions.Command(), protoCommand(), versionCommand(t))
+	add(root, groupProject, unconnected(root, permissions.Command(), protoCommand(), versionCommand(t))...)
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "Global Flags:", "Connection, as for the nats command:", 1))
+	addCompletion(root)
 	return root
+}
+
+// unconnected leaves the flags of the connection out of the help of commands that connect to
+// nothing.
+func unconnected(root *cobra.Command, commands ...*cobra.Command) []*cobra.Command {
+	for _, c := range commands {
+		c.SetUsageTemplate(strings.Replace(root.UsageTemplate(), ".HasAvailableInheritedFlags", ".HasSubCommands", 1))
+	}
+	return commands
+}
+
+// addCompletion adds cobra's commands for completion and help, beside the others.
+func addCompletion(root *cobra.Command) {
+	root.SetCompletionCommandGroupID(groupProject)
+	root.SetHelpCommandGroupID(groupProject)
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args, c.RunE = cobra.ArbitraryArgs, noCommand
+			unconnected(root, c.Commands()...)
+		}
+	}
 }
 
 // The groups of commands in the help.
@@ -110,6 +136,7 @@ const (
 func add(root *cobra.Command, group string, commands ...*cobra.Command) {
 	for _, c := range commands {
 		c.GroupID = group
+		c.Flags().SortFlags = false // in the order of what they are about
 		root.AddCommand(c)
 	}
 }

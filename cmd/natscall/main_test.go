@@ -57,7 +57,7 @@ func TestRun(t *testing.T) {
 		{"dance", problem.StatusUsage, "", "natscall: unknown command \"dance\"\n  next: `natscall --help` explains it"},
 		{"--version", problem.StatusUsage, "", "natscall: unknown flag: --version"},
 		{"proto", problem.StatusUsage, "", "natscall proto: flag -o is missing: it names the folder to write under\n  next: `natscall proto --help` explains it"},
-		{"proto -h", problem.StatusOK, "Write the files", ""},
+		{"proto -h", problem.StatusOK, "Write natscall/v1/options.proto", ""},
 		{"proto -o", problem.StatusUsage, "", "natscall proto: flag needs an argument: 'o' in -o"},
 		{"proto -x", problem.StatusUsage, "", "natscall proto: unknown shorthand flag: 'x' in -x"},
 		{"proto -o x y", problem.StatusUsage, "", `natscall proto: unexpected argument "y"`},
@@ -83,8 +83,8 @@ func checkOutput(t *testing.T, name, got, want string) {
 	}
 }
 
-// TestProtoRules: with --validate there are the rules too, as they are linked into programs that check
-// them. A file that imports both compiles.
+// TestProtoRules: with --validate there are the rules too, as they are linked into programs that
+// check them. A file that imports both compiles.
 func TestProtoRules(t *testing.T) {
 	dir := t.TempDir()
 	var said bytes.Buffer

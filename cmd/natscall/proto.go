@@ -29,7 +29,7 @@ func protoCommand() *cobra.Command {
 	var dir string
 	var force, validate bool
 	cmd := &cobra.Command{
-		Use:     "proto -o DIR",
+		Use:     "proto [flags] -o DIR",
 		Short:   "Write the files that .proto files with natscall's options import",
 		Long:    protoLong,
 		Example: protoExamples,

@@ -31,9 +31,9 @@ import (
 // shopFiles are what the shop of the examples is made of.
 const shopFiles = `-I ../../proto ../../proto/inventory/v1/inventory.proto ../../proto/order/v1/order.proto ../../proto/order/v1/feed.proto`
 
-// shopUsers are the users of the shop, as docs/security.md has them. The subjects of --allow-pub and
-// --allow-sub are those of JetStream: the services keep their state in its buckets, and take orders
-// from a stream; natscall does not know which.
+// shopUsers are the users of the shop, as docs/security.md has them. The subjects of --allow-pub
+// and --allow-sub are those of JetStream: the services keep their state in its buckets, and take
+// orders from a stream; natscall does not know which.
 const shopUsers = `--user inventory --serve inventory.v1.InventoryService
   --allow-pub $JS.API.STREAM.*.KV_inventory --allow-pub $JS.API.STREAM.MSG.GET.KV_inventory
   --allow-pub $JS.API.CONSUMER.*.KV_inventory.> --allow-pub $KV.inventory.> --allow-sub _INBOX.>

@@ -22,8 +22,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// TestDescribe: the text that a service gives of itself is that of its .proto file: compiled again it
-// is the same, comments included.
+// TestDescribe: the text that a service gives of itself is that of its .proto file: compiled again
+// it is the same, comments included.
 func TestDescribe(t *testing.T) {
 	c := newConsole(t)
 	service := c.ok("describe", "order.v1.OrderService")

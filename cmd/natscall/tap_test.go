@@ -70,6 +70,7 @@ func steady(text string) string {
 		{`after [0-9.]+[nµm]?s`, "after 1ms"},
 		{`timeout [0-9.]+m?s`, "timeout 10s"},
 		{`\b\d+ B\b`, "50 B"},
+		{`\d+ control messages`, "10 control messages"},
 		{`"20\d\d-[^"]*Z"`, `"2026-01-01T12:00:00Z"`},
 		{`(by|to) [A-Za-z0-9]{22}`, "$1 INSTANCE"},
 	} {

@@ -69,7 +69,7 @@ func (in *input) Next() ([]byte, error) {
 		in.next = nil
 		_ = in.close() // it was only read
 		if !errors.Is(err, io.EOF) {
-			return nil, in.named(err)
+			return nil, in.named(in.number+1, err)
 		}
 	}
 }
@@ -90,15 +90,17 @@ func (in *input) open() error {
 	return nil
 }
 
-// named adds where a request comes from to an error.
-func (in *input) named(err error) error {
+// named adds to an error where a request comes from: the source, and its number in it.
+func (in *input) named(number int, err error) error {
 	where := in.name
-	if in.number > 0 {
-		where = fmt.Sprintf("%s, message %d", in.name, in.number+1)
+	if number > 1 {
+		where = fmt.Sprintf("%s, message %d", in.name, number)
 	}
-	next := problem.Of(err).Next
-	return problem.Failure(next, "%s: %w", where, err)
+	return problem.Failure(problem.Of(err).Next, "%s: %w", where, err)
 }
+
+// last adds to an error where the last request has come from.
+func (in *input) last(err error) error { return in.named(in.number, err) }
 
 // Only returns the only request of a call without a stream of them. Without sources it is empty.
 func (in *input) Only() ([]byte, error) {

@@ -125,7 +125,7 @@ func (c *call) send(stream *rpc.Stream) error {
 		}
 		request, err := c.form.request(data)
 		if err != nil {
-			return c.in.named(err)
+			return c.in.last(err)
 		}
 		if stream.Send(request) != nil {
 			return nil

@@ -157,7 +157,8 @@ func (f *Flags) load(ctx context.Context) (*natscontext.Context, error) {
 		files, name = single, single.Name()
 	}
 	options := []natscontext.RegistryOption{natscontext.WithDefaultResolvers()}
-	if selector, err := natscontext.NewDefaultFileSelector(); err == nil { // else there is no home folder
+	// Without a home folder nothing is selected.
+	if selector, err := natscontext.NewDefaultFileSelector(); err == nil {
 		options = append(options, natscontext.WithSelector(selector))
 	}
 	registry := natscontext.NewRegistry(files, options...)

@@ -9,8 +9,8 @@ import (
 )
 
 // Find returns the service that a name means: its full name, its name in micro, or the end of its
-// full name, in any case of letters, if that is unique. prefix is that of its subjects, if there are
-// several.
+// full name, in any case of letters, if that is unique. prefix is that of its subjects, if there
+// are several.
 func Find(services []*Service, name, prefix string) (*Service, error) {
 	named := matches(services, func(s *Service) bool { return s.Name == name })
 	if len(named) == 0 {

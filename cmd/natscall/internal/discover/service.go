@@ -25,11 +25,12 @@ const (
 )
 
 // Service is a service as its instances describe it. Those of one name under different roots, which
-// a subject prefix makes, are different services.
+// a subject prefix makes, are different services. One of another kind has its micro name as Name,
+// and no Root.
 type Service struct {
-	Name        string     `json:"service"` // the full name; that of micro for a service of another kind
+	Name        string     `json:"service"` // the full name
 	Micro       string     `json:"micro_name"`
-	Root        string     `json:"root,omitempty"` // of its subjects; "" for a service of another kind
+	Root        string     `json:"root,omitempty"` // of its subjects
 	Description string     `json:"description,omitempty"`
 	Instances   []Instance `json:"instances"`
 	Methods     []Method   `json:"methods"`
@@ -41,7 +42,7 @@ type Instance struct {
 	Version    string        `json:"version"`
 	Schema     string        `json:"schema,omitempty"`
 	NotServing string        `json:"not_serving,omitempty"` // why
-	After      time.Duration `json:"-"`                     // how long after the question it has answered
+	After      time.Duration `json:"-"`                     // since the question
 }
 
 // Method is a method, or an endpoint of a service of another kind.

@@ -40,8 +40,8 @@ func nearest(name string, there []string) []string {
 	return out
 }
 
-// distanceTo is how many letters lie between a name and another one, or the end of it after a dot or
-// slash: people leave the package out.
+// distanceTo is how many letters lie between a name and another one, or the end of it after a dot
+// or slash: people leave the package out.
 func distanceTo(name, other string) int {
 	other, _, _ = strings.Cut(other, " ") // a prefix may stand behind it
 	name, other = strings.ToLower(name), strings.ToLower(other)

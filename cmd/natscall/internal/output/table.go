@@ -10,9 +10,8 @@ import (
 
 // Table collects rows that are written together.
 type Table struct {
-	w      *Writer
-	rows   table.Writer
-	colors map[string]text.Colors
+	w    io.Writer
+	rows table.Writer
 }
 
 // Right marks a column whose values stand at its right edge, as numbers do.

@@ -6,8 +6,8 @@ import (
 )
 
 // Template returns a message with all of its fields set, so that its JSON shows what it can have:
-// one element in each list and map, and the first field of each oneof. A message that contains itself
-// is left out the second time.
+// one element in each list and map, and the first field of each oneof. A message that contains
+// itself is left out the second time.
 func Template(md protoreflect.MessageDescriptor) *dynamicpb.Message {
 	m := dynamicpb.NewMessage(md)
 	fill(m, map[protoreflect.FullName]bool{})

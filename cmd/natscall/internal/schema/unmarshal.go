@@ -16,8 +16,8 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 )
 
-// Unmarshal reads a message from JSON. Its errors name the fields that there are, where one does not
-// exist, and lines and columns where the JSON is malformed.
+// Unmarshal reads a message from JSON. Its errors name the fields that there are, where one does
+// not exist, and lines and columns where the JSON is malformed.
 func Unmarshal(data []byte, m proto.Message, types *Types) error {
 	err := protojson.UnmarshalOptions{Resolver: types}.Unmarshal(data, m)
 	if err == nil {

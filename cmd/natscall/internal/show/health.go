@@ -27,7 +27,7 @@ not, or if a service has no instance.`
 func Health(t *tool.Tool) *cobra.Command {
 	h := health{t: t}
 	cmd := &cobra.Command{
-		Use:               "health [SERVICE]",
+		Use:               "health [flags] [SERVICE]",
 		Short:             "Ask instances how they are",
 		Long:              healthLong,
 		Example:           "  natscall health\n  natscall health OrderService --any && echo up",

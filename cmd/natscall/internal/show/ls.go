@@ -22,7 +22,7 @@ func List(t *tool.Tool) *cobra.Command {
 	var all, asJSON bool
 	var prefix string
 	cmd := &cobra.Command{
-		Use:     "ls [SERVICE]",
+		Use:     "ls [flags] [SERVICE]",
 		Aliases: []string{"list"},
 		Short:   "List the services that are there, or the methods of one",
 		Long: `List the services that are there, or the methods and instances of one.

@@ -21,7 +21,7 @@ func Ping(t *tool.Tool) *cobra.Command {
 	var asJSON bool
 	var prefix string
 	cmd := &cobra.Command{
-		Use:               "ping [SERVICE]",
+		Use:               "ping [flags] [SERVICE]",
 		Short:             "Ask instances whether they are there",
 		Long:              pingLong,
 		Example:           "  natscall ping\n  natscall ping OrderService --json",

@@ -33,7 +33,7 @@ const psExamples = `  natscall ps
 func Instances(t *tool.Tool) *cobra.Command {
 	p := ps{t: t, last: map[string]process{}}
 	cmd := &cobra.Command{
-		Use:               "ps [SERVICE]",
+		Use:               "ps [flags] [SERVICE]",
 		Short:             "Show the instances of services: load, errors, times, health",
 		Long:              psLong,
 		Example:           psExamples,

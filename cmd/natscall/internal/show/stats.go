@@ -23,7 +23,7 @@ The exit status is 0 if at least one instance has answered, and 1 if none has.`
 func Stats(t *tool.Tool) *cobra.Command {
 	s := stats{t: t}
 	cmd := &cobra.Command{
-		Use:               "stats [SERVICE]",
+		Use:               "stats [flags] [SERVICE]",
 		Short:             "Show what each method has done",
 		Long:              statsLong,
 		Example:           "  natscall stats OrderService\n  natscall stats --json",

@@ -29,7 +29,8 @@ const leastAsking = 2 * time.Second
 // Asking returns a context in which services and schemas are asked for.
 func (s *Session) Asking(ctx context.Context) (context.Context, context.CancelFunc) {
 	s.Services.Limit = max(s.Services.Limit, leastAsking)
-	return context.WithTimeout(ctx, 2*s.Services.Limit) // a question for services, and one for a schema
+	// There is a question for services, and one for a schema.
+	return context.WithTimeout(ctx, 2*s.Services.Limit)
 }
 
 // Client returns a client for services whose subjects begin with a prefix, or "". It is closed with

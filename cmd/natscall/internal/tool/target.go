@@ -79,8 +79,9 @@ func (t *Target) Dynamic() (m *rpc.Method, prefix string, err error) {
 	return m, strings.TrimSuffix(prefix, "."), err
 }
 
-// Raw returns the method for calls with encoded messages, by what discovery says of it, for a client
-// without a subject prefix. An endpoint of a service of another kind is taken for a unary method.
+// Raw returns the method for calls with encoded messages, by what discovery says of it, for a
+// client without a subject prefix. An endpoint of a service of another kind is taken for a unary
+// method.
 func (t *Target) Raw() (*rpc.Method, error) {
 	kind, ok := kinds[t.Method.Kind]
 	if !ok && t.Service.IsNatscall() {

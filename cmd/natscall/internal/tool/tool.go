@@ -3,6 +3,7 @@ package tool
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/nats-io/nats.go"
@@ -48,7 +49,7 @@ func (t *Tool) Open(ctx context.Context, opts ...nats.Option) (*Session, error) 
 
 func (t *Tool) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	if t.Connect.Trace {
-		_, _ = io.WriteString(t.Err, ">>> "+err.Error()+"\n") // stderr: there is nobody else to tell
+		fmt.Fprintf(t.Err, ">>> %v\n", err)
 	}
 }
 
