@@ -89,7 +89,8 @@ func (r *Result) writeHistogram(w io.Writer, out *output.Writer) {
 	}
 	fmt.Fprint(w, "\nHow many took how long, in milliseconds:\n\n")
 	for _, bin := range r.Histogram {
-		fmt.Fprintf(w, "  %8.4g to %-8.4g %8d  %s\n", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most)))
+		line := fmt.Sprintf("  %8.4g to %-8.4g %8d  %s", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most)))
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 }
 
