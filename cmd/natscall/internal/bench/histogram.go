@@ -49,7 +49,7 @@ func boundsOf(least, most float64) (bounds []float64) {
 }
 
 func bounded(division []float64, least, most float64) (bounds []float64) {
-	for decade := math.Floor(math.Log10(least)) - 1; ; decade++ { // less 1, as a logarithm is rounded
+	for decade := math.Floor(math.Log10(least)) - 1; ; decade++ { // -1, as logarithms are rounded
 		for _, step := range division {
 			bound := step * math.Pow(10, decade)
 			if bound <= least {
