@@ -39,7 +39,7 @@ one after the other, and without arguments they come from stdin: each is sent as
 and Ctrl-D ends the requests. Responses of a stream are printed one in a line as they arrive. Ctrl-C
 cancels the call.
 
-What the messages look like the service says itself, unless --proto or --schema-set do. The exit
+What the messages look like the service says itself, unless --proto does. The exit
 status of a failed call is 64 and the code of its error, as in 69 for NOT_FOUND.`
 
 const examples = `  natscall call order.v1.OrderService/GetOrder '{"orderId": "o-1"}'

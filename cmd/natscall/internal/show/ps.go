@@ -165,6 +165,10 @@ func (p *ps) only(answers []discover.Answer[micro.Stats], all []process, name st
 
 // table writes the instances, and which of them differ.
 func (p *ps) table(w *output.Writer, all []process) error {
+	if len(all) == 0 {
+		fmt.Fprintln(p.t.Err, noServices)
+		return nil
+	}
 	table := w.Table("SERVICE", "INSTANCE", "VERSION", "SCHEMA", "HEALTH", ">LOAD", ">IN FLIGHT", ">QUEUED", ">RATE", ">REQUESTS", ">ERRORS", ">SHED", ">P50", ">P99", ">UP")
 	differ := differing(all)
 	for _, one := range all {

@@ -103,7 +103,7 @@ func (s *Session) Load(ctx context.Context, t *Target, instance string) error {
 	}
 	name := t.Service.Name
 	if !t.Service.IsNatscall() {
-		return problem.Failure("--proto and --schema-set take the schema from files", "service %s is not built with natscall, so it has no schema", name)
+		return problem.Failure("--proto takes the schema from a file", "service %s is not built with natscall, so it has no schema", name)
 	}
 	var opts []rpc.CallOption
 	if instance != "" {
@@ -114,7 +114,7 @@ func (s *Session) Load(ctx context.Context, t *Target, instance string) error {
 		return noSchema(name, err)
 	}
 	if t.Schema, err = schema.FromSet(set); err != nil {
-		return problem.Failure("--proto and --schema-set take the schema from files", "the schema of %s cannot be read: %w", name, err)
+		return problem.Failure("--proto takes the schema from a file", "the schema of %s cannot be read: %w", name, err)
 	}
 	return nil
 }
