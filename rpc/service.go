@@ -642,15 +642,25 @@ func (s *service) onInstance(m *nats.Msg) {
 
 // onCall takes a request that does not come by the subject of its method.
 func (s *service) onCall(to addressee, method string, m *nats.Msg) {
-	all := slices.Concat(s.endpoints, s.profile.methods)
-	i := slices.IndexFunc(all, func(e *endpoint) bool { return e.method.desc.Name == method })
-	switch {
-	case i >= 0:
-		all[i].receiveFor(to, m)
+	switch e := s.endpointOf(method); {
+	case e != nil:
+		e.receiveFor(to, m)
 	case m.Reply != "":
 		unknown := newMethod[emptypb.Empty, emptypb.Empty](s.desc, MethodDesc{Name: method}, KindUnary)
 		(&endpoint{service: s, method: &unknown, unknown: true}).receiveFor(to, m)
 	}
+}
+
+// endpointOf returns the endpoint of a method, given its name, or nil.
+func (s *service) endpointOf(method string) *endpoint {
+	for _, all := range [...][]*endpoint{s.endpoints, s.profile.methods} {
+		for _, e := range all {
+			if e.method.desc.Name == method {
+				return e
+			}
+		}
+	}
+	return nil
 }
 
 // onFrame takes a frame of the stream whose id is the token.
