@@ -80,6 +80,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	tool.JSONFlag(cmd, &f.json, "print errors in JSON, too")
 	cmd.MarkFlagsMutuallyExclusive("all", "instance")
 	cmd.MarkFlagsMutuallyExclusive("all", "binary")
+	cmd.MarkFlagsMutuallyExclusive("all", "plain")
 	cmd.MarkFlagsMutuallyExclusive("no-schema", "binary", "template")
 	return cmd
 }
@@ -122,7 +123,7 @@ func (f *flags) prepare(ctx context.Context, t *tool.Tool, s *tool.Session, name
 	}
 	c := &call{out: t.Out, log: t.Err, name: target.Service.Name + "/" + target.Method.Name}
 	if f.noSchema || f.binary && !f.source.FromFiles() {
-		c.client = s.Client("")
+		c.client = s.Bare()
 		c.method, err = target.Raw()
 	} else if err = s.Load(asked, target, f.instance); err == nil {
 		var prefix string

@@ -150,7 +150,7 @@ func (d *describe) schemas(ctx context.Context, s *tool.Session) ([]*schema.Sche
 		read, err := d.source.Read()
 		return []*schema.Schema{read}, err
 	}
-	services, err := s.Services.Services(ctx, "")
+	services, err := s.All(ctx)
 	if err != nil {
 		return nil, err
 	}

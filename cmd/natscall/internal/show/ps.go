@@ -99,12 +99,7 @@ func (p *ps) watchAll(ctx context.Context, s *tool.Session, args []string) error
 		if err != nil && n == 1 {
 			return err
 		}
-		if p.json {
-			err = p.t.Out.Line(all)
-		} else {
-			err = screen.Draw(func(w *output.Writer) error { return p.draw(w, all, err) })
-		}
-		if err != nil || n == p.count {
+		if err := p.show(screen, all, err); err != nil || n == p.count {
 			return err
 		}
 		select {
@@ -115,7 +110,17 @@ func (p *ps) watchAll(ctx context.Context, s *tool.Session, args []string) error
 	}
 }
 
-// draw draws what a look has found, or why it has found nothing.
+// show shows what a look has found, or why it has found nothing.
+func (p *ps) show(screen *output.Screen, all []process, err error) error {
+	switch {
+	case !p.json:
+		return screen.Draw(func(w *output.Writer) error { return p.draw(w, all, err) })
+	case err != nil:
+		return p.t.Out.Line(problem.Of(err).Report(nil))
+	}
+	return p.t.Out.Line(all)
+}
+
 func (p *ps) draw(w *output.Writer, all []process, err error) error {
 	if err != nil {
 		_, err = fmt.Fprintln(w, w.Bad(err.Error()))
