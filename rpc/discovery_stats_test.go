@@ -34,6 +34,7 @@ type endpointData struct {
 	QueueP50       *float64       `json:"queue_p50_ms"`
 	QueueP99       *float64       `json:"queue_p99_ms"`
 	Estimate       *float64       `json:"estimate_ms"`
+	Health         string         `json:"health"`
 }
 
 // dataOf decodes the data of an endpoint, in which nothing may be missing or unknown.

@@ -170,8 +170,10 @@ func (m membership) watch() {
 
 // stop ends that: the instance neither leaves nor joins any more.
 func (w *watched) stop() {
-	w.cancel()
-	<-w.ended
+	if w.cancel != nil { // else the service has never served
+		w.cancel()
+		<-w.ended
+	}
 }
 
 // checkPatience is how long a shutdown waits for a health check whose context has ended.
@@ -180,6 +182,9 @@ const checkPatience = time.Second
 // awaitCheck waits until the user's function has returned. One that ignores its context does not
 // hold up the shutdown.
 func (m membership) awaitCheck() {
+	if m.profile.watched.cancel == nil {
+		return
+	}
 	timer := time.NewTimer(checkPatience)
 	defer timer.Stop()
 	select {

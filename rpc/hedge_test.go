@@ -189,7 +189,9 @@ func TestVirtualHedgedCallIsCanceled(t *testing.T) {
 		wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 		until(t, "all handlers have ended", func() bool { return s.canceled.Load() == 3 })
 		_, err = readText(t.Context(), c, "x", rpc.WithTimeout(time.Minute))
-		wantCode(t, err, rpc.CodeDeadlineExceeded, rpc.ExecutionMayHaveRun)
+		if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded { // of the client, or of a handler at the same moment
+			t.Errorf("got %v", err)
+		}
 		until(t, "all handlers have ended", func() bool { return s.canceled.Load() == 6 })
 	})
 }

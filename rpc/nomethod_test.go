@@ -172,7 +172,7 @@ func TestMethodComesWithARestart(t *testing.T) {
 	must(t, <-stopped)
 }
 
-// TestStatesOfInstances: a method does not exist only if all instances serve without it.
+// TestStatesOfInstances: a method does not exist only if all instances run without it.
 func TestStatesOfInstances(t *testing.T) {
 	const serving = natscallv1.State_STATE_SERVING
 	srv := rpctest.NewServer(t)
@@ -186,7 +186,7 @@ func TestStatesOfInstances(t *testing.T) {
 		{"no methods", []natscallv1.State{serving}, nil, rpc.CodeUnimplemented},
 		{"starting", []natscallv1.State{serving, natscallv1.State_STATE_STARTING}, []string{"Do"}, rpc.CodeUnavailable},
 		{"draining", []natscallv1.State{natscallv1.State_STATE_DRAINING}, []string{"Do"}, rpc.CodeUnavailable},
-		{"unhealthy", []natscallv1.State{serving, natscallv1.State_STATE_UNHEALTHY}, []string{"Do"}, rpc.CodeUnavailable},
+		{"unhealthy", []natscallv1.State{serving, natscallv1.State_STATE_UNHEALTHY}, []string{"Do"}, rpc.CodeUnimplemented},
 		{"not known", []natscallv1.State{99}, []string{"Do"}, rpc.CodeUnavailable},
 		{"none", []natscallv1.State{natscallv1.State_STATE_UNSPECIFIED}, []string{"Do"}, rpc.CodeUnavailable},
 		{"has it", []natscallv1.State{serving, serving}, []string{"Do", "Read"}, rpc.CodeUnavailable},

@@ -190,12 +190,12 @@ func TestCallWays(t *testing.T) {
 		{"prefix", []string{"InventoryService/GetStock", request, "--prefix", "blue"}, `"available": 10`},
 		{"instance", []string{"InventoryService/GetStock", request, "--instance", instance}, `"available": 10`},
 		{"proto file", []string{"InventoryService/GetStock", request, "--proto", "../../proto/inventory/v1/inventory.proto", "-I", "../../proto"}, `"available": 10`},
-		{"descriptor set", []string{"InventoryService/GetStock", request, "--schema-set", set}, `"available": 10`},
+		{"descriptor set", []string{"InventoryService/GetStock", request, "--descriptor-set", set}, `"available": 10`},
 		{"all", []string{"InventoryService/GetStock", request, "--all"}, `{"instance":"` + instance + `","response":{"stock":{"productId":"apple","available":10,"received":10}}}`},
 		{"header", []string{"InventoryService/GetStock", request, "-H", "Who: me", "--timeout", "20s"}, `"available": 10`},
 		{"trace", []string{"InventoryService/GetStock", request, "--trace"}, `"available": 10`},
 		{"template", []string{"PlaceOrder", "--template"}, `"requestId": "",`},
-		{"template of a file", []string{"GetStock", "--template", "--schema-set", set}, `"productId": ""`},
+		{"template of a file", []string{"GetStock", "--template", "--descriptor-set", set}, `"productId": ""`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := c.ok(append([]string{"call"}, test.args...)...); !strings.Contains(got, test.want) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/connect"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 )
 
@@ -53,6 +54,8 @@ func TestComplete(t *testing.T) {
 		{"call order.v1.OrderService/PlaceOrder ", nil},
 		{"describe order.v1.OrderService", []string{"order.v1.OrderService", "order.v1.OrderService/GetOrder", "order.v1.OrderService/ListOrders", "order.v1.OrderService/PickOrder", "order.v1.OrderService/PlaceOrder"}},
 		{"ls nobody", nil},
+		{"--colors ", connect.Schemes},
+		{"ls --context ", nil},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			if got := c.complete(strings.Split(test.line, " ")...); strings.Join(got, " ") != strings.Join(test.want, " ") {

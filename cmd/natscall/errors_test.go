@@ -65,7 +65,7 @@ func TestErrors(t *testing.T) {
 	c := newConsole(t)
 	must(t, c.shop.serveOrders("order", rpc.WithSubjectPrefix("blue"), rpc.WithoutSchema()))
 	file := filepath.Join(t.TempDir(), "bad.json")
-	must(t, os.WriteFile(file, []byte("{\"productId\": \"apple\"}\n{\"quantity\": }\n"), 0o600))
+	must(t, os.WriteFile(file, []byte(`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": }`), 0o600))
 	held := c.shop.hold("me")
 	t.Cleanup(func() { close(held.release) })
 	const get = `{"productId": "apple"}`
@@ -90,7 +90,7 @@ func TestErrors(t *testing.T) {
 		{"timeout", []string{"call", "ListStock", "-H", holdHeader + ": me", "--timeout", "100ms"}, "", status(rpc.CodeDeadlineExceeded), "deadline_exceeded: ", "--timeout"},
 		{"instance that has gone", []string{"call", "GetStock", get, "--instance", "nobody"}, "", status(rpc.CodeUnavailable), "unavailable: instance nobody", "natscall ps"},
 		{"service without a schema", []string{"call", "OrderService/GetOrder", "--prefix", "blue"}, "", 1, "service order.v1.OrderService does not serve its schema", "--proto"},
-		{"describe without a schema", []string{"describe", "OrderFeedService", "--prefix", "blue"}, "", 1, "service order.v1.OrderFeedService does not serve its schema", "--schema-set"},
+		{"describe without a schema", []string{"describe", "OrderFeedService", "--prefix", "blue"}, "", 1, "service order.v1.OrderFeedService does not serve its schema", "--proto"},
 		{"wrong .proto file", []string{"call", "GetStock", get, "--proto", "no/such.proto"}, "", 1, "stat no/such.proto", ""},
 		{"wrong header", []string{"call", "GetStock", get, "-H", "key"}, "", 2, `--header "key": there is no colon`, "--help"},
 		{"reserved header", []string{"call", "GetStock", get, "-H", "Nats-Msg-Id: 1"}, "", status(rpc.CodeInvalidArgument), "invalid_argument: ", ""},
@@ -102,6 +102,7 @@ func TestErrors(t *testing.T) {
 		{"unknown service in ps", []string{"ps", "Payments"}, "", 1, `there is no service "Payments"`, "there are "},
 		{"unknown service in health", []string{"health", "Payments"}, "", 1, `there is no service "Payments"`, "there are "},
 		{"wrong interval", []string{"ps", "--watch", "--interval", "0s"}, "", 2, "--interval and --count", "--help"},
+		{"wrong colors", []string{"ls", "--colors", "pink"}, "", 2, "--colors pink: there are blue, cyan", "--help"},
 		{"wrong timeout", []string{"ls", "--timeout", "0s"}, "", 2, "--timeout 0s: it must be more than nothing", "--help"},
 	})
 }

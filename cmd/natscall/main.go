@@ -17,6 +17,7 @@ import (
 
 	"github.com/natscall/natscall/cmd/natscall/internal/bench"
 	"github.com/natscall/natscall/cmd/natscall/internal/call"
+	"github.com/natscall/natscall/cmd/natscall/internal/connect"
 	"github.com/natscall/natscall/cmd/natscall/internal/permissions"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/show"
@@ -36,9 +37,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	t := tool.New(version(), stdin, stdout, stderr)
 	root := newRoot(t)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	ran, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return problem.StatusOK
@@ -93,8 +91,14 @@ func newRoot(t *tool.Tool) *cobra.Command {
 			return t.Connect.FromEnvironment(cmd.Flags())
 		},
 	}
+	root.SetIn(t.In)
+	root.SetOut(t.Out)
+	root.SetErr(t.Err)
 	t.Connect.Register(root.PersistentFlags(), "natscall "+t.Version)
 	root.PersistentFlags().SortFlags = false
+	// These fail for flags that do not exist only.
+	_ = root.RegisterFlagCompletionFunc("context", tool.CompleteContexts)
+	_ = root.RegisterFlagCompletionFunc("colors", cobra.FixedCompletions(connect.Schemes, cobra.ShellCompDirectiveNoFileComp))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
 	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))

@@ -73,7 +73,7 @@ func TestDescribeSet(t *testing.T) {
 	if out := c.ok("describe", "OrderService", "--descriptor-set", "-"); out != string(data) {
 		t.Error("to stdout it is another set")
 	}
-	if by, of := c.ok("describe", "PickOrder", "--schema-set", file), c.ok("describe", "PickOrder"); by != of {
+	if by, of := c.ok("describe", "PickOrder", "--proto", file), c.ok("describe", "PickOrder"); by != of {
 		t.Errorf("by the set:\n%s\nby the service:\n%s", by, of)
 	}
 	var described []struct {
@@ -181,6 +181,25 @@ func (c *console) addOlder(like string) {
 	_, err = nc.Subscribe("$SRV.STATS", func(m *nats.Msg) { _ = m.Respond(answer) })
 	must(c.T, err)
 	must(c.T, nc.Flush())
+}
+
+// TestNoServices: that there is nothing to list is no error.
+func TestNoServices(t *testing.T) {
+	s := newShop(t, nil)
+	c := &console{t, s, s.srv.URL()}
+	for _, command := range []string{"ls", "ps"} {
+		if r := c.run(command); r.status != problem.StatusOK || r.stdout != "" || !strings.HasPrefix(r.stderr, "no services answer") {
+			t.Errorf("%s: exit status %d: %s%s", command, r.status, r.stdout, r.stderr)
+		}
+		if r := c.run(command, "--json"); r.status != problem.StatusOK || r.stdout != "[]\n" {
+			t.Errorf("%s --json: exit status %d: %s%s", command, r.status, r.stdout, r.stderr)
+		}
+	}
+	for _, command := range []string{"ping", "health", "stats"} {
+		if r := c.run(command); r.status != problem.StatusFailure || !strings.Contains(r.stderr, "no instance of any natscall service answers") {
+			t.Errorf("%s: exit status %d: %s%s", command, r.status, r.stdout, r.stderr)
+		}
+	}
 }
 
 // terminal is a screen with a size, as a terminal has.

@@ -146,7 +146,7 @@ func checkCommand(t *testing.T, cmd *cobra.Command, section string) {
 	if cmd.Example == "" && cmd.Name() != "completion" {
 		t.Errorf("the help of %s has no examples", cmd.Name())
 	}
-	common := map[string]bool{"help": true, "json": true, "prefix": true, "proto-path": true}
+	common := map[string]bool{"help": true, "json": true, "prefix": true, "proto": true, "proto-path": true, "descriptor-set": true}
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		short := f.Shorthand != "" && regexp.MustCompile("[ `]-"+f.Shorthand+"[ `]").MatchString(section)
 		if !common[f.Name] && !short && !strings.Contains(section, "--"+f.Name) {

@@ -39,7 +39,7 @@ one after the other, and without arguments they come from stdin: each is sent as
 and Ctrl-D ends the requests. Responses of a stream are printed one in a line as they arrive. Ctrl-C
 cancels the call.
 
-What the messages look like the service says itself, unless --proto or --schema-set do. The exit
+What the messages look like the service says itself, unless --proto does. The exit
 status of a failed call is 64 and the code of its error, as in 69 for NOT_FOUND.`
 
 const examples = `  natscall call order.v1.OrderService/GetOrder '{"orderId": "o-1"}'
@@ -80,6 +80,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	tool.JSONFlag(cmd, &f.json, "print errors in JSON, too")
 	cmd.MarkFlagsMutuallyExclusive("all", "instance")
 	cmd.MarkFlagsMutuallyExclusive("all", "binary")
+	cmd.MarkFlagsMutuallyExclusive("all", "plain")
 	cmd.MarkFlagsMutuallyExclusive("no-schema", "binary", "template")
 	return cmd
 }
@@ -122,7 +123,7 @@ func (f *flags) prepare(ctx context.Context, t *tool.Tool, s *tool.Session, name
 	}
 	c := &call{out: t.Out, log: t.Err, name: target.Service.Name + "/" + target.Method.Name}
 	if f.noSchema || f.binary && !f.source.FromFiles() {
-		c.client = s.Client("")
+		c.client = s.Bare()
 		c.method, err = target.Raw()
 	} else if err = s.Load(asked, target, f.instance); err == nil {
 		var prefix string

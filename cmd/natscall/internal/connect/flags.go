@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,6 +138,9 @@ func (f *Flags) check() error {
 		if _, err := os.Stat(file.name); err != nil {
 			return problem.Usage("--%s: %w", file.flag, err)
 		}
+	}
+	if f.Colors != "" && !slices.Contains(Schemes, f.Colors) {
+		return problem.Usage("--colors %s: there are %s", f.Colors, strings.Join(Schemes, ", "))
 	}
 	if f.Timeout <= 0 {
 		return problem.Usage("--timeout %v: it must be more than nothing, as in 5s", f.Timeout)

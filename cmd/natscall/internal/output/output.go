@@ -5,22 +5,33 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"sync"
 
+	"github.com/jedib0t/go-pretty/v6/text"
 	"golang.org/x/term"
 )
 
-// Writer writes the output of a command.
+// Writer writes the output of a command. Several goroutines may use it.
 type Writer struct {
-	io.Writer
 	Color  bool   // it is a terminal that shows colors
 	Scheme string // of tables
 	width  int    // in which tables are to fit; 0 means any
+
+	mu  sync.Mutex
+	out io.Writer
 }
 
 // New returns a writer, which uses colors if w is a terminal and the environment does not forbid
 // them (no-color.org).
 func New(w io.Writer) *Writer {
-	return &Writer{Writer: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return &Writer{out: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+// Write writes to what the writer stands on.
+func (w *Writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
 }
 
 // IsTerminal reports whether a stream is a terminal.
@@ -45,4 +56,34 @@ func (w *Writer) Line(v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// Table returns a table with columns; the name of one that has numbers begins with [Right].
+func (w *Writer) Table(columns ...string) *Table { return newTable(w, columns) }
+
+// The styles of words.
+var (
+	good = text.Colors{text.FgGreen}
+	bad  = text.Colors{text.FgRed, text.Bold}
+	note = text.Colors{text.FgYellow}
+	dim  = text.Colors{text.Faint}
+)
+
+// Good returns a word that says that something is as it should be.
+func (w *Writer) Good(word string) string { return w.paint(good, word) }
+
+// Bad returns a word that says that something is wrong.
+func (w *Writer) Bad(word string) string { return w.paint(bad, word) }
+
+// Note returns a word that is to be noticed.
+func (w *Writer) Note(word string) string { return w.paint(note, word) }
+
+// Dim returns a word that matters little.
+func (w *Writer) Dim(word string) string { return w.paint(dim, word) }
+
+func (w *Writer) paint(c text.Colors, word string) string {
+	if !w.Color || word == "" {
+		return word
+	}
+	return text.Escape(word, c.EscapeSeq())
 }

@@ -31,8 +31,8 @@ func NewScreen(w *Writer) *Screen { return &Screen{w: w} }
 // Draw shows what draw writes.
 func (s *Screen) Draw(draw func(w *Writer) error) error {
 	var out bytes.Buffer
-	width, height, terminal := size(s.w.Writer)
-	part := &Writer{Writer: &out, Color: s.w.Color, Scheme: s.w.Scheme, width: width}
+	width, height, terminal := size(s.w.out)
+	part := &Writer{out: &out, Color: s.w.Color, Scheme: s.w.Scheme, width: width}
 	if err := draw(part); err != nil {
 		return err
 	}

@@ -17,8 +17,8 @@ type Table struct {
 // Right marks a column whose values stand at its right edge, as numbers do.
 const Right = ">"
 
-// Table returns a table with columns; the name of one that has numbers begins with [Right].
-func (w *Writer) Table(columns ...string) *Table {
+// newTable returns a table with columns; the name of one that has numbers begins with [Right].
+func newTable(w *Writer, columns []string) *Table {
 	t := &Table{w: w, rows: table.NewWriter()}
 	header, configs := make(table.Row, len(columns)), make([]table.ColumnConfig, 0, len(columns))
 	for i, name := range columns {
@@ -30,7 +30,7 @@ func (w *Writer) Table(columns ...string) *Table {
 		}
 		configs = append(configs, config)
 	}
-	t.rows.SetStyle(w.style())
+	t.rows.SetStyle(styleOf(w))
 	if w.width > 0 {
 		t.rows.SetAllowedRowLength(w.width)
 	}
@@ -39,9 +39,9 @@ func (w *Writer) Table(columns ...string) *Table {
 	return t
 }
 
-// style is that of a scheme. What is not a terminal gets plain columns, which other programs cut
-// easily.
-func (w *Writer) style() table.Style {
+// styleOf returns the style of a scheme. What is not a terminal gets plain columns, which other
+// programs cut easily.
+func styleOf(w *Writer) table.Style {
 	if !w.Color {
 		return plainStyle()
 	}
@@ -81,31 +81,4 @@ func (t *Table) Flush() error {
 	}
 	_, err := io.WriteString(t.w, out.String())
 	return err
-}
-
-// The styles of words.
-var (
-	good = text.Colors{text.FgGreen}
-	bad  = text.Colors{text.FgRed, text.Bold}
-	note = text.Colors{text.FgYellow}
-	dim  = text.Colors{text.Faint}
-)
-
-// Good returns a word that says that something is as it should be.
-func (w *Writer) Good(word string) string { return w.paint(good, word) }
-
-// Bad returns a word that says that something is wrong.
-func (w *Writer) Bad(word string) string { return w.paint(bad, word) }
-
-// Note returns a word that is to be noticed.
-func (w *Writer) Note(word string) string { return w.paint(note, word) }
-
-// Dim returns a word that matters little.
-func (w *Writer) Dim(word string) string { return w.paint(dim, word) }
-
-func (w *Writer) paint(c text.Colors, word string) string {
-	if !w.Color || word == "" {
-		return word
-	}
-	return text.Escape(word, c.EscapeSeq())
 }

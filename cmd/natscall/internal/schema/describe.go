@@ -2,7 +2,6 @@ package schema
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jhump/protoreflect/v2/protoprint"
@@ -34,15 +33,18 @@ func Comment(d protoreflect.Descriptor) string {
 }
 
 // Messages returns messages with those that they contain, each once and behind the first one that
-// contains it, and their enums. What google.protobuf defines is known to everybody and left out.
+// contains it, and their enums. What is declared within one of them is a part of its text, and what
+// google.protobuf defines is known to everybody: both are left out.
 func Messages(of ...protoreflect.MessageDescriptor) []protoreflect.Descriptor {
 	var out []protoreflect.Descriptor
+	seen := map[protoreflect.FullName]bool{}
 	var add func(d protoreflect.Descriptor)
 	add = func(d protoreflect.Descriptor) {
-		if slices.Contains(out, d) || d.FullName().Parent() == "google.protobuf" || slices.Contains(out, d.Parent()) {
+		if seen[d.FullName()] || d.FullName().Parent() == "google.protobuf" {
 			return
 		}
-		if md, ok := d.(protoreflect.MessageDescriptor); !ok || !md.IsMapEntry() {
+		seen[d.FullName()] = true
+		if !seen[d.Parent().FullName()] || d.Parent() == d.ParentFile() {
 			out = append(out, d)
 		}
 		for _, field := range fieldTypes(d) {

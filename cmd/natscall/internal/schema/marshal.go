@@ -10,7 +10,7 @@ import (
 
 // Marshal returns the JSON of a message in one line.
 func Marshal(m proto.Message, types *Types, defaults bool) ([]byte, error) {
-	data, err := protojson.MarshalOptions{Resolver: types, EmitDefaultValues: defaults}.Marshal(m)
+	data, err := protojson.MarshalOptions{Resolver: types, EmitDefaultValues: defaults, AllowPartial: true}.Marshal(m)
 	if err != nil {
 		return nil, err
 	}

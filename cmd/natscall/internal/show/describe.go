@@ -17,7 +17,8 @@ import (
 const describeLong = `Print a service, a method or a message as it stands in its .proto file, with its comments. A method is
 printed with all of the messages that it needs.
 
-The service says itself what it is, unless --proto or --schema-set do. A name may be shortened to its
+The service says itself what it is, unless --proto does, which is a .proto file or a
+descriptor set. A name may be shortened to its
 end where that is unique.`
 
 const describeExamples = `  natscall describe order.v1.OrderService
@@ -149,7 +150,7 @@ func (d *describe) schemas(ctx context.Context, s *tool.Session) ([]*schema.Sche
 		read, err := d.source.Read()
 		return []*schema.Schema{read}, err
 	}
-	services, err := s.Services.Services(ctx, "")
+	services, err := s.All(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,7 @@ func (h *health) run(cmd *cobra.Command, args []string) error {
 // conditions asks the instances of a service.
 func conditions(ctx context.Context, s *tool.Session, service *discover.Service) []condition {
 	target := tool.Target{Service: service}
-	g := rpc.HealthMethod(target.Bare()).Gather(ctx, s.Client(""), new(natscallv1.GetHealthRequest), rpc.WithCallOptions(rpc.WithTimeout(s.Services.Limit)))
+	g := rpc.HealthMethod(target.Bare()).Gather(ctx, s.Bare(), new(natscallv1.GetHealthRequest), rpc.WithCallOptions(rpc.WithTimeout(s.Services.Limit)))
 	var out []condition
 	for row := range g.All() {
 		out = append(out, conditionOf(service.Name, row))

@@ -81,7 +81,7 @@ func list(t *tool.Tool, services []*discover.Service, methods, asJSON bool) erro
 	case methods:
 		return listMethods(t, services[0])
 	case len(services) == 0:
-		fmt.Fprintln(t.Err, "no services answer on this NATS server and account")
+		fmt.Fprintln(t.Err, noServices)
 		return nil
 	}
 	table := t.Out.Table("SERVICE", ">INSTANCES", ">METHODS", "VERSION", "PREFIX", "DESCRIPTION")
@@ -90,6 +90,9 @@ func list(t *tool.Tool, services []*discover.Service, methods, asJSON bool) erro
 	}
 	return table.Flush()
 }
+
+// noServices is what is said where there is nothing to show, which is no error.
+const noServices = "no services answer on this NATS server and account"
 
 // versions returns what instances run, which is one version unless they are being replaced.
 func versions(t *tool.Tool, all []string) string {

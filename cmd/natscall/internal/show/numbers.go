@@ -82,7 +82,9 @@ func processOf(stats micro.Stats, now time.Time) process {
 		Schema: stats.Metadata[discover.MetaSchema], Started: stats.Started, root: stats.Metadata[discover.MetaRoot],
 	}
 	if p.Service == "" {
-		p.Service = stats.Name
+		p.Service, p.root = stats.Name, ""
+	} else if p.root == "" {
+		p.root = p.Service
 	}
 	for _, e := range stats.Endpoints {
 		d := dataOf(e)

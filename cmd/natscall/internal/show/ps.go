@@ -99,12 +99,7 @@ func (p *ps) watchAll(ctx context.Context, s *tool.Session, args []string) error
 		if err != nil && n == 1 {
 			return err
 		}
-		if p.json {
-			err = p.t.Out.Line(all)
-		} else {
-			err = screen.Draw(func(w *output.Writer) error { return p.draw(w, all, err) })
-		}
-		if err != nil || n == p.count {
+		if err := p.show(screen, all, err); err != nil || n == p.count {
 			return err
 		}
 		select {
@@ -115,7 +110,17 @@ func (p *ps) watchAll(ctx context.Context, s *tool.Session, args []string) error
 	}
 }
 
-// draw draws what a look has found, or why it has found nothing.
+// show shows what a look has found, or why it has found nothing.
+func (p *ps) show(screen *output.Screen, all []process, err error) error {
+	switch {
+	case !p.json:
+		return screen.Draw(func(w *output.Writer) error { return p.draw(w, all, err) })
+	case err != nil:
+		return p.t.Out.Line(problem.Of(err).Report(nil))
+	}
+	return p.t.Out.Line(all)
+}
+
 func (p *ps) draw(w *output.Writer, all []process, err error) error {
 	if err != nil {
 		_, err = fmt.Fprintln(w, w.Bad(err.Error()))
@@ -165,6 +170,10 @@ func (p *ps) only(answers []discover.Answer[micro.Stats], all []process, name st
 
 // table writes the instances, and which of them differ.
 func (p *ps) table(w *output.Writer, all []process) error {
+	if len(all) == 0 {
+		fmt.Fprintln(p.t.Err, noServices)
+		return nil
+	}
 	table := w.Table("SERVICE", "INSTANCE", "VERSION", "SCHEMA", "HEALTH", ">LOAD", ">IN FLIGHT", ">QUEUED", ">RATE", ">REQUESTS", ">ERRORS", ">SHED", ">P50", ">P99", ">UP")
 	differ := differing(all)
 	for _, one := range all {

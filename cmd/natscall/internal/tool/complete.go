@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/jsm.go/natscontext"
 	"github.com/spf13/cobra"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
@@ -25,6 +26,11 @@ func CompleteBoth(t *Tool) cobra.CompletionFunc {
 	return completion(t, func(s *discover.Service) []candidate {
 		return slices.Concat(serviceNames(s), methodNames(s))
 	})
+}
+
+// CompleteContexts completes the names of contexts.
+func CompleteContexts(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return natscontext.KnownContexts(), cobra.ShellCompDirectiveNoFileComp
 }
 
 // candidate is a name that may be completed, and how much of it may be left out in front.

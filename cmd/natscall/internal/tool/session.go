@@ -2,6 +2,7 @@ package tool
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"time"
@@ -19,6 +20,8 @@ import (
 type Session struct {
 	NC       *nats.Conn
 	Services discover.Finder
+	seen     []*discover.Service // what has been found, once it has
+	bare     *rpc.Client         // the one without a subject prefix or options, if there is one
 	clients  []*rpc.Client
 }
 
@@ -43,6 +46,27 @@ func (s *Session) Client(prefix string, opts ...rpc.ClientOption) *rpc.Client {
 	c := rpc.NewClient(s.NC, opts...)
 	s.clients = append(s.clients, c)
 	return c
+}
+
+// Bare returns the client without a subject prefix, for services that are described by what
+// discovery says of them (Target.Bare).
+func (s *Session) Bare() *rpc.Client {
+	if s.bare == nil {
+		s.bare = s.Client("")
+	}
+	return s.bare
+}
+
+// All returns the services that are there. They are asked once in a session.
+func (s *Session) All(ctx context.Context) ([]*discover.Service, error) {
+	if s.seen != nil {
+		return s.seen, nil
+	}
+	services, err := s.Services.Services(ctx, "")
+	if err == nil {
+		s.seen = services
+	}
+	return services, err
 }
 
 // Close ends the clients and the connection.
@@ -81,8 +105,8 @@ func (s *Session) find(ctx context.Context, from *Source, name string, choose fu
 		t.Schema = read
 		return t, err
 	}
-	services, err := s.Services.Services(ctx, "")
-	if service, method, _ := strings.Cut(name, "/"); err != nil && strings.Contains(service, ".") {
+	services, err := s.All(ctx)
+	if service, method, _ := strings.Cut(name, "/"); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(service, ".") {
 		unseen := &discover.Service{Name: service, Root: join(from.Prefix, service)}
 		if method == "" {
 			return &Target{Service: unseen}, nil
@@ -103,18 +127,18 @@ func (s *Session) Load(ctx context.Context, t *Target, instance string) error {
 	}
 	name := t.Service.Name
 	if !t.Service.IsNatscall() {
-		return problem.Failure("--proto and --schema-set take the schema from files", "service %s is not built with natscall, so it has no schema", name)
+		return problem.Failure("--proto takes the schema from a file", "service %s is not built with natscall, so it has no schema", name)
 	}
 	var opts []rpc.CallOption
 	if instance != "" {
 		opts = append(opts, rpc.WithInstance(instance))
 	}
-	set, err := rpcschema.Fetch(ctx, s.Client(""), t.Bare(), opts...)
+	set, err := rpcschema.Fetch(ctx, s.Bare(), t.Bare(), opts...)
 	if err != nil {
 		return noSchema(name, err)
 	}
 	if t.Schema, err = schema.FromSet(set); err != nil {
-		return problem.Failure("--proto and --schema-set take the schema from files", "the schema of %s cannot be read: %w", name, err)
+		return problem.Failure("--proto takes the schema from a file", "the schema of %s cannot be read: %w", name, err)
 	}
 	return nil
 }

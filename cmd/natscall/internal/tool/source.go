@@ -16,20 +16,26 @@ import (
 type Source struct {
 	Prefix string // of the subjects
 
-	protos, folders, sets []string
+	files, folders []string
 }
 
 // Register adds the flags to a command.
 func (s *Source) Register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&s.Prefix, "prefix", "", "`subject` before all others of the service, as given to rpc.WithSubjectPrefix")
-	flags.StringArrayVar(&s.protos, "proto", nil, "`file` with the service, instead of what it says of itself; may be repeated")
+	file := func(name string) error {
+		s.files = append(s.files, name)
+		return nil
+	}
+	flags.Func("proto", "`file` with the service, a .proto file or descriptor set, instead of what it says of itself; may be repeated", file)
 	flags.StringArrayVarP(&s.folders, "proto-path", "I", nil, "`folder` with the files of --proto and what they import; may be repeated (default .)")
-	flags.StringArrayVar(&s.sets, "schema-set", nil, "`file` with the service as a descriptor set, of buf build or protoc; may be repeated")
+	if flags.Lookup("descriptor-set") == nil { // describe writes one
+		flags.Func("descriptor-set", "the same as --proto `file`", file)
+	}
 }
 
 // FromFiles reports whether the schema comes from files.
-func (s *Source) FromFiles() bool { return len(s.protos)+len(s.sets) > 0 }
+func (s *Source) FromFiles() bool { return len(s.files) > 0 }
 
 // Read reads the files.
 func (s *Source) Read() (*schema.Schema, error) {
@@ -37,7 +43,7 @@ func (s *Source) Read() (*schema.Schema, error) {
 	if len(folders) == 0 {
 		folders = []string{"."}
 	}
-	return schema.FromFiles(slices.Concat(s.protos, s.sets), folders)
+	return schema.FromFiles(s.files, folders)
 }
 
 // services returns the services that the files define, as they would show themselves.

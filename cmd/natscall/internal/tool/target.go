@@ -21,7 +21,7 @@ type Target struct {
 
 // noSchema explains why a service has not given its schema.
 func noSchema(name string, err error) error {
-	files := "give the schema with --proto and -I, or --schema-set"
+	files := "give the schema with --proto and -I"
 	failed, ok := errors.AsType[*rpc.Error](err)
 	if !ok {
 		return problem.Failure(files, "schema of %s: %w", name, err)

@@ -53,7 +53,7 @@ func (t *Tool) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
 	}
 }
 
-// GivenTimeout returns whether --timeout or its environment variable is given.
+// GivenTimeout reports whether --timeout or its environment variable is given.
 func GivenTimeout(flags *pflag.FlagSet) bool { return flags.Changed("timeout") }
 
 // NoArgs refuses arguments.
