@@ -4,13 +4,16 @@ import (
 	"context"
 	"encoding/csv"
 	"errors"
+	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/rpc"
 )
 
@@ -228,5 +231,34 @@ func TestCSV(t *testing.T) {
 	rows, err := csv.NewReader(strings.NewReader(out.String())).ReadAll()
 	if err != nil || len(rows) != 101 || strings.Join(rows[0], " ") != "latency_ms count percentile" || rows[100][2] != "100.0000" {
 		t.Errorf("%d rows, %v: %v", len(rows), err, rows)
+	}
+}
+
+// terminal is what a bar is drawn on.
+type terminal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (*terminal) Size() (width, height int) { return 80, 24 }
+
+func (s *terminal) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+// TestMeter: the bar is drawn on a terminal only, and is done when the measurement is.
+func TestMeter(t *testing.T) {
+	for name, plan := range map[string]*Plan{"calls": {Concurrency: 1, Requests: 3}, "time": {Concurrency: 1, Duration: time.Nanosecond}} {
+		screen, file := new(terminal), new(strings.Builder)
+		for _, out := range []io.Writer{screen, file} {
+			m := newMeter(output.New(out), plan)
+			Run(testContext(t), plan, Load{Call: func(context.Context, int64, func(int)) error { return nil }}, m.begin)
+			m.end()
+		}
+		if !strings.Contains(screen.text.String(), "measuring") || file.Len() > 0 {
+			t.Errorf("%s: the terminal shows %q, a file has %q", name, screen.text.String(), file)
+		}
 	}
 }

@@ -27,7 +27,7 @@ func newMeter(out *output.Writer, p *Plan) *meter {
 
 // begin shows the bar, if it is seen by somebody.
 func (m *meter) begin(r *Recorder) {
-	if !output.IsTerminal(m.out.Writer) {
+	if !m.out.IsTerminal() {
 		return
 	}
 	tracker := &progress.Tracker{Message: "measuring", Total: int64(m.plan.Requests)}
