@@ -364,6 +364,50 @@ func TestTapWithoutSchema(t *testing.T) {
 	}
 }
 
+// TestTapLater: a service that starts after the tap is known as soon as it is called.
+func TestTapLater(t *testing.T) {
+	s := newShop(t, func(*server.Options) {})
+	s.login = func(string) []nats.Option { return nil }
+	ctx := testContext(t)
+	tap := s.startCommand(t, "tap", "inventory.v1.>", "-m", "GetStock")
+	tap.err.await(ctx, t, "no service that answers has the subject inventory.v1.>", 1)
+	tap.err.await(ctx, t, "listening to", 1)
+	must(t, s.serveInventory("inventory"))
+	inventory := inventoryv1nats.NewInventoryServiceClient(s.connect("shopper").client)
+	get := func(id string) {
+		t.Helper()
+		if _, err := inventory.GetStock(ctx, &inventoryv1.GetStockRequest{ProductId: id}); rpc.CodeOf(err) != rpc.CodeNotFound {
+			t.Fatal(err)
+		}
+	}
+	get("first")
+	tap.err.await(ctx, t, "service inventory.v1.InventoryService is there now\n", 1)
+	get("second")
+	tap.out.await(ctx, t, `{"productId":"second"}`, 1)
+	tap.out.await(ctx, t, `{1:"first"}`, 1)
+	tap.stop()
+	if status := tap.exit(ctx, t); status != problem.StatusOK {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// TestTapFiles: the schema of a service that serves none comes from a file.
+func TestTapFiles(t *testing.T) {
+	s := newShop(t, func(*server.Options) {})
+	s.login = func(string) []nats.Option { return nil }
+	must(t, s.serveInventory("inventory", rpc.WithoutSchema()))
+	ctx := testContext(t)
+	files := []string{"--proto", "../../proto/inventory/v1/inventory.proto", "-I", "../../proto"}
+	for _, what := range []string{"InventoryService", "inventory.v1.InventoryService.*"} {
+		tap := s.startCommand(t, append([]string{"tap", what, "-n", "2"}, files...)...)
+		tap.err.await(ctx, t, "listening to", 1)
+		must(t, s.publish("inventory.v1.InventoryService.GetStock", "\x0a\x04pear")())
+		if status := tap.exit(ctx, t); status != problem.StatusOK || !strings.Contains(tap.out.String(), `{"productId":"pear"}`) {
+			t.Errorf("%s: exit status %d: %s%s", what, status, tap.out, tap.err)
+		}
+	}
+}
+
 // tapUsers are users of whom one may not listen to inboxes, and one to nothing.
 func tapUsers(o *server.Options) {
 	open := &server.SubjectPermission{Allow: []string{">"}}

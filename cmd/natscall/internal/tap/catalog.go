@@ -95,6 +95,15 @@ func (c *Catalog) Method(s rpctap.Subject) *Method {
 	return &Method{Service: found.name, Name: s.Method}
 }
 
+// roots returns those of the services that are known.
+func (c *Catalog) roots() map[string]bool {
+	out := make(map[string]bool, len(c.services))
+	for root := range c.services {
+		out[root] = true
+	}
+	return out
+}
+
 // String returns the name with that of the service.
 func (m *Method) String() string {
 	switch {

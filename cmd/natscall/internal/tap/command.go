@@ -13,6 +13,7 @@ import (
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
@@ -84,7 +85,8 @@ func (f *flags) run(ctx context.Context, t *tool.Tool, args []string) error {
 	if err != nil {
 		return err
 	}
-	tap := newTap(f.options, NewCatalog(), t.Out)
+	finder := &finder{tool: t, source: &f.source, catalog: NewCatalog()}
+	tap := newTap(f.options, finder.catalog, t.Out, newLearner(finder.missing))
 	s, err := t.Open(ctx,
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -96,7 +98,7 @@ func (f *flags) run(ctx context.Context, t *tool.Tool, args []string) error {
 		return err
 	}
 	defer s.Close()
-	finder := &finder{tool: t, session: s, source: &f.source, catalog: tap.catalog}
+	finder.session = s
 	subjects, err := finder.subjects(ctx, args)
 	if err != nil {
 		return err
@@ -160,6 +162,7 @@ type finder struct {
 	tool    *tool.Tool
 	session *tool.Session
 	source  *tool.Source
+	files   *schema.Schema // nil if the schemas come from the services
 	catalog *Catalog
 }
 
@@ -167,6 +170,13 @@ type finder struct {
 func (f *finder) subjects(ctx context.Context, args []string) ([]string, error) {
 	asked, cancel := f.session.Asking(ctx)
 	defer cancel()
+	if f.source.FromFiles() {
+		files, err := f.source.Read()
+		if err != nil {
+			return nil, err
+		}
+		f.files = files
+	}
 	if len(args) == 0 {
 		return f.all(asked)
 	}
@@ -183,7 +193,7 @@ func (f *finder) subjects(ctx context.Context, args []string) ([]string, error) 
 
 // all returns the subjects of all services.
 func (f *finder) all(ctx context.Context) (out []string, err error) {
-	services, err := f.session.Services.Services(ctx, "")
+	services, err := f.session.All(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +224,7 @@ func (f *finder) argument(ctx context.Context, arg string) ([]string, error) {
 	if err := checkPattern(arg); err != nil {
 		return nil, problem.Usage("%w", err)
 	}
-	services, err := f.session.Services.Services(ctx, "")
+	services, err := f.session.All(ctx)
 	if err != nil {
 		f.warn("no schemas: %v", err)
 	}
@@ -233,11 +243,40 @@ func (f *finder) argument(ctx context.Context, arg string) ([]string, error) {
 
 // add adds a service, with its schema if it can be had.
 func (f *finder) add(ctx context.Context, t *tool.Target) {
+	f.load(ctx, t)
+	f.catalog.Add(t.Service, t.Schema)
+}
+
+// load gets the schema of a service, from files if these have it.
+func (f *finder) load(ctx context.Context, t *tool.Target) {
+	if f.files != nil {
+		if _, err := f.files.Service(t.Service.Name); err == nil {
+			t.Schema = f.files
+		}
+	}
 	if err := f.session.Load(ctx, t, ""); err != nil {
 		failed := problem.Of(err)
 		f.warn("messages are shown without the names of fields: %s; %s", failed.Reason, failed.Next)
 	}
-	f.catalog.Add(t.Service, t.Schema)
+}
+
+// missing returns the services whose roots are not known. It is used while nothing else uses the
+// session.
+func (f *finder) missing(ctx context.Context, known map[string]bool) (out []*tool.Target) {
+	asked, cancel := f.session.Asking(ctx)
+	defer cancel()
+	services, err := f.session.Services.Services(asked, "")
+	if err != nil {
+		return nil // a service may be asked for once more
+	}
+	for _, service := range services {
+		if service.IsNatscall() && !known[service.Root] {
+			target := &tool.Target{Service: service}
+			f.load(asked, target)
+			out = append(out, target)
+		}
+	}
+	return out
 }
 
 func (f *finder) warn(format string, args ...any) { fmt.Fprintf(f.tool.Err, format+"\n", args...) }

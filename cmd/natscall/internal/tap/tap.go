@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,8 +19,8 @@ import (
 	"github.com/natscall/natscall/rpc/rpctap"
 )
 
-// waiting is how many messages may wait to be shown. More are dropped, and counted.
-const waiting = 64 << 10
+// burst is how many messages may come between two looks of the goroutine that takes them.
+const burst = 4096
 
 // options are what is shown, and how.
 type options struct {
@@ -38,6 +39,8 @@ type Tap struct {
 	out     *output.Writer
 	calls   *rpctap.Calls
 	came    chan *nats.Msg
+	backlog *backlog
+	learner *learner
 	notices chan string // what happens to the connection
 	subs    []*nats.Subscription
 	replies map[*nats.Subscription]bool // those to inboxes
@@ -46,15 +49,14 @@ type Tap struct {
 
 // counts are what the summary says.
 type counts struct {
-	shown, hidden int
-	kinds         map[string]int
-	calls         map[string]bool
+	shown, hidden, calls int
+	kinds                map[string]int
 }
 
-func newTap(o options, c *Catalog, out *output.Writer) *Tap {
+func newTap(o options, c *Catalog, out *output.Writer, l *learner) *Tap {
 	return &Tap{
-		options: o, catalog: c, out: out, calls: rpctap.NewCalls(), came: make(chan *nats.Msg, waiting), notices: make(chan string, 16),
-		replies: map[*nats.Subscription]bool{}, counts: counts{kinds: map[string]int{}, calls: map[string]bool{}},
+		options: o, catalog: c, out: out, calls: rpctap.NewCalls(), came: make(chan *nats.Msg, burst), backlog: newBacklog(), learner: l,
+		notices: make(chan string, 16), replies: map[*nats.Subscription]bool{}, counts: counts{kinds: map[string]int{}},
 	}
 }
 
@@ -81,11 +83,21 @@ func (t *Tap) listen(ctx context.Context, nc *nats.Conn, subject string, replies
 
 // run shows what comes until ctx ends or there is enough.
 func (t *Tap) run(ctx context.Context, log *output.Writer) error {
-	for t.count == 0 || t.counts.shown < t.count {
+	ctx, cancel := context.WithCancel(ctx)
+	var filling sync.WaitGroup
+	filling.Go(func() { t.backlog.fill(t.came, ctx.Done()) })
+	defer filling.Wait()
+	defer t.learner.running.Wait()
+	defer cancel()
+	for {
 		select {
-		case m := <-t.came:
-			if err := t.show(m, time.Now()); err != nil {
+		case <-t.backlog.ready:
+			if done, err := t.showAll(ctx); done || err != nil {
 				return err
+			}
+		case targets := <-t.learner.found:
+			for _, name := range t.learner.learned(targets, t.catalog) {
+				t.notice("service %s is there now", name)
 			}
 		case notice := <-t.notices:
 			fmt.Fprintln(log, notice) // stderr: there is nobody else to tell
@@ -93,11 +105,23 @@ func (t *Tap) run(ctx context.Context, log *output.Writer) error {
 			return nil
 		}
 	}
-	return nil
+}
+
+// showAll shows the messages that wait, and reports whether there are enough.
+func (t *Tap) showAll(ctx context.Context) (done bool, err error) {
+	for _, m := range t.backlog.take() {
+		if err := t.show(ctx, m, time.Now()); err != nil {
+			return true, err
+		}
+		if t.count > 0 && t.counts.shown == t.count {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // show shows a message, unless it is one of those that are left out.
-func (t *Tap) show(m *nats.Msg, at time.Time) error {
+func (t *Tap) show(ctx context.Context, m *nats.Msg, at time.Time) error {
 	replies := t.replies[m.Sub]
 	if replies && !covers(m.Sub.Subject, m.Subject) {
 		return nil // what JetStream delivers to an inbox was published elsewhere
@@ -105,6 +129,9 @@ func (t *Tap) show(m *nats.Msg, at time.Time) error {
 	e := t.calls.Observe(m, at)
 	if replies && isForeign(e) {
 		return nil
+	}
+	if e.From == rpctap.SideClient {
+		t.learner.want(ctx, e.Subject.Root, t.catalog, at)
 	}
 	row := t.catalog.rowOf(e, at)
 	if !t.isWanted(row) {
@@ -142,8 +169,9 @@ func (c *counts) add(r *Row) {
 	}
 	for _, row := range rows {
 		c.kinds[row.Kind.String()]++
-		if row.Call != "" {
-			c.calls[row.Call] = true
+		switch {
+		case row.Kind == rpctap.KindRequest, row.Kind == rpctap.KindOpen, row.Kind == rpctap.KindPlain && row.From == rpctap.SideClient:
+			c.calls++
 		}
 	}
 }
@@ -159,8 +187,8 @@ func (t *Tap) summary() string {
 		return cmp.Or(leading(b)-leading(a), strings.Compare(a, b))
 	})
 	text := counted(c.shown, "message", "messages")
-	if len(c.calls) > 0 {
-		text += " of " + counted(len(c.calls), "call", "calls")
+	if c.calls > 0 {
+		text += " of " + counted(c.calls, "call", "calls")
 	}
 	if len(kinds) > 0 {
 		text += ": " + strings.Join(kinds, ", ")
@@ -188,7 +216,7 @@ func counted(n int, one, more string) string {
 
 // dropped returns how many messages were not shown because too many came.
 func (t *Tap) dropped() int {
-	sum := 0
+	sum := t.backlog.lost()
 	for _, sub := range t.subs {
 		n, _ := sub.Dropped() // fails for a connection that is closed
 		sum += n

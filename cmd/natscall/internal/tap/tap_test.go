@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
+	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctap"
@@ -166,5 +168,65 @@ func TestGuess(t *testing.T) {
 		if got := isJSON(e, status, []byte(data)); got != want {
 			t.Errorf("%q is JSON: %v", data, got)
 		}
+	}
+}
+
+// TestBacklog: messages stay in order, and what does not fit is counted.
+func TestBacklog(t *testing.T) {
+	b, large := newBacklog(), make([]byte, maxBacklog/2)
+	for _, m := range []*nats.Msg{{Subject: "a", Data: large}, {Subject: "b"}, {Subject: "c", Data: large}, {Subject: "d"}} {
+		b.add(m)
+	}
+	var got []string
+	<-b.ready
+	for _, m := range b.take() {
+		got = append(got, m.Subject)
+	}
+	if diff := cmp.Diff([]string{"a", "b", "d"}, got); diff != "" || b.lost() != 1 || len(b.take()) != 0 {
+		t.Errorf("%d are lost (-want +got):\n%s", b.lost(), diff)
+	}
+	if b.add(&nats.Msg{Subject: "e", Data: large}); len(b.take()) != 1 {
+		t.Error("there is no room again")
+	}
+}
+
+// TestLearner: a service is asked for at most so often, one question at a time, and never once it is
+// known.
+func TestLearner(t *testing.T) {
+	asked := 0
+	l := newLearner(func(_ context.Context, known map[string]bool) []*tool.Target {
+		if asked++; known["a.S"] {
+			t.Error("it is known already")
+		}
+		if asked < 3 {
+			return nil
+		}
+		return []*tool.Target{{Service: &discover.Service{Name: "a.S", Root: "a.S"}}}
+	})
+	c, now := NewCatalog(), time.Unix(1, 0)
+	for i, wait := range []time.Duration{0, betweenAttempts, betweenAttempts / 2, betweenAttempts / 2} {
+		now = now.Add(wait)
+		l.want(t.Context(), "a.S", c, now)
+		l.want(t.Context(), "b.S", c, now) // while a question is asked, or just after one
+		l.running.Wait()
+		select {
+		case targets := <-l.found:
+			if names := l.learned(targets, c); (len(names) == 1) != (i == 3) {
+				t.Errorf("question %d: %v", i, names)
+			}
+		default:
+			if i != 2 {
+				t.Errorf("question %d was not asked", i)
+			}
+		}
+	}
+	for range 10 {
+		now = now.Add(betweenAttempts)
+		l.want(t.Context(), "a.S", c, now)
+		l.want(t.Context(), "", c, now)
+		l.running.Wait()
+	}
+	if asked != 3 {
+		t.Errorf("it was asked %d times", asked)
 	}
 }
