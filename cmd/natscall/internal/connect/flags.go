@@ -31,6 +31,7 @@ type Flags struct {
 	inboxPrefix   string
 	context       string
 	noContext     bool
+	hurry         time.Duration
 }
 
 // login is who connects.
@@ -123,9 +124,17 @@ func (f *Flags) Open(ctx context.Context, log io.Writer, opts ...nats.Option) (*
 	return &Conn{nc, loaded.ColorScheme()}, nil
 }
 
+// Hurry bounds how long the connection and each answer may take.
+func (f *Flags) Hurry(limit time.Duration) { f.Timeout, f.hurry = min(f.Timeout, limit), limit }
+
 // dialTime is how long to wait for a connection: not less than usual, since --timeout is that of
 // calls, too, which may be short.
-func (f *Flags) dialTime() time.Duration { return max(f.Timeout, nats.DefaultTimeout) }
+func (f *Flags) dialTime() time.Duration {
+	if f.hurry > 0 {
+		return f.hurry
+	}
+	return max(f.Timeout, nats.DefaultTimeout)
+}
 
 // check refuses what no connection can be made with.
 func (f *Flags) check() error {
