@@ -68,6 +68,8 @@ func (f *Flags) Register(set *pflag.FlagSet, name string) {
 	set.StringVar(&f.tls.key, "tlskey", "", "`file` with the key of the certificate")
 	set.StringVar(&f.tls.ca, "tlsca", "", "`file` with the authorities that the server's certificate may come from")
 	set.BoolVar(&f.tls.first, "tlsfirst", false, "begin with TLS, before the server has said anything")
+	set.BoolVar(&f.tls.first, "tls-first", false, "the same as --tlsfirst, as nsc writes it")
+	_ = set.MarkHidden("tls-first") // fails for flags that do not exist only
 	set.DurationVar(&f.Timeout, "timeout", defaultTimeout, "how `long` to wait for the connection and for answers")
 	set.StringVar(&f.socksProxy, "socks-proxy", "", "SOCKS5 `proxy` to connect through")
 	set.StringVar(&f.inboxPrefix, "inbox-prefix", "", "`prefix` of the inboxes for answers")
