@@ -36,6 +36,7 @@ func completions(t *testing.T, args ...string) []string {
 
 // TestComplete: services and methods are completed by what is there.
 func TestComplete(t *testing.T) {
+	t.Setenv("NATSCALL_COMPLETION_TIME", patience.String()) // the machine may be busy
 	c := newConsole(t)
 	services := []string{"inventory.v1.InventoryService", "order.v1.OrderFeedService", "order.v1.OrderService"}
 	for _, test := range []struct {
@@ -130,7 +131,7 @@ func TestCompleteBash(t *testing.T) {
 		{[]string{"ls", "inventory"}, "inventory.v1.InventoryService"},
 	} {
 		cmd := exec.CommandContext(testContext(t), bash, append([]string{"--norc", "-c", bashScript, "bash"}, test.line...)...)
-		cmd.Env = append(os.Environ(), asTool+"=1", "NATS_URL="+c.url, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+		cmd.Env = append(os.Environ(), asTool+"=1", "NATSCALL_COMPLETION_TIME="+patience.String(), "NATS_URL="+c.url, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
 		if err != nil || strings.TrimSpace(string(out)) != test.want {
 			t.Errorf("%q: %v: %s, want %s", test.line, err, out, test.want)

@@ -91,6 +91,7 @@ func TestErrors(t *testing.T) {
 		{"instance that has gone", []string{"call", "GetStock", get, "--instance", "nobody"}, "", status(rpc.CodeUnavailable), "unavailable: instance nobody", "natscall ps"},
 		{"service without a schema", []string{"call", "OrderService/GetOrder", "--prefix", "blue"}, "", 1, "service order.v1.OrderService does not serve its schema", "--proto"},
 		{"describe without a schema", []string{"describe", "OrderFeedService", "--prefix", "blue"}, "", 1, "service order.v1.OrderFeedService does not serve its schema", "--proto"},
+		{"service that is not there", []string{"call", "GetStock", get, "--prefix", "red", "--proto", "../../proto/inventory/v1/inventory.proto", "-I", "../../proto"}, "", status(rpc.CodeUnavailable), `unavailable: no service answers on "red.inventory.v1.InventoryService.GetStock"`, "natscall ls"},
 		{"wrong .proto file", []string{"call", "GetStock", get, "--proto", "no/such.proto"}, "", 1, "stat no/such.proto", ""},
 		{"wrong header", []string{"call", "GetStock", get, "-H", "key"}, "", 2, `--header "key": there is no colon`, "--help"},
 		{"reserved header", []string{"call", "GetStock", get, "-H", "Nats-Msg-Id: 1"}, "", status(rpc.CodeInvalidArgument), "invalid_argument: ", ""},

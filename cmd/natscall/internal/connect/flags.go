@@ -31,6 +31,7 @@ type Flags struct {
 	inboxPrefix   string
 	context       string
 	noContext     bool
+	hurry         time.Duration
 }
 
 // login is who connects.
@@ -67,6 +68,8 @@ func (f *Flags) Register(set *pflag.FlagSet, name string) {
 	set.StringVar(&f.tls.key, "tlskey", "", "`file` with the key of the certificate")
 	set.StringVar(&f.tls.ca, "tlsca", "", "`file` with the authorities that the server's certificate may come from")
 	set.BoolVar(&f.tls.first, "tlsfirst", false, "begin with TLS, before the server has said anything")
+	set.BoolVar(&f.tls.first, "tls-first", false, "the same as --tlsfirst, as nsc writes it")
+	_ = set.MarkHidden("tls-first") // fails for flags that do not exist only
 	set.DurationVar(&f.Timeout, "timeout", defaultTimeout, "how `long` to wait for the connection and for answers")
 	set.StringVar(&f.socksProxy, "socks-proxy", "", "SOCKS5 `proxy` to connect through")
 	set.StringVar(&f.inboxPrefix, "inbox-prefix", "", "`prefix` of the inboxes for answers")
@@ -123,9 +126,17 @@ func (f *Flags) Open(ctx context.Context, log io.Writer, opts ...nats.Option) (*
 	return &Conn{nc, loaded.ColorScheme()}, nil
 }
 
+// Hurry bounds how long the connection and each answer may take.
+func (f *Flags) Hurry(limit time.Duration) { f.Timeout, f.hurry = min(f.Timeout, limit), limit }
+
 // dialTime is how long to wait for a connection: not less than usual, since --timeout is that of
 // calls, too, which may be short.
-func (f *Flags) dialTime() time.Duration { return max(f.Timeout, nats.DefaultTimeout) }
+func (f *Flags) dialTime() time.Duration {
+	if f.hurry > 0 {
+		return f.hurry
+	}
+	return max(f.Timeout, nats.DefaultTimeout)
+}
 
 // check refuses what no connection can be made with.
 func (f *Flags) check() error {

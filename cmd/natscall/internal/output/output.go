@@ -15,7 +15,7 @@ import (
 type Writer struct {
 	Color  bool   // it is a terminal that shows colors
 	Scheme string // of tables
-	width  int    // in which tables are to fit; 0 means any
+	fit    int    // how wide the terminal is, in which all has to fit; 0 means that it need not
 
 	mu  sync.Mutex
 	out io.Writer
@@ -25,6 +25,17 @@ type Writer struct {
 // them (no-color.org).
 func New(w io.Writer) *Writer {
 	return &Writer{out: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+// Width returns the width in which all has to fit, or 0 if it need not.
+func (w *Writer) Width() int { return w.fit }
+
+// size returns the size of the terminal. ok is false if it is none.
+func (w *Writer) size() (width, height int, ok bool) {
+	if w.fit > 0 {
+		return w.fit, 0, true
+	}
+	return size(w.out)
 }
 
 // Write writes to what the writer stands on.

@@ -10,7 +10,7 @@ import (
 
 // Table collects rows that are written together.
 type Table struct {
-	w    io.Writer
+	w    *Writer
 	rows table.Writer
 }
 
@@ -31,9 +31,6 @@ func newTable(w *Writer, columns []string) *Table {
 		configs = append(configs, config)
 	}
 	t.rows.SetStyle(styleOf(w))
-	if w.width > 0 {
-		t.rows.SetAllowedRowLength(w.width)
-	}
 	t.rows.AppendHeader(header)
 	t.rows.SetColumnConfigs(configs)
 	return t
@@ -72,13 +69,31 @@ var schemeColors = map[string]text.Color{
 // Row adds a row.
 func (t *Table) Row(cells ...any) { t.rows.AppendRow(cells) }
 
-// Flush writes the table.
+// Flush writes the table: without its frame if it is too wide for the terminal, and cut if it has to
+// fit.
 func (t *Table) Flush() error {
+	lines := t.rows.Render()
+	if width, _, ok := t.w.size(); ok && widthOf(lines) > width {
+		t.rows.SetStyle(plainStyle())
+		if t.w.fit > 0 {
+			t.rows.SetAllowedRowLength(t.w.fit)
+		}
+		lines = t.rows.Render()
+	}
 	var out strings.Builder
-	for line := range strings.Lines(t.rows.Render() + "\n") {
+	for line := range strings.Lines(lines + "\n") {
 		out.WriteString(strings.TrimRight(line, " \n"))
 		out.WriteByte('\n')
 	}
 	_, err := io.WriteString(t.w, out.String())
 	return err
+}
+
+// widthOf returns how many columns the widest line takes.
+func widthOf(lines string) int {
+	widest := 0
+	for line := range strings.Lines(lines) {
+		widest = max(widest, text.StringWidthWithoutEscSequences(strings.TrimRight(line, " \n")))
+	}
+	return widest
 }

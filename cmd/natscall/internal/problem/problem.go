@@ -87,11 +87,10 @@ func Of(err error) *Error {
 	return &Error{Reason: err.Error(), Status: StatusFailure, err: err}
 }
 
-// afterCall says what helps against an error that comes from the runtime of the caller. What a
-// handler says speaks for itself.
+// afterCall says what helps against an error of the runtime. What a handler says speaks for itself.
 func afterCall(err *rpc.Error) string {
 	switch code := err.Code(); {
-	case code == rpc.CodeDeadlineExceeded && !err.Remote():
+	case code == rpc.CodeDeadlineExceeded:
 		return "give it more time with --timeout, or look at `natscall ps` for instances that are busy"
 	case code == rpc.CodePermissionDenied && !err.Remote():
 		return "`natscall permissions --call` prints what the user has to be permitted"

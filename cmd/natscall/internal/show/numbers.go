@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
 // data is what a natscall service adds to the statistics of a method; docs/protocol.md has it.
@@ -99,6 +100,17 @@ func processOf(stats micro.Stats, now time.Time) process {
 	}
 	p.rate(p.Total, now.Sub(stats.Started))
 	return p
+}
+
+// wide is how many columns a table of instances needs with their full names.
+const wide = 160
+
+// names returns the names of the service and the instance, shortened where the terminal is narrow.
+func (p *process) names(w *output.Writer) (service, instance string) {
+	if width := w.Width(); width == 0 || width >= wide || len(p.Instance) < 12 {
+		return p.Service, p.Instance
+	}
+	return p.Service[strings.LastIndexByte(p.Service, '.')+1:], p.Instance[:4] + ".." + p.Instance[len(p.Instance)-4:]
 }
 
 // rate computes what follows from the numbers of some time.

@@ -174,12 +174,13 @@ func (p *ps) table(w *output.Writer, all []process) error {
 		fmt.Fprintln(p.t.Err, noServices)
 		return nil
 	}
-	table := w.Table("SERVICE", "INSTANCE", "VERSION", "SCHEMA", "HEALTH", ">LOAD", ">IN FLIGHT", ">QUEUED", ">RATE", ">REQUESTS", ">ERRORS", ">SHED", ">P50", ">P99", ">UP")
+	table := w.Table("SERVICE", "INSTANCE", "HEALTH", ">LOAD", ">IN FLIGHT", ">QUEUED", ">RATE", ">REQUESTS", ">ERRORS", ">SHED", ">P50", ">P99", ">UP", "VERSION", "SCHEMA")
 	differ := differing(all)
 	for _, one := range all {
-		table.Row(one.Service, one.Instance, one.Version, schemaOf(w, one, differ), healthOf(w, one),
+		service, instance := one.names(w)
+		table.Row(service, instance, healthOf(w, one),
 			fmt.Sprintf("%.2f", one.Load), one.Now.InFlight, one.Now.Queued, fmt.Sprintf("%.1f/s", one.Rate),
-			one.Total.Requests, errorsOf(w, one.Total), shedOf(w, one.Total.Shed), milliseconds(one.Now.P50), milliseconds(one.Now.P99), since(time.Since(one.Started)))
+			one.Total.Requests, errorsOf(w, one.Total), shedOf(w, one.Total.Shed), milliseconds(one.Now.P50), milliseconds(one.Now.P99), since(time.Since(one.Started)), one.Version, schemaOf(w, one, differ))
 	}
 	if err := table.Flush(); err != nil {
 		return err

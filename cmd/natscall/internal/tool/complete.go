@@ -2,6 +2,7 @@ package tool
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -12,8 +13,19 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
 )
 
-// completionTime is how long somebody who has pressed a key waits for what could follow.
-const completionTime = 300 * time.Millisecond
+// defaultCompletionTime is how long somebody who has pressed a key waits for what could follow.
+// Where NATS is far away, the environment variable allows more.
+const (
+	defaultCompletionTime = 300 * time.Millisecond
+	completionVariable    = "NATSCALL_COMPLETION_TIME"
+)
+
+func completionTime() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv(completionVariable)); err == nil && d > 0 {
+		return d
+	}
+	return defaultCompletionTime
+}
 
 // CompleteServices completes the names of services.
 func CompleteServices(t *Tool) cobra.CompletionFunc { return completion(t, serviceNames) }
@@ -102,9 +114,10 @@ func soon(t *Tool, cmd *cobra.Command) ([]*discover.Service, error) {
 	if err := t.Connect.FromEnvironment(cmd.Flags()); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+	limit := completionTime()
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
-	t.Connect.Timeout = min(t.Connect.Timeout, completionTime)
+	t.Connect.Hurry(limit)
 	s, err := t.Open(ctx)
 	if err != nil {
 		return nil, err
