@@ -64,7 +64,7 @@ func TestProtocolPage(t *testing.T) {
 		"alive-query":     {Kind: rpctap.KindAliveQuery, ID: firstID, IDs: []string{secondID}},
 		"alive-answer":    {Kind: rpctap.KindAliveAnswer, ID: secondID},
 		"instance-query":  {Kind: rpctap.KindInstanceQuery, ID: firstID},
-		"instance-answer": {Kind: rpctap.KindInstanceAnswer, ID: firstID, Body: []byte("\x0a\x03ABC\x10\x02\x1a\x0aPlaceOrder")},
+		"instance-answer": {Kind: rpctap.KindInstanceAnswer, ID: firstID, Body: []byte("\x0a\x03ABC\x10\x02\x1a\x0aPlaceOrder\x22\x01q")},
 		"batch": {Kind: rpctap.KindBatch, Items: []rpctap.Item{
 			{Tag: 7, Message: &rpctap.Message{Kind: rpctap.KindRequest, ID: firstID, Body: []byte("\x0a\x01x")}},
 			{Tag: 300, Message: &rpctap.Message{Kind: rpctap.KindRequest, ID: secondID}},

@@ -33,7 +33,8 @@ func newLearner(find func(context.Context, map[string]bool) []*tool.Target) *lea
 	return &learner{find: find, found: make(chan []*tool.Target, 1), attempts: map[string]int{}}
 }
 
-// want asks for a service, unless it was asked for often or a moment ago. The answer comes to found.
+// want asks for a service, unless it was asked for often, or a moment ago. The answer comes to
+// found.
 func (l *learner) want(ctx context.Context, root string, c *Catalog, now time.Time) {
 	switch {
 	case root == "" || c.services[root] != nil || l.asking || l.attempts[root] >= maxAttempts:

@@ -190,8 +190,8 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
-// TestLearner: a service is asked for at most so often, one question at a time, and never once it is
-// known.
+// TestLearner: a service is asked for at most so often, one question at a time, and never once it
+// is known.
 func TestLearner(t *testing.T) {
 	asked := 0
 	l := newLearner(func(_ context.Context, known map[string]bool) []*tool.Target {
