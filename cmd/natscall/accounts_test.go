@@ -37,7 +37,7 @@ const accountsConfig = `accounts: {
 	}
 }`
 
-const shopCalls = "-call inventory.v1.InventoryService -call order.v1.OrderService -call order.v1.OrderFeedService -discover"
+const shopCalls = "--call inventory.v1.InventoryService --call order.v1.OrderService --call order.v1.OrderFeedService --discover"
 
 // acrossAccounts makes every call, and discovery, from one account to another. Unary calls have
 // several answers, as in batches, only where the exports say so.
@@ -91,14 +91,14 @@ func TestAccounts(t *testing.T) {
 		{"renamed", "ext.shop", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			args, users := "-accounts "+shopCalls, output(t, shopUsers+" "+shopFiles)
+			args, users := "--accounts "+shopCalls, output(t, shopUsers+" "+shopFiles)
 			if test.prefix != "" { // the clients see other subjects than the services
-				args += " -import-prefix " + test.prefix
-				clients := output(t, "-prefix "+test.prefix+" "+shopUsers+" "+shopFiles)
+				args += " --import-prefix " + test.prefix
+				clients := output(t, "--prefix "+test.prefix+" "+shopUsers+" "+shopFiles)
 				users = users[:strings.Index(users, "# shopper")] + clients[strings.Index(clients, "# shopper"):]
 			}
 			if test.unaryStreams {
-				args += " -unary-streams"
+				args += " --unary-streams"
 			}
 			printed := users + "\n" + output(t, args+" "+shopFiles)
 			acrossAccounts(t, func(t *testing.T) *shop {
@@ -116,9 +116,9 @@ func TestAccounts(t *testing.T) {
 func TestMissingImport(t *testing.T) {
 	needs := maps.Clone(shopperNeeds)
 	maps.Copy(needs, toolNeeds)
-	needs[feedRoot+"._i.*.*"] = "large response" // large requests are for -unary-streams
+	needs[feedRoot+"._i.*.*"] = "large response" // large requests are for --unary-streams
 	needs[inventoryRoot+"._i.*.*"], needs[orderRoot+"._i.*.*"] = "WatchStock", "PickOrder"
-	printed := output(t, shopUsers+" "+shopFiles) + output(t, "-accounts "+shopCalls+" "+shopFiles)
+	printed := output(t, shopUsers+" "+shopFiles) + output(t, "--accounts "+shopCalls+" "+shopFiles)
 	printed = strings.ReplaceAll(printed, ", accounts: [APP]", "") // there are many
 	exports, imports, _ := strings.Cut(printed, "APP_imports = [\n")
 	lines := slices.Collect(strings.Lines(strings.TrimSuffix(imports, "]\n")))
@@ -232,7 +232,7 @@ func (o *operator) login(user string) []nats.Option {
 func TestClaims(t *testing.T) {
 	acrossAccounts(t, func(t *testing.T) *shop {
 		o := &operator{T: t, resolver: new(server.MemAccResolver), accounts: map[string]nkeys.KeyPair{}}
-		decode(t, output(t, "-json "+shopUsers+" "+shopFiles), &o.users)
+		decode(t, output(t, "--json "+shopUsers+" "+shopFiles), &o.users)
 		var public string
 		if o.key, public = newKey(t, nkeys.CreateOperator); public == "" {
 			t.Fatal("no operator")
@@ -243,7 +243,7 @@ func TestClaims(t *testing.T) {
 			Imports jwt.Imports
 		}
 		from := o.account("SVC", func(c *jwt.AccountClaims) {
-			decode(t, output(t, "-accounts -json "+shopCalls+" -from "+c.Subject+" "+shopFiles), &crossing)
+			decode(t, output(t, "--accounts --json "+shopCalls+" --from "+c.Subject+" "+shopFiles), &crossing)
 			c.Exports = crossing.Exports
 			c.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
 		})

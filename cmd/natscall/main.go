@@ -1,120 +1,171 @@
-// natscall is the command-line tool of natscall.
-//
-//	natscall proto -o DIR           write natscall/v1/options.proto under DIR
-//	natscall permissions FILES...   print what NATS has to permit
-//	natscall version                print the version
+// natscall is the command-line tool of natscall: it shows what runs, calls it and finds out why it
+// fails. docs/tool.md is its manual.
 package main
 
 import (
-	"errors"
-	"flag"
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/natscall/natscall/cmd/natscall/internal/bench"
+	"github.com/natscall/natscall/cmd/natscall/internal/call"
+	"github.com/natscall/natscall/cmd/natscall/internal/connect"
+	"github.com/natscall/natscall/cmd/natscall/internal/permissions"
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/show"
+	"github.com/natscall/natscall/cmd/natscall/internal/tap"
+	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
-
-// Exit codes: those of the flag package and most tools.
-const (
-	exitOK    = 0
-	exitError = 1
-	exitUsage = 2
-)
-
-// command is something that the tool can do. It declares its flags and returns
-// what is to be done once they are parsed.
-type command struct {
-	name, arguments, summary string
-	files                    bool // it takes files beside flags
-	setup                    func(flags *flag.FlagSet) func(files []string, stdout io.Writer) error
-}
-
-func commands() []command {
-	return []command{
-		{"proto", "-o DIR [-f]", "write the options that .proto files may import", false, setupProto},
-		{"permissions", "[FLAGS] FILES...", "print what NATS has to permit, from .proto files or descriptor sets", true, setupPermissions},
-		{"version", "", "print the version", false, setupVersion},
-	}
-}
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	// The first signal ends what runs in good order, the second one ends the tool.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run runs the tool and returns its exit code.
-func run(args []string, stdout, stderr io.Writer) int {
-	if len(args) == 0 {
-		printUsage(stderr)
-		return exitUsage
+// run runs the tool and returns its exit status.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	t := tool.New(version(), stdin, stdout, stderr)
+	root := newRoot(t)
+	root.SetArgs(args)
+	ran, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return problem.StatusOK
 	}
-	if slices.Contains([]string{"-h", "-help", "--help", "help"}, args[0]) {
-		printUsage(stdout)
-		return exitOK
+	return report(t, ran, args, problem.Of(err))
+}
+
+// report writes an error to stderr and returns the status to exit with.
+func report(t *tool.Tool, cmd *cobra.Command, args []string, err *problem.Error) int {
+	if err.Quiet {
+		return err.Status
 	}
-	for _, c := range commands() {
-		if c.name == args[0] {
-			return c.run(args[1:], stdout, stderr)
+	if err.Status == problem.StatusUsage && err.Next == "" {
+		err.Next = "`" + cmd.CommandPath() + " --help` explains it"
+	}
+	// Flags behind a wrong one have not been read.
+	if tool.WantsJSON(cmd) || err.Status == problem.StatusUsage && slices.Contains(args, "--json") {
+		_ = t.Err.JSON(err.Report(t.Types)) // there is nobody left to tell
+	} else {
+		err.WriteText(t.Err, cmd.CommandPath(), t.Types)
+	}
+	return err.Status
+}
+
+const long = `natscall is the tool of natscall, typed calls over NATS: it shows which services run, calls their
+methods and finds out why a call fails.
+
+It connects as the nats command does, with the same flags, environment variables and contexts.
+The exit status is 0 if it has worked, 1 if it has failed, 2 if the command line is wrong, and 64 and
+the code of its error if a call has failed, as in 69 for NOT_FOUND.`
+
+const examples = `  natscall ls
+  natscall describe order.v1.OrderService
+  natscall call OrderService/GetOrder '{"orderId": "o-1"}'
+  natscall ps --watch`
+
+// newRoot returns the command that all others stand under.
+func newRoot(t *tool.Tool) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "natscall",
+		Short:         "The tool of natscall: typed calls over NATS",
+		Long:          long,
+		Example:       examples,
+		SilenceErrors: true, // report writes them
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // RunE says more of a command that does not exist
+		RunE:          noCommand,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return problem.Usage("%w", err)
+			}
+			return t.Connect.FromEnvironment(cmd.Flags())
+		},
+	}
+	root.SetIn(t.In)
+	root.SetOut(t.Out)
+	root.SetErr(t.Err)
+	t.Connect.Register(root.PersistentFlags(), "natscall "+t.Version)
+	root.PersistentFlags().SortFlags = false
+	// These fail for flags that do not exist only.
+	_ = root.RegisterFlagCompletionFunc("context", tool.CompleteContexts)
+	_ = root.RegisterFlagCompletionFunc("colors", cobra.FixedCompletions(connect.Schemes, cobra.ShellCompDirectiveNoFileComp))
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
+	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
+	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
+	add(root, groupServices, tap.Command(t), bench.Command(t))
+	add(root, groupProject, unconnected(root, permissions.Command(), protoCommand(), versionCommand(t))...)
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "Global Flags:", "Connection, as for the nats command:", 1))
+	addCompletion(root)
+	return root
+}
+
+// unconnected leaves the flags of the connection out of the help of commands that connect to
+// nothing.
+func unconnected(root *cobra.Command, commands ...*cobra.Command) []*cobra.Command {
+	for _, c := range commands {
+		c.SetUsageTemplate(strings.Replace(root.UsageTemplate(), ".HasAvailableInheritedFlags", ".HasSubCommands", 1))
+	}
+	return commands
+}
+
+// addCompletion adds cobra's commands for completion and help, beside the others.
+func addCompletion(root *cobra.Command) {
+	root.SetCompletionCommandGroupID(groupProject)
+	root.SetHelpCommandGroupID(groupProject)
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args, c.RunE = cobra.ArbitraryArgs, noCommand
+			unconnected(root, c.Commands()...)
 		}
 	}
-	fmt.Fprintf(stderr, "natscall: unknown command %q; natscall -h lists the commands\n", args[0])
-	return exitUsage
 }
 
-func printUsage(w io.Writer) {
-	fmt.Fprint(w, "natscall is the tool of natscall: typed calls over NATS.\n\nUsage: natscall COMMAND [FLAGS]\n\nCommands:\n\n")
-	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-30s %s\n", c.name+" "+c.arguments, c.summary)
+// The groups of commands in the help.
+const (
+	groupServices = "services"
+	groupProject  = "project"
+)
+
+func add(root *cobra.Command, group string, commands ...*cobra.Command) {
+	for _, c := range commands {
+		c.GroupID = group
+		c.Flags().SortFlags = false // in the order of what they are about
+		root.AddCommand(c)
 	}
-	fmt.Fprint(w, "\nnatscall COMMAND -h explains a command.\n")
 }
 
-func (c command) run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are reported below, by one rule for all of them
-	do := c.setup(flags)
-	err := flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		c.printUsage(flags, stdout)
-		return exitOK
+// noCommand is for a command that does not exist, or is missing.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		_ = cmd.Help() // to stdout, as any help
+		return problem.Quiet(problem.StatusUsage)
 	}
-	if err == nil && flags.NArg() > 0 && !c.files {
-		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return problem.Usage("unknown command %q; did you mean %s?", args[0], near[0])
 	}
-	if err != nil {
-		err = usageError{err}
-	} else {
-		err = do(flags.Args(), stdout)
-	}
-	return c.exit(err, stderr)
+	return problem.Usage("unknown command %q", args[0])
 }
 
-// exit reports err and returns the code to exit with.
-func (c command) exit(err error, stderr io.Writer) int {
-	if err == nil {
-		return exitOK
-	}
-	if usage := (usageError{}); errors.As(err, &usage) {
-		fmt.Fprintf(stderr, "natscall %s: %v; natscall %s -h explains it\n", c.name, err, c.name)
-		return exitUsage
-	}
-	fmt.Fprintf(stderr, "natscall %s: %v\n", c.name, err)
-	return exitError
-}
-
-func (c command) printUsage(flags *flag.FlagSet, w io.Writer) {
-	fmt.Fprintf(w, "Usage: natscall %s %s\n\n%s\n\n", c.name, c.arguments, c.summary)
-	flags.SetOutput(w)
-	flags.PrintDefaults()
-}
-
-// usageError is an error in how the tool was called.
-type usageError struct{ error }
-
-func setupVersion(*flag.FlagSet) func([]string, io.Writer) error {
-	return func(_ []string, stdout io.Writer) error {
-		_, err := fmt.Fprintln(stdout, "natscall", version())
-		return err
+func versionCommand(t *tool.Tool) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  tool.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(t.Out, "natscall", t.Version)
+			return err
+		},
 	}
 }
 

@@ -2,13 +2,44 @@ package main
 
 import (
 	"bytes"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	protobuf "google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/rules"
+	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/proto"
 )
+
+// asTool is the environment variable that makes the test be the tool, for shells.
+const asTool = "NATSCALL_TEST_AS_TOOL"
+
+// TestMain keeps the environment of whoever runs the tests from them.
+func TestMain(m *testing.M) {
+	if os.Getenv(asTool) != "" {
+		main()
+	}
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "NATS_") || name == "NO_COLOR" {
+			_ = os.Unsetenv(name)
+		}
+	}
+	config, err := os.MkdirTemp("", "natscall")
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = os.Setenv("XDG_CONFIG_HOME", config)
+	status := m.Run()
+	_ = os.RemoveAll(config)
+	os.Exit(status)
+}
 
 func TestRun(t *testing.T) {
 	tests := []struct {
@@ -16,25 +47,26 @@ func TestRun(t *testing.T) {
 		exit           int
 		stdout, stderr string // how they start
 	}{
-		{"", exitUsage, "", "natscall is the tool"},
-		{"-h", exitOK, "natscall is the tool", ""},
-		{"--help", exitOK, "natscall is the tool", ""},
-		{"help", exitOK, "natscall is the tool", ""},
-		{"version", exitOK, "natscall ", ""},
-		{"version now", exitUsage, "", `natscall version: unexpected argument "now"; natscall version -h explains it`},
-		{"prot", exitUsage, "", `natscall: unknown command "prot"; natscall -h lists the commands`},
-		{"--version", exitUsage, "", `natscall: unknown command "--version"; natscall -h lists the commands`},
-		{"proto", exitUsage, "", "natscall proto: flag -o is missing: it names the folder to write under; natscall proto -h explains it"},
-		{"proto -h", exitOK, "Usage: natscall proto -o DIR [-f]", ""},
-		{"proto -o", exitUsage, "", "natscall proto: flag needs an argument: -o; natscall proto -h explains it"},
-		{"proto -x", exitUsage, "", "natscall proto: flag provided but not defined: -x; natscall proto -h explains it"},
-		{"proto -o x y", exitUsage, "", `natscall proto: unexpected argument "y"; natscall proto -h explains it`},
-		{"proto -o main.go", exitError, "", "natscall proto: open main.go"},
+		{"", problem.StatusUsage, "natscall is the tool", ""},
+		{"-h", problem.StatusOK, "natscall is the tool", ""},
+		{"--help", problem.StatusOK, "natscall is the tool", ""},
+		{"help", problem.StatusOK, "natscall is the tool", ""},
+		{"version", problem.StatusOK, "natscall ", ""},
+		{"version now", problem.StatusUsage, "", "natscall version: unexpected argument \"now\"\n  next: `natscall version --help` explains it"},
+		{"prot", problem.StatusUsage, "", `natscall: unknown command "prot"; did you mean proto?`},
+		{"dance", problem.StatusUsage, "", "natscall: unknown command \"dance\"\n  next: `natscall --help` explains it"},
+		{"--version", problem.StatusUsage, "", "natscall: unknown flag: --version"},
+		{"proto", problem.StatusUsage, "", "natscall proto: flag -o is missing: it names the folder to write under\n  next: `natscall proto --help` explains it"},
+		{"proto -h", problem.StatusOK, "Write natscall/v1/options.proto", ""},
+		{"proto -o", problem.StatusUsage, "", "natscall proto: flag needs an argument: 'o' in -o"},
+		{"proto -x", problem.StatusUsage, "", "natscall proto: unknown shorthand flag: 'x' in -x"},
+		{"proto -o x y", problem.StatusUsage, "", `natscall proto: unexpected argument "y"`},
+		{"proto -o main.go", problem.StatusFailure, "", "natscall proto: open main.go"},
 	}
 	for _, test := range tests {
 		t.Run(test.args, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			exit := run(strings.Fields(test.args), &stdout, &stderr)
+			exit := run(t.Context(), strings.Fields(test.args), nil, &stdout, &stderr)
 			if exit != test.exit {
 				t.Errorf("exit code is %d, want %d", exit, test.exit)
 			}
@@ -51,6 +83,38 @@ func checkOutput(t *testing.T, name, got, want string) {
 	}
 }
 
+// TestProtoRules: with --validate there are the rules too, as they are linked into programs that
+// check them. A file that imports both compiles.
+func TestProtoRules(t *testing.T) {
+	dir := t.TempDir()
+	var said bytes.Buffer
+	if status := run(t.Context(), []string{"proto", "-o", dir, "--validate"}, nil, &said, &said); status != problem.StatusOK || strings.Count(said.String(), "wrote ") != 2 {
+		t.Fatalf("exit status %d: %s", status, &said)
+	}
+	file := filepath.Join(dir, "a.proto")
+	must(t, os.WriteFile(file, []byte(`syntax = "proto3";
+package a;
+import "buf/validate/validate.proto";
+import "natscall/v1/options.proto";
+message M { string id = 1 [(buf.validate.field).string.min_len = 1]; }
+service S { rpc Do(M) returns (M) { option (natscall.v1.method).one_way = true; } }
+`), 0o600))
+	read, err := schema.FromFiles([]string{file, filepath.Join(dir, filepath.FromSlash(rules.Path))}, []string{dir})
+	must(t, err)
+	compiled, err := read.Files.FindFileByPath(rules.Path)
+	must(t, err)
+	got, want := protodesc.ToFileDescriptorProto(compiled), protodesc.ToFileDescriptorProto(validate.File_buf_validate_validate_proto)
+	// The library's own options are for its Go code. Encoded, options look the same in both.
+	got.SourceCodeInfo, got.Options, want.Options = nil, nil, nil
+	a, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(got)
+	must(t, err)
+	b, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(want)
+	must(t, err)
+	if !bytes.Equal(a, b) {
+		t.Error("the rules are not those of the library that rpc/rpcvalidate requires: copy the file of its version")
+	}
+}
+
 func TestProto(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "natscall", "v1", "options.proto")
@@ -60,10 +124,10 @@ func TestProto(t *testing.T) {
 		exit         int
 		says, after  string
 	}{
-		{"new", "", false, exitOK, "wrote " + path + "\n", string(proto.Options)},
-		{"again", "", false, exitOK, path + " is up to date\n", string(proto.Options)},
-		{"edited", "mine", false, exitError, "natscall proto: " + path + " exists and differs; -f overwrites it\n", "mine"},
-		{"forced", "", true, exitOK, "wrote " + path + "\n", string(proto.Options)},
+		{"new", "", false, problem.StatusOK, "wrote " + path + "\n", string(proto.Options)},
+		{"again", "", false, problem.StatusOK, path + " is up to date\n", string(proto.Options)},
+		{"edited", "mine", false, problem.StatusFailure, "natscall proto: " + path + " exists and differs\n  next: -f overwrites it\n", "mine"},
+		{"forced", "", true, problem.StatusOK, "wrote " + path + "\n", string(proto.Options)},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
@@ -77,7 +141,7 @@ func TestProto(t *testing.T) {
 				args = append(args, "-f")
 			}
 			var said bytes.Buffer
-			if exit := run(args, &said, &said); exit != step.exit {
+			if exit := run(t.Context(), args, nil, &said, &said); exit != step.exit {
 				t.Errorf("exit code is %d, want %d", exit, step.exit)
 			}
 			if said.String() != step.says {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
@@ -58,9 +59,9 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestInstances: calls to one instance are permitted, those to all need what -instances adds.
+// TestInstances: calls to one instance are permitted, those to all need what --instances adds.
 func TestInstances(t *testing.T) {
-	with := configured(t, output(t, "-instances "+shopUsers+" "+shopFiles), usersConfig).Users
+	with := configured(t, output(t, "--instances "+shopUsers+" "+shopFiles), usersConfig).Users
 	shopper := slices.IndexFunc(with, func(u *server.User) bool { return u.Username == "shopper" })
 	without := configured(t, output(t, shopUsers+" "+shopFiles), usersConfig).Users[shopper]
 	without.Username = "shopper_without"
@@ -113,7 +114,7 @@ func TestOptions(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "s.proto")
 	must(t, os.WriteFile(file, []byte(optionsSource), 0o600))
-	users := "-prefix blue -user s -serve shop.v1.S -queue h -user e -serve shop.v1.Events -user c -inbox my.box -call shop.v1.S/Tell -call shop.v1.S/Get -I " + dir + " " + file
+	users := "--prefix blue --user s --serve shop.v1.S --queue h --user e --serve shop.v1.Events --user c --inbox my.box --call shop.v1.S/Tell --call shop.v1.S/Get -I " + dir + " " + file
 	options := configured(t, output(t, users), `authorization { users: [
 		{user: s, password: x, permissions: $s}, {user: e, password: x, permissions: $e}, {user: c, password: x, permissions: $c}
 	] }`)
@@ -131,7 +132,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("a service of one-way methods may answer %d times, want once", max)
 	}
 	var claims map[string]jwt.UserPermissionLimits
-	decode(t, output(t, "-json "+users), &claims)
+	decode(t, output(t, "--json "+users), &claims)
 	if len(claims) != 3 || claims["s"].Sub.Allow[0] != "blue.eu.shop.v1.S.Get h" || claims["s"].Resp.MaxMsgs != -1 {
 		t.Errorf("claims: %+v", claims)
 	}
@@ -178,34 +179,34 @@ func TestWrongInput(t *testing.T) {
 		args, want string
 		exit       int
 	}{
-		{"", "no files are given", exitUsage},
-		{"DIR/no.proto", "no such file", exitError},
-		{"DIR/one.proto", "is in none of the folders that -I names: .", exitError},
-		{"-I DIR DIR/syntax.proto", "DIR/syntax.proto:4:1: syntax error", exitError},
-		{"-I DIR DIR/import.proto", `DIR/import.proto:2:8: could not resolve path "no/such.proto": no folder that -I names has it`, exitError},
-		{"-I DIR DIR/messages.proto", "messages.proto defines no services", exitError},
-		{"-I DIR DIR/empty.proto", "empty.proto:4: service a.S has no methods", exitError},
-		{"-I DIR DIR/subject.proto", `subject.proto:6: rpc: method /a.S/Do: subject "a.*" has the wildcard`, exitError},
-		{"-I DIR DIR/reserved.proto", `reserved.proto:5: rpc: method /a.S/_Do: subject "a.S._Do" has the token "_Do"`, exitError},
-		{"-prefix a..b -I DIR DIR/one.proto", `prefix "a..b" has an empty token`, exitError},
-		{"DIR/natscall.v1.txt", "is no descriptor set, and no source", exitError},
-		{"-call a.T -I DIR DIR/one.proto", `the files define no service "a.T", only a.S`, exitError},
-		{"-call a.S/Undo -I DIR DIR/one.proto", `service a.S has no method "Undo"`, exitError},
-		{"-user x -user y -call a.S -I DIR DIR/one.proto", "-user x: it does nothing", exitUsage},
-		{"-user x -call a.S -user x -call a.S -I DIR DIR/one.proto", "-user x: it does nothing, or is there twice", exitUsage},
-		{"-user a.b -I DIR DIR/one.proto", "must be letters, digits and underscores", exitUsage},
-		{"-inbox a.* -I DIR DIR/one.proto", "has a wildcard", exitUsage},
-		{"-allow-pub a..b -I DIR DIR/one.proto", "has an empty token", exitUsage},
-		{"-allow-pub a.>.b -I DIR DIR/one.proto", "has the wildcard > before its last token", exitUsage},
-		{"-allow-sub a* -I DIR DIR/one.proto", "only a part of a token", exitUsage},
-		{"-accounts -user x -call a.S -I DIR DIR/one.proto", "-accounts is about what is called", exitUsage},
-		{"-accounts -json -I DIR DIR/one.proto", "-from SVC: with -json it is the public key", exitUsage},
-		{"-accounts -from a.b -I DIR DIR/one.proto", "-from a.b", exitUsage},
+		{"", "no files are given", problem.StatusUsage},
+		{"DIR/no.proto", "no such file", problem.StatusFailure},
+		{"DIR/one.proto", "is in none of the folders that -I names: .", problem.StatusFailure},
+		{"-I DIR DIR/syntax.proto", "DIR/syntax.proto:4:1: syntax error", problem.StatusFailure},
+		{"-I DIR DIR/import.proto", `DIR/import.proto:2:8: could not resolve path "no/such.proto": no folder that -I names has it`, problem.StatusFailure},
+		{"-I DIR DIR/messages.proto", "messages.proto defines no services", problem.StatusFailure},
+		{"-I DIR DIR/empty.proto", "empty.proto:4: service a.S has no methods", problem.StatusFailure},
+		{"-I DIR DIR/subject.proto", `subject.proto:6: rpc: method /a.S/Do: subject "a.*" has the wildcard`, problem.StatusFailure},
+		{"-I DIR DIR/reserved.proto", `reserved.proto:5: rpc: method /a.S/_Do: subject "a.S._Do" has the token "_Do"`, problem.StatusFailure},
+		{"--prefix a..b -I DIR DIR/one.proto", `prefix "a..b" has an empty token`, problem.StatusFailure},
+		{"DIR/natscall.v1.txt", "is no descriptor set, and no source", problem.StatusFailure},
+		{"--call a.T -I DIR DIR/one.proto", `the files define no service "a.T", only a.S`, problem.StatusFailure},
+		{"--call a.S/Undo -I DIR DIR/one.proto", `service a.S has no method "Undo"`, problem.StatusFailure},
+		{"--user x --user y --call a.S -I DIR DIR/one.proto", "--user x: it does nothing", problem.StatusUsage},
+		{"--user x --call a.S --user x --call a.S -I DIR DIR/one.proto", "--user x: it does nothing, or is there twice", problem.StatusUsage},
+		{"--user a.b -I DIR DIR/one.proto", "must be letters, digits and underscores", problem.StatusUsage},
+		{"--inbox a.* -I DIR DIR/one.proto", "has a wildcard", problem.StatusUsage},
+		{"--allow-pub a..b -I DIR DIR/one.proto", "has an empty token", problem.StatusUsage},
+		{"--allow-pub a.>.b -I DIR DIR/one.proto", "has the wildcard > before its last token", problem.StatusUsage},
+		{"--allow-sub a* -I DIR DIR/one.proto", "only a part of a token", problem.StatusUsage},
+		{"--accounts --user x --call a.S -I DIR DIR/one.proto", "--accounts is about what is called", problem.StatusUsage},
+		{"--accounts --json -I DIR DIR/one.proto", "--from SVC: with --json it is the public key", problem.StatusUsage},
+		{"--accounts --from a.b -I DIR DIR/one.proto", "--from a.b", problem.StatusUsage},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			var stdout, stderr strings.Builder
 			args := strings.Fields(strings.ReplaceAll(test.args, "DIR", dir))
-			exit := run(append([]string{"permissions"}, args...), &stdout, &stderr)
+			exit := run(t.Context(), append([]string{"permissions"}, args...), nil, &stdout, &stderr)
 			if want := strings.ReplaceAll(test.want, "DIR", dir); exit != test.exit || stdout.Len() > 0 || !strings.Contains(stderr.String(), want) {
 				t.Errorf("exit code %d, want %d; it says %q, want %q", exit, test.exit, stderr.String(), want)
 			}

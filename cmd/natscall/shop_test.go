@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/examples/inventory"
 	"github.com/natscall/natscall/examples/order"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
@@ -30,32 +31,32 @@ import (
 // shopFiles are what the shop of the examples is made of.
 const shopFiles = `-I ../../proto ../../proto/inventory/v1/inventory.proto ../../proto/order/v1/order.proto ../../proto/order/v1/feed.proto`
 
-// shopUsers are the users of the shop, as docs/security.md has them. The subjects of -allow-pub and
-// -allow-sub are those of JetStream: the services keep their state in its buckets, and take orders
-// from a stream; natscall does not know which.
-const shopUsers = `-user inventory -serve inventory.v1.InventoryService
-  -allow-pub $JS.API.STREAM.*.KV_inventory -allow-pub $JS.API.STREAM.MSG.GET.KV_inventory
-  -allow-pub $JS.API.CONSUMER.*.KV_inventory.> -allow-pub $KV.inventory.> -allow-sub _INBOX.>
--user order -serve order.v1.OrderService -serve order.v1.OrderFeedService
-  -call order.v1.OrderFeedService/OrderPlaced -call inventory.v1.InventoryService/Reserve
-  -call inventory.v1.InventoryService/Confirm -call inventory.v1.InventoryService/Release
-  -allow-pub $JS.API.STREAM.*.KV_orders -allow-pub $JS.API.STREAM.MSG.GET.KV_orders
-  -allow-pub $JS.API.CONSUMER.*.KV_orders.> -allow-pub $KV.orders.>
-  -allow-pub $JS.API.STREAM.*.KV_picks -allow-pub $JS.API.STREAM.MSG.GET.KV_picks
-  -allow-pub $JS.API.CONSUMER.*.KV_picks.> -allow-pub $KV.picks.>
-  -allow-pub $JS.API.STREAM.*.KV_feed -allow-pub $JS.API.STREAM.MSG.GET.KV_feed
-  -allow-pub $JS.API.CONSUMER.*.KV_feed.> -allow-pub $KV.feed.>
-  -allow-pub $JS.API.STREAM.NAMES -allow-pub $JS.API.STREAM.*.orders-new
-  -allow-pub $JS.API.CONSUMER.*.orders-new.> -allow-pub $JS.API.CONSUMER.MSG.NEXT.orders-new.order-service
--user shopper -inbox _INBOX_shopper -call inventory.v1.InventoryService -call order.v1.OrderService
-  -call order.v1.OrderFeedService
--user tool -inbox _INBOX_tool -discover`
+// shopUsers are the users of the shop, as docs/security.md has them. The subjects of --allow-pub
+// and --allow-sub are those of JetStream: the services keep their state in its buckets, and take
+// orders from a stream; natscall does not know which.
+const shopUsers = `--user inventory --serve inventory.v1.InventoryService
+  --allow-pub $JS.API.STREAM.*.KV_inventory --allow-pub $JS.API.STREAM.MSG.GET.KV_inventory
+  --allow-pub $JS.API.CONSUMER.*.KV_inventory.> --allow-pub $KV.inventory.> --allow-sub _INBOX.>
+--user order --serve order.v1.OrderService --serve order.v1.OrderFeedService
+  --call order.v1.OrderFeedService/OrderPlaced --call inventory.v1.InventoryService/Reserve
+  --call inventory.v1.InventoryService/Confirm --call inventory.v1.InventoryService/Release
+  --allow-pub $JS.API.STREAM.*.KV_orders --allow-pub $JS.API.STREAM.MSG.GET.KV_orders
+  --allow-pub $JS.API.CONSUMER.*.KV_orders.> --allow-pub $KV.orders.>
+  --allow-pub $JS.API.STREAM.*.KV_picks --allow-pub $JS.API.STREAM.MSG.GET.KV_picks
+  --allow-pub $JS.API.CONSUMER.*.KV_picks.> --allow-pub $KV.picks.>
+  --allow-pub $JS.API.STREAM.*.KV_feed --allow-pub $JS.API.STREAM.MSG.GET.KV_feed
+  --allow-pub $JS.API.CONSUMER.*.KV_feed.> --allow-pub $KV.feed.>
+  --allow-pub $JS.API.STREAM.NAMES --allow-pub $JS.API.STREAM.*.orders-new
+  --allow-pub $JS.API.CONSUMER.*.orders-new.> --allow-pub $JS.API.CONSUMER.MSG.NEXT.orders-new.order-service
+--user shopper --inbox _INBOX_shopper --call inventory.v1.InventoryService --call order.v1.OrderService
+  --call order.v1.OrderFeedService
+--user tool --inbox _INBOX_tool --discover`
 
 // output returns what the command prints.
 func output(t *testing.T, args string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	if code := run(append([]string{"permissions"}, strings.Fields(args)...), &stdout, &stderr); code != exitOK {
+	if code := run(t.Context(), append([]string{"permissions"}, strings.Fields(args)...), nil, &stdout, &stderr); code != problem.StatusOK {
 		t.Fatalf("natscall permissions %s: exit code %d: %s", args, code, &stderr)
 	}
 	return stdout.String()
@@ -125,6 +126,9 @@ func newShop(t *testing.T, options func(*server.Options)) *shop {
 	s := &shop{T: t, login: func(user string) []nats.Option {
 		return []nats.Option{nats.UserInfo(user, "x"), nats.CustomInboxPrefix(inboxOf(user))}
 	}}
+	if options == nil {
+		options = func(*server.Options) {} // anybody may do anything
+	}
 	s.srv = rpctest.NewServer(t, rpctest.WithJetStream(), rpctest.WithServerOptions(options), rpctest.WithServerOptions(func(o *server.Options) {
 		o.MaxPayload = maxPayload
 	}))

@@ -1,4 +1,4 @@
-package main
+package permissions
 
 import (
 	"errors"
@@ -72,7 +72,7 @@ func (u *user) permissions(services []service) (permissions, error) {
 		}
 	}
 	for _, subject := range u.allowPub {
-		p.publish = add(p.publish, grant{subject: subject, why: "-allow-pub"})
+		p.publish = add(p.publish, grant{subject: subject, why: "--allow-pub"})
 	}
 	if len(called) > 0 || u.discover {
 		p.subscribe = add(p.subscribe, grant{subject: u.inbox + ".>", why: "answers"})
@@ -85,7 +85,7 @@ func (u *user) permissions(services []service) (permissions, error) {
 	}
 	for _, subject := range u.allowSub {
 		subject, queue, _ := strings.Cut(subject, " ")
-		p.subscribe = add(p.subscribe, grant{subject, queue, "-allow-sub"})
+		p.subscribe = add(p.subscribe, grant{subject, queue, "--allow-sub"})
 	}
 	return p, nil
 }

@@ -1,10 +1,11 @@
-package main
+package permissions
 
 import (
-	"encoding/json"
 	"io"
 
 	"github.com/nats-io/jwt/v2"
+
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
 // printUserClaims prints what the part "nats" of a user's claims says about permissions and limits,
@@ -14,7 +15,7 @@ func printUserClaims(w io.Writer, users []*user, allowed []permissions) error {
 	for i, u := range users {
 		all[u.name] = allowed[i].claims()
 	}
-	return printJSON(w, all)
+	return output.New(w).JSON(all)
 }
 
 func (p permissions) claims() jwt.UserPermissionLimits {
@@ -57,12 +58,5 @@ func printAccountClaims(w io.Writer, b borders, all []crossing) error {
 		}
 		out.Imports.Add(in)
 	}
-	return printJSON(w, out)
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // wildcards are to be read
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	return output.New(w).JSON(out)
 }

@@ -1,4 +1,4 @@
-package main
+package schema
 
 import (
 	"bytes"
@@ -20,9 +20,9 @@ import (
 	"github.com/natscall/natscall/proto"
 )
 
-// readServices returns the services that .proto files and descriptor sets define, in their order.
-// The folders are those in which the .proto files and what they import are looked for.
-func readServices(files, folders []string) ([]protoreflect.ServiceDescriptor, error) {
+// Services returns the services that .proto files and descriptor sets define, in their order. The
+// folders are those in which the .proto files and what they import are looked for.
+func Services(files, folders []string) ([]protoreflect.ServiceDescriptor, error) {
 	var all []protoreflect.ServiceDescriptor
 	known := make(map[protoreflect.FullName]bool)
 	for _, file := range files {

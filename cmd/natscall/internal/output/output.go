@@ -1,0 +1,103 @@
+// Package output writes what the commands have found: tables for people, JSON for programs.
+package output
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+	"golang.org/x/term"
+)
+
+// Writer writes the output of a command. Several goroutines may use it.
+type Writer struct {
+	Color  bool   // it is a terminal that shows colors
+	Scheme string // of tables
+	fit    int    // how wide the terminal is, in which all has to fit; 0 means that it need not
+
+	mu  sync.Mutex
+	out io.Writer
+}
+
+// New returns a writer, which uses colors if w is a terminal and the environment does not forbid
+// them (no-color.org).
+func New(w io.Writer) *Writer {
+	return &Writer{out: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+// Width returns the width in which all has to fit, or 0 if it need not.
+func (w *Writer) Width() int { return w.fit }
+
+// size returns the size of the terminal. ok is false if it is none.
+func (w *Writer) size() (width, height int, ok bool) {
+	if w.fit > 0 {
+		return w.fit, 0, true
+	}
+	return size(w.out)
+}
+
+// Write writes to what the writer stands on.
+func (w *Writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
+}
+
+// IsTerminal reports whether the writer stands on a terminal.
+func (w *Writer) IsTerminal() bool { return IsTerminal(w.out) }
+
+// IsTerminal reports whether a stream is a terminal.
+func IsTerminal(stream any) bool {
+	if _, ok := stream.(Sized); ok {
+		return true
+	}
+	f, ok := stream.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// JSON writes a value in several lines.
+func (w *Writer) JSON(v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // wildcards are to be read
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// Line writes a value in one line.
+func (w *Writer) Line(v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// Table returns a table with columns; the name of one that has numbers begins with [Right].
+func (w *Writer) Table(columns ...string) *Table { return newTable(w, columns) }
+
+// The styles of words.
+var (
+	good = text.Colors{text.FgGreen}
+	bad  = text.Colors{text.FgRed, text.Bold}
+	note = text.Colors{text.FgYellow}
+	dim  = text.Colors{text.Faint}
+)
+
+// Good returns a word that says that something is as it should be.
+func (w *Writer) Good(word string) string { return w.paint(good, word) }
+
+// Bad returns a word that says that something is wrong.
+func (w *Writer) Bad(word string) string { return w.paint(bad, word) }
+
+// Note returns a word that is to be noticed.
+func (w *Writer) Note(word string) string { return w.paint(note, word) }
+
+// Dim returns a word that matters little.
+func (w *Writer) Dim(word string) string { return w.paint(dim, word) }
+
+func (w *Writer) paint(c text.Colors, word string) string {
+	if !w.Color || word == "" {
+		return word
+	}
+	return text.Escape(word, c.EscapeSeq())
+}

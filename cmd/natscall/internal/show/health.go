@@ -1,0 +1,183 @@
+package show
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
+
+	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/tool"
+	"github.com/natscall/natscall/rpc"
+)
+
+const healthLong = `Ask the instances of all services, or of one, how they are.
+
+The exit status is 0 if all of them are serving, or with --any at least one of each service, and 1 if
+not, or if a service has no instance.`
+
+// Health is the command that asks instances how they are.
+func Health(t *tool.Tool) *cobra.Command {
+	h := health{t: t}
+	cmd := &cobra.Command{
+		Use:               "health [flags] [SERVICE]",
+		Short:             "Ask instances how they are",
+		Long:              healthLong,
+		Example:           "  natscall health\n  natscall health OrderService --any && echo up",
+		Args:              tool.Args(0, 1),
+		ValidArgsFunction: tool.CompleteServices(t),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return h.run(cmd, args)
+		},
+	}
+	cmd.Flags().BoolVar(&h.any, "any", false, "be content with one instance that is serving")
+	cmd.Flags().StringVar(&h.prefix, "prefix", "", "`subject` before all others of the service, where there are several of the name")
+	tool.JSONFlag(cmd, &h.json, "print JSON")
+	return cmd
+}
+
+// health is one run of the command.
+type health struct {
+	t      *tool.Tool
+	any    bool
+	json   bool
+	prefix string
+}
+
+// condition is how an instance is.
+type condition struct {
+	Service    string     `json:"service"`
+	Instance   string     `json:"instance"`
+	Status     string     `json:"status"` // SERVING, NOT_SERVING or UNKNOWN
+	Reason     string     `json:"reason,omitempty"`
+	Since      *time.Time `json:"since,omitempty"`
+	TakesCalls bool       `json:"takes_calls"`
+}
+
+const (
+	serving    = "SERVING"
+	notServing = "NOT_SERVING"
+	unknown    = "UNKNOWN"
+)
+
+func (h *health) run(cmd *cobra.Command, args []string) error {
+	s, err := h.t.Open(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	services, err := s.Services.Services(cmd.Context(), "")
+	if err != nil {
+		return err
+	}
+	if len(args) > 0 {
+		one, err := discover.Find(services, args[0], h.prefix)
+		if err != nil {
+			return err
+		}
+		services = []*discover.Service{one}
+	}
+	if services = natscallOnly(services); len(services) == 0 {
+		return nobody("any natscall service")
+	}
+	var all []condition
+	for _, service := range services {
+		all = append(all, conditions(cmd.Context(), s, service)...)
+	}
+	if err := h.print(all); err != nil {
+		return err
+	}
+	if !h.well(services, all) {
+		return problem.Quiet(problem.StatusFailure) // the output says why
+	}
+	return nil
+}
+
+// conditions asks the instances of a service.
+func conditions(ctx context.Context, s *tool.Session, service *discover.Service) []condition {
+	target := tool.Target{Service: service}
+	g := rpc.HealthMethod(target.Bare()).Gather(ctx, s.Bare(), new(natscallv1.GetHealthRequest), rpc.WithCallOptions(rpc.WithTimeout(s.Services.Limit)))
+	var out []condition
+	for row := range g.All() {
+		out = append(out, conditionOf(service.Name, row))
+	}
+	for _, missing := range g.Result().Missing {
+		out = append(out, condition{Service: service.Name, Instance: missing, Status: unknown, Reason: "it has not answered"})
+	}
+	for _, i := range service.Instances {
+		if !slices.ContainsFunc(out, func(c condition) bool { return c.Instance == i.ID }) {
+			reason := "it has gone"
+			if err := g.Result().Err; err != nil {
+				reason = err.Error()
+			}
+			out = append(out, condition{Service: service.Name, Instance: i.ID, Status: unknown, Reason: reason})
+		}
+	}
+	slices.SortFunc(out, func(a, b condition) int { return strings.Compare(a.Instance, b.Instance) })
+	return out
+}
+
+func conditionOf(service string, row rpc.Gathered[*natscallv1.GetHealthResponse]) condition {
+	c := condition{Service: service, Instance: row.Instance, Status: unknown}
+	if row.Err != nil {
+		c.Reason = row.Err.Error()
+		return c
+	}
+	switch row.Response.GetStatus() {
+	case natscallv1.HealthStatus_HEALTH_STATUS_SERVING:
+		c.Status = serving
+	case natscallv1.HealthStatus_HEALTH_STATUS_NOT_SERVING:
+		c.Status = notServing
+	}
+	c.Reason, c.TakesCalls = row.Response.GetReason(), row.Response.GetTakesCalls()
+	if at := row.Response.GetSince(); at != nil {
+		when := at.AsTime()
+		c.Since = &when
+	}
+	return c
+}
+
+// well reports whether the services are as they should be.
+func (h *health) well(services []*discover.Service, all []condition) bool {
+	for _, s := range services {
+		mine := slices.DeleteFunc(slices.Clone(all), func(c condition) bool { return c.Service != s.Name })
+		bad := slices.IndexFunc(mine, func(c condition) bool { return c.Status != serving })
+		good := slices.IndexFunc(mine, func(c condition) bool { return c.Status == serving })
+		if good < 0 || bad >= 0 && !h.any {
+			return false
+		}
+	}
+	return true
+}
+
+func (h *health) print(all []condition) error {
+	out := h.t.Out
+	if h.json {
+		return out.JSON(all)
+	}
+	table := out.Table("SERVICE", "INSTANCE", "STATUS", "TAKES CALLS", ">SINCE", "REASON")
+	for _, c := range all {
+		status, takes, ago := out.Good("serving"), "yes", "-"
+		if c.Status != serving {
+			status = out.Bad(strings.ReplaceAll(c.Status, "_", " "))
+		}
+		if !c.TakesCalls {
+			takes = "no"
+		}
+		if c.Since != nil {
+			ago = since(time.Since(*c.Since))
+		}
+		table.Row(c.Service, c.Instance, status, takes, ago, cmp.Or(c.Reason, "-"))
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+// Package show shows the services that are there: what they are, how they are and what they do.
+package show
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/tool"
+)
+
+const lsExamples = `  natscall ls
+  natscall ls OrderService
+  natscall ls --all --json`
+
+// List is the command that lists services.
+func List(t *tool.Tool) *cobra.Command {
+	var all, asJSON bool
+	var prefix string
+	cmd := &cobra.Command{
+		Use:     "ls [flags] [SERVICE]",
+		Aliases: []string{"list"},
+		Short:   "List the services that are there, or the methods of one",
+		Long: `List the services that are there, or the methods and instances of one.
+
+SERVICE is its full name, or the end of it where that is unique.`,
+		Example:           lsExamples,
+		Args:              tool.Args(0, 1),
+		ValidArgsFunction: tool.CompleteServices(t),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			services, err := found(cmd, t, args, prefix)
+			if err != nil {
+				return err
+			}
+			if !all && len(args) == 0 {
+				services = natscallOnly(services)
+			}
+			return list(t, services, len(args) > 0, asJSON)
+		},
+	}
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "list NATS micro services that are not built with natscall, too")
+	cmd.Flags().StringVar(&prefix, "prefix", "", "`subject` before all others of the service, where there are several of the name")
+	tool.JSONFlag(cmd, &asJSON, "print JSON")
+	return cmd
+}
+
+// found returns the service that an argument names, or all of them.
+func found(cmd *cobra.Command, t *tool.Tool, args []string, prefix string) ([]*discover.Service, error) {
+	s, err := t.Open(cmd.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	services, err := s.Services.Services(cmd.Context(), "")
+	if err != nil || len(args) == 0 {
+		return services, err
+	}
+	one, err := discover.Find(services, args[0], prefix)
+	return []*discover.Service{one}, err
+}
+
+func natscallOnly(services []*discover.Service) []*discover.Service {
+	out := make([]*discover.Service, 0, len(services)) // never null in JSON
+	for _, s := range services {
+		if s.IsNatscall() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// list prints services, or with methods what one of them has.
+func list(t *tool.Tool, services []*discover.Service, methods, asJSON bool) error {
+	switch {
+	case asJSON:
+		return t.Out.JSON(services)
+	case methods:
+		return listMethods(t, services[0])
+	case len(services) == 0:
+		fmt.Fprintln(t.Err, noServices)
+		return nil
+	}
+	table := t.Out.Table("SERVICE", ">INSTANCES", ">METHODS", "VERSION", "PREFIX", "DESCRIPTION")
+	for _, s := range services {
+		table.Row(s.Name, len(s.Instances), len(s.Methods), versions(t, s.Versions()), s.Prefix(), firstSentence(s.Description))
+	}
+	return table.Flush()
+}
+
+// noServices is what is said where there is nothing to show, which is no error.
+const noServices = "no services answer on this NATS server and account"
+
+// versions returns what instances run, which is one version unless they are being replaced.
+func versions(t *tool.Tool, all []string) string {
+	text := strings.Join(all, ", ")
+	if len(all) > 1 {
+		return t.Out.Note(text)
+	}
+	return text
+}
+
+func listMethods(t *tool.Tool, s *discover.Service) error {
+	table := t.Out.Table("METHOD", "KIND", "REQUEST", "RESPONSE", "SUBJECT", "DESCRIPTION")
+	for _, m := range s.Methods {
+		table.Row(m.Name, m.Kind, m.Request, m.Response, m.Subject, firstSentence(m.Description))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.Out)
+	table = t.Out.Table("INSTANCE", "VERSION", "SCHEMA", "STATE")
+	for _, i := range s.Instances {
+		table.Row(i.ID, i.Version, shortHash(i.Schema), cmp.Or(i.NotServing, "serving"))
+	}
+	return table.Flush()
+}
+
+// firstSentence returns what fits into a table.
+func firstSentence(text string) string {
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	if end := strings.Index(text, ". "); end > 0 {
+		text = text[:end+1]
+	}
+	const most = 72
+	if len(text) > most {
+		text = strings.TrimSpace(text[:strings.LastIndexByte(text[:most], ' ')+1]) + "..."
+	}
+	return text
+}
+
+// shortHash returns as much of a hash as tells schemas apart.
+func shortHash(hash string) string {
+	_, hex, _ := strings.Cut(hash, ":")
+	return hex[:min(8, len(hex))]
+}
+
+// nobody is the error of a question that no service has answered.
+func nobody(name string) error {
+	return problem.Failure("`natscall ls` lists the services that are there", "no instance of %s answers", name)
+}

@@ -1,0 +1,127 @@
+package tool
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/jsm.go/natscontext"
+	"github.com/spf13/cobra"
+
+	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+)
+
+// defaultCompletionTime is how long somebody who has pressed a key waits for what could follow.
+// Where NATS is far away, the environment variable allows more.
+const (
+	defaultCompletionTime = 300 * time.Millisecond
+	completionVariable    = "NATSCALL_COMPLETION_TIME"
+)
+
+func completionTime() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv(completionVariable)); err == nil && d > 0 {
+		return d
+	}
+	return defaultCompletionTime
+}
+
+// CompleteServices completes the names of services.
+func CompleteServices(t *Tool) cobra.CompletionFunc { return completion(t, serviceNames) }
+
+// CompleteMethods completes the names of methods, with those of their services.
+func CompleteMethods(t *Tool) cobra.CompletionFunc { return completion(t, methodNames) }
+
+// CompleteBoth completes the names of services and of methods.
+func CompleteBoth(t *Tool) cobra.CompletionFunc {
+	return completion(t, func(s *discover.Service) []candidate {
+		return slices.Concat(serviceNames(s), methodNames(s))
+	})
+}
+
+// CompleteContexts completes the names of contexts.
+func CompleteContexts(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return natscontext.KnownContexts(), cobra.ShellCompDirectiveNoFileComp
+}
+
+// candidate is a name that may be completed, and how much of it may be left out in front.
+type candidate struct {
+	name, description string
+	short             []string // what is left then, the longest first
+}
+
+func serviceNames(s *discover.Service) []candidate {
+	return []candidate{{s.Name, s.Description, []string{s.Short()}}}
+}
+
+func methodNames(s *discover.Service) []candidate {
+	var out []candidate
+	for _, m := range s.Methods {
+		out = append(out, candidate{s.Name + "/" + m.Name, m.Description, []string{s.Short() + "/" + m.Name, m.Name}})
+	}
+	return out
+}
+
+// completion completes the first argument by what the services say that are there. It has no way to
+// report an error: then there is nothing to choose from.
+func completion(t *Tool, of func(*discover.Service) []candidate) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		services, err := soon(t, cmd)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var all []candidate
+		for _, service := range services {
+			if service.IsNatscall() {
+				all = append(all, of(service)...)
+			}
+		}
+		return matching(all, word), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// matching returns the candidates that begin with a word: by their full names, or else by shorter
+// ones, since a shell takes only what the word is the beginning of.
+func matching(all []candidate, word string) []cobra.Completion {
+	for left := range 3 {
+		var out []cobra.Completion
+		for _, c := range all {
+			name := c.name
+			if left > len(c.short) {
+				continue
+			}
+			if left > 0 {
+				name = c.short[left-1]
+			}
+			if strings.HasPrefix(name, word) {
+				out = append(out, cobra.CompletionWithDesc(name, c.description))
+			}
+		}
+		if len(out) > 0 {
+			slices.Sort(out)
+			return slices.Compact(out)
+		}
+	}
+	return nil
+}
+
+// soon returns the services that answer in the time that there is.
+func soon(t *Tool, cmd *cobra.Command) ([]*discover.Service, error) {
+	if err := t.Connect.FromEnvironment(cmd.Flags()); err != nil {
+		return nil, err
+	}
+	limit := completionTime()
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+	defer cancel()
+	t.Connect.Hurry(limit)
+	s, err := t.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.Services.Services(ctx, "")
+}
