@@ -137,9 +137,6 @@ func (r reader) testModules(t *testing.T) {
 			t.Errorf("go.mod does not require %s:\n%s", module, out)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "third_party/natscall/buf/validate/validate.proto")); err != nil {
-		t.Error(err)
-	}
 }
 
 // page has the blocks of a page that are for its reader to copy: those with titles.
