@@ -17,6 +17,8 @@ BENCH ?= .
 CHAOS ?=
 OBSERVE ?= 10s
 OVERLOAD ?=
+VERSION ?=
+RELEASE ?=
 
 .DEFAULT_GOAL := help
 
@@ -32,12 +34,9 @@ demo: ## Run order and inventory on an embedded NATS server, and place orders
 demo-observe: ## Put them under load (OBSERVE=10s) beside a Prometheus, and print a trace, rates and logs
 	go run ./examples/shop -observe $(OBSERVE) -prometheus $(call pinned,prometheus)
 
-# With -bench the go command runs one package after the other: some need the machine for themselves.
-# Tests that run in parallel wait most of the time, for which two cores are enough.
 .PHONY: test
-test: ## Run all tests with the race detector, and all benchmarks once
-	go test -race -parallel 16 -timeout 15m -bench . -benchtime 1x work
-	go test -count 1 -run Allocations ./rpc ./rpc/rpcauth
+test: ## Run the tests of all modules with the race detector, all benchmarks once, and show the times
+	.ci/test $(APART)
 
 .PHONY: soak
 soak: ## Repeat the tests of streams as often as they are meant to hold
@@ -52,13 +51,28 @@ generate: ## Write gen/ from proto/, and the same in rpc/rpcvalidate
 lint: ## Check formatting, Go code and .proto files
 	@unformatted=$$(gofmt -l */); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	go vet work
+	go vet -tags release ./internal/release
 	GOARCH=386 go vet ./rpc/... # where an int has 32 bits
 	$(call tool,staticcheck) work
+	$(call tool,staticcheck) -tags release ./internal/release
 	$(call each-apart,go vet ./...)
 	$(call each-apart,$(call tool,staticcheck) ./...)
 	$(call tool,buf) lint
 	.ci/buf-rules $(call tool,buf) lint
 	$(call tool,buf) breaking --against .ci/baseline.binpb
+
+# Vet reads the tests too; build compiles what nothing imports.
+.PHONY: cross
+cross: ## Vet and build all modules for macOS and Windows
+	@for os in darwin windows; do \
+		export GOOS=$$os CGO_ENABLED=0; \
+		echo "$$os: go vet work, go build work"; \
+		go vet work && go build -o /dev/null work || exit 1; \
+		for module in $(APART); do \
+			echo "$$os: $$module"; \
+			(cd $$module && GOWORK=off go vet ./... && GOWORK=off go build -o /dev/null ./...) || exit 1; \
+		done; \
+	done
 
 .PHONY: house
 house: ## Count what makes the packages hard to read, and check the limits
@@ -118,6 +132,14 @@ chaos-test: ## Test the checker of chaos, which is a module of its own
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (10s, or 100000x for so many inputs; FUZZ=regexp)
 	@.ci/fuzz $(FUZZTIME) '$(FUZZ)'
+
+.PHONY: release
+release: ## Commit and tag a version of all modules (VERSION=v0.2.0; with RELEASE=-dry-run only show it)
+	@go run ./internal/release $(RELEASE) $(VERSION)
+
+.PHONY: release-test
+release-test: ## Make a release of the commit in a clone, and use it as users do, beside earlier ones
+	go test -tags release -run 'TestUsers|TestLastOfMinors' -count 1 -timeout 40m ./internal/release
 
 .PHONY: clean
 clean: ## Remove what tests and tools left

@@ -15,11 +15,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/bench"
 	"github.com/natscall/natscall/cmd/natscall/internal/call"
 	"github.com/natscall/natscall/cmd/natscall/internal/connect"
 	"github.com/natscall/natscall/cmd/natscall/internal/permissions"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/show"
+	"github.com/natscall/natscall/cmd/natscall/internal/tap"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
@@ -100,6 +102,7 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
 	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
+	add(root, groupServices, tap.Command(t), bench.Command(t))
 	add(root, groupProject, unconnected(root, permissions.Command(), protoCommand(), versionCommand(t))...)
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "Global Flags:", "Connection, as for the nats command:", 1))
 	addCompletion(root)

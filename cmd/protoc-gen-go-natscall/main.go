@@ -6,6 +6,9 @@
 //
 // The messages are written by protoc-gen-go, to which the parameters paths,
 // module and M must be given as well. See docs/generate.md.
+//
+// Called with arguments it is for people: "protoc-gen-go-natscall proto -o DIR"
+// writes the options file, --version and --help print what they say.
 package main
 
 import (
@@ -41,13 +44,17 @@ Parameters (opt). The first four are those of protoc-gen-go, and both plugins ne
   comments=false          leave the comments of the .proto files out of the code, where tools
                           such as natscall describe find them (default true)
 
-Flags:
+For people:
 
-  --version   print the version
-  -h, --help  print this text
+  proto -o DIR  write the options that .proto files may import under DIR
+  --version     print the version
+  -h, --help    print this text
 `
 
 func main() {
+	if args := os.Args[1:]; len(args) > 0 && args[0] == optionsCommand {
+		os.Exit(writeOptions(args[1:], os.Stdout, os.Stderr)) // compilers give no arguments
+	}
 	if text := about(os.Args[1:], isTerminal(os.Stdin)); text != "" {
 		fmt.Print(text)
 		return

@@ -16,20 +16,29 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/natscall/natscall/internal/modproxy"
+	"github.com/natscall/natscall/internal/pages"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-// TestPages does what README.md and docs/generate.md tell their readers to do,
-// in an empty folder: it writes the files and runs the lines of the pages as
-// they stand, with bash, and natscall comes from a module proxy. Each of them
-// ends with a call, on a NATS server of the test.
+// TestPages does what the pages tell their readers to do, in an empty folder: it writes the files
+// and runs the lines of the blocks with titles as they stand, with bash, on a NATS server of the
+// test, and natscall comes from a module proxy.
 func TestPages(t *testing.T) {
+	r := newReader(t)
+	t.Run("hello", r.testHello)
+	t.Run("getting started", r.testGettingStarted)
+	t.Run("modules", r.testModules)
+}
+
+// testHello follows README.md and docs/generate.md. Each of their ways ends with a call.
+func (r reader) testHello(t *testing.T) {
+	t.Parallel() // as the others: most of the time is that of downloads, and of linkers
 	readme, guide := readPage(t, "README.md"), readPage(t, "docs/generate.md")
 	const source = "proto/hello/v1/hello.proto"
 	call := readme.pick("main.go", "run")
 	tests := []struct {
 		name     string
-		blocks   []block
+		blocks   []pages.Block
 		requires []string // in go.mod, beside what each has
 		extra    []string // generated beside what each has
 	}{
@@ -39,23 +48,23 @@ func TestPages(t *testing.T) {
 		},
 		{
 			name:   "tool directive",
-			blocks: append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "options", "generate"), call...),
+			blocks: append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "options tool", "generate"), call...),
 		},
 		{
 			name:   "go install",
-			blocks: append(guide.pick("start", source, "buf.yaml", "install", "buf.gen.yaml install", "options", "generate"), call...),
+			blocks: append(guide.pick("start", source, "buf.yaml", "install", "buf.gen.yaml install", "options install", "generate"), call...),
 		},
 		{
 			name:   "managed mode",
-			blocks: append(withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options", "generate")), call...),
+			blocks: append(withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options tool", "generate")), call...),
 		},
 		{
 			name:   "protoc",
-			blocks: append(guide.pick("start", source, "install", "options", "protoc"), call...),
+			blocks: append(guide.pick("start", source, "install", "options install", "protoc"), call...),
 		},
 		{
 			name:     "vtprotobuf",
-			blocks:   append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "vtproto", "buf.gen.yaml vtproto", "options", "generate"), call...),
+			blocks:   append(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml tool", "vtproto", "buf.gen.yaml vtproto", "options tool", "generate"), call...),
 			requires: []string{"github.com/planetscale/vtprotobuf"},
 			extra:    []string{"gen/hello/v1/hello_vtproto.pb.go"},
 		},
@@ -63,29 +72,23 @@ func TestPages(t *testing.T) {
 	readme.checkAllPicked(t)
 	guide.checkAllPicked(t)
 
-	r := newReader(t)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			dir := t.TempDir()
-			out, err := r.run(t, dir, script(test.blocks))
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			if !strings.Contains(out, "\nHello Ada\n") {
-				t.Errorf("the program does not say \"Hello Ada\":\n%s", out)
-			}
-			dir = filepath.Join(dir, "hello")
+			dir := filepath.Join(r.follow(t, test.blocks), "hello")
 			checkRequirements(t, dir, test.requires)
+			if test.requires == nil {
+				checkSums(t, dir)
+			}
 			checkGenerated(t, dir, test.extra)
 		})
 	}
 
 	t.Run("managed mode without disable", func(t *testing.T) {
-		blocks := withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options", "generate"))
+		blocks := withoutGoPackage(guide.pick("start", source, "buf.yaml", "tool", "buf.gen.yaml managed", "options tool", "generate"))
 		for i := range blocks {
-			before, rest, _ := strings.Cut(blocks[i].text, "  disable:\n")
+			before, rest, _ := strings.Cut(blocks[i].Text, "  disable:\n")
 			if _, after, ok := strings.Cut(rest, "  override:\n"); ok {
-				blocks[i].text = before + "  override:\n" + after
+				blocks[i].Text = before + "  override:\n" + after
 			}
 		}
 		out, err := r.run(t, t.TempDir(), script(blocks))
@@ -95,60 +98,74 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// block is a fenced block of a page. What stands behind the fence says what it
-// is: the language, title=NAME, where blocks share a title variant=NAME, and
-// append where the block belongs to the end of the file.
-type block struct {
-	language, title, variant, text string
-	append                         bool
+// maxExample is how many lines the service of README.md may have, with its .proto file and client.
+const maxExample = 80
+
+// TestExampleIsShort holds README.md to what it promises.
+func TestExampleIsShort(t *testing.T) {
+	lines := 0
+	for _, b := range readPage(t, "README.md").pick("proto/hello/v1/hello.proto", "main.go") {
+		lines += strings.Count(b.Text, "\n")
+	}
+	if lines >= maxExample {
+		t.Errorf("the .proto file, the service and the client have %d lines, want less than %d", lines, maxExample)
+	}
 }
 
-// key is what names the block among those of its page.
-func (b block) key() string { return strings.TrimSpace(b.title + " " + b.variant) }
+// testGettingStarted follows the guide from its first line to its last.
+func (r reader) testGettingStarted(t *testing.T) {
+	t.Parallel()
+	r.follow(t, readPage(t, "docs/getting-started.md").all())
+}
 
-// page has the blocks of a page that are for its reader to copy.
+// testModules adds to a module what its reader gets beside package rpc.
+func (r reader) testModules(t *testing.T) {
+	t.Parallel()
+	blocks := readPage(t, "README.md").pick("start")
+	for _, name := range []string{"docs/identity.md", "docs/telemetry.md", "docs/validation.md", "docs/security.md"} {
+		blocks = append(blocks, readPage(t, name).all()...)
+	}
+	dir := filepath.Join(r.follow(t, blocks), "hello")
+	cmd := exec.Command("go", "mod", "edit", "-json")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, module := range []string{"rpcauth", "rpcotel", "rpcvalidate"} {
+		if !strings.Contains(string(out), modproxy.Root+"/rpc/"+module) {
+			t.Errorf("go.mod does not require %s:\n%s", module, out)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "third_party/protovalidate/buf/validate/validate.proto")); err != nil {
+		t.Error(err)
+	}
+}
+
+// page has the blocks of a page that are for its reader to copy: those with titles.
 type page struct {
 	*testing.T
 	name   string
-	blocks []block
+	blocks []pages.Block
 	picked map[string]bool
 }
 
 func readPage(t *testing.T, name string) page {
 	t.Helper()
-	p := page{t, name, nil, make(map[string]bool)}
-	for i, part := range strings.Split("\n"+readFile(t, moduleRoot+"/"+name), "\n```") {
-		info, text, _ := strings.Cut(part, "\n")
-		if i%2 == 0 || info == "" || strings.HasPrefix(text, "make ") {
-			continue
-		}
-		b := block{text: text + "\n"}
-		for i, word := range strings.Fields(info) {
-			key, value, _ := strings.Cut(word, "=")
-			switch {
-			case i == 0:
-				b.language = word
-			case key == "title":
-				b.title = value
-			case key == "variant":
-				b.variant = value
-			case key == "append":
-				b.append = true
-			}
-		}
-		if b.title != "" || b.language == "sh" || b.language == "yaml" || b.language == "proto" {
-			p.blocks = append(p.blocks, b)
-		}
+	blocks, err := pages.Read(moduleRoot, name)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return p
+	blocks = slices.DeleteFunc(blocks, func(b pages.Block) bool { return b.Title == "" })
+	return page{t, name, blocks, make(map[string]bool)}
 }
 
 // pick returns blocks by their keys.
-func (p page) pick(keys ...string) []block {
+func (p page) pick(keys ...string) []pages.Block {
 	p.Helper()
-	var blocks []block
+	var blocks []pages.Block
 	for _, key := range keys {
-		i := slices.IndexFunc(p.blocks, func(b block) bool { return b.key() == key })
+		i := slices.IndexFunc(p.blocks, func(b pages.Block) bool { return b.Key() == key })
 		if i < 0 {
 			p.Fatalf("%s has no block %q", p.name, key)
 		}
@@ -158,42 +175,59 @@ func (p page) pick(keys ...string) []block {
 	return blocks
 }
 
+// all returns the blocks in their order.
+func (p page) all() []pages.Block {
+	var keys []string
+	for _, b := range p.blocks {
+		keys = append(keys, b.Key())
+	}
+	return p.pick(keys...)
+}
+
 // checkAllPicked makes sure that the page tells its reader nothing untried.
 func (p page) checkAllPicked(t *testing.T) {
 	t.Helper()
 	for _, b := range p.blocks {
-		if !p.picked[b.key()] {
-			t.Errorf("no test tries this block of %s, with the title %q:\n%s", p.name, b.key(), b.text)
+		if !p.picked[b.Key()] {
+			t.Errorf("no test tries this block of %s, with the title %q:\n%s", p.name, b.Key(), b.Text)
 		}
 	}
 }
 
-// script makes a script of blocks: it writes the files and runs the lines.
-func script(blocks []block) string {
+// serves waits until a service in the background is there, or has ended.
+const serves = "while kill -0 $! && ! nats micro ls --json 2>/dev/null | grep -q '\"id\"'; do sleep 0.02; done"
+
+// script makes a script of blocks: it writes the files and runs the lines. What the commands
+// of console blocks print goes to files.
+func script(blocks []pages.Block) string {
 	var lines strings.Builder
-	for _, b := range blocks {
+	for i, b := range blocks {
 		redirect := ">"
-		if b.append {
+		if b.Append {
 			redirect = ">>"
 		}
-		if b.language == "sh" {
-			lines.WriteString(b.text)
-		} else {
-			fmt.Fprintf(&lines, "mkdir -p %s\ncat %s%s <<'END OF FILE'\n%sEND OF FILE\n", path.Dir(b.title), redirect, b.title, b.text)
+		switch b.Language {
+		case "sh":
+			lines.WriteString(b.Text)
+		case "console":
+			text, _ := pages.ConsoleScript(i, b, serves)
+			lines.WriteString(text)
+		default:
+			fmt.Fprintf(&lines, "mkdir -p %s\ncat %s%s <<'END OF FILE'\n%sEND OF FILE\n", path.Dir(b.Title), redirect, b.Title, b.Text)
 		}
 	}
 	return lines.String()
 }
 
 // withoutGoPackage leaves out what managed mode fills in.
-func withoutGoPackage(blocks []block) []block {
+func withoutGoPackage(blocks []pages.Block) []pages.Block {
 	for i, b := range blocks {
-		if b.language != "proto" {
+		if b.Language != "proto" {
 			continue
 		}
-		lines := slices.Collect(strings.Lines(b.text))
+		lines := slices.Collect(strings.Lines(b.Text))
 		lines = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "option go_package") })
-		blocks[i].text = strings.Join(lines, "")
+		blocks[i].Text = strings.Join(lines, "")
 	}
 	return blocks
 }
@@ -204,23 +238,31 @@ type reader struct{ env []string }
 
 func newReader(t *testing.T) reader {
 	t.Helper()
-	bin, gopath, proxy := t.TempDir(), t.TempDir(), t.TempDir()
+	bin, gopath := t.TempDir(), t.TempDir()
 	installTools(t, bin)
-	modules, err := modproxy.Modules(moduleRoot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := modproxy.Write(proxy, modules); err != nil {
-		t.Fatal(err)
-	}
-	env, err := modproxy.Environ(proxy, gopath)
+	env, err := modproxy.Environ(newProxy(t), gopath)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return reader{append(env,
-		"NATS_URL="+rpctest.NewServer(t).URL(),
+		"XDG_CONFIG_HOME="+t.TempDir(), // no context of nats that somebody has selected
 		"PATH="+strings.Join([]string{filepath.Join(gopath, "bin"), bin, os.Getenv("PATH")}, string(os.PathListSeparator)),
 	)}
+}
+
+// follow does what blocks say, in an empty folder, whose name it returns.
+func (r reader) follow(t *testing.T, blocks []pages.Block) string {
+	t.Helper()
+	dir, printed := t.TempDir(), t.TempDir()
+	r.env = append(slices.Clip(r.env), pages.PrintedVar+"="+printed, "NATS_URL="+rpctest.NewServer(t).URL())
+	out, err := r.run(t, dir, script(blocks))
+	if err := pages.Compare(blocks, printed); err != nil { // says why a script has failed, too
+		t.Error(err)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return dir
 }
 
 // run runs a script with bash and returns what it says.
@@ -245,14 +287,15 @@ done
 exec buf alpha protoc "$@"
 `
 
-// installTools puts buf, in the version that .ci/tools pins, and protoc into a
-// folder.
+// installTools puts buf and nats, in the versions that .ci/tools pins, and protoc into a folder.
 func installTools(t *testing.T, bin string) {
 	t.Helper()
-	cmd := exec.Command("go", "install", tool(t, "buf"))
-	cmd.Env = append(os.Environ(), "GOBIN="+bin)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go install %s: %v\n%s", tool(t, "buf"), err, out)
+	for _, name := range []string{"buf", "nats"} {
+		cmd := exec.Command("go", "install", tool(t, name))
+		cmd.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=", "GOWORK=off")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("go install %s: %v\n%s", tool(t, name), err, out)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(bin, "protoc"), []byte(protocScript), 0o755); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,8 @@ import (
 
 const help = `shop starts a NATS server with JetStream on a free port of this machine, two replicas of the order
 service and two of the inventory, and tells what happens as customers place orders. It needs
-nothing else, leaves nothing behind, and fails where something is not as it says.
+nothing else, not even the NATS server at $NATS_URL, leaves nothing behind, and fails where
+something is not as it says.
 
   go run ./examples/shop           tells the story and ends
   go run ./examples/shop -serve    then stays up for the nats command, until Ctrl-C

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/natscall/natscall/internal/chaos/gen/chaos/v1/chaosv1nats"
@@ -30,6 +29,7 @@ const (
 	faultKill    faultKind = "replica: kill"
 	faultStop    faultKind = "replica: stop"
 	faultRestart faultKind = "replica: restart"
+	faultIll     faultKind = "replica: not healthy"
 )
 
 // The faults of the network of a client or a replica.
@@ -58,7 +58,7 @@ func (t *site) begin(ctx context.Context, kind faultKind, target int) (healing, 
 		return t.hitNode(kind, t.nodes[target%len(t.nodes)])
 	case faultReload, faultReloadLimit, faultDeny, faultDenyReplicas:
 		return t.reloadNode(ctx, kind, t.nodes[target%len(t.nodes)])
-	case faultKill, faultStop, faultRestart:
+	case faultKill, faultStop, faultRestart, faultIll:
 		return t.hitReplica(kind, target%len(t.replicas))
 	case faultBurst:
 		return t.burst(target)
@@ -93,7 +93,7 @@ func (t *site) hitNode(kind faultKind, n *node) (healing, error) {
 		n.down = true
 		return again, n.kill()
 	case faultLameDuck:
-		return again, n.signal(syscall.SIGUSR2)
+		return again, n.signal(signalLameDuck)
 	}
 	return t.stop(kind, n.process, n.name)
 }
@@ -102,8 +102,8 @@ func (t *site) hitNode(kind faultKind, n *node) (healing, error) {
 func (t *site) stop(kind faultKind, p *process, name string) (healing, error) {
 	return func(context.Context) error {
 		defer t.says(healed, kind, name)
-		return p.signal(syscall.SIGCONT)
-	}, p.signal(syscall.SIGSTOP)
+		return p.signal(signalResume)
+	}, p.signal(signalPause)
 }
 
 // reloadNode changes the configuration of a node and, as a healing, changes it back.
@@ -141,6 +141,11 @@ func (t *site) hitReplica(kind faultKind, i int) (healing, error) {
 	switch kind {
 	case faultStop:
 		return t.stop(kind, p, p.name)
+	case faultIll:
+		return func(context.Context) error {
+			defer t.says(healed, kind, p.name)
+			return p.signal(signalWell)
+		}, p.signal(signalIll)
 	case faultKill:
 		t.remove(i)
 		return func(context.Context) error {

@@ -44,6 +44,7 @@ var lanes = [][]faultTime{
 		{faultKill, 0, sec},
 		{faultStop, sec / 2, 6 * sec},
 		{faultRestart, sec, 2 * sec},
+		{faultIll, sec, 4 * sec},
 	},
 	{
 		{faultCut, 0, 0},

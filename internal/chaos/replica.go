@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime/pprof"
 	"sync/atomic"
 	"time"
@@ -50,12 +51,44 @@ func (a assignment) runReplica(ctx context.Context, nc *nats.Conn, j *journal) e
 	stopped := make(chan struct{})
 	defer close(stopped)
 	context.AfterFunc(ctx, func() { dumpUnless(stopped, gracePeriod/2) })
+	serving, stop := context.WithCancel(ctx)
+	followed := followHealth(serving, srv)
 	err = srv.Run(ctx)
+	stop()
+	<-followed
 	if a.Pinned && errors.Is(err, nats.ErrDisconnected) {
 		slog.Warn("the network or the node has gone first", "error", err) // and callers were told
 		return nil
 	}
 	return err
+}
+
+var errIll = errors.New("it was told so")
+
+// followHealth makes the server unhealthy and healthy when the process is told, until ctx ends.
+// Then the channel is closed.
+func followHealth(ctx context.Context, srv *rpc.Server) <-chan struct{} {
+	told, ended := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(told, signalIll, signalWell)
+	go func() {
+		defer close(ended)
+		defer signal.Stop(told)
+		for {
+			var err error
+			select {
+			case s := <-told:
+				if s == signalIll {
+					err = errIll
+				}
+			case <-ctx.Done():
+				return
+			}
+			if err := srv.SetHealth("", err); err != nil {
+				slog.Error("health", "error", err)
+			}
+		}
+	}()
+	return ended
 }
 
 // dumpUnless writes all stacks to the log unless done is closed within d: they say what a

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"syscall"
+	"errors"
 	"time"
 )
 
@@ -77,6 +77,7 @@ func scenarios(l lengths) []scenario {
 		{name: "rolling-cluster", nodes: 3, replicas: 2, heartbeat: defaultHeartbeat, limit: l.rolling(), happen: rollingRestarts(l.restarts)},
 		{name: "gap", nodes: 1, replicas: 2, heartbeat: defaultHeartbeat, happen: restartAll,
 			excuses: excuses{nobody: true}},
+		{name: "ill", nodes: 3, replicas: 3, heartbeat: defaultHeartbeat, happen: illness},
 		{name: "kill", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: killReplica, load: killLoad,
 			excuses: excuses{unavailable: true}},
 		{name: "pause", nodes: 1, replicas: 3, heartbeat: shortHeartbeat, happen: pauseReplica,
@@ -137,6 +138,27 @@ func restartAll(ctx context.Context, t *site) error {
 	return sleep(ctx, warmUp)
 }
 
+// illness makes one replica unhealthy, which leaves its queue groups, and then all of them, which
+// stay.
+func illness(ctx context.Context, t *site) error {
+	if err := t.happens(ctx, planned{At: warmUp, Kind: faultIll, Lasts: 2 * warmUp, Target: 0}); err != nil {
+		return err
+	}
+	var heal []healing
+	for i := range t.replicas {
+		well, err := t.begin(ctx, faultIll, i)
+		if err != nil {
+			return err
+		}
+		heal = append(heal, well)
+	}
+	err := sleep(ctx, 2*warmUp)
+	for _, well := range heal {
+		err = errors.Join(err, well(ctx))
+	}
+	return errors.Join(err, sleep(ctx, warmUp))
+}
+
 // killReplica kills a replica with its calls, twice; another one takes its place. Clients find
 // out after some four seconds.
 func killReplica(ctx context.Context, t *site) error {
@@ -161,13 +183,13 @@ func pauseReplica(ctx context.Context, t *site) error {
 		return err
 	}
 	p := t.replicas[t.random.IntN(len(t.replicas))]
-	if err := p.signal(syscall.SIGSTOP); err != nil {
+	if err := p.signal(signalPause); err != nil {
 		return err
 	}
 	if err := sleep(ctx, 5*time.Second); err != nil {
 		return err
 	}
-	if err := p.signal(syscall.SIGCONT); err != nil {
+	if err := p.signal(signalResume); err != nil {
 		return err
 	}
 	return sleep(ctx, 2*warmUp)
@@ -191,7 +213,7 @@ func lameDuck(ctx context.Context, t *site) error {
 	if err := sleep(ctx, warmUp); err != nil {
 		return err
 	}
-	if err := t.nodes[0].signal(syscall.SIGUSR2); err != nil {
+	if err := t.nodes[0].signal(signalLameDuck); err != nil {
 		return err
 	}
 	return sleep(ctx, 6*time.Second)

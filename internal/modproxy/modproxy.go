@@ -1,17 +1,20 @@
-// Package modproxy makes a module proxy of a checkout. With it tests do what users do, who have no
-// checkout: natscall's modules come from the proxy, and so does what they require of each other.
+// Package modproxy makes a module proxy of a checkout, or of a revision of it. With it tests do
+// what users do, who have no checkout: natscall's modules come from the proxy, and so does what
+// they require of each other.
 package modproxy
 
 import (
-	"archive/zip"
 	"encoding/json"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/zip"
 )
 
 // Root is the path of the main module. Those of the others begin with it.
@@ -23,6 +26,17 @@ type Module struct {
 	Version string // the next release
 	Dir     string // in the checkout
 }
+
+// Folder is the module's folder in the repository, with slashes; it is empty for the main module.
+func (m Module) Folder() string { return strings.TrimPrefix(strings.TrimPrefix(m.Path, Root), "/") }
+
+// Tag is the tag of the module's version.
+func (m Module) Tag() string { return path.Join(m.Folder(), m.Version) }
+
+// File is the path in the repository, with slashes, of a file of the module.
+func (m Module) File(name string) string { return path.Join(m.Folder(), name) }
+
+func (m Module) version() module.Version { return module.Version{Path: m.Path, Version: m.Version} }
 
 // Modules returns the modules that the go.work of a checkout lists, the main module first. The
 // version of each is the one that the others require, which go.work replaces, or else that of the
@@ -57,75 +71,60 @@ func Modules(checkout string) ([]Module, error) {
 	return modules, nil
 }
 
-// Write writes the files of a module proxy into a folder
-// (https://go.dev/ref/mod#goproxy-protocol), which has one version of each of the modules.
+// Write adds a version of each of the modules, as its folder is, to the files of a module proxy
+// (https://go.dev/ref/mod#goproxy-protocol).
 func Write(dir string, modules []Module) error {
 	for _, m := range modules {
-		if err := m.write(filepath.Join(dir, filepath.FromSlash(m.Path), "@v")); err != nil {
+		mod, err := os.ReadFile(filepath.Join(m.Dir, "go.mod"))
+		if err != nil {
+			return err
+		}
+		err = m.write(dir, string(mod), "2026-01-01T00:00:00Z", func(w io.Writer) error {
+			return zip.CreateFromDir(w, m.version(), m.Dir)
+		})
+		if err != nil {
 			return fmt.Errorf("%s: %w", m.Path, err)
 		}
 	}
 	return nil
 }
 
-func (m Module) write(dir string) error {
-	mod, err := os.ReadFile(filepath.Join(m.Dir, "go.mod"))
-	if err != nil {
-		return err
-	}
+// write adds the module's version to the proxy in dir.
+func (m Module) write(dir, mod, time string, createZip func(io.Writer) error) error {
+	dir = filepath.Join(dir, filepath.FromSlash(m.Path), "@v")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for name, text := range map[string]string{
-		"list":              m.Version + "\n",
-		m.Version + ".info": fmt.Sprintf(`{"Version": %q, "Time": "2026-01-01T00:00:00Z"}`, m.Version),
-		m.Version + ".mod":  string(mod),
+		".info": fmt.Sprintf(`{"Version": %q, "Time": %q}`, m.Version, time),
+		".mod":  mod,
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, m.Version+name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
-	file, err := os.Create(filepath.Join(dir, m.Version+".zip"))
+	if err := createFile(filepath.Join(dir, m.Version+".zip"), createZip); err != nil {
+		return err
+	}
+	list, err := os.OpenFile(filepath.Join(dir, "list"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer list.Close()
+	_, err = fmt.Fprintln(list, m.Version)
+	return err
+}
+
+func createFile(name string, write func(io.Writer) error) error {
+	file, err := os.Create(name)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	archive := zip.NewWriter(file)
-	if err := m.zip(archive); err != nil {
+	if err := write(file); err != nil {
 		return err
 	}
-	return archive.Close()
-}
-
-// zip adds what belongs to the module: all files but those of nested modules and those whose names
-// start with a dot, such as .git.
-func (m Module) zip(archive *zip.Writer) error {
-	files := os.DirFS(m.Dir)
-	return fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil || name == ".":
-			return err
-		case entry.IsDir() && (strings.HasPrefix(entry.Name(), ".") || isModule(files, name)):
-			return fs.SkipDir
-		case !entry.Type().IsRegular() || strings.HasPrefix(entry.Name(), "."):
-			return nil
-		}
-		text, err := fs.ReadFile(files, name)
-		if err != nil {
-			return err
-		}
-		w, err := archive.Create(m.Path + "@" + m.Version + "/" + name)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(text)
-		return err
-	})
-}
-
-func isModule(root fs.FS, dir string) bool {
-	_, err := fs.Stat(root, dir+"/go.mod")
-	return err == nil
+	return file.Close()
 }
 
 // Environ returns an environment in which the go command gets natscall's modules from the proxy in

@@ -7,23 +7,6 @@ import (
 	"testing"
 )
 
-// TestGuide: the Go code of the guide is code that runs.
-func TestGuide(t *testing.T) {
-	examples, err := os.ReadFile("example_test.go")
-	must(t, err)
-	logs, err := os.ReadFile("../rpclog/example_test.go")
-	must(t, err)
-	blocks := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(guide(t), -1)
-	if len(blocks) < 4 {
-		t.Errorf("the guide has %d blocks of code", len(blocks))
-	}
-	for _, b := range blocks {
-		if !strings.Contains(string(examples)+string(logs), b[1]) {
-			t.Errorf("not in an example_test.go:\n%s", b[1])
-		}
-	}
-}
-
 func guide(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/telemetry.md")

@@ -14,7 +14,7 @@ func main() {
 Start as many as you like, they share the work. Ctrl-C finishes what is being worked on, then ends.
 
   nats-server -js &
-  inventory -server nats://localhost:4222 &
+  inventory &
   nats req inventory.v1.InventoryService.AddStock '{"product_id":"apple","quantity":100}'
   nats req inventory.v1.InventoryService.ListStock '{}'`,
 		Run: inventory.Run,

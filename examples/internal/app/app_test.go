@@ -28,7 +28,11 @@ func execute(ctx context.Context, run func(context.Context, *nats.Conn, Settings
 }
 
 func TestHelp(t *testing.T) {
+	t.Setenv("NATS_URL", "nats://user:secret@host")
 	code, stdout, stderr := execute(t.Context(), nil, "-h")
+	if strings.Contains(stdout, "secret") {
+		t.Errorf("help shows the password of NATS_URL:\n%s", stdout)
+	}
 	if code != ExitOK || stderr != "" {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
 	}
@@ -51,6 +55,8 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"-sever", "x"}, "-sever"},
 		{[]string{"-replicas", "many"}, `"many" for flag -replicas`},
 		{[]string{"-replicas", "6"}, "-replicas 6: must be 1 to 5"},
+		{[]string{"-grace", "0s"}, "-grace 0s: must be positive"},
+		{[]string{"-grace", "25"}, `"25" for flag -grace`},
 		{[]string{"-prefix", "a b"}, `-prefix "a b"`},
 		{[]string{"-prefix", "a..b"}, `-prefix "a..b"`},
 		{[]string{"-creds", "/no/such"}, "-creds: stat /no/such"},
@@ -115,5 +121,27 @@ func TestFailures(t *testing.T) {
 		if code, _, stderr := execute(t.Context(), fails, args...); code != ExitFailed || !strings.Contains(stderr, srv.URL()) {
 			t.Errorf("%v: exit code %d, stderr %q", args, code, stderr)
 		}
+	}
+}
+
+// TestServerOfTheEnvironment: NATS_URL is the server, unless a flag names another one.
+func TestServerOfTheEnvironment(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	connected := func(_ context.Context, nc *nats.Conn, _ Settings) error {
+		if nc.ConnectedUrl() != srv.URL() {
+			t.Errorf("connected to %s, want %s", nc.ConnectedUrl(), srv.URL())
+		}
+		return nil
+	}
+	t.Setenv("NATS_URL", srv.URL())
+	if code, _, stderr := execute(t.Context(), connected); code != ExitOK {
+		t.Errorf("exit code %d, stderr %s", code, stderr)
+	}
+	t.Setenv("NATS_URL", "nats://127.0.0.1:1")
+	if code, _, stderr := execute(t.Context(), connected, "-server", srv.URL()); code != ExitOK {
+		t.Errorf("with a flag: exit code %d, stderr %s", code, stderr)
+	}
+	if code, _, stderr := execute(t.Context(), connected); code != ExitFailed || !strings.Contains(stderr, "cannot connect to nats://127.0.0.1:1") {
+		t.Errorf("with a wrong URL: exit code %d, stderr %s", code, stderr)
 	}
 }

@@ -78,6 +78,7 @@ func (c Command) parse(s *Settings, args []string, stdout io.Writer) error {
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	s.complete()
 	return s.check()
 }
 

@@ -3,12 +3,14 @@
 package app
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"regexp"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -24,21 +26,26 @@ type Settings struct {
 	TLSCA    string
 	TLSCert  string
 	TLSKey   string
-	Prefix   string // of subjects and buckets
-	Replicas int    // of the buckets; 0 is 1
+	Prefix   string        // of subjects and buckets
+	Replicas int           // of the buckets; 0 is 1
+	Grace    time.Duration // to finish what is being worked on; 0 is DefaultGrace
 	Log      *slog.Logger
 
 	Show         Show
+	Health       *Health              // of the process; nil where it is not shown
 	Telemetry    *telemetry.Telemetry // of the process; nil where it shows nothing
 	Interceptors []rpc.Interceptor    // of servers, inside those of the telemetry
 }
+
+// DefaultGrace is more than the timeout of any method of the shop: 10 s, of PlaceOrder.
+const DefaultGrace = 25 * time.Second
 
 // prefix is a subject of which also the name of a bucket can be made.
 var prefix = regexp.MustCompile(`^([A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)?$`)
 
 // define makes the flags that set s.
 func (s *Settings) define(fs *flag.FlagSet) {
-	fs.StringVar(&s.Server, "server", nats.DefaultURL, "`URLs` of the NATS servers, separated by commas")
+	fs.StringVar(&s.Server, "server", "", "`URLs` of the NATS servers, separated by commas (default $NATS_URL, or "+nats.DefaultURL+")")
 	fs.StringVar(&s.Creds, "creds", "", "`file` with the user's credentials")
 	fs.StringVar(&s.NKey, "nkey", "", "`file` with the seed of the user's NKey")
 	fs.StringVar(&s.TLSCA, "tlsca", "", "`file` with the certificates of the authorities to trust")
@@ -46,7 +53,14 @@ func (s *Settings) define(fs *flag.FlagSet) {
 	fs.StringVar(&s.TLSKey, "tlskey", "", "`file` with the certificate's key")
 	fs.StringVar(&s.Prefix, "prefix", "", "`subject` put before all subjects and buckets, so that several shops share one NATS")
 	fs.IntVar(&s.Replicas, "replicas", 1, "how `many` servers of a NATS cluster keep the state (1 to 5), when it is made")
+	fs.DurationVar(&s.Grace, "grace", DefaultGrace, "`time` to finish what is being worked on, after Ctrl-C or SIGTERM")
 	s.Show.define(fs)
+}
+
+// complete fills in what the environment says. It is no default of a flag, since help prints those,
+// and there may be a password in the URL.
+func (s *Settings) complete() {
+	s.Server = cmp.Or(s.Server, os.Getenv("NATS_URL"), nats.DefaultURL)
 }
 
 // check names the flag that is wrong.
@@ -58,6 +72,8 @@ func (s *Settings) check() error {
 		return errors.New("-tlscert needs -tlskey")
 	case s.TLSKey != "" && s.TLSCert == "":
 		return errors.New("-tlskey needs -tlscert")
+	case s.Grace <= 0:
+		return fmt.Errorf("-grace %v: must be positive", s.Grace)
 	case s.Replicas < 1 || s.Replicas > 5:
 		return fmt.Errorf("-replicas %d: must be 1 to 5", s.Replicas)
 	case !prefix.MatchString(s.Prefix):
@@ -119,10 +135,12 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 // NewServer returns a server on nc.
 func (s *Settings) NewServer(nc *nats.Conn) *rpc.Server {
 	srv := rpc.NewServer(nc, rpc.WithLogger(s.Log), rpc.WithSubjectPrefix(s.Prefix),
+		rpc.WithGracePeriod(cmp.Or(s.Grace, DefaultGrace)),
 		rpc.WithInterceptors(s.Telemetry.Interceptors()...), rpc.WithInterceptors(s.Interceptors...))
 	if err := s.Telemetry.ObserveServer(srv); err != nil {
 		s.Log.Error("metrics of the server are missing", "err", err) // it serves all the same
 	}
+	s.Health.add(srv)
 	return srv
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/stdout/stdouttrace"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/natscall/natscall/examples/internal/httpd"
 	"github.com/natscall/natscall/examples/internal/natslog"
 	"github.com/natscall/natscall/examples/internal/telemetry"
 )
@@ -22,6 +24,7 @@ import (
 // Show says what a process shows of itself, which is nothing unless a flag says so.
 type Show struct {
 	Metrics string // an address
+	Health  string // another one
 	Traces  string // a file
 	Logs    bool
 }
@@ -29,12 +32,13 @@ type Show struct {
 // define makes the flags that set s.
 func (s *Show) define(fs *flag.FlagSet) {
 	fs.StringVar(&s.Metrics, "metrics", "", "`address` at which to serve metrics for Prometheus, such as 127.0.0.1:9464: at /metrics")
+	fs.StringVar(&s.Health, "health", "", "`address` at which to tell Kubernetes how the services are, such as :8080: at /healthz and /readyz")
 	fs.StringVar(&s.Traces, "traces", "", "`file` to which to append spans as JSON, such as /dev/stderr")
 	fs.BoolVar(&s.Logs, "logs", false, "send the log, and a record for each call, to NATS: to logs.<name>.<instance>, which the stream LOGS keeps")
 }
 
-// showTimeout is how long the first and the last words to NATS, or to a collector, may take.
-const showTimeout = 5 * time.Second
+// ShowTimeout is how long the first and the last words to NATS, or to a collector, may take.
+const ShowTimeout = 5 * time.Second
 
 // show begins to show what the flags say. end sends the rest.
 func (s *Settings) show(ctx context.Context, name string) (end func(), err error) {
@@ -47,7 +51,34 @@ func (s *Settings) show(ctx context.Context, name string) (end func(), err error
 			return nil, err
 		}
 	}
-	return s.Observe(ctx, c, s.Show.Logs)
+	endObserving, err := s.Observe(ctx, c, s.Show.Logs)
+	if err != nil || s.Show.Health == "" {
+		return endObserving, err
+	}
+	server, err := s.showHealth()
+	if err != nil {
+		endObserving()
+		return nil, err
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), ShowTimeout)
+		defer cancel()
+		if err := server.Close(ctx); err != nil {
+			s.Log.Warn("the health of the services was not served to the end", "err", err)
+		}
+		endObserving()
+	}, nil
+}
+
+// showHealth serves it before there are servers: the process is alive, and not ready.
+func (s *Settings) showHealth() (*httpd.Server, error) {
+	s.Health = new(Health)
+	server, err := httpd.Start(s.Show.Health, s.Health)
+	if err != nil {
+		return nil, fmt.Errorf("health: %w", err)
+	}
+	s.Log.Info("health is served", "url", server.URL)
+	return server, nil
 }
 
 // traces are spans in a file.
@@ -79,7 +110,7 @@ func (s *Settings) Observe(ctx context.Context, c telemetry.Config, logs bool) (
 	local := s.Log // for what must not depend on NATS
 	var closers []func(context.Context) error
 	end = func() {
-		ctx, cancel := context.WithTimeout(context.Background(), showTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), ShowTimeout)
 		defer cancel()
 		for _, c := range slices.Backward(closers) {
 			if err := c(ctx); err != nil {
@@ -140,7 +171,7 @@ func (s *Settings) ensureLogs(ctx context.Context, nc *nats.Conn) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, showTimeout)
+	ctx, cancel := context.WithTimeout(ctx, ShowTimeout)
 	defer cancel()
 	_, err = natslog.Ensure(ctx, js, s.Prefix, s.Replicas)
 	return err

@@ -51,6 +51,7 @@ func TestShow(t *testing.T) {
 		return <-served
 	}}
 	var stderr strings.Builder
+	// These are the flags of docs/observability.md.
 	args := []string{"-server", srv.URL(), "-prefix", "eu.shop", "-metrics", "127.0.0.1:0", "-traces", file, "-logs"}
 	if code := command.Execute(t.Context(), args, &stderr, &stderr); code != app.ExitOK || !strings.Contains(stderr.String(), "/metrics") {
 		t.Fatalf("exit code %d, stderr %s", code, &stderr)
@@ -114,6 +115,7 @@ func TestShowFails(t *testing.T) {
 		args         []string
 	}{
 		{"no address", "metrics: listen", app.ExitFailed, []string{"-metrics", "nowhere", "-logs"}},
+		{"no address for the health", "health: listen", app.ExitFailed, []string{"-health", "nowhere"}},
 		{"no file", "no/such", app.ExitFailed, []string{"-traces", "/no/such/file"}},
 		{"no file and no address", "metrics: listen", app.ExitFailed, []string{"-traces", filepath.Join(t.TempDir(), "traces"), "-metrics", "nowhere"}},
 		{"no stream", "no stream keeps it", app.ExitOK, []string{"-logs"}},

@@ -17,7 +17,7 @@ func checkURLs(list string) error {
 			one = "nats://" + one
 		}
 		if _, err := url.Parse(one); err != nil {
-			return fmt.Errorf(`-server: URL %d of %d is malformed (in a password "/" is written as %%2F, "," as %%2C, "%%" as %%25)`, i+1, len(urls))
+			return fmt.Errorf(`-server or NATS_URL: URL %d of %d is malformed (in a password "/" is written as %%2F, "," as %%2C, "%%" as %%25)`, i+1, len(urls))
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/natscall/natscall/examples/internal/backoff"
@@ -83,7 +84,17 @@ func Open[T any](ctx context.Context, js jetstream.JetStream, c Config) (*Table[
 			return New[T](kv), nil
 		}
 	}
+	if noJetStream(err) {
+		return nil, rpc.Errorf(rpc.CodeUnavailable, "NATS has no JetStream, or none for this account: start it as nats-server -js (cannot open %s: %w)", c.Bucket(), err)
+	}
 	return nil, unavailable("open", c.Bucket(), cmp.Or(err, ctx.Err()))
+}
+
+// noJetStream reports whether nobody answers JetStream's requests, or a server says that it has it
+// for others only.
+func noJetStream(err error) bool {
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) ||
+		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)
 }
 
 // open tries once. It may fail where another replica makes the bucket at the

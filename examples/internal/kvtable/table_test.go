@@ -7,8 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -270,15 +270,29 @@ func TestOpenTogether(t *testing.T) {
 	}
 }
 
+// TestOpenWithoutJetStream: where there is no JetStream the error says in one line what to do.
 func TestOpenWithoutJetStream(t *testing.T) {
-	js, err := jetstream.New(rpctest.Connect(t))
-	if err != nil {
-		t.Fatal(err)
+	for name, opts := range map[string][]rpctest.Option{
+		"server":  nil,
+		"account": {rpctest.WithJetStream(), rpctest.WithServerOptions(withoutAccountJetStream)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			js, err := jetstream.New(rpctest.NewServer(t, opts...).Connect())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Open[counter](t.Context(), js, Config{Name: "counters"})
+			if rpc.CodeOf(err) != rpc.CodeUnavailable || !strings.Contains(err.Error(), "start it as nats-server -js (cannot open counters") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	_, err = Open[counter](ctx, js, Config{Name: "counters"})
-	if rpc.CodeOf(err) != rpc.CodeUnavailable || !strings.Contains(err.Error(), "counters") {
-		t.Errorf("%v, want UNAVAILABLE that names the bucket", err)
-	}
+}
+
+// withoutAccountJetStream puts clients into an account that has no JetStream.
+func withoutAccountJetStream(o *server.Options) {
+	o.Accounts = []*server.Account{server.NewAccount("WITHOUT"), server.NewAccount("SYS")}
+	o.SystemAccount = "SYS"
+	o.Users = []*server.User{{Username: "u", Password: "p", Account: o.Accounts[0]}}
+	o.NoAuthUser = "u"
 }

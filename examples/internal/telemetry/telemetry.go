@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/natscall/natscall/examples/internal/httpd"
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpclog"
 	"github.com/natscall/natscall/rpc/rpcotel"
@@ -95,26 +95,14 @@ func (t *Telemetry) startMetrics(about *resource.Resource) error {
 	meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithResource(about), sdkmetric.WithView(finer))
 	t.meters = meters
 	t.closers = append(t.closers, meters.Shutdown)
-	listener, err := net.Listen("tcp", t.config.Metrics)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	server, err := httpd.Start(t.config.Metrics, mux)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }() // ended by the closer
-	t.url = "http://" + listener.Addr().String() + "/metrics"
-	t.closers = append(t.closers, func(ctx context.Context) error {
-		err := server.Shutdown(ctx)
-		if err != nil {
-			err = errors.Join(err, server.Close())
-		}
-		if end := <-served; !errors.Is(end, http.ErrServerClosed) {
-			err = errors.Join(err, end)
-		}
-		return err
-	})
+	t.url = server.URL + "/metrics"
+	t.closers = append(t.closers, server.Close)
 	return nil
 }
 

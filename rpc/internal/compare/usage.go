@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -22,11 +21,9 @@ type usage struct {
 func currentUsage() usage {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	var r syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r) // fails for an invalid argument only
 	return usage{
 		At:      time.Now(),
-		CPU:     time.Duration(r.Utime.Nano() + r.Stime.Nano()),
+		CPU:     cpuTime(),
 		Allocs:  m.Mallocs,
 		Bytes:   m.TotalAlloc,
 		Writes:  writeCalls(),

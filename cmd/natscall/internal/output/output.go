@@ -45,6 +45,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return w.out.Write(p)
 }
 
+// IsTerminal reports whether the writer stands on a terminal.
+func (w *Writer) IsTerminal() bool { return IsTerminal(w.out) }
+
 // IsTerminal reports whether a stream is a terminal.
 func IsTerminal(stream any) bool {
 	if _, ok := stream.(Sized); ok {
