@@ -26,6 +26,7 @@ import (
 // TestCallEveryMethod calls every method of the shop by what its services say of themselves, each
 // by a name that is as short as it can be.
 func TestCallEveryMethod(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	file := filepath.Join(t.TempDir(), "delivery.json")
 	must(t, os.WriteFile(file, []byte(`{"deliveryId": "d-1", "productId": "pear", "quantity": 5}
@@ -129,6 +130,7 @@ func (c *console) watch(args ...string) string {
 // TestCallInteractive: each line of a bidirectional stream is sent when it is there, and each
 // answer printed when it comes; the end of stdin ends the requests.
 func TestCallInteractive(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	c.ok("call", "AddStock", `{"productId": "apple", "quantity": 5}`)
 	c.ok("call", "PlaceOrder", `{"requestId": "r", "lines": [{"productId": "apple", "quantity": 3}]}`)
@@ -157,6 +159,7 @@ func TestCallInteractive(t *testing.T) {
 
 // TestCallWays: the same call in all of the ways in which it can be made.
 func TestCallWays(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	must(t, c.shop.serveInventory("inventory", rpc.WithSubjectPrefix("blue")))
 	c.ok("call", "inventory.v1.InventoryService/AddStock", `{"productId": "apple", "quantity": 10}`)
@@ -207,6 +210,7 @@ func TestCallWays(t *testing.T) {
 
 // TestCallTemplate: what --template prints is a request that can be sent, with all of its fields.
 func TestCallTemplate(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	for method, want := range map[string]string{
 		"PlaceOrder":  `{"requestId":"","lines":[{"productId":"","quantity":0}]}`,
@@ -232,6 +236,7 @@ func TestCallTemplate(t *testing.T) {
 
 // TestCallBinary: messages go in and come out encoded, those of streams behind their lengths.
 func TestCallBinary(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	request := func(m proto.Message) string {
 		data, err := proto.Marshal(m)
@@ -270,6 +275,7 @@ func TestCallBinary(t *testing.T) {
 
 // TestCallVerbose: -v prints what is no message to stderr.
 func TestCallVerbose(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	c.ok("call", "AddStock", `{"productId": "apple", "quantity": 1}`)
 	r := c.run("call", "GetStock", `{"productId": "apple"}`, "-v", "-H", largeHeader+": yes")
@@ -284,6 +290,7 @@ func TestCallVerbose(t *testing.T) {
 // TestCallAll: what each instance has answered is a line, errors included, and the exit status is
 // that of an error.
 func TestCallAll(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	must(t, c.shop.serveInventory("inventory"))
 	r := c.run("call", "GetStock", `{"productId": "none"}`, "--all")
@@ -309,6 +316,7 @@ func TestCallAll(t *testing.T) {
 
 // TestCallEndsFirst: a call that the service ends does not wait for more requests.
 func TestCallEndsFirst(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	stdin, keyboard := io.Pipe()
 	t.Cleanup(func() { _ = keyboard.Close() })
@@ -326,6 +334,7 @@ func TestCallEndsFirst(t *testing.T) {
 // TestCallMalformedStream: a request that cannot be read cancels the call, and the error is that of
 // the request.
 func TestCallMalformedStream(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	for stdin, want := range map[string]string{
 		`{"deliveryId": "d", "productId": "fig", "quantity": 1} {"quantity": x}`:   "stdin, message 2: malformed JSON: byte 69",

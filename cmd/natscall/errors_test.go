@@ -62,6 +62,7 @@ func check(t *testing.T, url string, mistakes []mistake) {
 
 // TestErrors: mistakes at a shop that is open.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	must(t, c.shop.serveOrders("order", rpc.WithSubjectPrefix("blue"), rpc.WithoutSchema()))
 	file := filepath.Join(t.TempDir(), "bad.json")
@@ -110,6 +111,7 @@ func TestErrors(t *testing.T) {
 
 // TestErrorsOfConnection: there is no connection, for various reasons.
 func TestErrorsOfConnection(t *testing.T) {
+	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	dead := "nats://" + closed.Addr().String()
@@ -135,6 +137,7 @@ func TestErrorsOfConnection(t *testing.T) {
 
 // TestErrorsOfPermissions: NATS does not let the user do what it has to.
 func TestErrorsOfPermissions(t *testing.T) {
+	t.Parallel()
 	config := `authorization { users: [
 		{user: inventory, password: x}
 		{user: order, password: x}

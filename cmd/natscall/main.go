@@ -65,7 +65,7 @@ const long = `natscall is the tool of natscall, typed calls over NATS: it shows 
 methods and finds out why a call fails.
 
 It connects as the nats command does, with the same flags, environment variables and contexts.
-The exit status is 0 if it has worked, 1 if it has failed, 2 if the command line is wrong, and 64 and
+The exit status is 0 if it has worked, 1 if it has failed, 2 if the command line is wrong, and 64 plus
 the code of its error if a call has failed, as in 69 for NOT_FOUND.`
 
 const examples = `  natscall ls

@@ -26,6 +26,7 @@ import (
 
 // TestInterrupt: Ctrl-C cancels a call in a process of its own, which ends in good order.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Log("Windows has no signal that a process can send to another one")
 		return
@@ -56,6 +57,7 @@ func TestInterrupt(t *testing.T) {
 
 // TestTLS: a server whose certificate comes from an authority of its own.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	certificate, authority := selfSigned(t)
 	s := newShop(t, func(o *server.Options) {
 		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}

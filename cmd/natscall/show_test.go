@@ -25,6 +25,7 @@ import (
 // TestDescribe: the text that a service gives of itself is that of its .proto file: compiled again
 // it is the same, comments included.
 func TestDescribe(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	service := c.ok("describe", "order.v1.OrderService")
 	for _, want := range []string{
@@ -58,6 +59,7 @@ func TestDescribe(t *testing.T) {
 // TestDescribeSet: the descriptor set has all that the files import, and what describe prints by it
 // is what the service says.
 func TestDescribeSet(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	file := filepath.Join(t.TempDir(), "order.binpb")
 	c.ok("describe", "OrderService", "--descriptor-set", file)
@@ -89,6 +91,7 @@ func TestDescribeSet(t *testing.T) {
 
 // TestListed: ls, ping and stats show what is there, to people and to programs.
 func TestListed(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	s, err := micro.AddService(c.shop.connect("other").nc, micro.Config{Name: "clock", Version: "1.2.3", Endpoint: &micro.EndpointConfig{
 		Subject: "clock.now", Handler: micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte(`{"now": "` + string(r.Data()) + `"}`)) }),
@@ -136,6 +139,7 @@ func TestListed(t *testing.T) {
 // TestProcesses: ps shows instances that differ, and with --watch what has happened since the last
 // look.
 func TestProcesses(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	c.ok("call", "AddStock", `{"productId": "apple", "quantity": 1}`)
 	c.run("call", "GetStock", `{"productId": "none"}`)
@@ -185,6 +189,7 @@ func (c *console) addOlder(like string) {
 
 // TestNoServices: that there is nothing to list is no error.
 func TestNoServices(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, nil)
 	c := &console{t, s, s.srv.URL()}
 	for _, command := range []string{"ls", "ps"} {
@@ -210,6 +215,7 @@ func (terminal) Size() (width, height int) { return 200, 6 }
 // TestWatch: on a terminal ps --watch draws over what it has drawn, and leaves the terminal as it
 // was; it shows rates of the time between two looks.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	out := terminal{newScreen()}
 	var stderr bytes.Buffer
@@ -238,6 +244,7 @@ func TestWatch(t *testing.T) {
 // TestHealth: the exit status says whether all instances, or with --any one of them, can do their
 // work.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, nil)
 	c := &console{t, s, s.srv.URL()}
 	servers := make([]*rpc.Server, 2)
@@ -322,6 +329,7 @@ func TestContextFile(t *testing.T) {
 
 // TestJSONDetails: the details of errors are decoded by the schema of the service.
 func TestJSONDetails(t *testing.T) {
+	t.Parallel()
 	c := newConsole(t)
 	c.ok("call", "AddStock", `{"productId": "apple", "quantity": 1}`)
 	r := c.run("call", "Reserve", `{"productId": "apple", "reservationId": "r", "quantity": 2}`, "--json")

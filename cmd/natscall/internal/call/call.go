@@ -30,17 +30,17 @@ type flags struct {
 	json     bool
 }
 
-const long = `Call a method. A method is named as in order.v1.OrderService/PlaceOrder, or by less where that is
-unique: OrderService/PlaceOrder, or PlaceOrder.
+const long = `Call a method, such as order.v1.OrderService/PlaceOrder. A shorter name will do where it is unique:
+OrderService/PlaceOrder, or just PlaceOrder.
 
-A request is JSON in an argument, in a file (@FILE) or on stdin (-); none is an empty message. The
-response is printed as JSON. If the client streams, each argument is a message, files and stdin have
-one after the other, and without arguments they come from stdin: each is sent as soon as it is there,
-and Ctrl-D ends the requests. Responses of a stream are printed one in a line as they arrive. Ctrl-C
-cancels the call.
+The request is JSON in an argument, in a file (@FILE) or on stdin (-); without one it is empty. The
+response is printed as JSON. If the client streams, each argument is a message, and files and stdin
+may hold several; without arguments the messages are read from stdin. Each one is sent as soon as it
+has been read, and Ctrl-D ends the requests. The responses of a stream are printed as they arrive, one
+a line. Ctrl-C cancels the call.
 
-What the messages look like the service says itself, unless --proto does. The exit
-status of a failed call is 64 and the code of its error, as in 69 for NOT_FOUND.`
+The schema comes from the service itself, or from the files that --proto names. The exit status of a
+failed call is 64 plus the code of its error, as in 69 for NOT_FOUND.`
 
 const examples = `  natscall call order.v1.OrderService/GetOrder '{"orderId": "o-1"}'
   natscall call PlaceOrder --template > order.json

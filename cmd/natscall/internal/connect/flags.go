@@ -70,7 +70,7 @@ func (f *Flags) Register(set *pflag.FlagSet, name string) {
 	set.BoolVar(&f.tls.first, "tlsfirst", false, "begin with TLS, before the server has said anything")
 	set.BoolVar(&f.tls.first, "tls-first", false, "the same as --tlsfirst, as nsc writes it")
 	_ = set.MarkHidden("tls-first") // fails for flags that do not exist only
-	set.DurationVar(&f.Timeout, "timeout", defaultTimeout, "how `long` to wait for the connection and for answers")
+	set.DurationVar(&f.Timeout, "timeout", defaultTimeout, "how long to wait for answers, and the deadline of a call, as in `5s`")
 	set.StringVar(&f.socksProxy, "socks-proxy", "", "SOCKS5 `proxy` to connect through")
 	set.StringVar(&f.inboxPrefix, "inbox-prefix", "", "`prefix` of the inboxes for answers")
 	set.StringVar(&f.Colors, "colors", "", "`scheme` of tables: "+strings.Join(Schemes, ", "))

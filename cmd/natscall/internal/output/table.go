@@ -69,8 +69,8 @@ var schemeColors = map[string]text.Color{
 // Row adds a row.
 func (t *Table) Row(cells ...any) { t.rows.AppendRow(cells) }
 
-// Flush writes the table: without its frame if it is too wide for the terminal, and cut if it has to
-// fit.
+// Flush writes the table: without its frame if it is too wide for the terminal, and cut if it has
+// to fit.
 func (t *Table) Flush() error {
 	lines := t.rows.Render()
 	if width, _, ok := t.w.size(); ok && widthOf(lines) > width {

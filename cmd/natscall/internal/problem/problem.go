@@ -95,7 +95,7 @@ func afterCall(err *rpc.Error) string {
 	case code == rpc.CodePermissionDenied && !err.Remote():
 		return "`natscall permissions --call` prints what the user has to be permitted"
 	case code == rpc.CodeUnavailable && !err.Remote():
-		return "`natscall ls` lists the services that are there, `natscall health` says how they are"
+		return "`natscall ls` lists the running services, `natscall health` says how they are"
 	case code == rpc.CodeResourceExhausted && err.Execution() == rpc.ExecutionNotRun:
 		return "`natscall ps` shows the load of the instances"
 	}

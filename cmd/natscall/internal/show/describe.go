@@ -17,9 +17,8 @@ import (
 const describeLong = `Print a service, a method or a message as it stands in its .proto file, with its comments. A method is
 printed with all of the messages that it needs.
 
-The service says itself what it is, unless --proto does, which is a .proto file or a
-descriptor set. A name may be shortened to its
-end where that is unique.`
+The schema comes from the service itself, or from the files that --proto names. A name may be
+shortened to its end where that is unique.`
 
 const describeExamples = `  natscall describe order.v1.OrderService
   natscall describe OrderService/PlaceOrder

@@ -24,8 +24,8 @@ func List(t *tool.Tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "ls [flags] [SERVICE]",
 		Aliases: []string{"list"},
-		Short:   "List the services that are there, or the methods of one",
-		Long: `List the services that are there, or the methods and instances of one.
+		Short:   "List the running services, or the methods of one",
+		Long: `List the running services, or the methods and instances of one.
 
 SERVICE is its full name, or the end of it where that is unique.`,
 		Example:           lsExamples,
@@ -140,5 +140,5 @@ func shortHash(hash string) string {
 
 // nobody is the error of a question that no service has answered.
 func nobody(name string) error {
-	return problem.Failure("`natscall ls` lists the services that are there", "no instance of %s answers", name)
+	return problem.Failure("`natscall ls` lists the running services", "no instance of %s answers", name)
 }

@@ -20,9 +20,9 @@ import (
 const psLong = `Show the instances of all services, or of one: what they do now, and what they have done.
 
 LOAD is how many handlers were running at the same time, on average, and RATE how many requests came
-in a second: since the instance has started, or with --watch since the last line. P50 and P99 are those
-of the slowest method. Instances of a service whose schemas differ are marked with an exclamation
-mark: some are older than others.`
+in a second: since the instance has started, or with --watch since the last look. P50 and P99 are those
+of the slowest method. An exclamation mark behind SCHEMA means that the instances of the service have
+different schemas: some are older than others.`
 
 const psExamples = `  natscall ps
   natscall ps OrderService --watch
@@ -79,8 +79,12 @@ func (p *ps) run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		if p.json {
+		switch {
+		case p.json:
 			return p.t.Out.JSON(all)
+		case len(all) == 0:
+			fmt.Fprintln(p.t.Err, noServices)
+			return nil
 		}
 		return p.table(p.t.Out, all)
 	}
@@ -91,6 +95,8 @@ func (p *ps) run(ctx context.Context, args []string) error {
 func (p *ps) watchAll(ctx context.Context, s *tool.Session, args []string) error {
 	screen := output.NewScreen(p.t.Out)
 	defer screen.Close()
+	again := time.NewTicker(p.interval)
+	defer again.Stop()
 	for n := 1; ; n++ {
 		all, err := p.look(ctx, s, args)
 		if ctx.Err() != nil {
@@ -105,7 +111,7 @@ func (p *ps) watchAll(ctx context.Context, s *tool.Session, args []string) error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(p.interval):
+		case <-again.C:
 		}
 	}
 }
@@ -124,6 +130,10 @@ func (p *ps) show(screen *output.Screen, all []process, err error) error {
 func (p *ps) draw(w *output.Writer, all []process, err error) error {
 	if err != nil {
 		_, err = fmt.Fprintln(w, w.Bad(err.Error()))
+		return err
+	}
+	if len(all) == 0 {
+		_, err = fmt.Fprintln(w, noServices)
 		return err
 	}
 	return p.table(w, all)
@@ -170,10 +180,6 @@ func (p *ps) only(answers []discover.Answer[micro.Stats], all []process, name st
 
 // table writes the instances, and which of them differ.
 func (p *ps) table(w *output.Writer, all []process) error {
-	if len(all) == 0 {
-		fmt.Fprintln(p.t.Err, noServices)
-		return nil
-	}
 	table := w.Table("SERVICE", "INSTANCE", "HEALTH", ">LOAD", ">IN FLIGHT", ">QUEUED", ">RATE", ">REQUESTS", ">ERRORS", ">SHED", ">P50", ">P99", ">UP", "VERSION", "SCHEMA")
 	differ := differing(all)
 	for _, one := range all {
