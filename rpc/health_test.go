@@ -359,3 +359,30 @@ func TestHealthSkipsInterceptors(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestNotBackYet: an instance that is healthy again covers for another one only when it is back in
+// its queue group. Else there would be nobody until it is.
+func TestNotBackYet(t *testing.T) {
+	for _, healed := range []time.Duration{100, 700, 900, 1100, 1700} { // ms after the other has failed
+		t.Run(fmt.Sprint(int(healed)), func(t *testing.T) {
+			rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+				a, b := newPatient(t, srv.Connect(), "a"), newPatient(t, srv.Connect(), "b")
+				must(t, a.SetHealth("", errIll))
+				time.Sleep(10*time.Second + 300*time.Millisecond)
+				must(t, b.SetHealth("", errIll))
+				time.Sleep(healed * time.Millisecond)
+				must(t, a.SetHealth("", nil))
+				for range 300 {
+					synctest.Wait()
+					if !a.health().TakesCalls && !b.health().TakesCalls {
+						t.Fatalf("nobody takes calls: %+v, %+v", a.health(), b.health())
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				if a, b := a.health(), b.health(); !a.TakesCalls || b.TakesCalls {
+					t.Errorf("in the end: %+v, %+v", a, b)
+				}
+			})
+		})
+	}
+}
