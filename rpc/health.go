@@ -26,7 +26,7 @@ type Health struct {
 	Serving bool
 	// Reason says why it cannot, on one line. It is "" while the instance is serving.
 	Reason string
-	// Since is when Serving last changed.
+	// Since is when it has become healthy or unhealthy by [WithHealthCheck] or [Server.SetHealth].
 	Since time.Time
 	// TakesCalls says that the instance is in its queue groups. One that is not serving stays in
 	// them while no other one serves ([WithFailClosed]).
