@@ -18,8 +18,8 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// These bound how many files a service may have, their size in bytes together, and how many calls it
-// takes to get them, as they come from others.
+// These bound how many files a service may have, their size in bytes together, and how many calls
+// it takes to get them, as they come from others.
 const (
 	maxFiles = 10_000
 	maxSize  = 256 << 20

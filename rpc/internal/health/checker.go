@@ -34,8 +34,8 @@ func newChecker(check func(context.Context) error) *checker {
 
 var errSlow = errors.New("the health check has not returned")
 
-// sample returns the result of the check, if it was begun before, and begins it again unless it still
-// runs. So each sample has one result, however long the check takes.
+// sample returns the result of the check, if it was begun before, and begins it again unless it
+// still runs. So each sample has one result, however long the check takes.
 func (c *checker) sample(ctx context.Context) (has bool, result error) {
 	if c.check == nil {
 		return false, nil
