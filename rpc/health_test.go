@@ -363,7 +363,7 @@ func TestHealthSkipsInterceptors(t *testing.T) {
 // TestNotBackYet: an instance that is healthy again covers for another one only when it is back in
 // its queue group. Else there would be nobody until it is.
 func TestNotBackYet(t *testing.T) {
-	for _, healed := range []time.Duration{100, 700, 900, 1100, 1700} { // ms after the other has failed
+	for _, healed := range []time.Duration{100, 700, 900, 1100, 1700} { // ms after b has failed
 		t.Run(fmt.Sprint(int(healed)), func(t *testing.T) {
 			rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
 				a, b := newPatient(t, srv.Connect(), "a"), newPatient(t, srv.Connect(), "b")
