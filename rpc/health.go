@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,7 @@ type Health struct {
 	Serving bool
 	// Reason says why it cannot, on one line. It is "" while the instance is serving.
 	Reason string
-	// Since is when Serving last changed.
+	// Since is when it has become healthy or unhealthy by [WithHealthCheck] or [Server.SetHealth].
 	Since time.Time
 	// TakesCalls says that the instance is in its queue groups. One that is not serving stays in
 	// them while no other one serves ([WithFailClosed]).
@@ -85,7 +86,24 @@ type membership struct{ *service }
 
 func (m membership) monitor() *health.Monitor {
 	o := &m.options.health
-	return health.New(health.Config{Check: o.check, FailClosed: o.failClosed, Changed: m.changed})
+	config := health.Config{FailClosed: o.failClosed, Changed: m.changed}
+	if o.check != nil {
+		config.Check = func(ctx context.Context) error { return reasonOf(o.check(ctx)) }
+	}
+	return health.New(config)
+}
+
+// reasonOf returns an error with the text that an error of the user's has now. The text is shown at
+// any time, by any goroutine, so it must not change, be empty or panic, as that of a nil pointer.
+func reasonOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := wire.ErrorText(fmt.Sprint(err), "") // fmt survives a panic
+	if text == "" || text == "<nil>" {
+		text = fmt.Sprintf("an error without a text (%T)", err)
+	}
+	return errors.New(text)
 }
 
 // changed logs a change of the health.

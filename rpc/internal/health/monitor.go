@@ -94,19 +94,12 @@ func (m *Monitor) Run(ctx context.Context, groups Groups) (checked <-chan struct
 		if m.config.Check != nil || m.Status().Err != nil || m.Status().Out {
 			due = timer.C
 		}
-		before := m.Status().Err
 		select {
 		case <-ctx.Done():
 			return c.returned
 		case <-m.woken:
-		case err := <-c.results:
-			m.take(c.ended(err))
-			timer.Reset(Interval)
-			if (m.Status().Err == nil) == (before == nil) {
-				continue // others are asked once an interval
-			}
 		case <-due:
-			if has, err := c.next(ctx); has {
+			if has, err := c.sample(ctx); has {
 				m.take(err)
 			}
 			timer.Reset(Interval)
