@@ -283,6 +283,9 @@ func TestHealthAnswers(t *testing.T) {
 		must(t, err)
 		plain := new(natscallv1.GetHealthResponse)
 		must(t, protojson.Unmarshal(m.Data, plain))
+		if m.Header.Get("Natscall-Instance") != plain.GetInstance() {
+			t.Errorf("the header is %v, of %v", m.Header, plain)
+		}
 		res, err := rpc.HealthMethod(&testDesc).Call(testContext(t), c, new(natscallv1.GetHealthRequest))
 		must(t, err)
 		if plain.String() != res.String() {

@@ -47,13 +47,14 @@ func (m *member) Covered(context.Context) bool {
 	})
 }
 
-func (m *member) Leave(context.Context) { m.moved("leave") }
-func (m *member) Join()                 { m.moved("join") }
+func (m *member) Leave(context.Context) bool { return m.moved("leave") }
+func (m *member) Join() bool                 { return m.moved("join") }
 
-func (m *member) moved(what string) {
+func (m *member) moved(what string) bool {
 	m.group.mu.Lock()
 	defer m.group.mu.Unlock()
 	m.moves = append(m.moves, what)
+	return true
 }
 
 func (m *member) have(t *testing.T, want ...string) {
@@ -79,7 +80,7 @@ func newGroup(t *testing.T, configs ...health.Config) *group {
 	var running sync.WaitGroup
 	for _, c := range configs {
 		if c.Changed == nil {
-			c.Changed = func(health.Status) {}
+			c.Changed = func(_, _ health.Status) {}
 		}
 		g.members = append(g.members, &member{group: g, monitor: health.New(c)})
 	}
