@@ -54,7 +54,8 @@ func TestCheckVersion(t *testing.T) {
 		"v0.1.0": "", "v1.2.3": "", "v0.2.0-rc.1": "",
 		"0.1.0": "want a semantic version", "v0.1": "want a semantic version", "v0.1.0+linux": "want a semantic version",
 		"latest": "want a semantic version", "v01.0.0": "want a semantic version",
-		"v2.0.0": "end with the major version, as github.com/natscall/natscall/v2",
+		"v0.1.0-0.20260101000000-abcdefabcdef": "the go command gives to commits without a tag",
+		"v2.0.0":                               "end with the major version, as github.com/natscall/natscall/v2",
 	} {
 		t.Run(version, func(t *testing.T) { checkError(t, checkVersion(version), want) })
 	}

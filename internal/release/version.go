@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
 
 	"github.com/natscall/natscall/internal/modproxy"
@@ -14,6 +15,9 @@ func checkVersion(version string) error {
 	switch {
 	case !semver.IsValid(version) || semver.Canonical(version) != version:
 		return fmt.Errorf("version %q: want a semantic version such as v0.2.0 or v0.2.0-rc.1", version)
+	case module.IsPseudoVersion(version): // the go command ignores such a tag
+		return fmt.Errorf("version %s has the form that the go command gives to commits without a tag: "+
+			"want one such as v0.2.0 or v0.2.0-rc.1", version)
 	case semver.Compare(semver.Major(version), "v1") > 0:
 		return fmt.Errorf("version %s: from v2 on the paths of modules end with the major version, as %s/%s; "+
 			"change them first", version, modproxy.Root, semver.Major(version))
