@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -180,8 +181,13 @@ func (r *release) tags() []string {
 	return tags
 }
 
-// publish adds the tags and moves the branch to the commit, and says what is to be pushed.
+// publish adds the tags and moves the branch to the commit, and says what is to be pushed. An
+// interrupt comes before this or after it, so that the branch and its tags belong together.
 func (r *release) publish(branch, commit string) error {
+	if err := r.repo.ctx.Err(); err != nil {
+		return err
+	}
+	r.repo.ctx = context.WithoutCancel(r.repo.ctx)
 	undo, err := r.repo.tag(commit, "natscall "+r.version, r.tags())
 	if err != nil {
 		return err
