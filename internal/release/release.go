@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -70,6 +71,13 @@ func (r *release) check(tree git) error {
 	for _, m := range modules {
 		m.Version = r.version
 		r.modules = append(r.modules, m)
+	}
+	files, err := tree.lines("ls-files", ":(glob)**/go.mod")
+	if err != nil {
+		return err
+	}
+	if err := checkListed(files, r.modules); err != nil {
+		return err
 	}
 	all, err := tree.lines("tag")
 	if err != nil {
@@ -252,6 +260,9 @@ func folders(paths []string) map[string]bool {
 func edit(dir, name string, change func([]byte) ([]byte, error)) error {
 	file := filepath.Join(dir, filepath.FromSlash(name))
 	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the commit has no %s (make tidy writes those that are missing)", name)
+	}
 	if err != nil {
 		return err
 	}

@@ -215,6 +215,15 @@ func TestRefused(t *testing.T) {
 		{"changed file", "v0.2.0", func(r repo) { r.write("rpc/rpc.go", "package rpc // changed\n") }, "commit or remove these changes first, since a release is made of a commit:\n M rpc/rpc.go"},
 		{"new file", "v0.2.0", func(r repo) { r.write("rpc/new.go", "package rpc\n") }, "?? rpc/new.go"},
 		{"no branch", "v0.2.0", func(r repo) { r.do("switch", "--quiet", "--detach") }, "the checkout is on no branch"},
+		{"a module that go.work lacks", "v0.2.0", func(r repo) {
+			r.write("rpc/rpclog/go.mod", "module github.com/natscall/natscall/rpc/rpclog\n")
+			r.do("add", "--all")
+			r.do("commit", "--quiet", "--message", "Logs")
+		}, "go.work does not list the module of rpc/rpclog/go.mod, so it would not be released: go work use ./rpc/rpclog"},
+		{"no go.sum", "v0.2.0", func(r repo) {
+			r.do("rm", "--quiet", "rpc/rpcotel/go.sum")
+			r.do("commit", "--quiet", "--message", "None")
+		}, "the commit has no rpc/rpcotel/go.sum (make tidy"},
 		{"released", "v0.2.0", func(r repo) { r.do("tag", "rpc/rpcotel/v0.2.0") }, "the tag rpc/rpcotel/v0.2.0 exists"},
 		{"backwards", "v0.2.0", func(r repo) { r.do("tag", "v0.3.0") }, "v0.2.0 is not after v0.3.0"},
 		{"nothing in the changelog", "v0.2.0", func(r repo) {
