@@ -83,12 +83,18 @@ func checkOutput(t *testing.T, name, got, want string) {
 	}
 }
 
-// TestProtoRules: with --validate there are the rules too, as they are linked into programs that
-// check them. A file that imports both compiles.
+// TestProtoRules: with --validate, as docs/validation.md has it, there are the rules too, as they
+// are linked into programs that check them. A file that imports both compiles.
 func TestProtoRules(t *testing.T) {
-	dir := t.TempDir()
+	page, err := os.ReadFile("../../docs/validation.md")
+	must(t, err)
+	_, command, _ := strings.Cut(string(page), "\nnatscall ")
+	command, _, _ = strings.Cut(command, "\n")
+	args := strings.Fields(command)
+	t.Chdir(t.TempDir())
+	dir := args[2]
 	var said bytes.Buffer
-	if status := run(t.Context(), []string{"proto", "-o", dir, "--validate"}, nil, &said, &said); status != problem.StatusOK || strings.Count(said.String(), "wrote ") != 2 {
+	if status := run(t.Context(), args, nil, &said, &said); status != problem.StatusOK || strings.Count(said.String(), "wrote ") != 2 {
 		t.Fatalf("exit status %d: %s", status, &said)
 	}
 	file := filepath.Join(dir, "a.proto")
