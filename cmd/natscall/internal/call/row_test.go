@@ -46,7 +46,8 @@ func TestRowsStatus(t *testing.T) {
 // of.
 func TestRowsKnown(t *testing.T) {
 	m := rpc.NewRawMethod(&rpc.ServiceDesc{Name: "a.S"}, rpc.MethodDesc{Name: "Do"}, rpc.KindUnary)
-	r := rows{call: &call{method: m, known: []string{"a", "b"}}} // without a client: a call would panic
+	// There is no client: a call would panic.
+	r := rows{call: &call{method: m, known: []string{"a", "b"}}}
 	result, err := r.addKnown(context.Background(), nil, rpc.GatherResult{Ended: rpc.GatherEndAll, Expected: []string{"a"}})
 	if err != nil || !slices.Equal(result.Missing, []string{"b"}) {
 		t.Errorf("%q are missing (%v), want b", result.Missing, err)
