@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,7 @@ type Health struct {
 	Serving bool
 	// Reason says why it cannot, on one line. It is "" while the instance is serving.
 	Reason string
-	// Since is when Serving last changed.
+	// Since is when it has become healthy or unhealthy by [WithHealthCheck] or [Server.SetHealth].
 	Since time.Time
 	// TakesCalls says that the instance is in its queue groups. One that is not serving stays in
 	// them while no other one serves ([WithFailClosed]).
@@ -85,24 +86,43 @@ type membership struct{ *service }
 
 func (m membership) monitor() *health.Monitor {
 	o := &m.options.health
-	return health.New(health.Config{Check: o.check, FailClosed: o.failClosed, Changed: m.changed})
+	config := health.Config{FailClosed: o.failClosed, Changed: m.changed}
+	if o.check != nil {
+		config.Check = func(ctx context.Context) error { return reasonOf(o.check(ctx)) }
+	}
+	return health.New(config)
 }
 
-// changed logs a change of the health.
-func (m membership) changed(status health.Status) {
-	log := m.server.options.logger.With("service", m.desc.Name, "instance", m.identity.ID)
-	switch {
-	case status.Err == nil && status.Out:
-		log.Info("natscall: the instance is healthy again")
-	case status.Err == nil:
-		log.Info("natscall: the instance is healthy")
-	case status.Out:
-		log.Warn("natscall: the instance is not healthy and leaves its queue groups", "reason", status.Err)
-	default:
-		log.Warn("natscall: the instance is not healthy", "reason", status.Err)
+// reasonOf returns an error with the text that an error of the user's has now. The text is shown at
+// any time, by any goroutine, so it must not change, be empty or panic, as that of a nil pointer.
+func reasonOf(err error) error {
+	if err == nil {
+		return nil
 	}
-	if panicked := (*health.PanicError)(nil); errors.As(status.Err, &panicked) {
+	text := wire.ErrorText(fmt.Sprint(err), "") // fmt survives a panic
+	if text == "" || text == "<nil>" {
+		text = fmt.Sprintf("an error without a text (%T)", err)
+	}
+	return errors.New(text)
+}
+
+// changed logs a change of the health, or that the instance has left its groups or come back.
+func (m membership) changed(before, now health.Status) {
+	log := m.server.options.logger.With("service", m.desc.Name, "instance", m.identity.ID)
+	if panicked := (*health.PanicError)(nil); before.Err == nil && errors.As(now.Err, &panicked) {
 		log.Error("natscall: the health check panicked", "panic", panicked.Value, "stack", string(panicked.Stack))
+	}
+	switch {
+	case now.Out && !before.Out:
+		log.Warn("natscall: the instance leaves its queue groups, as it is not healthy", "reason", now.Err)
+	case !now.Out && before.Out && now.Err != nil:
+		log.Warn("natscall: the instance is back in its queue groups, as no other one is healthy", "reason", now.Err)
+	case !now.Out && before.Out:
+		log.Info("natscall: the instance is back in its queue groups")
+	case now.Err != nil:
+		log.Warn("natscall: the instance is not healthy", "reason", now.Err)
+	default:
+		log.Info("natscall: the instance is healthy again")
 	}
 }
 
@@ -246,8 +266,12 @@ func (m membership) covers(other *natscallv1.Instance) bool {
 	return !slices.ContainsFunc(m.methods(), func(name string) bool { return !slices.Contains(other.GetMethods(), name) })
 }
 
-// Leave leaves the queue groups. What NATS has sent already is served.
-func (m membership) Leave(ctx context.Context) {
+// Leave leaves the queue groups. What NATS has sent already is served. A drain without a connection
+// would leave interest behind on the NATS server, so then it stays.
+func (m membership) Leave(ctx context.Context) bool {
+	if !m.Connected() {
+		return false
+	}
 	var draining []<-chan nats.SubStatus
 	for _, sub := range m.subs.requests {
 		ch, err := sub.Pause()
@@ -261,18 +285,20 @@ func (m membership) Leave(ctx context.Context) {
 		select {
 		case <-ch:
 		case <-ctx.Done():
-			return
+			return true
 		}
 	}
+	return true
 }
 
-// Join joins them again.
-func (m membership) Join() {
+// Join joins them again. It fails only where the connection is closing.
+func (m membership) Join() bool {
 	for _, sub := range m.subs.requests {
-		if err := sub.Resume(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-			m.server.options.logger.Error("natscall: a subject is not served again", "subject", sub.Subject, "error", err)
+		if err := sub.Resume(); err != nil {
+			return false
 		}
 	}
+	return true
 }
 
 var _ health.Groups = membership{}

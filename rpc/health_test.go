@@ -283,6 +283,9 @@ func TestHealthAnswers(t *testing.T) {
 		must(t, err)
 		plain := new(natscallv1.GetHealthResponse)
 		must(t, protojson.Unmarshal(m.Data, plain))
+		if m.Header.Get("Natscall-Instance") != plain.GetInstance() {
+			t.Errorf("the header is %v, of %v", m.Header, plain)
+		}
 		res, err := rpc.HealthMethod(&testDesc).Call(testContext(t), c, new(natscallv1.GetHealthRequest))
 		must(t, err)
 		if plain.String() != res.String() {
@@ -357,5 +360,73 @@ func TestHealthSkipsInterceptors(t *testing.T) {
 	must(t, err)
 	if _, err := do(testContext(t), c, "x"); rpc.CodeOf(err) != rpc.CodePermissionDenied {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestNotBackYet: an instance that is healthy again covers for another one only when it is back in
+// its queue group. Else there would be nobody until it is.
+func TestNotBackYet(t *testing.T) {
+	for _, healed := range []time.Duration{100, 700, 900, 1100, 1700} { // ms after b has failed
+		t.Run(fmt.Sprint(int(healed)), func(t *testing.T) {
+			rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+				a, b := newPatient(t, srv.Connect(), "a"), newPatient(t, srv.Connect(), "b")
+				must(t, a.SetHealth("", errIll))
+				time.Sleep(10*time.Second + 300*time.Millisecond)
+				must(t, b.SetHealth("", errIll))
+				time.Sleep(healed * time.Millisecond)
+				must(t, a.SetHealth("", nil))
+				for range 300 {
+					synctest.Wait()
+					if !a.health().TakesCalls && !b.health().TakesCalls {
+						t.Fatalf("nobody takes calls: %+v, %+v", a.health(), b.health())
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				if a, b := a.health(), b.health(); !a.TakesCalls || b.TakesCalls {
+					t.Errorf("in the end: %+v, %+v", a, b)
+				}
+			})
+		})
+	}
+}
+
+// badError is an error whose text cannot be had: that of a nil pointer panics.
+type badError struct{ text string }
+
+func (e *badError) Error() string { return e.text }
+
+// TestReasons: whatever error a program gives, an instance has a reason that can be shown.
+func TestReasons(t *testing.T) {
+	nc := rpctest.Connect(t)
+	s := serve(t, nc, &funcs{})
+	c := dial(t, nc)
+	for name, test := range map[string]struct {
+		err  error
+		want string
+	}{
+		"nil pointer": {(*badError)(nil), "an error without a text (*rpc_test.badError)"},
+		"no text":     {errors.New(""), "an error without a text (*errors.errorString)"},
+		"blank":       {errors.New("\n\t "), "an error without a text (*errors.errorString)"},
+		"lines":       {errors.New("the disk\nis full"), "the disk is full"},
+		"no UTF-8":    {errors.New("\xff disk"), "\ufffd disk"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			must(t, s.SetHealth("", test.err))
+			if h := s.Health()[0]; h.Serving || h.Reason != test.want {
+				t.Errorf("it says %+v", h)
+			}
+			res, err := rpc.HealthMethod(&testDesc).Call(testContext(t), c, new(natscallv1.GetHealthRequest))
+			must(t, err)
+			info := discover[micro.Info](t, nc, "$SRV.INFO", 1)[0]
+			if res.GetReason() != test.want || info.Metadata["natscall.not_serving"] != test.want {
+				t.Errorf("got %v, INFO has %q", res, info.Metadata["natscall.not_serving"])
+			}
+		})
+	}
+	changing := &badError{"first"}
+	must(t, s.SetHealth("", changing))
+	changing.text = "second"
+	if h := s.Health()[0]; h.Reason != "first" {
+		t.Errorf("the reason has become %q", h.Reason)
 	}
 }

@@ -189,7 +189,8 @@ func TestVirtualHedgedCallIsCanceled(t *testing.T) {
 		wantCode(t, err, rpc.CodeCanceled, rpc.ExecutionMayHaveRun)
 		until(t, "all handlers have ended", func() bool { return s.canceled.Load() == 3 })
 		_, err = readText(t.Context(), c, "x", rpc.WithTimeout(time.Minute))
-		if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded { // of the client, or of a handler at the same moment
+		// It is the client's, or that of a handler at the same moment.
+		if rpc.CodeOf(err) != rpc.CodeDeadlineExceeded {
 			t.Errorf("got %v", err)
 		}
 		until(t, "all handlers have ended", func() bool { return s.canceled.Load() == 6 })

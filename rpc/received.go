@@ -125,7 +125,7 @@ const maxPlainTimeout = 24 * time.Hour
 
 func (r *received) parsePlain(m *nats.Msg) (time.Duration, *Error) {
 	r.id = wire.NewID() // for the table; nobody else knows it
-	r.named = m.Header.Get(wire.NameInstanceHeader) != ""
+	r.named = m.Header.Get(wire.NameInstanceHeader) != "" || r.endpoint.own
 	if kind := r.endpoint.method.kind; kind == KindClientStream || kind == KindBidi {
 		return 0, failf(CodeUnimplemented, ExecutionNotRun, "%s is a %v method: it takes a natscall client", r.endpoint.method.FullName(), kind)
 	}

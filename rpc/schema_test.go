@@ -268,3 +268,105 @@ func importing(t testing.TB, file *descriptorpb.FileDescriptorProto, name string
 	must(t, err)
 	return out
 }
+
+// large returns a file of the order service that takes several calls, with a comment.
+func large(t testing.TB, comment string) protoreflect.FileDescriptor {
+	t.Helper()
+	file := &descriptorpb.FileDescriptorProto{
+		Name: proto.String("order/v1/order.proto"), Syntax: proto.String("proto3"),
+		SourceCodeInfo: &descriptorpb.SourceCodeInfo{Location: []*descriptorpb.SourceCodeInfo_Location{
+			{Path: []int32{4, 0}, Span: []int32{1, 1, 1}, LeadingComments: &comment},
+		}},
+	}
+	for i := range 5000 {
+		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprint("Message", i))})
+	}
+	out, err := protodesc.NewFile(file, nil)
+	must(t, err)
+	return out
+}
+
+// TestSchemaPartsOfOneInstance: files with one hash may have other comments, so all parts come from
+// the same instance.
+func TestSchemaPartsOfOneInstance(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	c := dial(t, srv.Connect())
+	comments := map[string]int{}
+	for _, comment := range []string{"short", "longer than that"} {
+		desc := rpc.ServiceDesc{Name: "order.v1.OrderService", MicroName: "OrderService", Version: "1.0.0", File: large(t, comment)}
+		s := rpc.NewServer(srv.Connect())
+		must(t, rpc.Register(s, &desc, t, nil))
+		must(t, s.Start(testContext(t)))
+		defer shutdown(t, s)
+	}
+	for range 20 {
+		set, err := rpcschema.Fetch(testContext(t), c, orderDesc)
+		must(t, err)
+		if n := len(set.GetFile()[0].GetMessageType()); n != 5000 {
+			t.Errorf("it has %d messages", n)
+		}
+		comments[commentOf(t, set, "Message0")]++
+	}
+	if len(comments) != 2 {
+		t.Errorf("the comments were %v", comments)
+	}
+}
+
+// TestWrongSchema: what a server that is broken or hostile answers is an error, after few calls.
+func TestWrongSchema(t *testing.T) {
+	type answer = natscallv1.GetSchemaResponse
+	file := func(name, imports string) *answer {
+		data, err := proto.Marshal(&descriptorpb.FileDescriptorProto{Name: &name, Dependency: strings.Fields(imports)})
+		must(t, err)
+		out := &answer{Hash: name, Path: name, File: data, Size: uint64(len(data))}
+		for _, path := range strings.Fields(imports) {
+			out.Imports = append(out.Imports, &natscallv1.SchemaImport{Path: path, Hash: path})
+		}
+		return out
+	}
+	cycle := map[string]*answer{"": file("a", "b"), "b": file("b", "a")}
+	cut := file("a", "")
+	cut.File = cut.File[:2]
+	untold, longer, other := file("a", "b"), file("a", ""), file("b", "")
+	untold.Imports, longer.Size = nil, 1
+	for name, test := range map[string]struct {
+		answer func(*natscallv1.GetSchemaRequest) *answer
+		code   rpc.Code
+	}{
+		"huge": {func(*natscallv1.GetSchemaRequest) *answer {
+			return &answer{Hash: "a", Path: "a", Size: 1 << 63, File: []byte("x")}
+		}, rpc.CodeResourceExhausted},
+		"cycle":            {func(r *natscallv1.GetSchemaRequest) *answer { return cycle[r.GetHash()] }, rpc.CodeDataLoss},
+		"untold import":    {func(*natscallv1.GetSchemaRequest) *answer { return untold }, rpc.CodeDataLoss},
+		"more than it has": {func(*natscallv1.GetSchemaRequest) *answer { return longer }, rpc.CodeDataLoss},
+		"nothing":          {func(*natscallv1.GetSchemaRequest) *answer { return new(answer) }, rpc.CodeDataLoss},
+		"other file": {func(r *natscallv1.GetSchemaRequest) *answer {
+			if r.GetHash() == "" {
+				return file("a", "b c")
+			}
+			return other // for c too
+		}, rpc.CodeDataLoss},
+		"part of another file": {func(r *natscallv1.GetSchemaRequest) *answer {
+			if r.GetOffset() == 0 {
+				return cut
+			}
+			return other
+		}, rpc.CodeDataLoss},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc := rpctest.Connect(t)
+			_, err := nc.Subscribe(orderv1nats.OrderServiceName+"._schema", func(m *nats.Msg) {
+				req := new(natscallv1.GetSchemaRequest)
+				if proto.Unmarshal(m.Data, req) == nil {
+					data, _ := proto.Marshal(test.answer(req))
+					_ = m.Respond(data)
+				}
+			})
+			must(t, err)
+			set, err := rpcschema.Fetch(testContext(t), dial(t, nc, rpc.WithPlainRequests()), orderDesc)
+			if rpc.CodeOf(err) != test.code {
+				t.Errorf("got %v, %v", set, err)
+			}
+		})
+	}
+}

@@ -461,7 +461,7 @@ func (s *Server) SetHealth(service string, err error) error {
 		return fmt.Errorf("rpc: set health: %w", errNoServer)
 	}
 	services, _ := s.registered()
-	found := service == ""
+	found, err := service == "", reasonOf(err)
 	for _, svc := range services {
 		if service == "" || svc.desc.Name == service {
 			svc.profile.health.Set(err)

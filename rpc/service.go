@@ -408,7 +408,11 @@ func (s *service) state() natscallv1.State {
 	switch {
 	case !s.steps.ready.Load():
 		return natscallv1.State_STATE_STARTING
-	case s.subs.err() != nil, s.profile.health.Status().Err != nil:
+	case s.subs.err() != nil:
+		return natscallv1.State_STATE_UNHEALTHY
+	}
+	// One that is healthy again and still out of its groups does not cover for others yet.
+	if status := s.profile.health.Status(); status.Err != nil || status.Out {
 		return natscallv1.State_STATE_UNHEALTHY
 	}
 	return natscallv1.State_STATE_SERVING

@@ -296,7 +296,7 @@ func TestParameters(t *testing.T) {
 
 func TestWrongParameter(t *testing.T) {
 	tests := map[string]string{
-		"paths=source_relative,retry=3": `unknown parameter "retry": want paths, module, M<file> or package_suffix`,
+		"paths=source_relative,retry=3": `unknown parameter "retry": want paths, module, M<file>, package_suffix or comments`,
 		"package_suffix=rpc/v1":         `package_suffix "rpc/v1": want letters, digits and "_", as in the name of a Go package`,
 		"package_suffix=-rpc":           `package_suffix "-rpc": want letters, digits and "_", as in the name of a Go package`,
 	}

@@ -3,7 +3,6 @@ package describe
 import (
 	"encoding/base64"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -146,17 +145,20 @@ func filesOf(f protoreflect.FileDescriptor) map[string]bool {
 // Imported returns a file and all files that it imports, directly or not, each after what it
 // imports. Files whose descriptors are not there (placeholders) are left out.
 func Imported(f protoreflect.FileDescriptor) (all []protoreflect.FileDescriptor) {
-	if f.IsPlaceholder() {
-		return nil
-	}
-	for i := range f.Imports().Len() {
-		for _, file := range Imported(f.Imports().Get(i).FileDescriptor) {
-			if !slices.ContainsFunc(all, func(other protoreflect.FileDescriptor) bool { return other.Path() == file.Path() }) {
-				all = append(all, file)
-			}
+	seen := map[string]bool{} // by path: a file may be imported in very many ways
+	var visit func(protoreflect.FileDescriptor)
+	visit = func(f protoreflect.FileDescriptor) {
+		if f.IsPlaceholder() || seen[f.Path()] {
+			return
 		}
+		seen[f.Path()] = true
+		for i := range f.Imports().Len() {
+			visit(f.Imports().Get(i).FileDescriptor)
+		}
+		all = append(all, f)
 	}
-	return append(all, f)
+	visit(f)
+	return all
 }
 
 // IsStandard reports whether a file is one of those that come with Protobuf.

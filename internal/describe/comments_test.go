@@ -2,6 +2,7 @@ package describe_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -108,5 +109,28 @@ func TestDescription(t *testing.T) {
 		if got := describe.MethodOf(f.Services().Get(0).Methods().Get(0)).Description; got != want {
 			t.Errorf("%q: got %q, want %q", comment, got, want)
 		}
+	}
+}
+
+// TestImportedInManyWays: a file that is imported in very many ways is visited once.
+func TestImportedInManyWays(t *testing.T) {
+	const files = 100
+	sources := map[string]string{}
+	for i := range files {
+		source := `syntax = "proto3";`
+		for j := max(0, i-2); j < i; j++ {
+			source += fmt.Sprintf(`import "f%d.proto";`, j)
+		}
+		sources[fmt.Sprintf("f%d.proto", i)] = source
+	}
+	last := fmt.Sprintf("f%d.proto", files-1)
+	all := describe.Imported(compiled(t, sources, last))
+	for i, f := range all {
+		if want := fmt.Sprintf("f%d.proto", i); f.Path() != want {
+			t.Errorf("file %d is %s", i, f.Path())
+		}
+	}
+	if len(all) != files {
+		t.Errorf("there are %d files", len(all))
 	}
 }

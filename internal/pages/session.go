@@ -45,10 +45,10 @@ const PrintedVar = "PRINTED"
 // printed is the file for what a command of a block prints.
 func printed(block, step int) string { return fmt.Sprintf("%d.%d", block, step) }
 
-// ConsoleScript returns lines of bash that run the commands of a console block, the n-th block of a
-// script that has "set -e" and "set -u". A command may fail: what it prints says so. Behind one that
-// goes to the background come the lines of ready, which wait until it is: a reader types slower than
-// a script. $1 is the file for what it prints there, and $! its process.
+// ConsoleScript returns lines of bash that run the commands of a console block, the n-th block of
+// a script that has "set -e" and "set -u". A command may fail: what it prints says so. Behind one
+// that goes to the background come the lines of ready, which wait until it is: a reader types
+// slower than a script. $1 is the file for what it prints there, and $! its process.
 func ConsoleScript(n int, b Block, ready string) (string, error) {
 	steps, err := b.Steps()
 	var script strings.Builder

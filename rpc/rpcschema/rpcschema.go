@@ -18,11 +18,12 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// maxFiles bounds how many files a service may have, and maxSize their size in bytes together, as
-// they come from others.
+// These bound how many files a service may have, their size in bytes together, and how many calls
+// it takes to get them, as they come from others.
 const (
 	maxFiles = 10_000
 	maxSize  = 256 << 20
+	maxCalls = 100_000
 )
 
 // Fetch returns the file that defines a service, as the last one, and all files that it imports,
@@ -34,16 +35,16 @@ const (
 // The error is an *rpc.Error. CodeUnimplemented means that the service serves no schema
 // ([rpc.WithoutSchema]), CodeDataLoss that what came is not what was asked for.
 func Fetch(ctx context.Context, c *rpc.Client, s *rpc.ServiceDesc, opts ...rpc.CallOption) (*descriptorpb.FileDescriptorSet, error) {
-	var instance string
-	f := &fetch{client: c, method: rpc.SchemaMethod(s), opts: append(slices.Clip(opts), rpc.ResponseInstance(&instance)), done: map[string]string{}}
+	f := &fetch{client: c, method: rpc.SchemaMethod(s), done: map[string]string{}}
+	f.opts = append(slices.Clip(opts), rpc.ResponseInstance(&f.instance))
 	top, err := f.file(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	if instance != "" {
-		f.opts = append(f.opts, rpc.WithInstance(instance))
-	}
 	if err := f.add(ctx, top); err != nil {
+		return nil, err
+	}
+	if err := f.check(); err != nil {
 		return nil, err
 	}
 	return &f.set, nil
@@ -56,7 +57,24 @@ type fetch struct {
 	opts   []rpc.CallOption
 	set    descriptorpb.FileDescriptorSet
 	done   map[string]string // hashes by path, of files that have come or are asked for
-	size   int
+
+	instance string // that has answered
+	calls    int    // that were made
+	size     uint64 // of what has come
+}
+
+// check makes sure that each file stands after all that it imports.
+func (f *fetch) check() error {
+	has := map[string]bool{}
+	for _, file := range f.set.GetFile() {
+		for _, path := range file.GetDependency() {
+			if !has[path] {
+				return rpc.Errorf(rpc.CodeDataLoss, "schema: %s imports %s, which has not come before it", file.GetName(), path)
+			}
+		}
+		has[file.GetName()] = true
+	}
+	return nil
 }
 
 // add adds a file, and what it imports before it.
@@ -65,8 +83,8 @@ func (f *fetch) add(ctx context.Context, res *natscallv1.GetSchemaResponse) erro
 	if err := proto.Unmarshal(res.GetFile(), file); err != nil {
 		return rpc.Errorf(rpc.CodeDataLoss, "schema: %s is not a valid file: %w", res.GetPath(), err)
 	}
-	if file.GetName() != res.GetPath() {
-		return rpc.Errorf(rpc.CodeDataLoss, "schema: the file %s came as %s", file.GetName(), res.GetPath())
+	if file.GetName() != res.GetPath() || file.GetName() == "" {
+		return rpc.Errorf(rpc.CodeDataLoss, "schema: the file %q came as %q", file.GetName(), res.GetPath())
 	}
 	f.done[res.GetPath()] = res.GetHash()
 	for _, i := range res.GetImports() {
@@ -106,27 +124,45 @@ const partSize = 32 << 10
 // file gets a file by its hash.
 func (f *fetch) file(ctx context.Context, hash string) (*natscallv1.GetSchemaResponse, error) {
 	whole, err := f.call(ctx, &natscallv1.GetSchemaRequest{Hash: hash, Limit: partSize})
-	for err == nil && uint64(len(whole.GetFile())) < whole.GetSize() {
-		var part *natscallv1.GetSchemaResponse
-		part, err = f.call(ctx, &natscallv1.GetSchemaRequest{Hash: whole.GetHash(), Offset: uint64(len(whole.GetFile())), Limit: partSize})
-		if err == nil && len(part.GetFile()) == 0 {
-			err = rpc.Errorf(rpc.CodeDataLoss, "schema: a part of %s has nothing", whole.GetPath())
-		}
-		whole.File = append(whole.GetFile(), part.GetFile()...)
-	}
 	if err != nil {
 		return nil, err
 	}
-	if hash != "" && whole.GetHash() != hash {
+	for uint64(len(whole.GetFile())) < whole.GetSize() {
+		part, err := f.call(ctx, &natscallv1.GetSchemaRequest{Hash: whole.GetHash(), Offset: uint64(len(whole.GetFile())), Limit: partSize})
+		switch {
+		case err != nil:
+			return nil, err
+		case len(part.GetFile()) == 0:
+			return nil, rpc.Errorf(rpc.CodeDataLoss, "schema: a part of %s has nothing", whole.GetPath())
+		case part.GetHash() != whole.GetHash() || part.GetSize() != whole.GetSize():
+			return nil, rpc.Errorf(rpc.CodeDataLoss, "schema: a part of %s is that of another file", whole.GetPath())
+		}
+		whole.File = append(whole.GetFile(), part.GetFile()...)
+	}
+	switch {
+	case hash != "" && whole.GetHash() != hash:
 		return nil, rpc.Errorf(rpc.CodeDataLoss, "schema: the hash of %s is %q, not %q", whole.GetPath(), whole.GetHash(), hash)
+	case uint64(len(whole.GetFile())) != whole.GetSize():
+		return nil, rpc.Errorf(rpc.CodeDataLoss, "schema: %s has more than its %d bytes", whole.GetPath(), whole.GetSize())
 	}
 	return whole, nil
 }
 
+// call makes a call. All after the first one go to the instance that has answered that: others may
+// have a file with the same hash and other comments.
 func (f *fetch) call(ctx context.Context, req *natscallv1.GetSchemaRequest) (*natscallv1.GetSchemaResponse, error) {
-	res, err := f.method.Call(ctx, f.client, req, f.opts...)
-	if f.size += len(res.GetFile()); f.size > maxSize {
-		err = rpc.Errorf(rpc.CodeResourceExhausted, "schema: its files are larger than %d bytes", maxSize)
+	if f.calls++; f.calls > maxCalls {
+		return nil, rpc.Errorf(rpc.CodeResourceExhausted, "schema: it takes more than %d calls", maxCalls)
 	}
-	return res, err
+	res, err := f.method.Call(ctx, f.client, req, f.opts...)
+	if err != nil {
+		return nil, err
+	}
+	if f.size += uint64(len(res.GetFile())); f.size > maxSize || res.GetSize() > maxSize {
+		return nil, rpc.Errorf(rpc.CodeResourceExhausted, "schema: its files are larger than %d bytes", maxSize)
+	}
+	if f.calls == 1 && f.instance != "" {
+		f.opts = append(f.opts, rpc.WithInstance(f.instance))
+	}
+	return res, nil
 }

@@ -126,7 +126,8 @@ type GetHealthResponse struct {
 	Status HealthStatus `protobuf:"varint,3,opt,name=status,proto3,enum=natscall.v1.HealthStatus" json:"status,omitempty"`
 	// reason says why it cannot. It is empty while the instance is serving.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// since is when the status last changed, by the instance's clock.
+	// since is when the instance last became healthy or unhealthy, by its clock. A
+	// start or a shutdown does not change it.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// takes_calls says whether the instance gets calls: it is in its queue groups.
 	// One that is not serving stays in them while no other instance serves.

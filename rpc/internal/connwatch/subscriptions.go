@@ -146,9 +146,9 @@ func (s *Subscription) make(changes int) error {
 	}
 	s.of.mu.Unlock()
 	if !current {
-		return sub.Unsubscribe()
+		_, err = drain(sub) // it may have got something already
 	}
-	return nil
+	return err
 }
 
 // end makes sure that the subscription is not made again, and returns it.
@@ -182,7 +182,7 @@ func (s *Subscription) Pause() (<-chan nats.SubStatus, error) {
 	return drain(sub)
 }
 
-// Resume makes a paused subscription serve again.
+// Resume makes a paused subscription serve again. If it fails, the subscription is still paused.
 func (s *Subscription) Resume() error {
 	s.of.mu.Lock()
 	idle := s.ended || !s.paused
@@ -193,7 +193,13 @@ func (s *Subscription) Resume() error {
 	if idle {
 		return nil
 	}
-	return s.make(changes)
+	err := s.make(changes)
+	if err != nil {
+		s.of.mu.Lock()
+		s.paused = true
+		s.of.mu.Unlock()
+	}
+	return err
 }
 
 // Unsubscribe ends the subscription, also one that drains.

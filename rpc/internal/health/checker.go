@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// Interval is the time between two results of the check, and between two looks for other
+	// Interval is the time between two samples of the check, and between two looks for other
 	// instances while this one is unhealthy.
 	Interval = time.Second
 	// checkTime is the deadline of a check.
@@ -20,7 +20,7 @@ const (
 type checker struct {
 	check   func(context.Context) error
 	results chan error // of a check that has returned
-	running bool       // its result has not been taken
+	running bool       // it was begun
 	stop    context.CancelFunc
 	// returned is closed while no check runs.
 	returned chan struct{}
@@ -34,16 +34,16 @@ func newChecker(check func(context.Context) error) *checker {
 
 var errSlow = errors.New("the health check has not returned")
 
-// next starts the check. If the one before has not been heard of, it does not, and has reports that
-// result is to be taken.
-func (c *checker) next(ctx context.Context) (has bool, result error) {
-	switch {
-	case c.check == nil:
+// sample returns the result of the check, if it was begun before, and begins it again unless it
+// still runs. So each sample has one result, however long the check takes.
+func (c *checker) sample(ctx context.Context) (has bool, result error) {
+	if c.check == nil {
 		return false, nil
-	case c.running:
+	}
+	if has = c.running; has {
 		select {
-		case err := <-c.results:
-			return true, c.ended(err)
+		case result = <-c.results:
+			c.stop()
 		default:
 			return true, errSlow
 		}
@@ -51,14 +51,7 @@ func (c *checker) next(ctx context.Context) (has bool, result error) {
 	c.running, c.returned = true, make(chan struct{})
 	ctx, c.stop = context.WithTimeout(ctx, checkTime)
 	go c.run(ctx, c.returned)
-	return false, nil
-}
-
-// ended notes that the check has returned a result, which it returns.
-func (c *checker) ended(result error) error {
-	c.running = false
-	c.stop()
-	return result
+	return has, result
 }
 
 // run runs the check once. One that panics, or ends its goroutine, has failed.

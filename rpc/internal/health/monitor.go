@@ -20,16 +20,18 @@ type Groups interface {
 	Connected() bool
 	// Covered reports whether another instance is heard that is healthy and serves the same.
 	Covered(ctx context.Context) bool
-	// Leave returns when the instance gets no more calls. What it has got is served.
-	Leave(ctx context.Context)
-	Join()
+	// Leave returns when the instance gets no more calls. What it has got is served. It reports
+	// whether the instance has left; it has not if the connection is down.
+	Leave(ctx context.Context) bool
+	// Join reports whether the instance gets calls again.
+	Join() bool
 }
 
 // Config is what a Monitor works with.
 type Config struct {
 	Check      func(context.Context) error // what the user knows; may be nil
 	FailClosed bool                        // leave the groups even if they are empty then
-	Changed    func(Status)                // is told of each change
+	Changed    func(before, now Status)    // is told of each change
 }
 
 // Status is what is known of an instance.
@@ -70,8 +72,9 @@ func (m *Monitor) Set(err error) {
 	m.mu.Lock()
 	m.told = err
 	m.mu.Unlock()
-	m.update()
-	wait.Signal(m.woken)
+	if m.update() {
+		wait.Signal(m.woken)
+	}
 }
 
 // Status returns what is known now.
@@ -94,19 +97,12 @@ func (m *Monitor) Run(ctx context.Context, groups Groups) (checked <-chan struct
 		if m.config.Check != nil || m.Status().Err != nil || m.Status().Out {
 			due = timer.C
 		}
-		before := m.Status().Err
 		select {
 		case <-ctx.Done():
 			return c.returned
 		case <-m.woken:
-		case err := <-c.results:
-			m.take(c.ended(err))
-			timer.Reset(Interval)
-			if (m.Status().Err == nil) == (before == nil) {
-				continue // others are asked once an interval
-			}
 		case <-due:
-			if has, err := c.next(ctx); has {
+			if has, err := c.sample(ctx); has {
 				m.take(err)
 			}
 			timer.Reset(Interval)
@@ -123,22 +119,25 @@ func (m *Monitor) take(err error) {
 	m.update()
 }
 
-// update makes the status of what was told and what the check has found.
-func (m *Monitor) update() {
+// update makes the status of what was told and what the check has found. It reports whether the
+// instance has become healthy or unhealthy.
+func (m *Monitor) update() (changed bool) {
 	m.mu.Lock()
 	err := m.told
 	if err == nil {
 		err = m.judge.err
 	}
-	changed := (err == nil) != (m.status.Err == nil)
+	before := m.status
+	changed = (err == nil) != (before.Err == nil)
 	if m.status.Err = err; changed {
 		m.status.Since = time.Now()
 	}
-	status := m.status
+	now := m.status
 	m.mu.Unlock()
 	if changed {
-		m.config.Changed(status)
+		m.config.Changed(before, now)
 	}
+	return changed
 }
 
 // place puts the instance into its groups or out of them. missed counts the looks in a row that
@@ -164,19 +163,22 @@ func (m *Monitor) place(ctx context.Context, groups Groups, missed *int) {
 }
 
 func (m *Monitor) leave(ctx context.Context, groups Groups) {
-	m.move(true) // first, as it is no longer to be counted on
-	groups.Leave(ctx)
+	if groups.Leave(ctx) {
+		m.move(true)
+	}
 }
 
 func (m *Monitor) join(groups Groups) {
-	groups.Join()
-	m.move(false)
+	if groups.Join() {
+		m.move(false)
+	}
 }
 
 func (m *Monitor) move(out bool) {
 	m.mu.Lock()
+	before := m.status
 	m.status.Out = out
-	status := m.status
+	now := m.status
 	m.mu.Unlock()
-	m.config.Changed(status)
+	m.config.Changed(before, now)
 }

@@ -42,17 +42,19 @@ func (m *member) Covered(context.Context) bool {
 	m.group.mu.Lock()
 	defer m.group.mu.Unlock()
 	return !m.group.deaf && slices.ContainsFunc(m.group.members, func(other *member) bool {
-		return other != m && !other.dead && other.monitor.Status().Err == nil
+		status := other.monitor.Status()
+		return other != m && !other.dead && status.Err == nil && !status.Out
 	})
 }
 
-func (m *member) Leave(context.Context) { m.moved("leave") }
-func (m *member) Join()                 { m.moved("join") }
+func (m *member) Leave(context.Context) bool { return m.moved("leave") }
+func (m *member) Join() bool                 { return m.moved("join") }
 
-func (m *member) moved(what string) {
+func (m *member) moved(what string) bool {
 	m.group.mu.Lock()
 	defer m.group.mu.Unlock()
 	m.moves = append(m.moves, what)
+	return true
 }
 
 func (m *member) have(t *testing.T, want ...string) {
@@ -78,7 +80,7 @@ func newGroup(t *testing.T, configs ...health.Config) *group {
 	var running sync.WaitGroup
 	for _, c := range configs {
 		if c.Changed == nil {
-			c.Changed = func(health.Status) {}
+			c.Changed = func(_, _ health.Status) {}
 		}
 		g.members = append(g.members, &member{group: g, monitor: health.New(c)})
 	}
@@ -254,6 +256,8 @@ func TestLatency(t *testing.T) {
 		"error":   func(context.Context, <-chan struct{}) error { return errBad },
 		"timeout": func(ctx context.Context, _ <-chan struct{}) error { <-ctx.Done(); return ctx.Err() },
 		"hang":    func(_ context.Context, end <-chan struct{}) error { <-end; return nil },
+		"almost":  func(context.Context, <-chan struct{}) error { time.Sleep(950 * time.Millisecond); return errBad },
+		"late":    func(context.Context, <-chan struct{}) error { time.Sleep(1100 * time.Millisecond); return errBad },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -273,6 +277,24 @@ func TestLatency(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestResultsAreApart: a check that does not return in time has no two results at once.
+func TestResultsAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var began time.Time
+		g := newGroup(t, health.Config{Check: func(context.Context) error {
+			if began.IsZero() {
+				began = time.Now()
+				time.Sleep(health.Interval + health.Interval/10)
+			}
+			return errBad
+		}})
+		time.Sleep(10 * time.Second)
+		if d := g.members[0].monitor.Status().Since.Sub(began); d < 3*health.Interval {
+			t.Errorf("three results have taken %v", d)
+		}
+	})
 }
 
 // TestBoth: the check and what is set have to agree that the instance is healthy.

@@ -34,8 +34,8 @@ no calls away.
 
 Answers go to the inboxes of the callers, so the tap subscribes to _INBOX.> too (--inbox, if the
 callers have another prefix) and shows what belongs to calls that it has seen. It does not see the
-answers to callers in other accounts, nor those in inboxes that its user may not subscribe to. Of a
-call that had begun before, it shows the answer only if that has the call's id.
+answers to callers in other accounts, nor those in inboxes that its user may not subscribe to, nor
+those of calls that had begun before.
 
 While a tap listens, NATS does not tell callers that nobody serves a subject ("no responders"): a
 call of a service that is not there then ends after some seconds instead of at once, and natscall
