@@ -30,7 +30,17 @@ Flags:
 
 `
 
+// elsewhere are variables that git sets for its hooks and aliases. They would lead each git command
+// of the release, wherever it runs, to the checkout and its index.
+var elsewhere = []string{
+	"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
+	"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX",
+}
+
 func main() {
+	for _, name := range elsewhere {
+		_ = os.Unsetenv(name) // which cannot fail for such a name
+	}
 	// Whatever ends it early, it removes its worktree. Its output may go to a pager that is left.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()

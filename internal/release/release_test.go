@@ -322,6 +322,20 @@ func TestPager(t *testing.T) {
 	}
 }
 
+// TestInHook: variables that git sets for hooks do not make it work on the index of the checkout.
+func TestInHook(t *testing.T) {
+	r := newRepo(t)
+	before := r.state()
+	cmd := r.command("-dry-run", "v0.2.0")
+	cmd.Env = append(cmd.Env, "GIT_DIR="+filepath.Join(r.dir, ".git"), "GIT_INDEX_FILE="+filepath.Join(r.dir, ".git", "index"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if after := r.state(); after != before {
+		t.Errorf("it leaves\n%s\nof\n%s", after, before)
+	}
+}
+
 func TestRun(t *testing.T) {
 	for name, args := range map[string][]string{"no version": nil, "empty": {""}, "two": {"v0.1.0", "v0.2.0"}, "unknown flag": {"-x", "v0.1.0"}} {
 		t.Run(name, func(t *testing.T) {

@@ -68,7 +68,7 @@ func TestCheckTags(t *testing.T) {
 		all, merged   []string
 		err           string
 	}{
-		{name: "first", version: "v0.1.0", all: []string{"nightly", "other/thing"}, merged: []string{"nightly"}},
+		{name: "first", version: "v0.1.0", all: []string{"nightly", "other/thing"}, merged: []string{"nightly", "other/v9.0.0"}},
 		{name: "next", version: "v0.10.0", all: []string{"v0.9.0"}, merged: []string{"v0.9.0"}},
 		{name: "after its candidate", version: "v0.1.0", all: []string{"v0.1.0-rc.1"}, merged: []string{"v0.1.0-rc.1"}},
 		{name: "fix of an older one", version: "v0.1.1", all: []string{"v0.1.0", "v0.2.0"}, merged: []string{"v0.1.0"}},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
@@ -43,13 +42,13 @@ func checkTags(version string, modules []modproxy.Module, all, merged []string) 
 	return nil
 }
 
-// latest returns the highest version of tags such as v0.1.0 and examples/v0.1.0, or "".
+// latest returns the highest version of the tags, or "". Those of the main module, such as v0.1.0,
+// are enough, since it gets each version; others may be of something else.
 func latest(tags []string) string {
 	var last string
 	for _, tag := range tags {
-		version := tag[strings.LastIndex(tag, "/")+1:]
-		if semver.IsValid(version) && semver.Compare(version, last) > 0 {
-			last = version
+		if semver.IsValid(tag) && semver.Compare(tag, last) > 0 {
+			last = tag
 		}
 	}
 	return last
