@@ -17,7 +17,8 @@ import (
 func TestIdentifiers(t *testing.T) {
 	exported := exportedIn(t, "rpc", "rpc/rpcauth", "rpc/rpcdedup", "rpc/rpchealth", "rpc/rpclog", "rpc/rpcotel",
 		"rpc/rpcschema", "rpc/rpctest", "rpc/rpcvalidate")
-	qualified := regexp.MustCompile(`(?:^|[^.\w])(rpc[a-z]*)\.([A-Z]\w*)(…?)`) // not google.rpc.Status
+	// Not google.rpc.Status.
+	qualified := regexp.MustCompile(`(?:^|[^.\w])(rpc[a-z]*)\.([A-Z]\w*)(…?)`)
 	found := 0
 	for name, text := range prose(t) {
 		for _, code := range inline.FindAllString(text, -1) {

@@ -25,7 +25,8 @@ const gitEnds = 10 * time.Second
 func (g git) run(args ...string) (string, error) {
 	cmd := exec.CommandContext(g.ctx, "git", args...)
 	cmd.Dir = g.dir
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // killed, it would leave locks
+	// A git that is killed leaves its locks.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = gitEnds
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -13,9 +13,9 @@ import (
 	"github.com/natscall/natscall/internal/modproxy"
 )
 
-// checkListed refuses go.mod files of modules that go.work does not list: they would get no version,
-// and the main module has no longer what is in their folders. Those below a folder internal are not
-// for users.
+// checkListed refuses go.mod files of modules that go.work does not list: they would get no
+// version, and the main module no longer has what is in their folders. Those below a folder
+// internal are not for users.
 func checkListed(files []string, modules []modproxy.Module) error {
 	for _, file := range files {
 		folder := strings.TrimPrefix(path.Dir(file), ".")

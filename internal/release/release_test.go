@@ -267,7 +267,8 @@ func (r repo) command(args ...string) *exec.Cmd {
 
 // TestInterrupted: a signal leaves nothing, whatever git does when it comes.
 func TestInterrupted(t *testing.T) {
-	for _, hook := range []string{"post-checkout", "pre-commit"} { // while the worktree is added, and at the commit
+	// They run while the worktree is added, and at the commit.
+	for _, hook := range []string{"post-checkout", "pre-commit"} {
 		t.Run(hook, func(t *testing.T) {
 			r := newRepo(t)
 			pid := filepath.Join(t.TempDir(), "pid")

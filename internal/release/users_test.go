@@ -54,7 +54,8 @@ func makeRelease(t *testing.T) *testRelease {
 	runIn(t, r.clone, nil, "git", "config", "user.email", "ada@example.com")
 	sayMore(t, r.clone)
 	r.previous = latest(strings.Fields(runIn(t, r.clone, nil, "git", "tag", "--merged", "HEAD")))
-	r.version = nextVersion(latest(r.tags(t))) // on the branch of an older version there are later ones
+	// On the branch of an older version there are tags of later ones.
+	r.version = nextVersion(latest(r.tags(t)))
 
 	var stdout, stderr bytes.Buffer
 	t.Chdir(r.clone)
