@@ -136,7 +136,7 @@ func writeOwn(t *testing.T, name string, file *zip.File, module string) {
 }
 
 // kinds is how many kinds of calls a peer makes at least.
-const kinds = 16
+const kinds = 19
 
 // talk lets one program call another one.
 func (p peers) talk(t *testing.T, client, server string) {
