@@ -138,6 +138,9 @@ func (f *flags) prepare(ctx context.Context, t *tool.Tool, s *tool.Session, name
 		t.Types = target.Schema.Types()
 	}
 	c.types = t.Types
+	for _, i := range target.Service.Instances {
+		c.known = append(c.known, i.ID)
+	}
 	return c, nil
 }
 

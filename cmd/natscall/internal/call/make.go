@@ -24,6 +24,7 @@ type call struct {
 	out, log *output.Writer
 	verbose  bool
 	types    problem.Types // for the details of errors
+	known    []string      // the instances that discovery has found
 }
 
 // make makes the call.
@@ -31,7 +32,7 @@ func (c *call) make(ctx context.Context, f *flags) error {
 	c.verbose = f.verbose
 	switch kind := c.method.Kind(); {
 	case f.all:
-		return c.gather(ctx)
+		return gather(ctx, c)
 	case kind == rpc.KindUnary || kind == rpc.KindOneWay:
 		return c.unary(ctx)
 	case kind == rpc.KindServerStream:
@@ -133,6 +134,13 @@ func (c *call) send(stream *rpc.Stream) error {
 	}
 }
 
+// callOne calls one instance.
+func (c *call) callOne(ctx context.Context, request any, instance string) rpc.Gathered[any] {
+	response := c.form.response()
+	err := c.method.Call(ctx, c.client, request, response, append(slices.Clone(c.options), rpc.WithInstance(instance))...)
+	return rpc.Gathered[any]{Instance: instance, Response: response, Err: err}
+}
+
 // receive prints the responses of a stream.
 func (c *call) receive(ctx context.Context, stream *rpc.Stream) error {
 	c.say("instance", stream.Instance())
@@ -171,36 +179,4 @@ func (c *call) sayHeader(what string, h rpc.Header) {
 			c.say(what, key+": "+value)
 		}
 	}
-}
-
-// gather calls all instances, and prints what each has answered.
-func (c *call) gather(ctx context.Context) error {
-	request, err := c.only()
-	if err != nil {
-		return err
-	}
-	if c.method.Kind() != rpc.KindUnary {
-		return problem.Usage("--all is for unary methods, and %s is %s", c.name, c.method.Kind())
-	}
-	g := c.method.Gather(ctx, c.client, request, c.form.response, rpc.WithCallOptions(c.options...))
-	var failed error
-	for row := range g.All() {
-		if err := c.printRow(row); err != nil {
-			return ended(err)
-		}
-		if failed == nil {
-			failed = row.Err
-		}
-	}
-	result := g.Result()
-	if result.Err != nil {
-		return ended(result.Err)
-	}
-	if len(result.Missing) > 0 {
-		return ended(rpc.Errorf(rpc.CodeUnavailable, "%d of %d instances have not answered: %v", len(result.Missing), len(result.Expected), result.Missing))
-	}
-	if failed != nil {
-		return problem.Quiet(problem.Of(failed).Status) // it stands in the output
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -100,44 +101,36 @@ func (h *health) run(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// conditions asks the instances of a service.
+// conditions asks each instance of a service that discovery has found.
 func conditions(ctx context.Context, s *tool.Session, service *discover.Service) []condition {
 	target := tool.Target{Service: service}
-	g := rpc.HealthMethod(target.Bare()).Gather(ctx, s.Bare(), new(natscallv1.GetHealthRequest), rpc.WithCallOptions(rpc.WithTimeout(s.Services.Limit)))
-	var out []condition
-	for row := range g.All() {
-		out = append(out, conditionOf(service.Name, row))
+	method, client := rpc.HealthMethod(target.Bare()), s.Bare()
+	out := make([]condition, len(service.Instances))
+	var asked sync.WaitGroup
+	for i, instance := range service.Instances {
+		asked.Go(func() {
+			answer, err := method.Call(ctx, client, new(natscallv1.GetHealthRequest), rpc.WithInstance(instance.ID), rpc.WithTimeout(s.Services.Limit))
+			out[i] = conditionOf(service.Name, instance.ID, answer, err)
+		})
 	}
-	for _, missing := range g.Result().Missing {
-		out = append(out, condition{Service: service.Name, Instance: missing, Status: unknown, Reason: "it has not answered"})
-	}
-	for _, i := range service.Instances {
-		if !slices.ContainsFunc(out, func(c condition) bool { return c.Instance == i.ID }) {
-			reason := "it has gone"
-			if err := g.Result().Err; err != nil {
-				reason = err.Error()
-			}
-			out = append(out, condition{Service: service.Name, Instance: i.ID, Status: unknown, Reason: reason})
-		}
-	}
-	slices.SortFunc(out, func(a, b condition) int { return strings.Compare(a.Instance, b.Instance) })
+	asked.Wait()
 	return out
 }
 
-func conditionOf(service string, row rpc.Gathered[*natscallv1.GetHealthResponse]) condition {
-	c := condition{Service: service, Instance: row.Instance, Status: unknown}
-	if row.Err != nil {
-		c.Reason = row.Err.Error()
+func conditionOf(service, instance string, answer *natscallv1.GetHealthResponse, err error) condition {
+	c := condition{Service: service, Instance: instance, Status: unknown}
+	if err != nil {
+		c.Reason = err.Error()
 		return c
 	}
-	switch row.Response.GetStatus() {
+	switch answer.GetStatus() {
 	case natscallv1.HealthStatus_HEALTH_STATUS_SERVING:
 		c.Status = serving
 	case natscallv1.HealthStatus_HEALTH_STATUS_NOT_SERVING:
 		c.Status = notServing
 	}
-	c.Reason, c.TakesCalls = row.Response.GetReason(), row.Response.GetTakesCalls()
-	if at := row.Response.GetSince(); at != nil {
+	c.Reason, c.TakesCalls = answer.GetReason(), answer.GetTakesCalls()
+	if at := answer.GetSince(); at != nil {
 		when := at.AsTime()
 		c.Since = &when
 	}
