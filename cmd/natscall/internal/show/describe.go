@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
@@ -80,7 +81,7 @@ func (d *describe) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.t.Out.Write([]byte(text))
+	_, err = d.t.Out.Write([]byte(output.CleanLines(text)))
 	return err
 }
 

@@ -193,11 +193,11 @@ func (p *ps) table(w *output.Writer, all []process) error {
 	}
 	for _, one := range all {
 		if one.Reason != "" {
-			fmt.Fprintf(w, "%s %s: %s\n", one.Service, one.Instance, w.Bad(one.Reason))
+			fmt.Fprintf(w, "%s %s: %s\n", w.Plain(one.Service), w.Plain(one.Instance), w.Bad(one.Reason))
 		}
 	}
 	for _, service := range slices.Sorted(slices.Values(differ)) {
-		fmt.Fprintf(w, "%s: %s\n", service, w.Note("instances have different schemas"))
+		fmt.Fprintf(w, "%s: %s\n", w.Plain(service), w.Note("instances have different schemas"))
 	}
 	return nil
 }
@@ -217,15 +217,15 @@ func differing(all []process) []string {
 	return out
 }
 
-func schemaOf(w *output.Writer, one process, differ []string) string {
+func schemaOf(w *output.Writer, one process, differ []string) output.Word {
 	hash := shortHash(one.Schema)
 	if slices.Contains(differ, one.Service) {
 		return w.Note(hash + "!")
 	}
-	return hash
+	return w.Plain(hash)
 }
 
-func healthOf(w *output.Writer, one process) string {
+func healthOf(w *output.Writer, one process) output.Word {
 	switch one.Health {
 	case "SERVING":
 		return w.Good("serving")
@@ -235,14 +235,14 @@ func healthOf(w *output.Writer, one process) string {
 	return w.Bad("NOT SERVING")
 }
 
-func errorsOf(w *output.Writer, t totals) string {
+func errorsOf(w *output.Writer, t totals) output.Word {
 	if t.Errors == 0 {
 		return "0"
 	}
 	return w.Note(fmt.Sprintf("%d (%.1f%%)", t.Errors, t.errorRate()))
 }
 
-func shedOf(w *output.Writer, n int64) string {
+func shedOf(w *output.Writer, n int64) output.Word {
 	if n == 0 {
 		return "0"
 	}
