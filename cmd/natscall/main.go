@@ -86,7 +86,7 @@ func newRoot(t *tool.Tool) *cobra.Command {
 		RunE:          noCommand,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmd.ValidateFlagGroups(); err != nil {
-				return problem.Usage("%w", err)
+				return apart(err)
 			}
 			return t.Connect.FromEnvironment(cmd.Flags())
 		},
@@ -107,6 +107,16 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "Global Flags:", "Connection, as for the nats command:", 1))
 	addCompletion(root)
 	return root
+}
+
+// apart is the error of flags that exclude each other, without cobra's groups.
+func apart(err error) error {
+	_, given, found := strings.Cut(err.Error(), "; [")
+	given, _, ended := strings.Cut(given, "] were all set")
+	if !found || !ended {
+		return problem.Usage("%w", err)
+	}
+	return problem.Usage("--%s cannot be given together", strings.Join(strings.Fields(given), " and --"))
 }
 
 // unconnected leaves the flags of the connection out of the help of commands that connect to

@@ -40,6 +40,9 @@ func Instances(t *tool.Tool) *cobra.Command {
 		Args:              tool.Args(0, 1),
 		ValidArgsFunction: tool.CompleteServices(t),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f := cmd.Flags(); !p.watch && (f.Changed("interval") || f.Changed("count")) {
+				return problem.Usage("--interval and --count need --watch")
+			}
 			return p.run(cmd.Context(), args)
 		},
 	}
@@ -67,7 +70,7 @@ type ps struct {
 
 func (p *ps) run(ctx context.Context, args []string) error {
 	if p.interval <= 0 || p.count < 0 {
-		return problem.Usage("--interval and --count must be more than nothing")
+		return problem.Usage("--interval must be more than nothing, and --count not less")
 	}
 	s, err := p.t.Open(ctx)
 	if err != nil {
