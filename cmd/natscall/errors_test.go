@@ -98,6 +98,7 @@ func TestErrors(t *testing.T) {
 		{"reserved header", []string{"call", "GetStock", get, "-H", "Nats-Msg-Id: 1"}, "", status(rpc.CodeInvalidArgument), "invalid_argument: ", ""},
 		{"all of a stream", []string{"call", "WatchStock", "--all"}, "", 2, "--all is for unary methods, and inventory.v1.InventoryService/WatchStock is server_stream", "--help"},
 		{"all and one", []string{"call", "GetStock", "--all", "--instance", "x"}, "", 2, "--all and --instance cannot be given together", "--help"},
+		{"large plain request", []string{"call", "GetStock", `{"productId": "` + strings.Repeat("x", maxPayload) + `"}`, "--plain"}, "", status(rpc.CodeResourceExhausted), "resource_exhausted: the request has ", "without --plain"},
 		{"no argument", []string{"call"}, "", 2, "an argument is missing: natscall call [flags] METHOD", "--help"},
 		{"unknown flag", []string{"ps", "--wach"}, "", 2, "unknown flag: --wach", "--help"},
 		{"no such context", []string{"ls", "--context", "moon"}, "", 1, `context "moon": `, "--server"},

@@ -85,7 +85,7 @@ func (t *Target) Dynamic() (m *rpc.Method, prefix string, err error) {
 func (t *Target) Raw() (*rpc.Method, error) {
 	kind, ok := kinds[t.Method.Kind]
 	if !ok && t.Service.IsNatscall() {
-		return nil, problem.Failure("", "method %s/%s does not say what shape it has", t.Service.Name, t.Method.Name)
+		return nil, problem.Failure("give the schema with --proto and -I", "method %s/%s does not say what shape it has", t.Service.Name, t.Method.Name)
 	}
 	return rpc.NewRawMethod(t.Bare(), rpc.MethodDesc{Name: t.Method.Name, Subject: t.Method.Subject}, kind), nil
 }
