@@ -100,11 +100,13 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	_ = root.RegisterFlagCompletionFunc("context", tool.CompleteContexts)
 	_ = root.RegisterFlagCompletionFunc("colors", cobra.FixedCompletions(connect.Schemes, cobra.ShellCompDirectiveNoFileComp))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
+	root.SetUsageTemplate(strings.NewReplacer(
+		"Global Flags:", "Connection, as for the nats command:", ".FlagUsages ", ".FlagUsagesWrapped 100 ",
+	).Replace(root.UsageTemplate()))
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
 	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
 	add(root, groupServices, tap.Command(t), bench.Command(t))
 	add(root, groupProject, unconnected(root, permissions.Command(), protoCommand(), versionCommand(t))...)
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "Global Flags:", "Connection, as for the nats command:", 1))
 	addCompletion(root)
 	return root
 }

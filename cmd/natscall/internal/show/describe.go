@@ -15,8 +15,8 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
-const describeLong = `Print a service, a method or a message as it stands in its .proto file, with its comments. A method is
-printed with all of the messages that it needs.
+const describeLong = `Print a service, a method or a message as it stands in its .proto file, with its comments. A method
+is printed with all of the messages that it needs.
 
 The schema comes from the service itself, or from the files that --proto names. A name may be
 shortened to its end where that is unique.`

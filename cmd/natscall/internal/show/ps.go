@@ -20,9 +20,9 @@ import (
 const psLong = `Show the instances of all services, or of one: what they do now, and what they have done.
 
 LOAD is how many handlers were running at the same time, on average, and RATE how many requests came
-in a second: since the instance has started, or with --watch since the last look. P50 and P99 are those
-of the slowest method. An exclamation mark behind SCHEMA means that the instances of the service have
-different schemas: some are older than others.`
+in a second: since the instance has started, or with --watch since the last look. P50 and P99 are
+those of the slowest method. An exclamation mark behind SCHEMA means that the instances of the
+service have different schemas: some are older than others.`
 
 const psExamples = `  natscall ps
   natscall ps OrderService --watch
