@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode"
 
@@ -36,8 +38,13 @@ func hostileServices(t *testing.T) *console {
 	must(t, evil.AddEndpoint("Do", micro.HandlerFunc(func(r micro.Request) { _ = r.Error("500", attack, nil) }), micro.WithEndpointSubject("evil.v1.Evil.Do"), micro.WithEndpointMetadata(method)))
 	desc := &rpc.ServiceDesc{Name: "loud.v1.Loud", MicroName: "Loud", Version: "1.0.0"}
 	loud := rpc.NewServer(nc)
-	must(t, rpc.Register(loud, desc, struct{}{}, nil, rpc.HandleMethod(rpc.NewRawMethod(desc, rpc.MethodDesc{Name: "Fail"}, rpc.KindUnary),
-		func(struct{}, context.Context, *rpc.Stream) error { return rpc.NewError(rpc.CodeAborted, attack) })))
+	fail := rpc.HandleMethod(rpc.NewRawMethod(desc, rpc.MethodDesc{Name: "Fail"}, rpc.KindUnary), func(struct{}, context.Context, *rpc.Stream) error {
+		return rpc.NewError(rpc.CodeAborted, attack)
+	})
+	say := rpc.HandleMethod(rpc.NewRawMethod(desc, rpc.MethodDesc{Name: "Say"}, rpc.KindUnary), func(_ struct{}, _ context.Context, s *rpc.Stream) error {
+		return s.Send(&rpc.Raw{Codec: rpc.CodecJSON, Data: []byte(`{}`)})
+	})
+	must(t, rpc.Register(loud, desc, struct{}{}, nil, fail, say))
 	must(t, loud.Start(t.Context()))
 	t.Cleanup(func() { must(t, loud.Shutdown(context.WithoutCancel(t.Context()))) })
 	must(t, loud.SetHealth(desc.Name, errors.New(attack)))
@@ -49,6 +56,21 @@ func quoted(t *testing.T, text string) string {
 	data, err := json.Marshal(text)
 	must(t, err)
 	return string(data)
+}
+
+// fullDisk is a file on one.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestOutputLost: a response that cannot be written is no success.
+func TestOutputLost(t *testing.T) {
+	c := hostileServices(t)
+	var stderr bytes.Buffer
+	got := run(testContext(t), []string{"call", "loud.v1.Loud/Say", "--no-schema", "{}", "--server", c.url}, nil, fullDisk{}, &stderr)
+	if want := "natscall call: output: " + syscall.ENOSPC.Error() + "\n"; got != problem.StatusFailure || stderr.String() != want {
+		t.Errorf("exit status %d: %s, want %s", got, &stderr, want)
+	}
 }
 
 // TestHostileText: what services say cannot take over the terminal, nor begin a line of its own.
