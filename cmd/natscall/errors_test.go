@@ -108,6 +108,7 @@ func TestErrors(t *testing.T) {
 		{"count without watch", []string{"ps", "--count", "3"}, "", 2, "--interval and --count need --watch", "--help"},
 		{"wrong inbox", []string{"ls", "--inbox-prefix", "my inbox"}, "", 2, `--inbox-prefix "my inbox": it must be a subject`, "--help"},
 		{"wrong instance", []string{"call", "GetStock", get, "--instance", "a.b"}, "", status(rpc.CodeInvalidArgument), "invalid_argument: WithInstance", "natscall ps"},
+		{"no time", []string{"ls", "--timeout", "1ns"}, "", 1, "the NATS server does not answer within 1ns", "--timeout"},
 		{"wrong colors", []string{"ls", "--colors", "pink"}, "", 2, "--colors pink: there are blue, cyan", "--help"},
 		{"wrong timeout", []string{"ls", "--timeout", "0s"}, "", 2, "--timeout 0s: it must be more than nothing", "--help"},
 	})
