@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/nats-io/nats.go/micro"
+	"github.com/spf13/cobra"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/rpc"
@@ -29,6 +32,9 @@ func hostileServices(t *testing.T) *console {
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()
 	metadata := map[string]string{"natscall.service": "evil.v1.Evil", "natscall.root": "evil.v1.Evil", "natscall.schema": "sha256:" + attack, "natscall.not_serving": attack}
+	injection := map[string]string{"natscall.service": "evil.v1.$(reboot)", "natscall.root": "evil.v1.Injection"}
+	_, err := micro.AddService(nc, micro.Config{Name: "Injection", Version: "1.0.0", Metadata: injection})
+	must(t, err)
 	evil, err := micro.AddService(nc, micro.Config{Name: "Evil", Version: "1.0.0", Description: attack, Metadata: metadata,
 		StatsHandler: func(*micro.Endpoint) any {
 			return json.RawMessage(`{"codes": {"` + strings.Trim(quoted(t, attack), `"`) + `": 3}}`)
@@ -37,7 +43,7 @@ func hostileServices(t *testing.T) *console {
 	method := map[string]string{"natscall.kind": "unary", "natscall.request": attack, "natscall.response": attack, "natscall.description": attack}
 	must(t, evil.AddEndpoint("Do", micro.HandlerFunc(func(r micro.Request) { _ = r.Error("500", attack, nil) }), micro.WithEndpointSubject("evil.v1.Evil.Do"), micro.WithEndpointMetadata(method)))
 	desc := &rpc.ServiceDesc{Name: "loud.v1.Loud", MicroName: "Loud", Version: "1.0.0"}
-	loud := rpc.NewServer(nc)
+	loud := rpc.NewServer(nc, rpc.WithLogger(slog.New(slog.DiscardHandler)))
 	fail := rpc.HandleMethod(rpc.NewRawMethod(desc, rpc.MethodDesc{Name: "Fail"}, rpc.KindUnary), func(struct{}, context.Context, *rpc.Stream) error {
 		return rpc.NewError(rpc.CodeAborted, attack)
 	})
@@ -56,6 +62,17 @@ func quoted(t *testing.T, text string) string {
 	data, err := json.Marshal(text)
 	must(t, err)
 	return string(data)
+}
+
+// TestHostileCompletion: a name that a shell would run is not completed.
+func TestHostileCompletion(t *testing.T) {
+	t.Setenv("NATSCALL_COMPLETION_TIME", patience.String())
+	c := hostileServices(t)
+	var stdout bytes.Buffer
+	run(testContext(t), []string{cobra.ShellCompRequestCmd, "--server", c.url, "ls", "evil."}, nil, &stdout, io.Discard)
+	if text := stdout.String(); !strings.HasPrefix(text, "evil.v1.Evil\tevil\\x1b[2J") || strings.Contains(text, "reboot") {
+		t.Errorf("it completes %q", text)
+	}
 }
 
 // fullDisk is a file on one.
