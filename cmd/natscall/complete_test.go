@@ -96,6 +96,9 @@ func TestCompleteScripts(t *testing.T) {
 	}
 }
 
+// completionOn is what docs/tool.md says to run.
+const completionOn = "source <(natscall completion bash)"
+
 // bashScript completes a command line as bash does when somebody presses the tabulator key twice.
 // The words of the line are its arguments. bash-completion, which has the function that splits the
 // line, need not be there.
@@ -106,7 +109,7 @@ _get_comp_words_by_ref() {
 }
 __ltrim_colon_completions() { :; }
 compopt() { :; }
-source <(natscall completion bash)
+` + completionOn + `
 COMP_WORDS=(natscall "$@"); COMP_CWORD=$#
 COMP_LINE="natscall $*"; COMP_POINT=${#COMP_LINE}; COMP_TYPE=63
 $(complete -p natscall | sed 's/.*-F \([^ ]*\).*/\1/') natscall "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
@@ -115,6 +118,11 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 // TestCompleteBash: bash completes by the script that the tool prints.
 func TestCompleteBash(t *testing.T) {
+	page, err := os.ReadFile(toolPage)
+	must(t, err)
+	if block := "```sh\n" + completionOn + "\n```\n"; !strings.Contains(string(page), block) {
+		t.Errorf("%s has no block with %q", toolPage, completionOn)
+	}
 	bash, err := exec.LookPath("bash")
 	must(t, err)
 	c := newConsole(t)

@@ -18,6 +18,7 @@ import (
 	"github.com/natscall/natscall/examples/internal/kvtable"
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
+	"github.com/natscall/natscall/rpc"
 )
 
 // Service implements inventoryv1nats.InventoryServiceServer.
@@ -51,7 +52,7 @@ func Run(ctx context.Context, nc *nats.Conn, s app.Settings) error {
 		return err
 	}
 	srv := s.NewServer(nc)
-	if err := inventoryv1nats.RegisterInventoryServiceServer(srv, service); err != nil {
+	if err := inventoryv1nats.RegisterInventoryServiceServer(srv, service, rpc.WithHealthCheck(service.products.Check)); err != nil {
 		return err
 	}
 	return srv.Run(ctx)

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
+	"github.com/natscall/natscall/rpc"
 )
 
 // Run serves orders and their feed on nc, and places the orders that are
@@ -32,7 +33,7 @@ func Run(ctx context.Context, nc *nats.Conn, c Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	srv := c.NewServer(nc)
-	if err := orderv1nats.RegisterOrderServiceServer(srv, orders); err != nil {
+	if err := orderv1nats.RegisterOrderServiceServer(srv, orders, rpc.WithHealthCheck(orders.orders.Check)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -52,7 +53,7 @@ func startFeed(ctx context.Context, nc *nats.Conn, c Config, grace time.Duration
 		return nil, err
 	}
 	srv := c.NewServer(nc)
-	if err := orderv1nats.RegisterOrderFeedServiceServer(srv, feed); err != nil {
+	if err := orderv1nats.RegisterOrderFeedServiceServer(srv, feed, rpc.WithHealthCheck(feed.items.Check)); err != nil {
 		return nil, err
 	}
 	return func() error {

@@ -107,14 +107,17 @@ func TestLinks(t *testing.T) {
 var inline = regexp.MustCompile("`[^`\n]*`")
 
 // withoutCode returns the text of a page without its blocks and without code in lines.
-func withoutCode(text string) string {
+func withoutCode(text string) string { return inline.ReplaceAllString(withoutBlocks(text), "") }
+
+// withoutBlocks returns the text of a page without its blocks.
+func withoutBlocks(text string) string {
 	var out strings.Builder
 	for i, part := range strings.Split("\n"+text, "\n```") {
 		if i%2 == 0 {
 			out.WriteString(part)
 		}
 	}
-	return inline.ReplaceAllString(out.String(), "")
+	return out.String()
 }
 
 // heading is a line that links can name.

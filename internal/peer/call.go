@@ -12,9 +12,11 @@ import (
 
 	inventoryv1 "github.com/natscall/natscall/gen/inventory/v1"
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
+	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/gen/order/v1/orderv1nats"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpcschema"
 )
 
 // patience is how long a call may take that is to succeed, on a machine that is busy.
@@ -61,6 +63,9 @@ func call(ctx context.Context, nc *nats.Conn, client *rpc.Client, prefix string,
 		{"bidirectional stream", c.bidi},
 		{"one instance", c.instance},
 		{"all instances", c.gather},
+		{"batched", c.batched},
+		{"schema", c.schema},
+		{"health", c.health},
 	} {
 		if err := kind.call(ctx); err != nil {
 			all = errors.Join(all, fmt.Errorf("%s: %w", kind.name, err))
@@ -268,6 +273,48 @@ func (c caller) gather(ctx context.Context) error {
 		return fmt.Errorf("%v answered, %v did not", result.Answered, result.Missing)
 	}
 	return result.Err
+}
+
+// batched makes so many calls at once that some share a message.
+func (c caller) batched(ctx context.Context) error {
+	client := rpc.NewClient(c.nc, rpc.WithSubjectPrefix(c.prefix), rpc.WithBatching(16<<10), rpc.WithoutRetry())
+	defer client.Close()
+	many := c
+	many.inventory = inventoryv1nats.NewInventoryServiceClient(client)
+	const calls = 256
+	ended := make(chan error, calls)
+	for i := range calls {
+		go func() { ended <- many.add(ctx, fmt.Sprint("product ", i)) }()
+	}
+	var all error
+	for range calls {
+		all = errors.Join(all, <-ended)
+	}
+	return all
+}
+
+// desc is the service as a tool knows it.
+var desc = &rpc.ServiceDesc{Name: inventoryv1nats.InventoryServiceName}
+
+func (c caller) schema(ctx context.Context) error {
+	set, err := rpcschema.Fetch(ctx, c.client, desc)
+	if err != nil {
+		return err
+	}
+	for _, file := range set.GetFile() {
+		if file.GetPackage() == "inventory.v1" {
+			return nil
+		}
+	}
+	return fmt.Errorf("the schema has %d files, and none of the service", len(set.GetFile()))
+}
+
+func (c caller) health(ctx context.Context) error {
+	res, err := rpc.HealthMethod(desc).Call(ctx, c.client, &natscallv1.GetHealthRequest{})
+	if err == nil && (res.GetStatus() != natscallv1.HealthStatus_HEALTH_STATUS_SERVING || !res.GetTakesCalls()) {
+		err = fmt.Errorf("the response is %v", res)
+	}
+	return err
 }
 
 // wantCode returns what is wrong with an error that is to have a code.

@@ -28,7 +28,7 @@ func TestPeer(t *testing.T) {
 	if err := call(t.Context(), nc, client, "peers.test", &said); err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(said.String(), "ok "); n < 16 {
+	if n := strings.Count(said.String(), "ok "); n < 19 {
 		t.Errorf("it made %d kinds of calls:\n%s", n, &said)
 	}
 	if err := input.Close(); err != nil {

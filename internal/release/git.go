@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // git runs git in a folder. It ends with the context, which is that of one run of this program.
@@ -17,10 +18,16 @@ type git struct {
 	dir string
 }
 
+// gitEnds is more than git takes to remove its lock files when it is interrupted.
+const gitEnds = 10 * time.Second
+
 // run returns what git prints, without the end of the last line.
 func (g git) run(args ...string) (string, error) {
 	cmd := exec.CommandContext(g.ctx, "git", args...)
 	cmd.Dir = g.dir
+	// A git that is killed leaves its locks.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = gitEnds
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -67,7 +74,8 @@ func (g git) addWorktree() (tree git, remove func(), err error) {
 	remove = func() {
 		// The context may have ended, and that of others may not end this.
 		clean := git{context.WithoutCancel(g.ctx), g.dir}
-		_, _ = clean.run("worktree", "remove", "--force", dir) // it may not have been added
+		// It may not have been added, or be locked, as it is while it is added.
+		_, _ = clean.run("worktree", "remove", "--force", "--force", dir)
 		_ = os.RemoveAll(parent)
 	}
 	if _, err := g.run("worktree", "add", "--quiet", "--detach", dir, "HEAD"); err != nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/modfile"
@@ -10,6 +12,28 @@ import (
 
 	"github.com/natscall/natscall/internal/modproxy"
 )
+
+// checkListed refuses go.mod files of modules that go.work does not list: they would get no
+// version, and the main module no longer has what is in their folders. Those below a folder
+// internal are not for users.
+func checkListed(files []string, modules []modproxy.Module) error {
+	for _, file := range files {
+		folder := strings.TrimPrefix(path.Dir(file), ".")
+		listed := slices.ContainsFunc(modules, func(m modproxy.Module) bool { return m.Folder() == folder })
+		if listed || isApart(folder) {
+			continue
+		}
+		return fmt.Errorf("go.work does not list the module of %s, so it would not be released: go work use ./%s", file, folder)
+	}
+	return nil
+}
+
+// isApart reports whether no user of natscall can import what is in a folder.
+func isApart(folder string) bool {
+	return slices.ContainsFunc(strings.Split(folder, "/"), func(name string) bool {
+		return name == "internal" || name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_")
+	})
+}
 
 // setRequirements makes a go.mod require each of the released modules that it requires in the new
 // version. It returns the paths of these.

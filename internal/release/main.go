@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 )
 
@@ -29,9 +30,21 @@ Flags:
 
 `
 
+// elsewhere are variables that git sets for its hooks and aliases. They would lead each git command
+// of the release, wherever it runs, to the checkout and its index.
+var elsewhere = []string{
+	"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
+	"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX",
+}
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	for _, name := range elsewhere {
+		_ = os.Unsetenv(name) // which cannot fail for such a name
+	}
+	// Whatever ends it early, it removes its worktree. Its output may go to a pager that is left.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // else it would end the process
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -55,7 +68,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		repo: git{ctx, "."}, version: flags.Arg(0), date: time.Now().UTC().Format(time.DateOnly),
 		dryRun: *dryRun, out: stdout,
 	}
-	if err := r.make(); err != nil {
+	err := r.make()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		fmt.Fprintln(stderr, "release: interrupted, and nothing is changed")
+		return 1
+	case err != nil:
 		fmt.Fprintf(stderr, "release: %v\n", err)
 		return 1
 	}

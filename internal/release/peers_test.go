@@ -37,8 +37,10 @@ func (r *testRelease) testPeers(t *testing.T) {
 	if p.env, err = modproxy.Environ(p.proxy, t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	tags := strings.Fields(runIn(t, r.clone, nil, "git", "tag", "--merged", "HEAD"))
-	olds := lastOfMinors(tags)
+	// A fix of an older version is on a branch of its own, and later versions owe this one nothing.
+	olds := lastOfMinors(slices.DeleteFunc(r.tags(t), func(tag string) bool {
+		return tag != r.version && semver.Compare(tag, r.previous) > 0
+	}))
 	if !slices.Contains(olds, r.version) {
 		t.Fatalf("the releases %v lack the one of this test, %s", olds, r.version)
 	}
@@ -134,7 +136,7 @@ func writeOwn(t *testing.T, name string, file *zip.File, module string) {
 }
 
 // kinds is how many kinds of calls a peer makes at least.
-const kinds = 16
+const kinds = 19
 
 // talk lets one program call another one.
 func (p peers) talk(t *testing.T, client, server string) {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -69,6 +71,13 @@ func (r *release) check(tree git) error {
 	for _, m := range modules {
 		m.Version = r.version
 		r.modules = append(r.modules, m)
+	}
+	files, err := tree.lines("ls-files", ":(glob)**/go.mod")
+	if err != nil {
+		return err
+	}
+	if err := checkListed(files, r.modules); err != nil {
+		return err
 	}
 	all, err := tree.lines("tag")
 	if err != nil {
@@ -180,8 +189,13 @@ func (r *release) tags() []string {
 	return tags
 }
 
-// publish adds the tags and moves the branch to the commit, and says what is to be pushed.
+// publish adds the tags and moves the branch to the commit, and says what is to be pushed. An
+// interrupt comes before this or after it, so that the branch and its tags belong together.
 func (r *release) publish(branch, commit string) error {
+	if err := r.repo.ctx.Err(); err != nil {
+		return err
+	}
+	r.repo.ctx = context.WithoutCancel(r.repo.ctx)
 	undo, err := r.repo.tag(commit, "natscall "+r.version, r.tags())
 	if err != nil {
 		return err
@@ -246,6 +260,9 @@ func folders(paths []string) map[string]bool {
 func edit(dir, name string, change func([]byte) ([]byte, error)) error {
 	file := filepath.Join(dir, filepath.FromSlash(name))
 	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the commit has no %s (make tidy writes those that are missing)", name)
+	}
 	if err != nil {
 		return err
 	}

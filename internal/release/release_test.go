@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,6 +14,16 @@ import (
 
 	"github.com/natscall/natscall/internal/modproxy"
 )
+
+// asRelease is the environment variable that makes the test's program the command.
+const asRelease = "NATSCALL_AS_RELEASE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asRelease) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
 
 // small is a repository with three modules. The last one in go.work is required by the second.
 var small = map[string]string{
@@ -204,6 +215,15 @@ func TestRefused(t *testing.T) {
 		{"changed file", "v0.2.0", func(r repo) { r.write("rpc/rpc.go", "package rpc // changed\n") }, "commit or remove these changes first, since a release is made of a commit:\n M rpc/rpc.go"},
 		{"new file", "v0.2.0", func(r repo) { r.write("rpc/new.go", "package rpc\n") }, "?? rpc/new.go"},
 		{"no branch", "v0.2.0", func(r repo) { r.do("switch", "--quiet", "--detach") }, "the checkout is on no branch"},
+		{"a module that go.work lacks", "v0.2.0", func(r repo) {
+			r.write("rpc/rpclog/go.mod", "module github.com/natscall/natscall/rpc/rpclog\n")
+			r.do("add", "--all")
+			r.do("commit", "--quiet", "--message", "Logs")
+		}, "go.work does not list the module of rpc/rpclog/go.mod, so it would not be released: go work use ./rpc/rpclog"},
+		{"no go.sum", "v0.2.0", func(r repo) {
+			r.do("rm", "--quiet", "rpc/rpcotel/go.sum")
+			r.do("commit", "--quiet", "--message", "None")
+		}, "the commit has no rpc/rpcotel/go.sum (make tidy"},
 		{"released", "v0.2.0", func(r repo) { r.do("tag", "rpc/rpcotel/v0.2.0") }, "the tag rpc/rpcotel/v0.2.0 exists"},
 		{"backwards", "v0.2.0", func(r repo) { r.do("tag", "v0.3.0") }, "v0.2.0 is not after v0.3.0"},
 		{"nothing in the changelog", "v0.2.0", func(r repo) {
@@ -230,6 +250,90 @@ func TestRefused(t *testing.T) {
 				t.Errorf("it leaves\n%s\nof\n%s", after, before)
 			}
 		})
+	}
+}
+
+// command is the release command as a process of its own.
+func (r repo) command(args ...string) *exec.Cmd {
+	r.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		r.Fatal(err)
+	}
+	cmd := exec.CommandContext(r.Context(), self, args...)
+	cmd.Dir, cmd.Env = r.dir, append(os.Environ(), asRelease+"=1")
+	return cmd
+}
+
+// TestInterrupted: a signal leaves nothing, whatever git does when it comes.
+func TestInterrupted(t *testing.T) {
+	// They run while the worktree is added, and at the commit.
+	for _, hook := range []string{"post-checkout", "pre-commit"} {
+		t.Run(hook, func(t *testing.T) {
+			r := newRepo(t)
+			pid := filepath.Join(t.TempDir(), "pid")
+			t.Setenv("RELEASE_PID", pid)
+			r.write(".git/hooks/"+hook, "#!/bin/sh\nuntil test -s \"$RELEASE_PID\"; do sleep 0.02; done\n"+
+				"kill -TERM \"$(cat \"$RELEASE_PID\")\"\nwhile kill -0 $PPID; do sleep 0.02; done 2>/dev/null\n")
+			if err := os.Chmod(filepath.Join(r.dir, ".git", "hooks", hook), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			before := r.state()
+			var stderr strings.Builder
+			cmd := r.command("v0.2.0")
+			cmd.Stderr = &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// In one step, as the hook may be reading.
+			if err := os.WriteFile(pid+".new", []byte(strconv.Itoa(cmd.Process.Pid)), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(pid+".new", pid); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // the exit code says how it was
+			if code := cmd.ProcessState.ExitCode(); code != 1 || stderr.String() != "release: interrupted, and nothing is changed\n" {
+				t.Errorf("exit code %d, it says %q", code, &stderr)
+			}
+			if after := r.state(); after != before {
+				t.Errorf("it leaves\n%s\nof\n%s", after, before)
+			}
+		})
+	}
+}
+
+// TestPager: whoever has seen enough of a dry run may leave the pager.
+func TestPager(t *testing.T) {
+	r := newRepo(t)
+	before := r.state()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = reader.Close()
+	defer writer.Close()
+	cmd := r.command("-dry-run", "v0.2.0")
+	cmd.Stdout = writer
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+	if after := r.state(); after != before {
+		t.Errorf("it leaves\n%s\nof\n%s", after, before)
+	}
+}
+
+// TestInHook: variables that git sets for hooks do not make it work on the index of the checkout.
+func TestInHook(t *testing.T) {
+	r := newRepo(t)
+	before := r.state()
+	cmd := r.command("-dry-run", "v0.2.0")
+	cmd.Env = append(cmd.Env, "GIT_DIR="+filepath.Join(r.dir, ".git"), "GIT_INDEX_FILE="+filepath.Join(r.dir, ".git", "index"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if after := r.state(); after != before {
+		t.Errorf("it leaves\n%s\nof\n%s", after, before)
 	}
 }
 

@@ -54,7 +54,8 @@ func TestCheckVersion(t *testing.T) {
 		"v0.1.0": "", "v1.2.3": "", "v0.2.0-rc.1": "",
 		"0.1.0": "want a semantic version", "v0.1": "want a semantic version", "v0.1.0+linux": "want a semantic version",
 		"latest": "want a semantic version", "v01.0.0": "want a semantic version",
-		"v2.0.0": "end with the major version, as github.com/natscall/natscall/v2",
+		"v0.1.0-0.20260101000000-abcdefabcdef": "the go command gives to commits without a tag",
+		"v2.0.0":                               "end with the major version, as github.com/natscall/natscall/v2",
 	} {
 		t.Run(version, func(t *testing.T) { checkError(t, checkVersion(version), want) })
 	}
@@ -67,7 +68,7 @@ func TestCheckTags(t *testing.T) {
 		all, merged   []string
 		err           string
 	}{
-		{name: "first", version: "v0.1.0", all: []string{"nightly", "other/thing"}, merged: []string{"nightly"}},
+		{name: "first", version: "v0.1.0", all: []string{"nightly", "other/thing"}, merged: []string{"nightly", "other/v9.0.0"}},
 		{name: "next", version: "v0.10.0", all: []string{"v0.9.0"}, merged: []string{"v0.9.0"}},
 		{name: "after its candidate", version: "v0.1.0", all: []string{"v0.1.0-rc.1"}, merged: []string{"v0.1.0-rc.1"}},
 		{name: "fix of an older one", version: "v0.1.1", all: []string{"v0.1.0", "v0.2.0"}, merged: []string{"v0.1.0"}},

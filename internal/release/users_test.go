@@ -22,6 +22,7 @@ import (
 type testRelease struct {
 	checkout string
 	clone    string
+	previous string // the release that the checkout comes after, if any
 	version  string
 	modules  []modproxy.Module
 	proxy    string
@@ -52,7 +53,9 @@ func makeRelease(t *testing.T) *testRelease {
 	runIn(t, r.clone, nil, "git", "config", "user.name", "Ada")
 	runIn(t, r.clone, nil, "git", "config", "user.email", "ada@example.com")
 	sayMore(t, r.clone)
-	r.version = nextVersion(latest(strings.Fields(runIn(t, r.clone, nil, "git", "tag", "--merged", "HEAD"))))
+	r.previous = latest(strings.Fields(runIn(t, r.clone, nil, "git", "tag", "--merged", "HEAD")))
+	// On the branch of an older version there are tags of later ones.
+	r.version = nextVersion(latest(r.tags(t)))
 
 	var stdout, stderr bytes.Buffer
 	t.Chdir(r.clone)
@@ -72,6 +75,12 @@ func makeRelease(t *testing.T) *testRelease {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// tags are all tags of the clone.
+func (r *testRelease) tags(t *testing.T) []string {
+	t.Helper()
+	return strings.Fields(runIn(t, r.clone, nil, "git", "tag"))
 }
 
 // sayMore writes into a changelog that says nothing yet, as after a release.

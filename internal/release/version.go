@@ -2,8 +2,8 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
+	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
 
 	"github.com/natscall/natscall/internal/modproxy"
@@ -14,6 +14,9 @@ func checkVersion(version string) error {
 	switch {
 	case !semver.IsValid(version) || semver.Canonical(version) != version:
 		return fmt.Errorf("version %q: want a semantic version such as v0.2.0 or v0.2.0-rc.1", version)
+	case module.IsPseudoVersion(version): // the go command ignores such a tag
+		return fmt.Errorf("version %s has the form that the go command gives to commits without a tag: "+
+			"want one such as v0.2.0 or v0.2.0-rc.1", version)
 	case semver.Compare(semver.Major(version), "v1") > 0:
 		return fmt.Errorf("version %s: from v2 on the paths of modules end with the major version, as %s/%s; "+
 			"change them first", version, modproxy.Root, semver.Major(version))
@@ -39,13 +42,13 @@ func checkTags(version string, modules []modproxy.Module, all, merged []string) 
 	return nil
 }
 
-// latest returns the highest version of tags such as v0.1.0 and examples/v0.1.0, or "".
+// latest returns the highest version of the tags, or "". Those of the main module, such as v0.1.0,
+// are enough, since it gets each version; others may be of something else.
 func latest(tags []string) string {
 	var last string
 	for _, tag := range tags {
-		version := tag[strings.LastIndex(tag, "/")+1:]
-		if semver.IsValid(version) && semver.Compare(version, last) > 0 {
-			last = version
+		if semver.IsValid(tag) && semver.Compare(tag, last) > 0 {
+			last = tag
 		}
 	}
 	return last

@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -237,6 +238,14 @@ func (t *Table[T]) updateOnce(ctx context.Context, key string, change func(T) (T
 	}
 	_, err = t.put(ctx, row, value)
 	return row.Value, err
+}
+
+// Check is a health check: it fails if JetStream does not say what the bucket is.
+func (t *Table[T]) Check(ctx context.Context) error {
+	if _, err := t.kv.Status(ctx); err != nil {
+		return fmt.Errorf("JetStream bucket %s: %w", t.kv.Bucket(), err)
+	}
+	return nil
 }
 
 func (t *Table[T]) name(key string) string { return t.kv.Bucket() + "/" + key }

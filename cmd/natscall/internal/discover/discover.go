@@ -23,6 +23,7 @@ type Finder struct {
 	NC    *nats.Conn
 	Limit time.Duration // how long to wait for answers at most
 	Trace io.Writer     // gets what is asked, or nil
+	quiet time.Duration // how long no answer may come; 0 means as usual
 }
 
 // Answer is what an instance has answered, and how long after the question.
@@ -35,9 +36,27 @@ type Answer[T any] struct {
 // How long no further answer may come before those that have come are taken for all of them: a
 // multiple of what the first one took, since instances may be far away, and at least quiet.
 const (
-	quiet         = 250 * time.Millisecond
+	usuallyQuiet  = 250 * time.Millisecond
+	longQuiet     = 4 * usuallyQuiet // before something is said not to be there
 	quietMultiple = 4
 )
+
+// errNotThere is the cause of the error that a service or method is not there.
+var errNotThere = errors.New("not there")
+
+// IsPatient reports whether the finder waits longer than usual.
+func (f *Finder) IsPatient() bool { return f.quiet >= longQuiet }
+
+// Patiently runs a function that asks and chooses. If what it is to choose is not there, it runs it
+// again with more patience: on a busy machine an instance may be late with its answer.
+func Patiently[T any](f *Finder, choose func() (T, error)) (T, error) {
+	chosen, err := choose()
+	if errors.Is(err, errNotThere) && !f.IsPatient() {
+		f.quiet = longQuiet
+		return choose()
+	}
+	return chosen, err
+}
 
 // Pings asks all instances whether they are there, or those of the service with a micro name.
 func (f *Finder) Pings(ctx context.Context, name string) ([]Answer[micro.Ping], error) {
@@ -81,7 +100,7 @@ func ask[T any](ctx context.Context, f *Finder, verb micro.Verb, name string) ([
 		}
 		out = append(out, Answer[T]{value, m.after, len(m.msg.Data)})
 		if len(out) == 1 {
-			patience = max(quiet, quietMultiple*m.after)
+			patience = max(usuallyQuiet, f.quiet, quietMultiple*m.after)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func Find(services []*Service, name, prefix string) (*Service, error) {
 		named = exactly(named, prefix)
 	}
 	if len(named) == 0 {
-		return nil, problem.Failure(thereIs(services, name), "there is no service %q%s", name, under(prefix))
+		return nil, problem.Because(errNotThere, thereIs(services, name), "there is no service %q%s", name, under(prefix))
 	}
 	if one := choose(named, prefix); one != nil {
 		return one, nil
@@ -115,7 +115,7 @@ func findDotted(services []*Service, name, prefix string) (*Service, *Method, er
 	for _, s := range services {
 		there = append(there, qualified(s)...)
 	}
-	return nil, nil, problem.Failure(listOf(there, name, "the methods are "), "no service%s has a method %q", under(prefix), name)
+	return nil, nil, problem.Because(errNotThere, listOf(there, name, "the methods are "), "no service%s has a method %q", under(prefix), name)
 }
 
 func example(s *Service) string {

@@ -129,7 +129,14 @@ func (p *permissions) serve(m method, queue string) {
 // listen adds what an instance needs to follow the calls of a method, and to be found.
 func (p *permissions) listen(m method) {
 	for _, subject := range m.subjects.Control {
-		p.subscribe = add(p.subscribe, grant{subject: subject, why: "what clients say about calls of " + m.service})
+		why := "what clients say about calls of " + m.service
+		switch {
+		case strings.HasSuffix(subject, "._schema"):
+			why = "serves the .proto files of " + m.service
+		case strings.HasSuffix(subject, "._health"):
+			why = "says how it is"
+		}
+		p.subscribe = add(p.subscribe, grant{subject: subject, why: why})
 	}
 	for _, subject := range m.subjects.Discovery {
 		p.subscribe = add(p.subscribe, grant{subject: subject, why: "is found by tools"})

@@ -45,6 +45,11 @@ func Failure(next, format string, args ...any) error {
 	return &Error{Reason: err.Error(), Next: next, Status: StatusFailure, err: err}
 }
 
+// Because returns an error with a cause that errors.Is finds, and that stands not in the reason.
+func Because(cause error, next, format string, args ...any) error {
+	return &Error{Reason: fmt.Sprintf(format, args...), Next: next, Status: StatusFailure, err: cause}
+}
+
 // Usage returns an error in how the tool was called.
 func Usage(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)

@@ -94,7 +94,13 @@ type finding struct {
 
 // find returns the service, method or message of a name.
 func (d *describe) find(ctx context.Context, s *tool.Session, name string) (finding, error) {
-	target, err := s.FindService(ctx, &d.source, name)
+	target, err := s.Guess(ctx, &d.source, name)
+	if err != nil {
+		if found, err := d.findMessage(ctx, s, name, err); err == nil {
+			return found, nil
+		}
+		target, err = s.FindService(ctx, &d.source, name)
+	}
 	if err != nil {
 		target, err = d.findMethod(ctx, s, name, err)
 	}

@@ -74,16 +74,12 @@ func (h *health) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer s.Close()
-	services, err := s.Services.Services(cmd.Context(), "")
+	services, err := discover.Patiently(&s.Services, func() ([]*discover.Service, error) {
+		services, err := s.Services.Services(cmd.Context(), "")
+		return named(services, err, args, h.prefix)
+	})
 	if err != nil {
 		return err
-	}
-	if len(args) > 0 {
-		one, err := discover.Find(services, args[0], h.prefix)
-		if err != nil {
-			return err
-		}
-		services = []*discover.Service{one}
 	}
 	if services = natscallOnly(services); len(services) == 0 {
 		return nobody("any natscall service")

@@ -56,7 +56,14 @@ func found(cmd *cobra.Command, t *tool.Tool, args []string, prefix string) ([]*d
 		return nil, err
 	}
 	defer s.Close()
-	services, err := s.Services.Services(cmd.Context(), "")
+	return discover.Patiently(&s.Services, func() ([]*discover.Service, error) {
+		services, err := s.Services.Services(cmd.Context(), "")
+		return named(services, err, args, prefix)
+	})
+}
+
+// named returns the service that an argument names, or all of them.
+func named(services []*discover.Service, err error, args []string, prefix string) ([]*discover.Service, error) {
 	if err != nil || len(args) == 0 {
 		return services, err
 	}

@@ -46,14 +46,13 @@ func pinged(cmd *cobra.Command, t *tool.Tool, args []string, prefix string) ([]*
 		return nil, err
 	}
 	defer s.Close()
-	answers, err := s.Services.Pings(cmd.Context(), "")
-	if err != nil {
-		return nil, err
-	}
-	services := discover.ServicesOf(answers, func(p micro.Ping) micro.ServiceIdentity { return p.ServiceIdentity })
-	if len(args) > 0 {
-		one, err := discover.Find(services, args[0], prefix)
-		return []*discover.Service{one}, err
+	services, err := discover.Patiently(&s.Services, func() ([]*discover.Service, error) {
+		answers, err := s.Services.Pings(cmd.Context(), "")
+		services := discover.ServicesOf(answers, func(p micro.Ping) micro.ServiceIdentity { return p.ServiceIdentity })
+		return named(services, err, args, prefix)
+	})
+	if err != nil || len(args) > 0 {
+		return services, err
 	}
 	if services = natscallOnly(services); len(services) == 0 {
 		return nil, nobody("any natscall service")

@@ -144,6 +144,10 @@ func (p *ps) draw(w *output.Writer, all []process, err error) error {
 
 // look asks the instances.
 func (p *ps) look(ctx context.Context, s *tool.Session, args []string) ([]process, error) {
+	return discover.Patiently(&s.Services, func() ([]process, error) { return p.ask(ctx, s, args) })
+}
+
+func (p *ps) ask(ctx context.Context, s *tool.Session, args []string) ([]process, error) {
 	answers, err := s.Services.Stats(ctx, "")
 	if err != nil {
 		return nil, err
@@ -172,7 +176,7 @@ func (p *ps) look(ctx context.Context, s *tool.Session, args []string) ([]proces
 
 // only returns the instances of the service that a name means.
 func (p *ps) only(answers []discover.Answer[micro.Stats], all []process, name string) ([]process, error) {
-	service, err := discover.Find(discover.ServicesOf(answers, func(s micro.Stats) micro.ServiceIdentity { return s.ServiceIdentity }), name, p.prefix)
+	service, err := discover.Find(discover.ServicesOf(answers, identity), name, p.prefix)
 	if err != nil {
 		return nil, err
 	}

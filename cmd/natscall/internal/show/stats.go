@@ -64,22 +64,25 @@ func (s *stats) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer session.Close()
-	answers, err := session.Services.Stats(cmd.Context(), "")
+	var answers []discover.Answer[micro.Stats]
+	services, err := discover.Patiently(&session.Services, func() ([]*discover.Service, error) {
+		var err error
+		answers, err = session.Services.Stats(cmd.Context(), "")
+		return named(discover.ServicesOf(answers, identity), err, args, s.prefix)
+	})
 	if err != nil {
 		return err
 	}
-	services := discover.ServicesOf(answers, func(s micro.Stats) micro.ServiceIdentity { return s.ServiceIdentity })
-	if len(args) > 0 {
-		one, err := discover.Find(services, args[0], s.prefix)
-		if err != nil {
-			return err
-		}
-		services = []*discover.Service{one}
-	} else if services = natscallOnly(services); len(services) == 0 {
+	if len(args) == 0 {
+		services = natscallOnly(services)
+	}
+	if len(services) == 0 {
 		return nobody("any natscall service")
 	}
 	return s.print(counts(services, answers))
 }
+
+func identity(s micro.Stats) micro.ServiceIdentity { return s.ServiceIdentity }
 
 // counts returns the numbers of the instances of services.
 func counts(services []*discover.Service, answers []discover.Answer[micro.Stats]) []count {

@@ -21,6 +21,7 @@ type Session struct {
 	NC       *nats.Conn
 	Services discover.Finder
 	seen     []*discover.Service // what has been found, once it has
+	patient  bool                // it has been asked for patiently
 	bare     *rpc.Client         // the one without a subject prefix or options, if there is one
 	clients  []*rpc.Client
 }
@@ -59,12 +60,12 @@ func (s *Session) Bare() *rpc.Client {
 
 // All returns the services that are there. They are asked once in a session.
 func (s *Session) All(ctx context.Context) ([]*discover.Service, error) {
-	if s.seen != nil {
+	if s.seen != nil && (s.patient || !s.Services.IsPatient()) {
 		return s.seen, nil
 	}
 	services, err := s.Services.Services(ctx, "")
 	if err == nil {
-		s.seen = services
+		s.seen, s.patient = services, s.Services.IsPatient()
 	}
 	return services, err
 }
@@ -79,18 +80,41 @@ func (s *Session) Close() {
 
 // FindService finds the service that a name means, by what is there or by files.
 func (s *Session) FindService(ctx context.Context, from *Source, name string) (*Target, error) {
-	return s.find(ctx, from, name, func(services []*discover.Service) (*Target, error) {
-		service, err := discover.Find(services, name, from.Prefix)
-		return &Target{Service: service}, err
-	})
+	return s.find(ctx, from, name, service(from, name))
 }
 
 // FindMethod finds the method that a name means, by what is there or by files.
 func (s *Session) FindMethod(ctx context.Context, from *Source, name string) (*Target, error) {
-	return s.find(ctx, from, name, func(services []*discover.Service) (*Target, error) {
+	return s.find(ctx, from, name, method(from, name))
+}
+
+// Guess finds the service or method that a name means, without patience: the name may be that of
+// something else.
+func (s *Session) Guess(ctx context.Context, from *Source, name string) (*Target, error) {
+	if from.FromFiles() {
+		if t, err := s.FindService(ctx, from, name); err == nil {
+			return t, nil
+		}
+		return s.FindMethod(ctx, from, name)
+	}
+	if t, err := s.findThere(ctx, from, name, service(from, name)); err == nil {
+		return t, nil
+	}
+	return s.findThere(ctx, from, name, method(from, name))
+}
+
+func service(from *Source, name string) func([]*discover.Service) (*Target, error) {
+	return func(services []*discover.Service) (*Target, error) {
+		service, err := discover.Find(services, name, from.Prefix)
+		return &Target{Service: service}, err
+	}
+}
+
+func method(from *Source, name string) func([]*discover.Service) (*Target, error) {
+	return func(services []*discover.Service) (*Target, error) {
 		service, method, err := discover.FindMethod(services, name, from.Prefix)
 		return &Target{Service: service, Method: method}, err
-	})
+	}
 }
 
 // find returns what choose finds among the services of files, or else among those that are there.
@@ -105,6 +129,12 @@ func (s *Session) find(ctx context.Context, from *Source, name string, choose fu
 		t.Schema = read
 		return t, err
 	}
+	return discover.Patiently(&s.Services, func() (*Target, error) {
+		return s.findThere(ctx, from, name, choose)
+	})
+}
+
+func (s *Session) findThere(ctx context.Context, from *Source, name string, choose func([]*discover.Service) (*Target, error)) (*Target, error) {
 	services, err := s.All(ctx)
 	if service, method, _ := strings.Cut(name, "/"); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(service, ".") {
 		unseen := &discover.Service{Name: service, Root: join(from.Prefix, service)}

@@ -31,6 +31,8 @@ func noSchema(name string, err error) error {
 		return problem.Failure(files, "service %s does not serve its schema (rpc.WithoutSchema)", name)
 	case rpc.CodePermissionDenied:
 		return problem.WithNext(err, "`natscall permissions --discover` prints what a tool has to be permitted; or "+files)
+	case rpc.CodeDeadlineExceeded:
+		return problem.WithNext(err, "give it more time with --timeout, or "+files)
 	case rpc.CodeUnavailable, rpc.CodeInvalidArgument: // of --instance
 		return problem.WithNext(err, "`natscall ps` shows the instances that there are")
 	}
