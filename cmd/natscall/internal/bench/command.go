@@ -45,7 +45,8 @@ The end of the measurement cuts off streams that run, which is no error, and wai
 calls.
 
 The measurement does not hold back: a method that changes something does so with every call, also
-in the warm-up. The exit status is 0 if calls have succeeded and none has failed, 1 otherwise.`
+in the warm-up. The exit status is 0 if calls have succeeded, or Ctrl-C came before the first was
+over, and none has failed; it is 1 otherwise.`
 
 const examples = `  natscall bench GetStock '{"productId": "apple"}'
   natscall bench GetStock @requests.jsonl --rate 500 --duration 30s
