@@ -108,7 +108,7 @@ func contextError(ctx context.Context, x Execution) *Error {
 // endError returns the error of a call that ended by err, which is context.Canceled or
 // context.DeadlineExceeded.
 func endError(err error, x Execution) *Error {
-	code, what := CodeCanceled, "the caller's context was cancelled"
+	code, what := CodeCanceled, "the caller's context was canceled"
 	if errors.Is(err, context.DeadlineExceeded) {
 		code, what = CodeDeadlineExceeded, "the deadline passed"
 	}

@@ -86,7 +86,7 @@ func newRoot(t *tool.Tool) *cobra.Command {
 		RunE:          noCommand,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmd.ValidateFlagGroups(); err != nil {
-				return problem.Usage("%w", err)
+				return apart(err)
 			}
 			return t.Connect.FromEnvironment(cmd.Flags())
 		},
@@ -100,13 +100,25 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	_ = root.RegisterFlagCompletionFunc("context", tool.CompleteContexts)
 	_ = root.RegisterFlagCompletionFunc("colors", cobra.FixedCompletions(connect.Schemes, cobra.ShellCompDirectiveNoFileComp))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return problem.Usage("%w", err) })
+	root.SetUsageTemplate(strings.NewReplacer(
+		"Global Flags:", "Connection, as for the nats command:", ".FlagUsages ", ".FlagUsagesWrapped 100 ",
+	).Replace(root.UsageTemplate()))
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
 	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
 	add(root, groupServices, tap.Command(t), bench.Command(t))
 	add(root, groupProject, unconnected(root, permissions.Command(), protoCommand(), versionCommand(t))...)
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "Global Flags:", "Connection, as for the nats command:", 1))
 	addCompletion(root)
 	return root
+}
+
+// apart is the error of flags that exclude each other, without cobra's groups.
+func apart(err error) error {
+	_, given, found := strings.Cut(err.Error(), "; [")
+	given, _, ended := strings.Cut(given, "] were all set")
+	if !found || !ended {
+		return problem.Usage("%w", err)
+	}
+	return problem.Usage("--%s cannot be given together", strings.Join(strings.Fields(given), " and --"))
 }
 
 // unconnected leaves the flags of the connection out of the help of commands that connect to

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"log"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/rules"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
+	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 	"github.com/natscall/natscall/proto"
 )
 
@@ -73,6 +75,21 @@ func TestRun(t *testing.T) {
 			checkOutput(t, "stdout", stdout.String(), test.stdout)
 			checkOutput(t, "stderr", stderr.String(), test.stderr)
 		})
+	}
+}
+
+// TestHelpWidth: the help of every command fits into 100 columns.
+func TestHelpWidth(t *testing.T) {
+	for _, cmd := range newRoot(tool.New("1.0.0", nil, io.Discard, io.Discard)).Commands() {
+		var stdout bytes.Buffer
+		if status := run(t.Context(), []string{cmd.Name(), "--help"}, nil, &stdout, io.Discard); status != problem.StatusOK {
+			t.Errorf("%s: exit status %d", cmd.Name(), status)
+		}
+		for line := range strings.Lines(stdout.String()) {
+			if len(strings.TrimSuffix(line, "\n")) > 100 && !strings.HasPrefix(line, "  natscall ") {
+				t.Errorf("%s: %d columns: %s", cmd.Name(), len(line)-1, line)
+			}
+		}
 	}
 }
 

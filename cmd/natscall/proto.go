@@ -17,9 +17,9 @@ import (
 	"github.com/natscall/natscall/proto"
 )
 
-const protoLong = `Write natscall/v1/options.proto under a folder, which .proto files with natscall's options import, and
-with --validate also buf/validate/validate.proto for the rules of protovalidate. The folder is then a
-module of buf.yaml, or a -I of protoc.`
+const protoLong = `Write natscall/v1/options.proto under a folder, which .proto files with natscall's options import,
+and with --validate also buf/validate/validate.proto for the rules of protovalidate. The folder is
+then a module of buf.yaml, or a -I of protoc.`
 
 const protoExamples = `  natscall proto -o third_party/natscall
   natscall proto -o third_party/natscall --validate`

@@ -345,7 +345,9 @@ func TestGather(t *testing.T) {
 	got := map[string]int{}
 	for got["server end GetStock"] < 2 {
 		for _, text := range tap.until("server end GetStock") {
-			got[text]++
+			if !strings.Contains(text, "does not know the stream") { // a frame may cross the end
+				got[text]++
+			}
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -27,24 +27,26 @@ type flags struct {
 	json        bool
 }
 
-const long = `Measure a method: how many calls a second, how long they take, and which errors they get. The method
-is named and the request given as in natscall call. Several requests, such as the lines of a file, are
-sent in turn. Only unary, one-way and server-streaming methods can be measured.
+const long = `Measure a method: how many calls a second, how long they take, and which errors they get. The
+method is named and the request given as in natscall call. Several requests, such as the lines of
+a file, are sent in turn. Only unary, one-way and server-streaming methods can be measured.
 
 Without --rate so many calls run at a time as --concurrency says, and the next one begins when one
 ends (closed loop): that finds out how much a service can do. A service that stands still then is
 called less in that time, so its latencies look better than users find them.
 
-With --rate calls begin at fixed times, whatever the others do (open loop). If a call has to wait for
-its turn, since --concurrency are running, its latency counts from when it should have begun: what is
-measured is what a user sees who comes at that moment. Calls that should have begun in the time and
-have not are counted ("not begun").
+With --rate calls begin at fixed times, whatever the others do (open loop). If a call has to wait
+for its turn, since --concurrency are running, its latency counts from when it should have begun:
+what is measured is what a user sees who comes at that moment. Calls that should have begun in the
+time and have not are counted ("not begun").
 
-Latencies are those of calls that have succeeded; of a stream it is the time to its first message. The
-end of the measurement cuts off streams that run, which is no error, and waits for other calls.
+Latencies are those of calls that have succeeded; of a stream it is the time to its first message.
+The end of the measurement cuts off streams that run, which is no error, and waits for other
+calls.
 
-The measurement does not hold back: a method that changes something does so with every call, also in
-the warm-up. The exit status is 0 if calls have succeeded and none has failed, 1 otherwise.`
+The measurement does not hold back: a method that changes something does so with every call, also
+in the warm-up. The exit status is 0 if calls have succeeded, or Ctrl-C came before the first was
+over, and none has failed; it is 1 otherwise.`
 
 const examples = `  natscall bench GetStock '{"productId": "apple"}'
   natscall bench GetStock @requests.jsonl --rate 500 --duration 30s

@@ -36,8 +36,8 @@ OrderService/PlaceOrder, or just PlaceOrder.
 The request is JSON in an argument, in a file (@FILE) or on stdin (-); without one it is empty. The
 response is printed as JSON. If the client streams, each argument is a message, and files and stdin
 may hold several; without arguments the messages are read from stdin. Each one is sent as soon as it
-has been read, and Ctrl-D ends the requests. The responses of a stream are printed as they arrive, one
-a line. Ctrl-C cancels the call.
+has been read, and Ctrl-D ends the requests. The responses of a stream are printed as they arrive,
+one a line. Ctrl-C cancels the call.
 
 The schema comes from the service itself, or from the files that --proto names. The exit status of a
 failed call is 64 plus the code of its error, as in 69 for NOT_FOUND.`

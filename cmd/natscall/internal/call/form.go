@@ -3,7 +3,10 @@ package call
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
+	"syscall"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -117,5 +120,8 @@ func (p printer) print(response any) error {
 	if err == nil {
 		return nil
 	}
-	return io.ErrClosedPipe // whoever has read it is gone, as with `| head -1`
+	if errors.Is(err, syscall.EPIPE) {
+		return io.ErrClosedPipe // whoever has read it is gone, as with `| head -1`
+	}
+	return fmt.Errorf("output: %w", err)
 }

@@ -169,7 +169,7 @@ func (c *call) receive(ctx context.Context, stream *rpc.Stream) error {
 // say prints something about the call, if it was asked for.
 func (c *call) say(what, value string) {
 	if c.verbose && value != "" {
-		fmt.Fprintf(c.log, "%s %s\n", c.log.Dim(what+":"), value)
+		fmt.Fprintf(c.log, "%s %s\n", c.log.Dim(what+":"), c.log.Plain(value))
 	}
 }
 

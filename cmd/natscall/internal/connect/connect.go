@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -71,6 +72,38 @@ func redact(servers string) string {
 		out = append(out, scheme+"://"+rest)
 	}
 	return strings.Join(out, ",")
+}
+
+// dial connects, or ends early with ctx: nats.go waits for a server that does not answer.
+func dial(ctx context.Context, servers string, options []nats.Option) (*nats.Conn, error) {
+	type dialed struct {
+		nc  *nats.Conn
+		err error
+	}
+	done := make(chan dialed, 1)
+	go func() { // ends with the time limit of the connection
+		nc, err := nats.Connect(servers, options...)
+		done <- dialed{nc, err}
+	}()
+	select {
+	case d := <-done:
+		return d.nc, d.err
+	case <-ctx.Done():
+	}
+	go func() { // the same
+		if d := <-done; d.err == nil {
+			d.nc.Close()
+		}
+	}()
+	return nil, ctx.Err()
+}
+
+// canceled is the error of a connection that Ctrl-C, or a time limit, has ended.
+func canceled(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return problem.Failure("give it more time with --timeout", "the NATS server has not answered in time")
+	}
+	return problem.Failure("", "interrupted while connecting")
 }
 
 // traced returns what reports the life of the connection.

@@ -119,7 +119,10 @@ func (f *Flags) Open(ctx context.Context, log io.Writer, opts ...nats.Option) (*
 	if f.Trace {
 		options = append(options, traced(log)...)
 	}
-	nc, err := nats.Connect(loaded.ServerURL(), append(options, opts...)...)
+	nc, err := dial(ctx, loaded.ServerURL(), append(options, opts...))
+	if ctx.Err() != nil {
+		return nil, canceled(ctx)
+	}
 	if err != nil {
 		return nil, explain(err, loaded, f.dialTime())
 	}
@@ -152,6 +155,9 @@ func (f *Flags) check() error {
 	}
 	if f.Colors != "" && !slices.Contains(Schemes, f.Colors) {
 		return problem.Usage("--colors %s: there are %s", f.Colors, strings.Join(Schemes, ", "))
+	}
+	if p := f.inboxPrefix; p != "" && (strings.ContainsAny(p, " \t\r\n*>") || slices.Contains(strings.Split(p, "."), "")) {
+		return problem.Usage("--inbox-prefix %q: it must be a subject without wildcards, as in _INBOX_me", p)
 	}
 	if f.Timeout <= 0 {
 		return problem.Usage("--timeout %v: it must be more than nothing, as in 5s", f.Timeout)

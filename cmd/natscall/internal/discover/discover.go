@@ -83,7 +83,7 @@ func ask[T any](ctx context.Context, f *Finder, verb micro.Verb, name string) ([
 	defer cancel()
 	replies, err := f.request(ctx, subject)
 	if err != nil {
-		return nil, err
+		return nil, f.explain(err)
 	}
 	defer replies.close()
 	var out []Answer[T]
@@ -92,7 +92,7 @@ func ask[T any](ctx context.Context, f *Finder, verb micro.Verb, name string) ([
 		m, err := replies.next(ctx, patience)
 		if err != nil || m.msg == nil {
 			f.trace("%d answers to %s", len(out), subject)
-			return out, err
+			return out, f.explain(err)
 		}
 		var value T
 		if err := json.Unmarshal(m.msg.Data, &value); err != nil {
@@ -124,6 +124,17 @@ func (f *Finder) request(ctx context.Context, subject string) (*replies, error) 
 		return nil, err
 	}
 	return r, nil
+}
+
+// explain says why there was no time for a question.
+func (f *Finder) explain(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem.Failure("check the connection, or give it more time with --timeout", "the NATS server does not answer within %v", f.Limit)
+	case errors.Is(err, context.Canceled):
+		return problem.Failure("", "interrupted while asking for services")
+	}
+	return err
 }
 
 // refusal returns what NATS has said against a question, or against the inbox of its answers.

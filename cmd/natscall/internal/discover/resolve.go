@@ -18,6 +18,7 @@ func Find(services []*Service, name, prefix string) (*Service, error) {
 	}
 	if prefix != "" {
 		named = matches(named, func(s *Service) bool { return s.under(prefix) })
+		named = exactly(named, prefix)
 	}
 	if len(named) == 0 {
 		return nil, problem.Because(errNotThere, thereIs(services, name), "there is no service %q%s", name, under(prefix))
@@ -39,6 +40,15 @@ func choose(named []*Service, prefix string) *Service {
 		return nil
 	}
 	return named[0]
+}
+
+// exactly returns the services with exactly this subject prefix if there are any: another one may
+// have a longer prefix that begins with it.
+func exactly(named []*Service, prefix string) []*Service {
+	if exact := matches(named, func(s *Service) bool { return s.Prefix() == prefix }); prefix != "" && len(exact) > 0 {
+		return exact
+	}
+	return named
 }
 
 // FindMethod returns the method that a name means: of a service as in Find, as in
@@ -77,6 +87,7 @@ func SplitMethod(name string) (service, method string, found bool) {
 // findLone finds a method without the name of its service.
 func findLone(services []*Service, name, prefix string) (*Service, *Method, error) {
 	having := matches(services, func(s *Service) bool { return s.Method(name) != nil && (prefix == "" || s.under(prefix)) })
+	having = exactly(having, prefix)
 	if len(having) == 0 {
 		return findDotted(services, name, prefix)
 	}

@@ -22,6 +22,7 @@ func someServices() []*Service {
 		{Name: "order.v2.OrderService", Micro: "Orders", Root: "order.v2.OrderService", Methods: methods("PlaceOrder")},
 		{Name: "stock.v1.StockService", Micro: "StockService", Root: "east.stock.v1.StockService", Methods: methods("Get", "Count")},
 		{Name: "stock.v1.StockService", Micro: "StockService", Root: "west.stock.v1.StockService", Methods: methods("Get", "Count")},
+		{Name: "stock.v1.StockService", Micro: "StockService", Root: "west.old.stock.v1.StockService", Methods: methods("Get", "Count")},
 		{Name: "tick", Micro: "tick", Methods: methods("tock")},
 	}
 }
@@ -34,8 +35,9 @@ func TestFind(t *testing.T) {
 		{"Orders", "", "order.v2.OrderService", "", ""},
 		{"tick", "", "", "", ""},
 		{"OrderService", "", "", `"OrderService" means several services`, "order.v1.OrderService, order.v1.OrderService --prefix test, order.v2.OrderService"},
-		{"StockService", "", "", `"StockService" means several services`, "stock.v1.StockService --prefix east, stock.v1.StockService --prefix west"},
+		{"StockService", "", "", `"StockService" means several services`, "stock.v1.StockService --prefix east, stock.v1.StockService --prefix west, stock.v1.StockService --prefix west.old"},
 		{"StockService", "west", "west.stock.v1.StockService", "", ""},
+		{"StockService", "west.old", "west.old.stock.v1.StockService", "", ""},
 		{"StockService", "wes", "", `there is no service "StockService" with the subject prefix "wes"`, "did you mean stock.v1.StockService --prefix"},
 		{"StokService", "", "", `there is no service "StokService"`, "did you mean stock.v1.StockService --prefix east or"},
 		{"x.y.Payments", "", "", `there is no service "x.y.Payments"`, "there are order.v1.OrderService, "},
@@ -55,6 +57,7 @@ func TestFindMethod(t *testing.T) {
 		{"order.v1.OrderService.PlaceOrder", "", "order.v1.OrderService", "PlaceOrder", "", ""},
 		{"order.v1.OrderService/placeorder", "test", "test.order.v1.OrderService", "PlaceOrder", "", ""},
 		{"Count", "east", "east.stock.v1.StockService", "Count", "", ""},
+		{"Count", "west", "west.stock.v1.StockService", "Count", "", ""},
 		{"tock", "", "", "tock", "", ""},
 		{"Count", "", "", "", `several services have a method "Count"`, "stock.v1.StockService/Count --prefix east, stock.v1.StockService/Count --prefix west"},
 		{"PlaceOrder", "", "", "", `several services have a method "PlaceOrder"`, "order.v2.OrderService/PlaceOrder"},

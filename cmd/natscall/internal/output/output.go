@@ -2,6 +2,7 @@
 package output
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"os"
@@ -58,18 +59,21 @@ func IsTerminal(stream any) bool {
 }
 
 // JSON writes a value in several lines.
-func (w *Writer) JSON(v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // wildcards are to be read
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
+func (w *Writer) JSON(v any) error { return w.json(v, "  ") }
 
 // Line writes a value in one line.
-func (w *Writer) Line(v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+func (w *Writer) Line(v any) error { return w.json(v, "") }
+
+func (w *Writer) json(v any, indent string) error {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false) // wildcards are to be read
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(SafeJSON(out.Bytes()))
+	return err
 }
 
 // Table returns a table with columns; the name of one that has numbers begins with [Right].
@@ -83,21 +87,28 @@ var (
 	dim  = text.Colors{text.Faint}
 )
 
+// Word is text without what a terminal would take for a command, but for the colors of its writer.
+type Word string
+
 // Good returns a word that says that something is as it should be.
-func (w *Writer) Good(word string) string { return w.paint(good, word) }
+func (w *Writer) Good(word string) Word { return w.paint(good, word) }
 
 // Bad returns a word that says that something is wrong.
-func (w *Writer) Bad(word string) string { return w.paint(bad, word) }
+func (w *Writer) Bad(word string) Word { return w.paint(bad, word) }
 
 // Note returns a word that is to be noticed.
-func (w *Writer) Note(word string) string { return w.paint(note, word) }
+func (w *Writer) Note(word string) Word { return w.paint(note, word) }
+
+// Plain returns a word without color.
+func (w *Writer) Plain(word string) Word { return Word(Clean(word)) }
 
 // Dim returns a word that matters little.
-func (w *Writer) Dim(word string) string { return w.paint(dim, word) }
+func (w *Writer) Dim(word string) Word { return w.paint(dim, word) }
 
-func (w *Writer) paint(c text.Colors, word string) string {
+func (w *Writer) paint(c text.Colors, word string) Word {
+	word = Clean(word)
 	if !w.Color || word == "" {
-		return word
+		return Word(word)
 	}
-	return text.Escape(word, c.EscapeSeq())
+	return Word(text.Escape(word, c.EscapeSeq()))
 }

@@ -66,8 +66,15 @@ var schemeColors = map[string]text.Color{
 	"magenta": text.FgMagenta, "red": text.FgRed, "yellow": text.FgYellow,
 }
 
-// Row adds a row.
-func (t *Table) Row(cells ...any) { t.rows.AppendRow(cells) }
+// Row adds a row. Strings are cleaned, as services may say anything; a [Word] is so already.
+func (t *Table) Row(cells ...any) {
+	for i, cell := range cells {
+		if text, ok := cell.(string); ok {
+			cells[i] = Clean(text)
+		}
+	}
+	t.rows.AppendRow(cells)
+}
 
 // Flush writes the table: without its frame if it is too wide for the terminal, and cut if it has
 // to fit.

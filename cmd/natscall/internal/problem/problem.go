@@ -101,6 +101,8 @@ func afterCall(err *rpc.Error) string {
 		return "`natscall permissions --call` prints what the user has to be permitted"
 	case code == rpc.CodeUnavailable && !err.Remote():
 		return "`natscall ls` lists the running services, `natscall health` says how they are"
+	case code == rpc.CodeResourceExhausted && !err.Remote():
+		return "send a smaller request; more than max_payload goes to natscall services only, and without --plain"
 	case code == rpc.CodeResourceExhausted && err.Execution() == rpc.ExecutionNotRun:
 		return "`natscall ps` shows the load of the instances"
 	}

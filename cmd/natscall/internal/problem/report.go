@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/rpc"
 )
 
@@ -68,15 +69,15 @@ func DetailJSON(detail proto.Message, types Types) json.RawMessage {
 // WriteText writes an error for people.
 func (e *Error) WriteText(w io.Writer, command string, types Types) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %s\n", command, e.Reason)
+	fmt.Fprintf(&text, "%s: %s\n", command, output.Clean(e.Reason))
 	if call := e.Call(); call != nil {
 		for _, detail := range call.Details() {
-			fmt.Fprintf(&text, "  detail: %s\n", DetailJSON(detail, types))
+			fmt.Fprintf(&text, "  detail: %s\n", output.Clean(string(DetailJSON(detail, types))))
 		}
 		fmt.Fprintf(&text, "  %s\n", ranText(call))
 	}
 	if e.Next != "" {
-		fmt.Fprintf(&text, "  next: %s\n", e.Next)
+		fmt.Fprintf(&text, "  next: %s\n", output.Clean(e.Next))
 	}
 	_, _ = io.WriteString(w, text.String()) // there is nobody left to tell
 }
@@ -89,7 +90,7 @@ func ranText(call *rpc.Error) string {
 		rpc.ExecutionMayHaveRun: "the call may have run",
 	}[call.Execution()]
 	if call.Instance() != "" {
-		said += ", on instance " + call.Instance()
+		said += ", on instance " + output.Clean(call.Instance())
 	}
 	return said
 }

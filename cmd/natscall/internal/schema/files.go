@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bufbuild/protocompile"
@@ -110,9 +111,13 @@ func (s sources) compile(file string) (protoreflect.FileDescriptor, error) {
 	return compiled[0], nil
 }
 
-// nameOf returns the name of a file, which is relative to the first folder that it is in.
+// nameOf returns the name of a file, which is relative to the first folder that it is in. The file
+// may also be given by that name, as protoc takes it.
 func (s sources) nameOf(file string) (string, error) {
 	if _, err := os.Stat(file); err != nil {
+		if s.has(file) {
+			return filepath.ToSlash(filepath.Clean(file)), nil
+		}
 		return "", err
 	}
 	path, err := filepath.Abs(file)
@@ -129,6 +134,14 @@ func (s sources) nameOf(file string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s is in none of the folders that -I names: %s", file, strings.Join(s.folders, ", "))
+}
+
+// has reports whether one of the folders has a file of this name.
+func (s sources) has(name string) bool {
+	return filepath.IsLocal(name) && slices.ContainsFunc(s.folders, func(folder string) bool {
+		_, err := os.Stat(filepath.Join(folder, name))
+		return err == nil
+	})
 }
 
 // open opens a file by its name. The options of natscall are always those that this tool knows.

@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
 // Marshal returns the JSON of a message in one line.
@@ -16,7 +18,7 @@ func Marshal(m proto.Message, types *Types, defaults bool) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	err = json.Compact(&out, data) // protojson puts blanks in at random
-	return out.Bytes(), err
+	return output.SafeJSON(out.Bytes()), err
 }
 
 // Indented returns JSON in several lines, as people read it.

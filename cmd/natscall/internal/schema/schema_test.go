@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 )
@@ -138,6 +139,14 @@ func TestText(t *testing.T) {
 		if got := Comment(sd.Methods().Get(0)); got != "Feed feeds it." {
 			t.Errorf("%s: the comment is %q", from, got)
 		}
+	}
+}
+
+// TestTemplateOfValue: a value that may be anything has no JSON unless it is something.
+func TestTemplateOfValue(t *testing.T) {
+	data, err := Marshal(Template((*structpb.Value)(nil).ProtoReflect().Descriptor()), nil, true)
+	if err != nil || string(data) != "null" {
+		t.Errorf("%s, %v", data, err)
 	}
 }
 

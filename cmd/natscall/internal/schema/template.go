@@ -16,6 +16,10 @@ func Template(md protoreflect.MessageDescriptor) *dynamicpb.Message {
 
 func fill(m protoreflect.Message, outer map[protoreflect.FullName]bool) {
 	name := m.Descriptor().FullName()
+	if name == "google.protobuf.Value" {
+		// It has no JSON without a value.
+		m.Set(m.Descriptor().Fields().ByName("null_value"), protoreflect.ValueOfEnum(0))
+	}
 	if name.Parent() == "google.protobuf" && name.Name() != "Empty" {
 		return // its JSON has a form of its own, and the zero value shows it
 	}

@@ -3,19 +3,21 @@ package show
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
-const describeLong = `Print a service, a method or a message as it stands in its .proto file, with its comments. A method is
-printed with all of the messages that it needs.
+const describeLong = `Print a service, a method or a message as it stands in its .proto file, with its comments. A method
+is printed with all of the messages that it needs.
 
 The schema comes from the service itself, or from the files that --proto names. A name may be
 shortened to its end where that is unique.`
@@ -80,7 +82,7 @@ func (d *describe) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.t.Out.Write([]byte(text))
+	_, err = d.t.Out.Write([]byte(output.CleanLines(text)))
 	return err
 }
 
@@ -136,14 +138,25 @@ func (d *describe) findMessage(ctx context.Context, s *tool.Session, name string
 	if err != nil {
 		return finding{}, err
 	}
+	var all []finding // each full name once: services share messages
+	var names []string
 	for _, known := range schemas {
-		found := known.Find(name)
-		if len(found) > 1 {
-			return finding{}, problem.Failure("use one of them: "+strings.Join(fullNames(found), ", "), "%q means several messages", name)
+		for _, found := range known.Find(name) {
+			full := string(found.FullName())
+			if full == name {
+				return finding{known, []protoreflect.Descriptor{found}}, nil
+			}
+			if !slices.Contains(names, full) {
+				names = append(names, full)
+				all = append(all, finding{known, []protoreflect.Descriptor{found}})
+			}
 		}
-		if len(found) == 1 {
-			return finding{known, found}, nil
-		}
+	}
+	if len(all) > 1 {
+		return finding{}, problem.Failure("use one of them: "+strings.Join(names, ", "), "%q means several messages", name)
+	}
+	if len(all) == 1 {
+		return all[0], nil
 	}
 	failed := problem.Of(missing)
 	return finding{}, problem.Failure(failed.Next, "there is no service, method or message %q", name)
@@ -167,14 +180,6 @@ func (d *describe) schemas(ctx context.Context, s *tool.Session) ([]*schema.Sche
 		}
 	}
 	return out, nil
-}
-
-func fullNames(of []protoreflect.Descriptor) []string {
-	out := make([]string, len(of))
-	for i, d := range of {
-		out[i] = string(d.FullName())
-	}
-	return out
 }
 
 // write writes a descriptor set.

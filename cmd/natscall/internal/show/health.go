@@ -21,8 +21,8 @@ import (
 
 const healthLong = `Ask the instances of all services, or of one, how they are.
 
-The exit status is 0 if all of them are serving, or with --any at least one of each service, and 1 if
-not, or if a service has no instance.`
+The exit status is 0 if all of them are serving, or with --any at least one of each service, and 1
+if not, or if a service has no instance.`
 
 // Health is the command that asks instances how they are.
 func Health(t *tool.Tool) *cobra.Command {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
@@ -102,12 +103,12 @@ func list(t *tool.Tool, services []*discover.Service, methods, asJSON bool) erro
 const noServices = "no services answer on this NATS server and account"
 
 // versions returns what instances run, which is one version unless they are being replaced.
-func versions(t *tool.Tool, all []string) string {
+func versions(t *tool.Tool, all []string) output.Word {
 	text := strings.Join(all, ", ")
 	if len(all) > 1 {
 		return t.Out.Note(text)
 	}
-	return text
+	return t.Out.Plain(text)
 }
 
 func listMethods(t *tool.Tool, s *discover.Service) error {

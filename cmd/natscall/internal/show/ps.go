@@ -20,9 +20,9 @@ import (
 const psLong = `Show the instances of all services, or of one: what they do now, and what they have done.
 
 LOAD is how many handlers were running at the same time, on average, and RATE how many requests came
-in a second: since the instance has started, or with --watch since the last look. P50 and P99 are those
-of the slowest method. An exclamation mark behind SCHEMA means that the instances of the service have
-different schemas: some are older than others.`
+in a second: since the instance has started, or with --watch since the last look. P50 and P99 are
+those of the slowest method. An exclamation mark behind SCHEMA means that the instances of the
+service have different schemas: some are older than others.`
 
 const psExamples = `  natscall ps
   natscall ps OrderService --watch
@@ -40,6 +40,9 @@ func Instances(t *tool.Tool) *cobra.Command {
 		Args:              tool.Args(0, 1),
 		ValidArgsFunction: tool.CompleteServices(t),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f := cmd.Flags(); !p.watch && (f.Changed("interval") || f.Changed("count")) {
+				return problem.Usage("--interval and --count need --watch")
+			}
 			return p.run(cmd.Context(), args)
 		},
 	}
@@ -67,7 +70,7 @@ type ps struct {
 
 func (p *ps) run(ctx context.Context, args []string) error {
 	if p.interval <= 0 || p.count < 0 {
-		return problem.Usage("--interval and --count must be more than nothing")
+		return problem.Usage("--interval must be more than nothing, and --count not less")
 	}
 	s, err := p.t.Open(ctx)
 	if err != nil {
@@ -197,11 +200,11 @@ func (p *ps) table(w *output.Writer, all []process) error {
 	}
 	for _, one := range all {
 		if one.Reason != "" {
-			fmt.Fprintf(w, "%s %s: %s\n", one.Service, one.Instance, w.Bad(one.Reason))
+			fmt.Fprintf(w, "%s %s: %s\n", w.Plain(one.Service), w.Plain(one.Instance), w.Bad(one.Reason))
 		}
 	}
 	for _, service := range slices.Sorted(slices.Values(differ)) {
-		fmt.Fprintf(w, "%s: %s\n", service, w.Note("instances have different schemas"))
+		fmt.Fprintf(w, "%s: %s\n", w.Plain(service), w.Note("instances have different schemas"))
 	}
 	return nil
 }
@@ -221,15 +224,15 @@ func differing(all []process) []string {
 	return out
 }
 
-func schemaOf(w *output.Writer, one process, differ []string) string {
+func schemaOf(w *output.Writer, one process, differ []string) output.Word {
 	hash := shortHash(one.Schema)
 	if slices.Contains(differ, one.Service) {
 		return w.Note(hash + "!")
 	}
-	return hash
+	return w.Plain(hash)
 }
 
-func healthOf(w *output.Writer, one process) string {
+func healthOf(w *output.Writer, one process) output.Word {
 	switch one.Health {
 	case "SERVING":
 		return w.Good("serving")
@@ -239,14 +242,14 @@ func healthOf(w *output.Writer, one process) string {
 	return w.Bad("NOT SERVING")
 }
 
-func errorsOf(w *output.Writer, t totals) string {
+func errorsOf(w *output.Writer, t totals) output.Word {
 	if t.Errors == 0 {
 		return "0"
 	}
 	return w.Note(fmt.Sprintf("%d (%.1f%%)", t.Errors, t.errorRate()))
 }
 
-func shedOf(w *output.Writer, n int64) string {
+func shedOf(w *output.Writer, n int64) output.Word {
 	if n == 0 {
 		return "0"
 	}

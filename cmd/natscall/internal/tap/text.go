@@ -36,7 +36,7 @@ func (t *text) row(r *Row, indent, prefix string) {
 	arrow := map[rpctap.Side]string{rpctap.SideClient: "->", rpctap.SideServer: "<-"}[r.From]
 	kind := fmt.Sprintf("%-9s", r.Kind)
 	if r.Failure != nil || r.Kind == rpctap.KindInvalid || r.Kind == rpctap.KindNoResponders {
-		kind = t.out.Bad(kind)
+		kind = string(t.out.Bad(kind))
 	}
 	words := append([]string{output.Clean(r.method.String())}, r.words()...)
 	fmt.Fprintf(t, "%s%s %2s %s %s\n", indent, t.out.Dim(prefix), arrow, kind, strings.Join(words, "  "))
@@ -75,7 +75,7 @@ func (t *text) headers(indent, name string, h map[string][]string) {
 
 func (t *text) raw(indent string, data []byte) {
 	for line := range strings.Lines(hex.Dump(data)) {
-		t.WriteString(indent + t.out.Dim(strings.TrimSuffix(line, "\n")) + "\n")
+		t.WriteString(indent + string(t.out.Dim(strings.TrimSuffix(line, "\n"))) + "\n")
 	}
 }
 

@@ -9,8 +9,10 @@ import (
 
 	"github.com/nats-io/jsm.go/natscontext"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
 // defaultCompletionTime is how long somebody who has pressed a key waits for what could follow.
@@ -58,13 +60,17 @@ func serviceNames(s *discover.Service) []candidate {
 func methodNames(s *discover.Service) []candidate {
 	var out []candidate
 	for _, m := range s.Methods {
+		if !protoreflect.Name(m.Name).IsValid() {
+			continue
+		}
 		out = append(out, candidate{s.Name + "/" + m.Name, m.Description, []string{s.Short() + "/" + m.Name, m.Name}})
 	}
 	return out
 }
 
-// completion completes the first argument by what the services say that are there. It has no way to
-// report an error: then there is nothing to choose from.
+// completion completes the first argument by what the services say that are there. What is no name
+// in Protobuf is left out: it would stand in the command line as it is, for the shell to run. There
+// is no way to report an error: then there is nothing to choose from.
 func completion(t *Tool, of func(*discover.Service) []candidate) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -76,7 +82,7 @@ func completion(t *Tool, of func(*discover.Service) []candidate) cobra.Completio
 		}
 		var all []candidate
 		for _, service := range services {
-			if service.IsNatscall() {
+			if service.IsNatscall() && protoreflect.FullName(service.Name).IsValid() {
 				all = append(all, of(service)...)
 			}
 		}
@@ -98,7 +104,7 @@ func matching(all []candidate, word string) []cobra.Completion {
 				name = c.short[left-1]
 			}
 			if strings.HasPrefix(name, word) {
-				out = append(out, cobra.CompletionWithDesc(name, c.description))
+				out = append(out, cobra.CompletionWithDesc(name, output.Clean(c.description)))
 			}
 		}
 		if len(out) > 0 {

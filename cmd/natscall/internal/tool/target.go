@@ -33,7 +33,7 @@ func noSchema(name string, err error) error {
 		return problem.WithNext(err, "`natscall permissions --discover` prints what a tool has to be permitted; or "+files)
 	case rpc.CodeDeadlineExceeded:
 		return problem.WithNext(err, "give it more time with --timeout, or "+files)
-	case rpc.CodeUnavailable:
+	case rpc.CodeUnavailable, rpc.CodeInvalidArgument: // of --instance
 		return problem.WithNext(err, "`natscall ps` shows the instances that there are")
 	}
 	return problem.WithNext(err, files)
@@ -87,7 +87,7 @@ func (t *Target) Dynamic() (m *rpc.Method, prefix string, err error) {
 func (t *Target) Raw() (*rpc.Method, error) {
 	kind, ok := kinds[t.Method.Kind]
 	if !ok && t.Service.IsNatscall() {
-		return nil, problem.Failure("", "method %s/%s does not say what shape it has", t.Service.Name, t.Method.Name)
+		return nil, problem.Failure("give the schema with --proto and -I", "method %s/%s does not say what shape it has", t.Service.Name, t.Method.Name)
 	}
 	return rpc.NewRawMethod(t.Bare(), rpc.MethodDesc{Name: t.Method.Name, Subject: t.Method.Subject}, kind), nil
 }
