@@ -67,7 +67,7 @@ func (r responder) listed() micro.ServiceIdentity {
 	if !r.steps.ready.Load() {
 		return r.identity
 	}
-	reason := membership{r.service}.health().Reason
+	reason := membership(r).health().Reason
 	if reason == "" {
 		return r.identity
 	}
@@ -100,7 +100,7 @@ func (r responder) info() micro.Info {
 func (r responder) statistics() micro.Stats {
 	stats := micro.Stats{ServiceIdentity: r.listed(), Type: micro.StatsResponseType, Started: r.started}
 	stats.Endpoints = make([]*micro.EndpointStats, 0, len(r.endpoints))
-	load, health := r.load(), membership{r.service}.health()
+	load, health := r.load(), membership(r).health()
 	for _, e := range r.endpoints {
 		one := &micro.EndpointStats{Name: e.method.desc.Name, Subject: e.subject, QueueGroup: e.queueGroup}
 		now := load[e]

@@ -64,7 +64,7 @@ func (s ownMethods) endpoint(m *method, group string, serve func(*Call, proto.Me
 		if err != nil {
 			return err
 		}
-		call.response, err = serve(call, req.(proto.Message))
+		call.response, err = serve(call, req)
 		return err
 	}
 	return &endpoint{
@@ -75,7 +75,7 @@ func (s ownMethods) endpoint(m *method, group string, serve func(*Call, proto.Me
 
 // serveHealth answers how the instance is.
 func (s ownMethods) serveHealth(*Call, proto.Message) (proto.Message, error) {
-	h := membership{s.service}.health()
+	h := membership(s).health()
 	out := &natscallv1.GetHealthResponse{
 		Service: h.Service, Instance: h.Instance, Reason: h.Reason, TakesCalls: h.TakesCalls,
 		Status: natscallv1.HealthStatus_HEALTH_STATUS_NOT_SERVING, Since: timestamppb.New(h.Since),
