@@ -57,7 +57,7 @@ func TestCauseOnTheClient(t *testing.T) {
 	for shape := range shapes(context.Background()) {
 		t.Run(shape, func(t *testing.T) {
 			for _, cause := range []error{canceled, coded, nil} {
-				text, want := "cancelled", context.Canceled
+				text, want := "canceled", context.Canceled
 				if cause != nil {
 					want = cause
 					text = strings.TrimPrefix(cause.Error(), "aborted: ")
