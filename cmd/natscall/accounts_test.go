@@ -83,6 +83,7 @@ func manyAtOnce(call probe) probe {
 // TestAccounts runs the shop with the exports and imports that the command prints, and with users
 // that may do what it prints and nothing else.
 func TestAccounts(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, prefix string
 		unaryStreams bool
@@ -114,6 +115,7 @@ func TestAccounts(t *testing.T) {
 // TestMissingImport takes one import away at a time, each in an account of its own: none may be
 // taken away without something that breaks.
 func TestMissingImport(t *testing.T) {
+	t.Parallel()
 	needs := maps.Clone(shopperNeeds)
 	maps.Copy(needs, toolNeeds)
 	needs[feedRoot+"._i.*.*"] = "large response" // large requests are for --unary-streams

@@ -26,6 +26,7 @@ import (
 // TestAnswers: a service that may not answer is of no use, and one that may answer each request
 // once cannot stream. So the output says how often it may answer.
 func TestAnswers(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		answers *server.ResponsePermission

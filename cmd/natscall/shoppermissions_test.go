@@ -140,6 +140,7 @@ func variantsOf(users []*server.User) variants {
 // TestShop runs the shop with exactly what the command prints, and then takes subjects away, one at
 // a time: none of them may be taken away without something that breaks.
 func TestShop(t *testing.T) {
+	t.Parallel()
 	options := configured(t, output(t, shopUsers+" "+shopFiles), usersConfig)
 	v := variantsOf(options.Users)
 	users := func(o *server.Options) { o.Users = v.users }
