@@ -15,6 +15,7 @@ import (
 	"github.com/natscall/natscall/internal/names"
 	"github.com/natscall/natscall/rpc/internal/health"
 	"github.com/natscall/natscall/rpc/internal/instances"
+	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
@@ -173,7 +174,6 @@ type watched struct {
 type peerQuery struct {
 	id      wire.ID
 	covered chan struct{} // has a token when one does
-	covers  func(*natscallv1.Instance) bool
 }
 
 // watch begins to watch the health.
@@ -215,16 +215,13 @@ func (m membership) awaitCheck() {
 }
 
 // deliver takes the answer of another instance.
-func (w *watched) deliver(m *nats.Msg) {
-	q := w.query.Load()
+func (m membership) deliver(msg *nats.Msg) {
+	q := m.profile.watched.query.Load()
 	if q == nil {
 		return
 	}
-	if other := instances.Parse(m.Data, q.id); other != nil && q.covers(other) {
-		select {
-		case q.covered <- struct{}{}:
-		default:
-		}
+	if other := instances.Parse(msg.Data, q.id); other != nil && m.covers(other) {
+		wait.Signal(q.covered)
 	}
 }
 
@@ -236,7 +233,7 @@ func (m membership) Connected() bool { return m.server.nc.IsConnected() }
 
 // Covered asks the other instances whether one of them is healthy and serves the same.
 func (m membership) Covered(ctx context.Context) bool {
-	q := &peerQuery{id: wire.NewID(), covered: make(chan struct{}, 1), covers: m.covers}
+	q := &peerQuery{id: wire.NewID(), covered: make(chan struct{}, 1)}
 	m.profile.watched.query.Store(q)
 	defer m.profile.watched.query.Store(nil)
 	err := m.server.nc.PublishMsg(&nats.Msg{
@@ -281,13 +278,7 @@ func (m membership) Leave(ctx context.Context) bool {
 			draining = append(draining, ch)
 		}
 	}
-	for _, ch := range draining {
-		select {
-		case <-ch:
-		case <-ctx.Done():
-			return true
-		}
-	}
+	_ = wait.All(ctx, draining) // if ctx ends, the drains go on
 	return true
 }
 

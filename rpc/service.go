@@ -512,19 +512,7 @@ func (s *service) awaitCalls(ctx context.Context) error {
 	for _, p := range s.workers.all() {
 		all = append(all, p.Close())
 	}
-	for _, ended := range all {
-		select {
-		case <-ended:
-			continue
-		default:
-		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
+	return wait.All(ctx, all)
 }
 
 // running describes the calls that have not ended: how many of which method.
@@ -557,15 +545,11 @@ func (s *service) drainRequests(ctx context.Context) error {
 			draining = append(draining, ch)
 		}
 	}
-	for _, ch := range draining {
-		select {
-		case <-ch:
-		case <-ctx.Done():
-			s.unsubscribe(s.subs.requests)
-			return context.Cause(ctx)
-		}
+	err := wait.All(ctx, draining)
+	if err != nil {
+		s.unsubscribe(s.subs.requests)
 	}
-	return nil
+	return err
 }
 
 func (s *service) unsubscribe(subs []*connwatch.Subscription) {
@@ -636,7 +620,7 @@ func (s *service) onInstance(m *nats.Msg) {
 	if token == wire.InstancesToken || token == wire.AliveSuffix {
 		s.onControl(m)
 	} else if token == wire.PeersToken {
-		s.profile.watched.deliver(m)
+		membership{s}.deliver(m)
 	} else if method, ok := strings.CutPrefix(token, wire.CallToken+"."); ok {
 		s.onCall(toInstance, method, m)
 	} else {

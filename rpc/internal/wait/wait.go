@@ -1,4 +1,5 @@
-// Package wait has waits that several callers share, and tokens that wake a waiter.
+// Package wait has waits that several callers share, waits for several events, and tokens that wake
+// a waiter.
 package wait
 
 import (
@@ -64,6 +65,24 @@ func Signal(ch chan struct{}) {
 	case ch <- struct{}{}:
 	default:
 	}
+}
+
+// All waits until each channel has given a value or is closed, or for the end of ctx, whose cause it
+// returns. What has happened already counts, also if ctx has ended.
+func All[T any](ctx context.Context, channels []<-chan T) error {
+	for _, ch := range channels {
+		select {
+		case <-ch:
+			continue
+		default:
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // Pause waits for d, or for the end of ctx, whose error it returns.

@@ -110,3 +110,26 @@ func TestPause(t *testing.T) {
 		}
 	})
 }
+
+// TestAll: it waits for values and for ends, and what has happened already counts.
+func TestAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		value, end := make(chan int, 1), make(chan int)
+		time.AfterFunc(time.Minute, func() { value <- 1 })
+		time.AfterFunc(time.Hour, func() { close(end) })
+		began, why := time.Now(), errors.New("why")
+		if err := All(t.Context(), []<-chan int{end, value}); err != nil || time.Since(began) != time.Hour {
+			t.Errorf("it has ended after %v: %v", time.Since(began), err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Minute, func() { cancel(why) })
+		if err := All(ctx, []<-chan int{end, value}); err != why {
+			t.Errorf("canceled, it returns %v", err)
+		}
+		for range 20 {
+			if err := All(ctx, []<-chan int{end}); err != nil {
+				t.Errorf("of what has ended it returns %v", err)
+			}
+		}
+	})
+}
