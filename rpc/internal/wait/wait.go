@@ -67,8 +67,8 @@ func Signal(ch chan struct{}) {
 	}
 }
 
-// All waits until each channel has given a value or is closed, or for the end of ctx, whose cause it
-// returns. What has happened already counts, also if ctx has ended.
+// All waits until each channel has given a value or is closed, or for the end of ctx, whose cause
+// it returns. What has happened already counts, also if ctx has ended.
 func All[T any](ctx context.Context, channels []<-chan T) error {
 	for _, ch := range channels {
 		select {
