@@ -37,13 +37,13 @@ func TestRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var running, most, sum atomic.Int64
-			load := Load{Call: func(_ context.Context, number int64, message func(int)) error {
+			load := Load{Call: func(_ context.Context, number int64, m Messages) error {
 				n := running.Add(1)
 				defer running.Add(-1)
 				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 				}
 				sum.Add(number)
-				message(10)
+				m.Received(10)
 				if number == 2 {
 					return rpc.NewError(rpc.CodeNotFound, "no such thing")
 				}
@@ -70,7 +70,7 @@ func TestRequests(t *testing.T) {
 // TestInterrupted: the end of the context ends the calls, which are no errors.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
-	load := Load{Call: func(ctx context.Context, number int64, _ func(int)) error {
+	load := Load{Call: func(ctx context.Context, number int64, _ Messages) error {
 		if number == 3 {
 			cancel()
 		}
@@ -89,9 +89,9 @@ func TestInterrupted(t *testing.T) {
 // TestStreams: when the time is up streams end, whose messages count, and other calls do not.
 func TestStreams(t *testing.T) {
 	for _, stream := range []bool{true, false} {
-		load := Load{Stream: stream, Call: func(ctx context.Context, _ int64, message func(int)) error {
-			message(1)
-			message(2)
+		load := Load{Stream: stream, Call: func(ctx context.Context, _ int64, m Messages) error {
+			m.Received(1)
+			m.Received(2)
 			if stream {
 				<-ctx.Done()
 				return ctx.Err()
@@ -112,7 +112,7 @@ func TestStreams(t *testing.T) {
 func TestIntended(t *testing.T) {
 	release := make(chan struct{})
 	var calls atomic.Int64
-	load := Load{Call: func(_ context.Context, number int64, _ func(int)) error {
+	load := Load{Call: func(_ context.Context, number int64, _ Messages) error {
 		calls.Add(1)
 		if number == 0 {
 			<-release // all others wait behind this one
@@ -154,7 +154,7 @@ func TestNotBegun(t *testing.T) {
 // TestWarmup: the calls before the measurement are made, and not counted.
 func TestWarmup(t *testing.T) {
 	warm, measured := false, false
-	load := Load{Call: func(context.Context, int64, func(int)) error {
+	load := Load{Call: func(context.Context, int64, Messages) error {
 		if warm = true; measured {
 			return nil
 		}
@@ -254,7 +254,7 @@ func TestMeter(t *testing.T) {
 		screen, file := new(terminal), new(strings.Builder)
 		for _, out := range []io.Writer{screen, file} {
 			m := newMeter(output.New(out), plan)
-			Run(testContext(t), plan, Load{Call: func(context.Context, int64, func(int)) error { return nil }}, m.begin)
+			Run(testContext(t), plan, Load{Call: func(context.Context, int64, Messages) error { return nil }}, m.begin)
 			m.end()
 		}
 		if !strings.Contains(screen.text.String(), "measuring") || file.Len() > 0 {

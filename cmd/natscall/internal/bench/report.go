@@ -39,10 +39,18 @@ func (r *Result) writeCounts(w io.Writer) {
 	if r.NotBegun > 0 {
 		line("not begun", r.NotBegun, "   in time: the rate was not reached, as all calls at a time were taken")
 	}
-	if r.Stream {
+	switch {
+	case r.sends:
+		line("messages out", r.Sent, rate(r.Sent))
+		line("bytes out", r.SentBytes, rate(r.SentBytes))
+		line("messages in", r.Messages, rate(r.Messages))
+		line("bytes in", r.Bytes, rate(r.Bytes))
+	case r.Stream:
 		line("messages", r.Messages, rate(r.Messages))
+		fallthrough
+	default:
+		line("bytes", r.Bytes, rate(r.Bytes))
 	}
-	line("bytes", r.Bytes, rate(r.Bytes))
 	fmt.Fprintf(w, "  %-12s %12.3f", "seconds", time.Duration(r.Took).Seconds())
 	if r.Interrupted {
 		fmt.Fprint(w, "   interrupted")
@@ -63,7 +71,10 @@ func (r *Result) writeLatency(w io.Writer) {
 		return
 	}
 	of := "of the calls that succeeded"
-	if r.Stream {
+	switch {
+	case r.sends:
+		of = "of the streams that succeeded, to their end"
+	case r.Stream:
 		of = "until the first message"
 	}
 	fmt.Fprintf(w, "\nLatency %s, in milliseconds:\n\n", of)
