@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -80,7 +79,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	set.IntVar(&f.Messages, "messages", 0, "`number` of messages that each stream sends, the requests in turn (default: each request once)")
 	set.DurationVar(&f.Warmup, "warmup", 0, "make calls for this `time` before the measurement (default 1s, without --requests)")
 	set.IntVar(&f.connections, "connections", 1, "`number` of connections to NATS that the calls are spread over")
-	set.StringArrayVarP(&f.headers, "header", "H", nil, "`KEY:VALUE` of a request header; may be repeated")
+	tool.HeaderFlag(set, &f.headers)
 	set.StringVar(&f.instance, "instance", "", "`ID` of the instance to call, as ps and ls show it")
 	set.BoolVar(&f.batch, "batch", false, "let calls that are made at the same time share NATS messages (rpc.WithBatching)")
 	set.StringVar(&f.csv, "csv", "", "write the latencies as a distribution to this `file`, too")
@@ -114,10 +113,6 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 	if f.connections < 1 || f.connections > 1024 {
 		return problem.Usage("--connections %d: between 1 and 1024", f.connections)
 	}
-	options, err := f.options(cmd, t)
-	if err != nil {
-		return err
-	}
 	csv, err := f.create()
 	if err != nil {
 		return err
@@ -129,7 +124,7 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 		return err
 	}
 	defer closeAll()
-	caller, name, err := f.caller(ctx, t, sessions, args, options)
+	caller, name, err := f.caller(ctx, t, sessions, args, f.options(cmd, t))
 	if err != nil {
 		return err
 	}
@@ -143,22 +138,15 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 }
 
 // options returns those of the calls.
-func (f *flags) options(cmd *cobra.Command, t *tool.Tool) ([]rpc.CallOption, error) {
-	var out []rpc.CallOption
-	for _, header := range f.headers {
-		key, value, found := strings.Cut(header, ":")
-		if !found {
-			return nil, problem.Usage("--header %q: there is no colon behind the key, as in KEY:VALUE", header)
-		}
-		out = append(out, rpc.WithHeader(strings.TrimSpace(key), strings.TrimSpace(value)))
-	}
+func (f *flags) options(cmd *cobra.Command, t *tool.Tool) []rpc.CallOption {
+	out := tool.Headers(f.headers)
 	if tool.GivenTimeout(cmd.Flags()) {
 		out = append(out, rpc.WithTimeout(t.Connect.Timeout))
 	}
 	if f.instance != "" {
 		out = append(out, rpc.WithInstance(f.instance))
 	}
-	return out, nil
+	return out
 }
 
 // create creates the file of --csv, before anything is called for nothing.

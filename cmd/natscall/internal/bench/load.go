@@ -83,6 +83,7 @@ func requests(args []string, stdin io.Reader, md protoreflect.MessageDescriptor,
 		if err != nil {
 			return nil, err
 		}
+		before := len(out)
 		for d := json.NewDecoder(bytes.NewReader(data)); ; {
 			req, err := next(d, md, types)
 			if errors.Is(err, io.EOF) {
@@ -93,9 +94,9 @@ func requests(args []string, stdin io.Reader, md protoreflect.MessageDescriptor,
 			}
 			out = append(out, req)
 		}
-	}
-	if len(out) == 0 {
-		return nil, problem.Usage("there is no request in %s", strings.Join(args, " "))
+		if len(out) == before {
+			return nil, problem.At(fmt.Sprintf("request %q", arg), tool.NoRequest("malformed JSON"))
+		}
 	}
 	return out, nil
 }
@@ -127,7 +128,7 @@ func read(arg string, stdin io.Reader) ([]byte, error) {
 	case isFile:
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return nil, problem.Failure("@FILE reads requests from a file, - from stdin", "requests: %w", err)
+			return nil, tool.NoRequests(err)
 		}
 		return data, nil
 	}

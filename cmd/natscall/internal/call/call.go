@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -67,7 +66,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	}
 	set := cmd.Flags()
 	set.SortFlags = false
-	set.StringArrayVarP(&f.headers, "header", "H", nil, "`KEY:VALUE` of a request header; may be repeated")
+	tool.HeaderFlag(set, &f.headers)
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "print headers, trailers and the instance to stderr")
 	set.StringVar(&f.instance, "instance", "", "`ID` of the instance to call, as ps and ls show it")
 	set.BoolVar(&f.all, "all", false, "call all instances, and print a line of each")
@@ -82,6 +81,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("all", "binary")
 	cmd.MarkFlagsMutuallyExclusive("all", "plain")
 	cmd.MarkFlagsMutuallyExclusive("no-schema", "binary", "template")
+	cmd.MarkFlagsMutuallyExclusive("no-schema", "proto", "descriptor-set")
 	return cmd
 }
 
@@ -102,9 +102,7 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 	if err != nil {
 		return err
 	}
-	if c.options, err = f.options(cmd, t); err != nil {
-		return err
-	}
+	c.options = f.options(cmd, t)
 	requests := args[1:]
 	if len(requests) == 0 && clientStreams(c.method) {
 		requests = []string{"-"}
@@ -159,15 +157,8 @@ func clientStreams(m *rpc.Method) bool {
 }
 
 // options returns those of the call.
-func (f *flags) options(cmd *cobra.Command, t *tool.Tool) ([]rpc.CallOption, error) {
-	var out []rpc.CallOption
-	for _, header := range f.headers {
-		key, value, found := strings.Cut(header, ":")
-		if !found {
-			return nil, problem.Usage("--header %q: there is no colon behind the key, as in KEY:VALUE", header)
-		}
-		out = append(out, rpc.WithHeader(strings.TrimSpace(key), strings.TrimSpace(value)))
-	}
+func (f *flags) options(cmd *cobra.Command, t *tool.Tool) []rpc.CallOption {
+	out := tool.Headers(f.headers)
 	if tool.GivenTimeout(cmd.Flags()) {
 		out = append(out, rpc.WithTimeout(t.Connect.Timeout))
 	}
@@ -177,7 +168,7 @@ func (f *flags) options(cmd *cobra.Command, t *tool.Tool) ([]rpc.CallOption, err
 	if f.instance != "" {
 		out = append(out, rpc.WithInstance(f.instance))
 	}
-	return out, nil
+	return out
 }
 
 // printTemplate prints a request with all of its fields.

@@ -130,6 +130,9 @@ func (p *permissionFlags) print(files []string, w io.Writer) error {
 	if len(files) == 0 {
 		return problem.Usage("no files are given: .proto files or descriptor sets")
 	}
+	if p.setting.within <= 0 {
+		return problem.Usage("--within %v: it must be more than nothing, as in 2m", p.setting.within)
+	}
 	if len(p.folders) == 0 {
 		p.folders = []string{"."}
 	}

@@ -46,6 +46,8 @@ func Describe(t *tool.Tool) *cobra.Command {
 	cmd.Flags().StringVar(&d.set, "descriptor-set", "", "write the service's files as a descriptor set to this `file`, instead of printing them")
 	cmd.Flags().StringVar(&d.instance, "instance", "", "`ID` of the instance to ask")
 	d.source.Register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("json", "descriptor-set")
+	cmd.MarkFlagsMutuallyExclusive("instance", "proto") // files need nobody who is asked
 	return cmd
 }
 
