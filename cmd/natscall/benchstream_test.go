@@ -41,7 +41,7 @@ func talk(t *testing.T) *console {
 			return end
 		}
 	}
-	serveSource(t, srv, "talk.v1", talkFile, handlers{
+	serveSource(t, srv, "talk.v1", "1.0.0", talkFile, handlers{
 		"Collect": func(_ context.Context, s *rpc.Stream) error {
 			if err := echo(s, false); err != nil {
 				return err

@@ -55,6 +55,7 @@ func TestRun(t *testing.T) {
 		{"help", problem.StatusOK, "natscall is the tool", ""},
 		{"completion bash now", problem.StatusUsage, "", "natscall completion bash: unexpected argument \"now\""},
 		{"permissions --within 0s a.proto", problem.StatusUsage, "", "natscall permissions: --within 0s: it must be more than nothing"},
+		{"permissions --accounts --from S-1 -I ../../proto ../../proto/order/v1/order.proto", problem.StatusUsage, "", "natscall permissions: --from \"S-1\": must be letters, digits and underscores"},
 		{"permissions --prefix a..b a.proto", problem.StatusUsage, "", "natscall permissions: --prefix \"a..b\": prefix \"a..b\" has an empty token"},
 		{"help call", problem.StatusOK, "Call a method, such as", ""},
 		{"help completion bash", problem.StatusOK, "Generate the autocompletion", ""},

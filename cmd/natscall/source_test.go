@@ -13,9 +13,9 @@ import (
 // handlers are functions that serve methods of any shape, by their names.
 type handlers map[string]func(context.Context, *rpc.Stream) error
 
-// serveSource serves the service that a .proto file of a package defines. A method without a handler
-// is not implemented.
-func serveSource(t *testing.T, srv *rpc.Server, pkg, source string, by handlers) {
+// serveSource serves the service that a .proto file of a package defines, as one of a version. A
+// method without a handler is not implemented.
+func serveSource(t *testing.T, srv *rpc.Server, pkg, version, source string, by handlers) {
 	t.Helper()
 	name := pkg + ".proto"
 	compiler := protocompile.Compiler{Resolver: &protocompile.SourceResolver{
@@ -25,6 +25,7 @@ func serveSource(t *testing.T, srv *rpc.Server, pkg, source string, by handlers)
 	must(t, err)
 	sd := files[0].Services().Get(0)
 	desc := rpc.NewServiceDesc(sd)
+	desc.Version = version
 	var served []rpc.Handler[struct{}]
 	for i := range sd.Methods().Len() {
 		md := sd.Methods().Get(i)

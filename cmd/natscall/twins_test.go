@@ -11,7 +11,7 @@ import (
 // serveTwin serves a service of a package, whose message Twin other packages have, too.
 func serveTwin(t *testing.T, srv *rpc.Server, pkg string) {
 	t.Helper()
-	serveSource(t, srv, pkg, `message Twin { string `+pkg+` = 1; } service `+pkg+`Service { rpc Get(Twin) returns (Twin); }`, nil)
+	serveSource(t, srv, pkg, "1.0.0", `message Twin { string `+pkg+` = 1; } service `+pkg+`Service { rpc Get(Twin) returns (Twin); }`, nil)
 }
 
 // TestDescribeTwins: a short name that messages of two services have is not that of the first one.

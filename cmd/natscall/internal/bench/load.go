@@ -36,6 +36,7 @@ func (f *flags) caller(ctx context.Context, t *tool.Tool, sessions []*tool.Sessi
 	if err != nil {
 		return nil, "", err
 	}
+	t.Warn(f.json, target.Notice)
 	method, prefix, err := target.Dynamic()
 	if err != nil {
 		return nil, "", err

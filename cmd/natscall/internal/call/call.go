@@ -124,6 +124,7 @@ func (f *flags) prepare(ctx context.Context, t *tool.Tool, s *tool.Session, name
 		c.client = s.Bare()
 		c.method, err = target.Raw()
 	} else if err = s.Load(asked, target, f.instance); err == nil {
+		t.Warn(f.json, target.Notice)
 		var prefix string
 		c.method, prefix, err = target.Dynamic()
 		c.client = s.Client(prefix)
@@ -182,6 +183,7 @@ func (f *flags) printTemplate(ctx context.Context, t *tool.Tool, s *tool.Session
 	if err := s.Load(asked, target, f.instance); err != nil {
 		return err
 	}
+	t.Warn(f.json, target.Notice)
 	_, md, err := target.Descriptors()
 	if err != nil {
 		return err

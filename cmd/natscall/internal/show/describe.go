@@ -74,6 +74,7 @@ func (d *describe) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	d.t.Warn(d.json, found.notice)
 	if d.set != "" {
 		return d.write(found)
 	}
@@ -91,6 +92,7 @@ func (d *describe) run(ctx context.Context, name string) error {
 // finding is what a name means.
 type finding struct {
 	schema      *schema.Schema
+	notice      string // as in tool.Target
 	descriptors []protoreflect.Descriptor
 }
 
@@ -117,9 +119,9 @@ func (d *describe) find(ctx context.Context, s *tool.Session, name string) (find
 		return finding{}, err
 	}
 	if md == nil {
-		return finding{target.Schema, []protoreflect.Descriptor{sd}}, nil
+		return finding{target.Schema, target.Notice, []protoreflect.Descriptor{sd}}, nil
 	}
-	return finding{target.Schema, append([]protoreflect.Descriptor{md}, schema.Messages(md.Input(), md.Output())...)}, nil
+	return finding{target.Schema, target.Notice, append([]protoreflect.Descriptor{md}, schema.Messages(md.Input(), md.Output())...)}, nil
 }
 
 // findMethod returns the method of a name, or the better of two errors.
@@ -136,21 +138,21 @@ func (d *describe) findMessage(ctx context.Context, s *tool.Session, name string
 	if strings.Contains(name, "/") {
 		return finding{}, missing
 	}
-	schemas, err := d.schemas(ctx, s)
+	targets, err := d.targets(ctx, s)
 	if err != nil {
 		return finding{}, err
 	}
 	var all []finding // each full name once: services share messages
 	var names []string
-	for _, known := range schemas {
-		for _, found := range known.Find(name) {
+	for _, known := range targets {
+		for _, found := range known.Schema.Find(name) {
 			full := string(found.FullName())
 			if full == name {
-				return finding{known, []protoreflect.Descriptor{found}}, nil
+				return finding{known.Schema, known.Notice, []protoreflect.Descriptor{found}}, nil
 			}
 			if !slices.Contains(names, full) {
 				names = append(names, full)
-				all = append(all, finding{known, []protoreflect.Descriptor{found}})
+				all = append(all, finding{known.Schema, known.Notice, []protoreflect.Descriptor{found}})
 			}
 		}
 	}
@@ -164,21 +166,21 @@ func (d *describe) findMessage(ctx context.Context, s *tool.Session, name string
 	return finding{}, problem.Failure(failed.Next, "there is no service, method or message %q", name)
 }
 
-// schemas returns those of all services.
-func (d *describe) schemas(ctx context.Context, s *tool.Session) ([]*schema.Schema, error) {
+// targets returns all services, with their schemas.
+func (d *describe) targets(ctx context.Context, s *tool.Session) ([]*tool.Target, error) {
 	if d.source.FromFiles() {
 		read, err := d.source.Read()
-		return []*schema.Schema{read}, err
+		return []*tool.Target{{Schema: read}}, err
 	}
 	services, err := s.All(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []*schema.Schema
+	var out []*tool.Target
 	for _, service := range natscallOnly(services) {
 		target := &tool.Target{Service: service}
 		if s.Load(ctx, target, "") == nil { // one without a schema has no messages to describe
-			out = append(out, target.Schema)
+			out = append(out, target)
 		}
 	}
 	return out, nil

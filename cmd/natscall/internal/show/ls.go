@@ -122,7 +122,7 @@ func listMethods(t *tool.Tool, s *discover.Service) error {
 	fmt.Fprintln(t.Out)
 	table = t.Out.Table("INSTANCE", "VERSION", "SCHEMA", "STATE")
 	for _, i := range s.Instances {
-		table.Row(i.ID, i.Version, shortHash(i.Schema), cmp.Or(i.NotServing, "serving"))
+		table.Row(i.ID, i.Version, discover.ShortHash(i.Schema), cmp.Or(i.NotServing, "serving"))
 	}
 	return table.Flush()
 }
@@ -138,12 +138,6 @@ func firstSentence(text string) string {
 		text = strings.TrimSpace(text[:strings.LastIndexByte(text[:most], ' ')+1]) + "..."
 	}
 	return text
-}
-
-// shortHash returns as much of a hash as tells schemas apart.
-func shortHash(hash string) string {
-	_, hex, _ := strings.Cut(hash, ":")
-	return hex[:min(8, len(hex))]
 }
 
 // nobody is the error of a question that no service has answered.

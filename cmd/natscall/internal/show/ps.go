@@ -225,7 +225,7 @@ func differing(all []process) []string {
 }
 
 func schemaOf(w *output.Writer, one process, differ []string) output.Word {
-	hash := shortHash(one.Schema)
+	hash := discover.ShortHash(one.Schema)
 	if slices.Contains(differ, one.Service) {
 		return w.Note(hash + "!")
 	}

@@ -258,6 +258,7 @@ func (f *finder) load(ctx context.Context, t *tool.Target) {
 		failed := problem.Of(err)
 		f.warn("messages are shown without the names of fields: %s; %s", failed.Reason, failed.Next)
 	}
+	f.tool.Warn(false, t.Notice)
 }
 
 // missing returns the services whose roots are not known. It is used while nothing else uses the
