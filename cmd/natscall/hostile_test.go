@@ -57,9 +57,11 @@ func hostileServices(t *testing.T) *console {
 	return &console{t, nil, srv.URL()}
 }
 
-func quoted(t *testing.T, text string) string {
+func quoted(t *testing.T, text string) string { return quotedJSON(t, text) }
+
+func quotedJSON(t *testing.T, v any) string {
 	t.Helper()
-	data, err := json.Marshal(text)
+	data, err := json.Marshal(v)
 	must(t, err)
 	return string(data)
 }

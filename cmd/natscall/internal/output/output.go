@@ -16,7 +16,7 @@ import (
 type Writer struct {
 	Color  bool   // it is a terminal that shows colors
 	Scheme string // of tables
-	fit    int    // how wide the terminal is, in which all has to fit; 0 means that it need not
+	fit    int    // how wide the terminal is for which the writer collects; 0 for others
 
 	mu  sync.Mutex
 	out io.Writer
@@ -27,9 +27,6 @@ type Writer struct {
 func New(w io.Writer) *Writer {
 	return &Writer{out: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
-
-// Width returns the width in which all has to fit, or 0 if it need not.
-func (w *Writer) Width() int { return w.fit }
 
 // size returns the size of the terminal. ok is false if it is none.
 func (w *Writer) size() (width, height int, ok bool) {

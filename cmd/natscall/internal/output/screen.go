@@ -49,7 +49,8 @@ func (s *Screen) Draw(draw func(w *Writer) error) error {
 		text.WriteString(enterScreen)
 	}
 	text.WriteString(home)
-	lines := strings.SplitAfter(strings.TrimSuffix(out.String(), "\n"), "\n")
+	// A line that goes on in the next one would move those below it.
+	lines := strings.SplitAfter(cutLines(strings.TrimSuffix(out.String(), "\n"), width), "\n")
 	for _, line := range lines[:min(len(lines), max(height-1, 1))] {
 		text.WriteString(strings.TrimSuffix(line, "\n") + clearLine + "\r\n")
 	}
