@@ -84,8 +84,8 @@ func echo(s *rpc.Stream, back bool) error {
 func TestBenchStreams(t *testing.T) {
 	t.Parallel()
 	c := talk(t)
-	word, long := `{"text": "AAAA"}`, `{"text": "`+strings.Repeat("AAAA", 32<<10)+`"}` // 98,304 bytes
-	const wordSize, longSize = 5, 4 + 98304
+	word, long := `{"text": "AAAA"}`, `{"text": "`+strings.Repeat("AAAA", 32<<10)+`"}`
+	const wordSize, longSize = 5, 4 + 3*32<<10 // in Protobuf
 	for _, test := range []struct {
 		name           string
 		args           []string

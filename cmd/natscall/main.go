@@ -121,8 +121,8 @@ func unconnected(root *cobra.Command, commands ...*cobra.Command) []*cobra.Comma
 	return commands
 }
 
-// addCompletion adds cobra's commands for completion and help, beside the others. Cobra's help exits
-// with 0 where there is no such command.
+// addCompletion adds cobra's commands for completion and help, beside the others. Cobra's help
+// exits with 0 where there is no such command.
 func addCompletion(root *cobra.Command) {
 	root.SetCompletionCommandGroupID(groupProject)
 	root.SetHelpCommandGroupID(groupProject)

@@ -53,8 +53,8 @@ func newFleet(t *testing.T) *fleet {
 	return f
 }
 
-// TestDifferentSchemas: where instances of a service have different schemas the commands use that of
-// the newest, or of the one that is asked for, and say so in a line.
+// TestDifferentSchemas: where instances of a service have different schemas the commands use that
+// of the newest, or of the one that is asked for, and say so in a line.
 func TestDifferentSchemas(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)

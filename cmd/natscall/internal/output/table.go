@@ -41,8 +41,8 @@ func newTable(w *Writer, columns []string) *Table {
 	return t
 }
 
-// Shrink says that a column, if there is one of the name, may be shortened to a width, after those of
-// earlier calls.
+// Shrink says that a column, if there is one of the name, may be shortened to a width, after those
+// of earlier calls.
 func (t *Table) Shrink(name string, least int, cut Cut) {
 	i := t.index(name)
 	if i < 0 {

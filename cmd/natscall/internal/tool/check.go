@@ -18,7 +18,8 @@ func HeaderFlag(flags *pflag.FlagSet, into *[]string) {
 	flags.StringArrayVarP(into, "header", "H", nil, "`KEY:VALUE` of a request header; may be repeated")
 }
 
-// Headers returns the options of a call for the values of --header, which CheckCommand has let pass.
+// Headers returns the options of a call for the values of --header, which CheckCommand has let
+// pass.
 func Headers(values []string) []rpc.CallOption {
 	var out []rpc.CallOption
 	for _, value := range values {
@@ -42,8 +43,8 @@ func NoRequest(what string) error {
 	return problem.UsageWithNext("an empty message is {}; `natscall call --template` prints what the request looks like", "%s: it is empty", what)
 }
 
-// checkFlags refuses values of flags that several commands have and that no call could be made with,
-// before anything is asked or sent.
+// checkFlags refuses values of flags that several commands have and that no call could be made
+// with, before anything is asked or sent.
 func checkFlags(flags *pflag.FlagSet) error {
 	if f := flags.Lookup("prefix"); f != nil && f.Value.String() != "" {
 		if err := try(rpc.WithSubjectPrefix(f.Value.String())); err != nil {
@@ -90,7 +91,8 @@ func try(client rpc.ClientOption, call ...rpc.CallOption) error {
 	return errors.New(text)
 }
 
-// CheckCommand checks the flags of a command: those that exclude each other, and those of checkFlags.
+// CheckCommand checks the flags of a command: those that exclude each other, and those of
+// checkFlags.
 func CheckCommand(cmd *cobra.Command) error {
 	if err := cmd.ValidateFlagGroups(); err != nil {
 		return apart(err)
