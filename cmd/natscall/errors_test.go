@@ -73,6 +73,8 @@ func TestErrors(t *testing.T) {
 	check(t, c.url, []mistake{
 		{"unknown service", []string{"call", "order.v1.OrderServce/GetOrder"}, "", 1, `there is no service "order.v1.OrderServce"`, "did you mean order.v1.OrderService"},
 		{"other unknown service", []string{"describe", "Payments"}, "", 1, `there is no service, method or message "Payments"`, "there are inventory.v1.InventoryService, order.v1.OrderFeedService"},
+		{"describe a method", []string{"describe", "GetStok"}, "", 1, `there is no service, method or message "GetStok"`, "did you mean inventory.v1.InventoryService/GetStock?"},
+		{"describe a message", []string{"describe", "OutOfStok"}, "", 1, `there is no service, method or message "OutOfStok"`, "did you mean inventory.v1.OutOfStock?"},
 		{"unknown method", []string{"call", "inventory.v1.InventoryService/GetStok"}, "", 1, `service inventory.v1.InventoryService has no method "GetStok"`, "did you mean GetStock?"},
 		{"other unknown method", []string{"call", "inventory.v1.InventoryService/Paint"}, "", 1, `service inventory.v1.InventoryService has no method "Paint"`, "its methods are GetStock, ListStock, AddStock"},
 		{"method that no service has", []string{"call", "GetStok"}, "", 1, `no service has a method "GetStok"`, "did you mean inventory.v1.InventoryService/GetStock?"},

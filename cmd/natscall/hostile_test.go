@@ -92,6 +92,58 @@ func TestOutputLost(t *testing.T) {
 	}
 }
 
+// TestHostileResponse: a response that is no JSON is cleaned on a terminal, and stays as it is
+// elsewhere.
+func TestHostileResponse(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	text, err := micro.AddService(srv.Connect(), micro.Config{Name: "Text", Version: "1.0.0"})
+	must(t, err)
+	must(t, text.AddEndpoint("Say", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte(attack)) })))
+	c := &console{t, nil, srv.URL()}
+	args := []string{"call", "Text/Say", "--plain", "--no-schema"}
+	if got := c.ok(args...); got != attack+"\n" {
+		t.Errorf("in a pipe: %q", got)
+	}
+	out := terminal{newScreen(), 80, 24}
+	if status := run(testContext(t), append(args, "--server", c.url), nil, out, io.Discard); status != 0 || !strings.HasPrefix(out.String(), `evil\x1b[2J`) {
+		t.Errorf("exit status %d: %q", status, out)
+	}
+}
+
+// TestForeign: what a service of another kind cannot do has a next step.
+func TestForeign(t *testing.T) {
+	t.Parallel()
+	srv := rpctest.NewServer(t)
+	foreign, err := micro.AddService(srv.Connect(), micro.Config{Name: "clock", Version: "1.0.0"})
+	must(t, err)
+	must(t, foreign.AddEndpoint("now", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte("noon")) }), micro.WithEndpointSubject("time.now")))
+	c := &console{t, nil, srv.URL()}
+	check(t, c.url, []mistake{
+		{"call", []string{"call", "clock/now"}, "", 2, "service clock is not built with natscall", "--plain --no-schema"},
+		{"call without a schema", []string{"call", "clock/now", "--no-schema"}, "", 2, "service clock is not built with natscall", "--plain --no-schema"},
+		{"plain call", []string{"call", "clock/now", "--plain"}, "", 1, "service clock is not built with natscall, so it has no schema", "`natscall call ENDPOINT --plain --no-schema` calls one"},
+		{"describe", []string{"describe", "clock"}, "", 1, "service clock is not built with natscall, so it has no schema", "`natscall ls clock` lists its endpoints"},
+		{"bench", []string{"bench", "now"}, "", 1, "service clock is not built with natscall, so it has no schema", "natscall ls clock"},
+		{"health", []string{"health", "clock"}, "", 1, "service clock is not built with natscall, so it does not say how it is", "`natscall ping clock`"},
+	})
+	for _, command := range []string{"ls", "ps", "ping", "stats"} {
+		if text := c.ok(command, "clock"); !strings.Contains(text, "1.0.0") && !strings.Contains(text, "clock/now") {
+			t.Errorf("%s prints\n%s", command, text)
+		}
+	}
+	ctx := testContext(t)
+	stdout, stderr := newScreen(), newScreen()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"tap", "clock", "--count", "2", "--server", c.url}, nil, stdout, stderr)
+	}()
+	stderr.await(ctx, t, "listening to time.now, _INBOX.>", 1)
+	c.ok("call", "clock/now", "--plain", "--no-schema")
+	if status := <-ended; status != 0 || !strings.Contains(stdout.String(), "clock/now") || !strings.Contains(stdout.String(), `: "noon"`) {
+		t.Errorf("tap: exit status %d:\n%s%s", status, stdout, stderr)
+	}
+}
+
 // TestHostileText: what services say cannot take over the terminal, nor begin a line of its own.
 func TestHostileText(t *testing.T) {
 	c := hostileServices(t)

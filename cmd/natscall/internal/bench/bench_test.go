@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/rpc"
@@ -236,22 +237,61 @@ func TestCSV(t *testing.T) {
 
 // terminal is what a bar is drawn on.
 type terminal struct {
-	mu   sync.Mutex
-	text strings.Builder
+	columns int
+	drawn   chan struct{} // closed when the bar has moved; may be nil
+	mu      sync.Mutex
+	text    strings.Builder
 }
 
-func (*terminal) Size() (width, height int) { return 80, 24 }
+func (s *terminal) Size() (width, height int) { return s.columns, 24 }
 
 func (s *terminal) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.drawn != nil && strings.Contains(string(p), "90.00%") && !strings.Contains(s.text.String(), "90.00%") {
+		close(s.drawn)
+	}
 	return s.text.Write(p)
+}
+
+// TestWidth: neither the bar nor the histogram is wider than the terminal.
+func TestWidth(t *testing.T) {
+	for _, columns := range []int{42, 60, 80, 100, 200} {
+		screen, plan := &terminal{columns: columns, drawn: make(chan struct{})}, &Plan{Concurrency: 1, Requests: 10}
+		out := output.New(screen)
+		m := newMeter(out, plan)
+		result := Run(testContext(t), plan, Load{Call: func(ctx context.Context, number int64, _ Messages) error {
+			if number == 9 { // the bar has to be drawn before
+				select {
+				case <-screen.drawn:
+				case <-ctx.Done():
+				}
+			}
+			return nil
+		}}, m.begin)
+		m.end()
+		if err := result.WriteText(out); err != nil {
+			t.Fatal(err)
+		}
+		checked := 0
+		for line := range strings.Lines(screen.text.String()) {
+			if line = strings.TrimRight(line, "\r\n"); !strings.Contains(line, "measuring") && !strings.Contains(line, "█") {
+				continue
+			}
+			if checked++; text.StringWidthWithoutEscSequences(line) > columns {
+				t.Errorf("a line is wider than %d columns: %q", columns, line)
+			}
+		}
+		if checked < 3 {
+			t.Errorf("%d columns: there are no bars in %q", columns, screen.text.String())
+		}
+	}
 }
 
 // TestMeter: the bar is drawn on a terminal only, and is done when the measurement is.
 func TestMeter(t *testing.T) {
 	for name, plan := range map[string]*Plan{"calls": {Concurrency: 1, Requests: 3}, "time": {Concurrency: 1, Duration: time.Nanosecond}} {
-		screen, file := new(terminal), new(strings.Builder)
+		screen, file := &terminal{columns: 80}, new(strings.Builder)
 		for _, out := range []io.Writer{screen, file} {
 			m := newMeter(output.New(out), plan)
 			Run(testContext(t), plan, Load{Call: func(context.Context, int64, Messages) error { return nil }}, m.begin)

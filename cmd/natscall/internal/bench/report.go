@@ -9,8 +9,10 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
-// barWidth is how long the bar of the bin with most calls is.
-const barWidth = 40
+const (
+	barWidth     = 40 // how long the bar of the bin with most calls is
+	numbersWidth = 33 // of what stands before a bar
+)
 
 // WriteText writes what was measured for people.
 func (r *Result) WriteText(w *output.Writer) error {
@@ -99,15 +101,19 @@ func (r *Result) writeHistogram(w io.Writer, out *output.Writer) {
 		return
 	}
 	fmt.Fprint(w, "\nHow many took how long, in milliseconds:\n\n")
+	longest := int64(barWidth)
+	if width := out.Width(); width > 0 {
+		longest = int64(max(minBar, min(barWidth, width-numbersWidth)))
+	}
 	for _, bin := range r.Histogram {
-		line := fmt.Sprintf("  %8.4g to %-8.4g %8d  %s", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most)))
+		line := fmt.Sprintf("  %8.4g to %-8.4g %8d  %s", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most, longest)))
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 }
 
 // bar draws a number: any above none is to be seen.
-func bar(count, most int64) string {
-	n := int(count * barWidth / most)
+func bar(count, most, longest int64) string {
+	n := int(count * longest / most)
 	if count > 0 {
 		n = max(n, 1)
 	}

@@ -4,10 +4,12 @@ package call
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
@@ -106,6 +108,9 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 	requests := args[1:]
 	if len(requests) == 0 && clientStreams(c.method) {
 		requests = []string{"-"}
+		if output.IsTerminal(t.In) {
+			fmt.Fprintln(t.Err, t.Err.Dim("requests come from the keyboard: JSON; Ctrl-D ends them")) // else one would wait for it
+		}
 	}
 	c.in = newInput(requests, t.In, c.form.split)
 	return c.make(ctx, f)
@@ -118,6 +123,9 @@ func (f *flags) prepare(ctx context.Context, t *tool.Tool, s *tool.Session, name
 	target, err := s.FindMethod(asked, &f.source, name)
 	if err != nil {
 		return nil, err
+	}
+	if !f.source.FromFiles() && len(target.Service.Instances) > 0 && !target.Service.IsNatscall() && !f.plain {
+		return nil, problem.UsageWithNext("--plain --no-schema calls it with the JSON as it stands", "service %s is not built with natscall", target.Service.Name)
 	}
 	c := &call{out: t.Out, log: t.Err, name: target.Service.Name + "/" + target.Method.Name}
 	if f.noSchema || f.binary && !f.source.FromFiles() {

@@ -28,6 +28,12 @@ func New(w io.Writer) *Writer {
 	return &Writer{out: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
+// Width returns how wide the terminal is, or 0 if it is none.
+func (w *Writer) Width() int {
+	width, _, _ := w.size()
+	return width
+}
+
 // size returns the size of the terminal. ok is false if it is none.
 func (w *Writer) size() (width, height int, ok bool) {
 	if w.fit > 0 {

@@ -51,7 +51,11 @@ func (s *Screen) Draw(draw func(w *Writer) error) error {
 	text.WriteString(home)
 	// A line that goes on in the next one would move those below it.
 	lines := strings.SplitAfter(cutLines(strings.TrimSuffix(out.String(), "\n"), width), "\n")
-	for _, line := range lines[:min(len(lines), max(height-1, 1))] {
+	if room := max(height-1, 1); len(lines) > room {
+		more := fmt.Sprintf("... %d more lines", len(lines)-room+1)
+		lines = append(lines[:room-1], string(s.w.Dim(more)))
+	}
+	for _, line := range lines {
 		text.WriteString(strings.TrimSuffix(line, "\n") + clearLine + "\r\n")
 	}
 	text.WriteString(clearBelow)

@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/discover"
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
@@ -162,8 +164,11 @@ func (d *describe) findMessage(ctx context.Context, s *tool.Session, name string
 	if len(all) == 1 {
 		return all[0], nil
 	}
-	failed := problem.Of(missing)
-	return finding{}, problem.Failure(failed.Next, "there is no service, method or message %q", name)
+	for _, known := range targets {
+		names = append(names, known.Schema.Names()...)
+	}
+	next := cmp.Or(discover.Near(name, names), problem.Of(missing).Next)
+	return finding{}, problem.Failure(next, "there is no service, method or message %q", name)
 }
 
 // targets returns all services, with their schemas.

@@ -83,6 +83,10 @@ func (h *health) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(args) > 0 && !services[0].IsNatscall() {
+		name := services[0].Name
+		return problem.Failure("`natscall ping "+name+"` asks its instances whether they are there", "service %s is not built with natscall, so it does not say how it is", name)
+	}
 	if services = natscallOnly(services); len(services) == 0 {
 		return nobody("any natscall service")
 	}

@@ -40,7 +40,9 @@ func NewCatalog() *Catalog {
 // Add adds a service. Its schema may be nil.
 func (c *Catalog) Add(s *discover.Service, from *schema.Schema) {
 	added := &service{s.Name, ownMethods(s.Name)}
-	c.services[s.Root] = added
+	if s.Root != "" { // one that is not built with natscall has none
+		c.services[s.Root] = added
+	}
 	for _, m := range s.Methods {
 		method := &Method{Service: s.Name, Name: m.Name}
 		method.find(from)

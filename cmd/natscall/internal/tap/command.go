@@ -243,7 +243,9 @@ func (f *finder) argument(ctx context.Context, arg string) ([]string, error) {
 
 // add adds a service, with its schema if it can be had.
 func (f *finder) add(ctx context.Context, t *tool.Target) {
-	f.load(ctx, t)
+	if t.Service.IsNatscall() {
+		f.load(ctx, t)
+	}
 	f.catalog.Add(t.Service, t.Schema)
 }
 
@@ -282,12 +284,15 @@ func (f *finder) missing(ctx context.Context, known map[string]bool) (out []*too
 
 func (f *finder) warn(format string, args ...any) { fmt.Fprintf(f.tool.Err, format+"\n", args...) }
 
-// subjectsOf returns the subjects of a service: all below its root, and those that methods have of
-// their own.
+// subjectsOf returns the subjects of a service: all below its root, if it has one, and those that
+// methods have of their own.
 func subjectsOf(s *discover.Service) []string {
-	out := []string{s.Root + ".>"}
+	var out []string
+	if s.Root != "" {
+		out = append(out, s.Root+".>")
+	}
 	for _, m := range s.Methods {
-		if m.Subject != "" && !covers(out[0], m.Subject) {
+		if m.Subject != "" && !slices.ContainsFunc(out, func(known string) bool { return covers(known, m.Subject) }) {
 			out = append(out, m.Subject)
 		}
 	}

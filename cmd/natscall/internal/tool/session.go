@@ -156,7 +156,7 @@ func (s *Session) Load(ctx context.Context, t *Target, instance string) error {
 	}
 	name := t.Service.Name
 	if !t.Service.IsNatscall() {
-		return problem.Failure("--proto takes the schema from a file", "service %s is not built with natscall, so it has no schema", name)
+		return problem.Failure("`natscall ls "+name+"` lists its endpoints, `natscall call ENDPOINT --plain --no-schema` calls one", "service %s is not built with natscall, so it has no schema", name)
 	}
 	set, notice, err := s.fetch(ctx, t, instance)
 	if err != nil {
