@@ -109,7 +109,7 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 	if len(requests) == 0 && clientStreams(c.method) {
 		requests = []string{"-"}
 		if output.IsTerminal(t.In) {
-			fmt.Fprintln(t.Err, t.Err.Dim("requests come from the keyboard: JSON; Ctrl-D ends them")) // else one would wait for it
+			fmt.Fprintln(t.Err, t.Err.Dim("requests come from the keyboard: JSON; Ctrl-D ends them"))
 		}
 	}
 	c.in = newInput(requests, t.In, c.form.split)
