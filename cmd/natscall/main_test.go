@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		log.Fatal(err)
 	}
 	_ = os.Setenv("XDG_CONFIG_HOME", config)
+	_ = os.Setenv("TERM", "xterm") // for what tests take for a terminal
 	status := m.Run()
 	_ = os.RemoveAll(config)
 	os.Exit(status)

@@ -256,6 +256,7 @@ func (s *terminal) Write(p []byte) (int, error) {
 
 // TestWidth: neither the bar nor the histogram is wider than the terminal.
 func TestWidth(t *testing.T) {
+	t.Setenv("TERM", "xterm")
 	for _, columns := range []int{42, 60, 80, 100, 200} {
 		screen, plan := &terminal{columns: columns, drawn: make(chan struct{})}, &Plan{Concurrency: 1, Requests: 10}
 		out := output.New(screen)
@@ -290,6 +291,7 @@ func TestWidth(t *testing.T) {
 
 // TestMeter: the bar is drawn on a terminal only, and is done when the measurement is.
 func TestMeter(t *testing.T) {
+	t.Setenv("TERM", "xterm")
 	for name, plan := range map[string]*Plan{"calls": {Concurrency: 1, Requests: 3}, "time": {Concurrency: 1, Duration: time.Nanosecond}} {
 		screen, file := &terminal{columns: 80}, new(strings.Builder)
 		for _, out := range []io.Writer{screen, file} {

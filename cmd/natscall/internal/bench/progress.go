@@ -27,7 +27,7 @@ func newMeter(out *output.Writer, p *Plan) *meter {
 
 // begin shows the bar, if it is seen by somebody.
 func (m *meter) begin(r *Recorder) {
-	if !m.out.IsTerminal() {
+	if !m.out.Moves() {
 		return
 	}
 	tracker := &progress.Tracker{Message: "measuring", Total: int64(m.plan.Requests)}

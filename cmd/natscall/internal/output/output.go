@@ -25,8 +25,14 @@ type Writer struct {
 // New returns a writer, which uses colors if w is a terminal and the environment does not forbid
 // them (no-color.org).
 func New(w io.Writer) *Writer {
-	return &Writer{out: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	out := &Writer{out: w}
+	out.Color = out.Moves() && os.Getenv("NO_COLOR") == ""
+	return out
 }
+
+// Moves reports whether the writer stands on a terminal that takes commands, such as those that move
+// its cursor.
+func (w *Writer) Moves() bool { return IsTerminal(w.out) && os.Getenv("TERM") != "dumb" }
 
 // Width returns how wide the terminal is, or 0 if it is none.
 func (w *Writer) Width() int {

@@ -32,6 +32,7 @@ func NewScreen(w *Writer) *Screen { return &Screen{w: w} }
 func (s *Screen) Draw(draw func(w *Writer) error) error {
 	var out bytes.Buffer
 	width, height, terminal := size(s.w.out)
+	terminal = terminal && s.w.Moves()
 	part := &Writer{out: &out, Color: s.w.Color, Scheme: s.w.Scheme, fit: width}
 	if err := draw(part); err != nil {
 		return err

@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -87,6 +88,44 @@ func TestCut(t *testing.T) {
 	} {
 		if got := test.cut([]string{test.text}, test.width)[0]; got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// TestDumb: a terminal that takes no commands gets none.
+func TestDumb(t *testing.T) {
+	t.Setenv("TERM", "dumb")
+	out := &sized{columns: 80}
+	screen := NewScreen(New(out))
+	for range 2 {
+		if err := screen.Draw(func(w *Writer) error {
+			aTable(t, w)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	screen.Close()
+	if text := out.String(); strings.Contains(text, "\x1b") || strings.Count(text, "LongService") != 2 {
+		t.Errorf("it gets %q", text)
+	}
+}
+
+// TestMore: a screen says how many lines it has no room for.
+func TestMore(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	for lines, want := range map[int]string{23: "row 23\x1b[K\r\n\x1b[J", 24: "row 22\x1b[K\r\n\x1b[2m... 2 more lines\x1b[0m\x1b[K\r\n\x1b[J"} {
+		out := &sized{columns: 80}
+		if err := NewScreen(New(out)).Draw(func(w *Writer) error {
+			for i := range lines {
+				fmt.Fprintf(w, "row %d\n", i+1)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(out.String(), want) {
+			t.Errorf("%d lines: it shows %q", lines, out)
 		}
 	}
 }
