@@ -42,8 +42,10 @@ func TestCredentials(t *testing.T) {
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "me.creds")
 	must(t, os.WriteFile(file, creds, 0o600))
-	service, err := micro.AddService(srv.Connect(nats.UserJWTAndSeed(token(user, false), string(seed))), micro.Config{Name: "clock", Version: "1.0.0"})
+	nc := srv.Connect(nats.UserJWTAndSeed(token(user, false), string(seed)))
+	service, err := micro.AddService(nc, micro.Config{Name: "clock", Version: "1.0.0"})
 	must(t, err)
+	must(t, nc.Flush())
 	t.Cleanup(func() { _ = service.Stop() })
 	for name, test := range map[string]struct {
 		args []string

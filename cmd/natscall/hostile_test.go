@@ -96,9 +96,11 @@ func TestOutputLost(t *testing.T) {
 // elsewhere.
 func TestHostileResponse(t *testing.T) {
 	srv := rpctest.NewServer(t)
-	text, err := micro.AddService(srv.Connect(), micro.Config{Name: "Text", Version: "1.0.0"})
+	nc := srv.Connect()
+	text, err := micro.AddService(nc, micro.Config{Name: "Text", Version: "1.0.0"})
 	must(t, err)
 	must(t, text.AddEndpoint("Say", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte(attack)) })))
+	must(t, nc.Flush())
 	c := &console{t, nil, srv.URL()}
 	args := []string{"call", "Text/Say", "--plain", "--no-schema"}
 	if got := c.ok(args...); got != attack+"\n" {
@@ -114,9 +116,11 @@ func TestHostileResponse(t *testing.T) {
 func TestForeign(t *testing.T) {
 	t.Parallel()
 	srv := rpctest.NewServer(t)
-	foreign, err := micro.AddService(srv.Connect(), micro.Config{Name: "clock", Version: "1.0.0"})
+	nc := srv.Connect()
+	foreign, err := micro.AddService(nc, micro.Config{Name: "clock", Version: "1.0.0"})
 	must(t, err)
 	must(t, foreign.AddEndpoint("now", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte("noon")) }), micro.WithEndpointSubject("time.now")))
+	must(t, nc.Flush())
 	c := &console{t, nil, srv.URL()}
 	check(t, c.url, []mistake{
 		{"call", []string{"call", "clock/now"}, "", 2, "service clock is not built with natscall", "--plain --no-schema"},

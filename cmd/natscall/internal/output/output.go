@@ -30,8 +30,8 @@ func New(w io.Writer) *Writer {
 	return out
 }
 
-// Moves reports whether the writer stands on a terminal that takes commands, such as those that move
-// its cursor.
+// Moves reports whether the writer stands on a terminal that takes commands, such as those that
+// move its cursor.
 func (w *Writer) Moves() bool { return IsTerminal(w.out) && os.Getenv("TERM") != "dumb" }
 
 // Width returns how wide the terminal is, or 0 if it is none.
