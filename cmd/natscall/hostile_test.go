@@ -31,9 +31,12 @@ func hostileServices(t *testing.T) *console {
 	t.Helper()
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()
+	shell := map[string]string{"natscall.service": "evil.v1.Shell", "natscall.root": "$(reboot).evil.v1.Shell"}
+	_, err := micro.AddService(nc, micro.Config{Name: "Shell", Version: "1.0.0", Metadata: shell})
+	must(t, err)
 	metadata := map[string]string{"natscall.service": "evil.v1.Evil", "natscall.root": "evil.v1.Evil", "natscall.schema": "sha256:" + attack, "natscall.not_serving": attack}
 	injection := map[string]string{"natscall.service": "evil.v1.$(reboot)", "natscall.root": "evil.v1.Injection"}
-	_, err := micro.AddService(nc, micro.Config{Name: "Injection", Version: "1.0.0", Metadata: injection})
+	_, err = micro.AddService(nc, micro.Config{Name: "Injection", Version: "1.0.0", Metadata: injection})
 	must(t, err)
 	evil, err := micro.AddService(nc, micro.Config{Name: "Evil", Version: "1.0.0", Description: attack, Metadata: metadata,
 		StatsHandler: func(*micro.Endpoint) any {
@@ -72,6 +75,13 @@ func TestHostileCompletion(t *testing.T) {
 	c := hostileServices(t)
 	var stdout bytes.Buffer
 	run(testContext(t), []string{cobra.ShellCompRequestCmd, "--server", c.url, "ls", "evil."}, nil, &stdout, io.Discard)
+	for _, flag := range []string{"--instance", "--prefix"} {
+		var words bytes.Buffer
+		run(testContext(t), []string{cobra.ShellCompNoDescRequestCmd, "--server", c.url, "call", flag, ""}, nil, &words, io.Discard)
+		if text := words.String(); strings.ContainsAny(text, "$(\x1b") {
+			t.Errorf("%s: it completes %q", flag, text)
+		}
+	}
 	if text := stdout.String(); !strings.HasPrefix(text, "evil.v1.Evil\tevil\\x1b[2J") || strings.Contains(text, "reboot") {
 		t.Errorf("it completes %q", text)
 	}

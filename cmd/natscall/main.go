@@ -106,6 +106,9 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
 	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
 	add(root, groupServices, tap.Command(t), bench.Command(t))
+	for _, c := range root.Commands() {
+		tool.CompleteFlags(t, c)
+	}
 	add(root, groupProject, unconnected(root, permissions.Command(), protoCommand(), versionCommand(t))...)
 	addCompletion(root)
 	return root

@@ -74,6 +74,12 @@ func (s *Screen) Close() {
 // Sized is a stream that is a terminal of a certain size; a test has one.
 type Sized interface{ Size() (width, height int) }
 
+// A terminal that does not say its size has the usual one.
+const (
+	usualWidth  = 80
+	usualHeight = 24
+)
+
 // size returns the size of a terminal. ok is false if w is none.
 func size(w io.Writer) (width, height int, ok bool) {
 	if sized, ok := w.(Sized); ok {
@@ -85,5 +91,8 @@ func size(w io.Writer) (width, height int, ok bool) {
 		return 0, 0, false
 	}
 	width, height, err := term.GetSize(int(f.Fd()))
+	if err == nil && (width <= 0 || height <= 0) {
+		width, height = usualWidth, usualHeight
+	}
 	return width, height, err == nil
 }

@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -104,6 +105,32 @@ func (c *Catalog) roots() map[string]bool {
 		out[root] = true
 	}
 	return out
+}
+
+// names returns the names of the methods that are known, with those of their services.
+func (c *Catalog) names() []string {
+	var out []string
+	for _, s := range c.services {
+		for _, m := range s.methods {
+			if !m.isOwn() {
+				out = append(out, m.String())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// has reports whether a name means a method that is known.
+func (c *Catalog) has(name string) bool {
+	for _, s := range c.services {
+		for _, m := range s.methods {
+			if m.isNamed(name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // String returns the name with that of the service.

@@ -57,7 +57,7 @@ func Command(t *tool.Tool) *cobra.Command {
 		Long:              long,
 		Example:           examples,
 		Args:              tool.Args(0, -1),
-		ValidArgsFunction: tool.CompleteServices(t),
+		ValidArgsFunction: tool.CompleteAnyServices(t),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), t, args)
 		},
@@ -102,6 +102,11 @@ func (f *flags) run(ctx context.Context, t *tool.Tool, args []string) error {
 	subjects, err := finder.subjects(ctx, args)
 	if err != nil {
 		return err
+	}
+	for _, name := range f.methods {
+		if there := finder.catalog.names(); len(there) > 0 && !finder.catalog.has(name) {
+			finder.warn("no method is called %s yet; %s", name, discover.Suggest(name, there, "there are "))
+		}
 	}
 	if err := tap.listenAll(ctx, s, t, subjects, inboxes); err != nil {
 		return err
