@@ -66,6 +66,7 @@ func TestDifferentSchemas(t *testing.T) {
 		{"describe", "string sign = 1;", []string{"describe", "Fleet/Get"}, true},
 		{"describe a message", "string sign = 1;", []string{"describe", "fleet.v1.Car"}, true},
 		{"describe an old one", "string plate = 1;", []string{"describe", "Fleet/Get", "--instance", f.old}, false},
+		{"describe an old message", "string plate = 1;", []string{"describe", "Car", "--instance", f.old}, false},
 		{"call", `"sign": "a"`, []string{"call", "Fleet/Get", `{"sign": "a"}`}, true},
 		{"call an old one", `"plate": "a"`, []string{"call", "Fleet/Get", `{"plate": "a"}`, "--instance", f.other}, false},
 		{"call all", `"response":{"sign":"a"}`, []string{"call", "Fleet/Get", `{"sign": "a"}`, "--all"}, true},
@@ -85,6 +86,9 @@ func TestDifferentSchemas(t *testing.T) {
 			}
 		})
 	}
+	check(t, f.url, []mistake{
+		{"message of nobody", []string{"describe", "Car", "--instance", "nobody"}, "", 1, `there is no instance "nobody"`, "`natscall ps`"},
+	})
 	r := f.run("call", "Fleet/Get", `{"sign": "a"}`, "--json")
 	var said struct{ Warning string }
 	if err := json.Unmarshal([]byte(r.stderr), &said); err != nil || !f.isWarning("warning: "+said.Warning+"\n") {

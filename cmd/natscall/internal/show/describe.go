@@ -182,9 +182,18 @@ func (d *describe) targets(ctx context.Context, s *tool.Session) ([]*tool.Target
 		return nil, err
 	}
 	var out []*tool.Target
-	for _, service := range natscallOnly(services) {
+	services = natscallOnly(services)
+	if d.instance != "" {
+		services = slices.DeleteFunc(services, func(s *discover.Service) bool {
+			return !slices.ContainsFunc(s.Instances, func(i discover.Instance) bool { return i.ID == d.instance })
+		})
+		if len(services) == 0 {
+			return nil, problem.Failure("`natscall ps` shows the instances that there are", "there is no instance %q", d.instance)
+		}
+	}
+	for _, service := range services {
 		target := &tool.Target{Service: service}
-		if s.Load(ctx, target, "") == nil { // one without a schema has no messages to describe
+		if s.Load(ctx, target, d.instance) == nil { // one without a schema has no messages to describe
 			out = append(out, target)
 		}
 	}
