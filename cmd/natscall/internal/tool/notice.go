@@ -19,7 +19,10 @@ func (s *Session) fetch(ctx context.Context, t *Target, instance string) (set *d
 	groups := t.Service.SchemaGroups()
 	if instance == "" && len(groups) > 1 && groups[0].Hash != "" {
 		instance = groups[0].Newest().ID
-		if set, err = s.fetchFrom(ctx, t, &instance); err == nil {
+		// It may be slow: then there is time left for the others.
+		one, cancel := context.WithTimeout(ctx, s.Services.Limit)
+		defer cancel()
+		if set, err = s.fetchFrom(one, t, &instance); err == nil {
 			return set, differing(t.Service.Name, groups, instance), nil
 		}
 		instance = "" // it may have gone, or may not be asked alone
