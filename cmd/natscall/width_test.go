@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
 	"github.com/natscall/natscall/rpc"
 )
 
@@ -60,6 +63,26 @@ func TestTerminalWidth(t *testing.T) {
 					t.Errorf("there is no %s:\n%s", test.all, out)
 				}
 			})
+		}
+	}
+}
+
+// TestLongReason: a reason that a narrow terminal has no room for stands below the table.
+func TestLongReason(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, nil)
+	srv := s.newServer(s.connect("inventory").nc)
+	must(t, inventoryv1nats.RegisterInventoryServiceServer(srv, inventoryv1nats.UnimplementedInventoryServiceServer{}))
+	must(t, s.start(srv))
+	reason := "the disk is full, and the one beside it is on its way to being so"
+	must(t, srv.SetHealth("", errors.New(reason)))
+	for columns, want := range map[int]string{60: inventoryRoot + " " + srv.Instance(inventoryRoot) + ": \x1b[31;1m" + reason, 200: "│ " + reason + " │"} {
+		out := terminal{newScreen(), columns, 24}
+		if status := run(testContext(t), []string{"health", "--server", s.srv.URL()}, nil, out, io.Discard); status != problem.StatusFailure {
+			t.Errorf("exit status %d", status)
+		}
+		if text := out.String(); !strings.Contains(text, want) || strings.Count(text, reason) != 1 {
+			t.Errorf("%d columns:\n%s", columns, text)
 		}
 	}
 }

@@ -18,6 +18,7 @@ type Table struct {
 	rows    [][]string
 	shrinks []int // columns, in the order in which they are shortened
 	drops   []int // columns, in the order in which they are left out
+	shown   *view // what Flush has written
 }
 
 // column is one of a table.
@@ -110,11 +111,12 @@ func (t *Table) Row(cells ...any) {
 
 // Flush writes the table: where it is too wide for the terminal without its frame, shortened.
 func (t *Table) Flush() error {
-	all := t.all()
-	lines := all.render(styleOf(t.w))
+	t.shown = t.all()
+	lines := t.shown.render(styleOf(t.w))
 	if width, _, ok := t.w.size(); ok && widthOf(lines) > width {
-		if lines = all.texts(widthOf(lines) - width).render(styleOf(t.w)); widthOf(lines) > width {
-			lines = t.fit(width).render(plainStyle())
+		if lines = t.shown.texts(widthOf(lines) - width).render(styleOf(t.w)); widthOf(lines) > width {
+			t.shown = t.fit(width)
+			lines = t.shown.render(plainStyle())
 		}
 		lines = cutLines(lines, width) // what cannot be shortened any more
 	}
@@ -125,6 +127,13 @@ func (t *Table) Flush() error {
 	}
 	_, err := io.WriteString(t.w, out.String())
 	return err
+}
+
+// Lost reports whether Flush has not written a cell of a column as it is, given the number of its
+// row.
+func (t *Table) Lost(name string, row int) bool {
+	i := t.index(name)
+	return !slices.Contains(t.shown.columns, i) || t.shown.cells[i][row] != t.rows[row][i]
 }
 
 // all returns the table as it is.

@@ -177,5 +177,10 @@ func (h *health) print(all []condition, prefixed bool) error {
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
+	for i, c := range all {
+		if c.Reason != "" && table.Lost("REASON", i) { // it is what one wants to know
+			fmt.Fprintf(out, "%s %s: %s\n", out.Plain(keyOf(c.Service, c.Prefix)), out.Plain(c.Instance), out.Bad(c.Reason))
+		}
+	}
 	return nil
 }

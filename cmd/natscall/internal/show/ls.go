@@ -134,7 +134,15 @@ func listMethods(t *tool.Tool, s *discover.Service) error {
 	for _, i := range s.Instances {
 		table.Row(i.ID, i.Version, discover.ShortHash(i.Schema), cmp.Or(i.NotServing, "serving"))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for number, i := range s.Instances {
+		if table.Lost("STATE", number) {
+			fmt.Fprintf(t.Out, "%s: %s\n", t.Out.Plain(i.ID), t.Out.Bad(i.NotServing))
+		}
+	}
+	return nil
 }
 
 // firstSentence returns what fits into a table.
