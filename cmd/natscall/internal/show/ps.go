@@ -173,19 +173,23 @@ func (p *ps) ask(ctx context.Context, s *tool.Session, args []string) ([]process
 	}), nil
 }
 
-// joined adds to services what others have besides: instances that have not answered the same
-// question.
+// joined adds to services the instances of others that have not answered the same question.
 func joined(services, others []*discover.Service) []*discover.Service {
-	for _, other := range others {
-		at := slices.IndexFunc(services, func(s *discover.Service) bool { return s.Name == other.Name && s.Root == other.Root })
-		if at < 0 {
-			services = append(services, other)
-			continue
+	known := map[string]bool{} // instances
+	for _, s := range services {
+		for _, i := range s.Instances {
+			known[i.ID] = true
 		}
-		for _, i := range other.Instances {
-			if !slices.ContainsFunc(services[at].Instances, func(known discover.Instance) bool { return known.ID == i.ID }) {
-				services[at].Instances = append(services[at].Instances, i)
-			}
+	}
+	for _, other := range others {
+		other.Instances = slices.DeleteFunc(other.Instances, func(i discover.Instance) bool { return known[i.ID] })
+		same := slices.IndexFunc(services, func(s *discover.Service) bool { return s.Name == other.Name && s.Root == other.Root })
+		switch {
+		case len(other.Instances) == 0:
+		case same < 0:
+			services = append(services, other)
+		default:
+			services[same].Instances = append(services[same].Instances, other.Instances...)
 		}
 	}
 	return services
