@@ -29,8 +29,9 @@ type Health struct {
 	Reason string
 	// Since is when it has become healthy or unhealthy by [WithHealthCheck] or [Server.SetHealth].
 	Since time.Time
-	// TakesCalls says that the instance is in its queue groups. One that is not serving stays in
-	// them while no other one serves ([WithFailClosed]).
+	// TakesCalls says that the instance is in its queue groups, or in some of them if NATS refuses
+	// the others. One that is not serving stays in them while no other one serves
+	// ([WithFailClosed]).
 	TakesCalls bool
 }
 
@@ -132,7 +133,8 @@ func (m membership) health() Health {
 	status := m.profile.health.Status()
 	err := m.obstacle()
 	h := Health{
-		Service: m.desc.Name, Instance: m.identity.ID, Since: status.Since, TakesCalls: err == nil && !status.Out,
+		Service: m.desc.Name, Instance: m.identity.ID, Since: status.Since,
+		TakesCalls: err == nil && !status.Out && m.subs.takeCalls(),
 	}
 	if err == nil {
 		err = cmp.Or(status.Err, m.subs.err())
