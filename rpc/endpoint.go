@@ -184,8 +184,11 @@ func (e *endpoint) workers() *pool.Pool {
 // absence returns why a request that is for this instance in particular is not taken, or nil. Any
 // other request comes by a subscription of the method, which ends when the instance drains.
 func (e *endpoint) absence() *Error {
-	if e.unknown {
+	switch {
+	case e.unknown:
 		return noMethod("the instance", e.method.desc.Name, e.service.methods())
+	case e.own:
+		return nil // tools may ask until the end
 	}
 	select {
 	case <-e.service.steps.started:

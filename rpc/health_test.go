@@ -18,6 +18,7 @@ import (
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpcschema"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
@@ -251,6 +252,44 @@ func TestHealthWhileOut(t *testing.T) {
 			t.Errorf("it says %+v", h)
 		}
 	})
+}
+
+// TestToolsWhileDraining: an instance that finishes its last calls answers tools until it is done,
+// whoever asks and how.
+func TestToolsWhileDraining(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	nc := srv.Connect()
+	began, proceed := make(chan struct{}), make(chan struct{})
+	s := newTestServer(t, srv.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
+		close(began)
+		<-proceed
+		return in, nil
+	}})
+	c := dial(t, nc, rpc.WithoutRetry())
+	ended, stopped := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- callOnce(t, c) }()
+	<-began
+	go func() { stopped <- s.Shutdown(testContext(t)) }()
+	until(t, "nobody takes calls any more", func() bool {
+		_, err := do(testContext(t), c, "x")
+		return rpc.CodeOf(err) == rpc.CodeUnavailable
+	})
+	to := rpc.WithInstance(s.Instance(testDesc.Name))
+	for name, opts := range map[string][]rpc.CallOption{
+		"group": nil, "instance": {to}, "plain": {rpc.WithPlainRequests()}, "plain to the instance": {rpc.WithPlainRequests(), to},
+	} {
+		h, err := rpc.HealthMethod(&testDesc).Call(testContext(t), c, new(natscallv1.GetHealthRequest), opts...)
+		if err != nil || h.GetStatus() != natscallv1.HealthStatus_HEALTH_STATUS_NOT_SERVING || h.GetTakesCalls() || h.GetReason() != "the instance is shutting down" {
+			t.Errorf("health, %s: %v, %v", name, h, err)
+		}
+		_, err = rpcschema.Fetch(testContext(t), c, &testDesc, opts...)
+		if err != nil {
+			t.Errorf("schema, %s: %v", name, err)
+		}
+	}
+	close(proceed)
+	must(t, <-ended)
+	must(t, <-stopped)
 }
 
 // TestCheckOutlivesShutdown: a check that ignores its context does not hold up a shutdown for

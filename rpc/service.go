@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -515,12 +516,10 @@ func (s *service) drain(ctx context.Context) error {
 	return err
 }
 
+// awaitCalls waits for the calls. Tools may ask until the last one has ended.
 func (s *service) awaitCalls(ctx context.Context) error {
-	var all []<-chan struct{}
-	for _, p := range s.workers.all() {
-		all = append(all, p.Close())
-	}
-	return wait.All(ctx, all)
+	err := wait.All(ctx, []<-chan struct{}{s.workers.calls.Close(), s.workers.streams.Close()})
+	return cmp.Or(err, wait.All(ctx, []<-chan struct{}{s.workers.own.Close()}))
 }
 
 // running describes the calls that have not ended: how many of which method.
