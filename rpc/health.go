@@ -227,14 +227,31 @@ func (m membership) deliver(msg *nats.Msg) {
 	}
 }
 
-// peerTime is how long to wait for a healthy instance.
-const peerTime = time.Second
+const (
+	// peerTime is how long to wait for a healthy instance.
+	peerTime = time.Second
+	// overlap is how long an instance that may leave stays. Nodes of a NATS cluster learn of a
+	// subscription one after the other: of an instance that has just come some may hear only after
+	// they have heard that this one has left, and say "no responders". It is longer than the way
+	// between nodes on two continents, and short beside the five seconds that a failing check has.
+	overlap = 300 * time.Millisecond
+)
 
 // Connected reports whether the other instances can be asked.
 func (m membership) Connected() bool { return m.server.nc.IsConnected() }
 
-// Covered asks the other instances whether one of them is healthy and serves the same.
+// Covered reports whether another instance is healthy and serves the same. One that is in its
+// groups asks again after a while, before it may leave.
 func (m membership) Covered(ctx context.Context) bool {
+	covered := m.ask(ctx)
+	if !covered || m.profile.health.Status().Out {
+		return covered
+	}
+	return wait.Pause(ctx, overlap) == nil && m.ask(ctx)
+}
+
+// ask asks the other instances whether one of them is healthy and serves the same.
+func (m membership) ask(ctx context.Context) bool {
 	q := &peerQuery{id: wire.NewID(), covered: make(chan struct{}, 1)}
 	m.profile.watched.query.Store(q)
 	defer m.profile.watched.query.Store(nil)

@@ -429,6 +429,39 @@ func TestNotBackYet(t *testing.T) {
 	}
 }
 
+// TestOverlap: an instance that has just come back takes calls for a while before another one
+// leaves because of it, as nodes of a NATS cluster learn of both one after the other.
+func TestOverlap(t *testing.T) {
+	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+		a, b := newPatient(t, srv.Connect(), "a"), newPatient(t, srv.Connect(), "b")
+		must(t, a.SetHealth("", errIll))
+		time.Sleep(10 * time.Second)
+		must(t, a.SetHealth("", nil))
+		synctest.Wait()
+		must(t, b.SetHealth("", errIll))
+		both := 0
+		for a.health().TakesCalls && b.health().TakesCalls {
+			synctest.Wait()
+			time.Sleep(10 * time.Millisecond)
+			both++
+		}
+		if a, b := a.health(), b.health(); !a.TakesCalls || b.TakesCalls || both < 30 || both > 50 {
+			t.Errorf("after %d ms: %+v, %+v", both*10, a, b)
+		}
+		must(t, b.SetHealth("", nil))
+		time.Sleep(10 * time.Second)
+		must(t, b.SetHealth("", errIll))
+		time.Sleep(100 * time.Millisecond)
+		must(t, b.SetHealth("", nil)) // before it has left
+		for range 100 {
+			time.Sleep(10 * time.Millisecond)
+			if !b.health().TakesCalls {
+				t.Fatal("an instance leaves that is healthy")
+			}
+		}
+	})
+}
+
 // badError is an error whose text cannot be had: that of a nil pointer panics.
 type badError struct{ text string }
 
