@@ -258,3 +258,29 @@ func TestTemplateOfTree(t *testing.T) {
 		t.Errorf("%d bytes, with %d fields, of which f3 is %v", len(data), len(got), got["f3"])
 	}
 }
+
+// TestTextOfWindows: a file whose lines end as on Windows has the same text, and comments.
+func TestTextOfWindows(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "zoo.proto")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(source, "\n", "\r\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := FromFiles([]string{file}, []string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	md := message(t, s, "Animal")
+	got, err := Text(md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := Text(message(t, zoo(t)["sent"], "Animal"))
+	if err != nil || got != want {
+		t.Errorf("%v, got\n%q, want\n%q", err, got, want)
+	}
+	note := s.Find("Note")[0]
+	if got := Comment(note); strings.Contains(got, "\r") {
+		t.Errorf("the comment is %q", got)
+	}
+}
