@@ -62,7 +62,8 @@ type healthOptions struct {
 // those that it has. It stays in discovery, and calls addressed to it are served. When it is
 // healthy again it comes back. It also stays in its groups, or comes back, while it hears no
 // healthy instance with the same methods in the same group: if all fail for one reason, they go on
-// serving. See docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
+// serving. Without a queue group ([WithoutQueueGroup]) it stays, since each instance is to get all
+// calls. See docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
 func WithHealthCheck(check func(ctx context.Context) error) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		if check == nil {
@@ -241,8 +242,12 @@ const (
 func (m membership) Connected() bool { return m.server.nc.IsConnected() }
 
 // Covered reports whether another instance is healthy and serves the same. One that is in its
-// groups asks again after a while, before it may leave.
+// groups asks again after a while, before it may leave. Without a queue group each instance is to
+// get every call, so no other one can stand in for it.
 func (m membership) Covered(ctx context.Context) bool {
+	if m.queueGroup() == "" {
+		return false
+	}
 	covered := m.ask(ctx)
 	if !covered || m.profile.health.Status().Out {
 		return covered

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
@@ -216,6 +217,34 @@ func TestNoSubstitute(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				if h := a.health(); h.Serving || !h.TakesCalls {
 					t.Errorf("it says %+v", h)
+				}
+			})
+		})
+	}
+}
+
+// TestHealthWithoutGroup: an instance without a queue group still gets every call, as the others
+// cannot have it in its stead, unless it is to fail closed.
+func TestHealthWithoutGroup(t *testing.T) {
+	for name, test := range map[string]struct {
+		opts []rpc.ServerOption
+		want int64
+	}{
+		"stays": {nil, 2}, "fail closed": {[]rpc.ServerOption{rpc.WithFailClosed()}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+				var notes atomic.Int64
+				impl := &funcs{note: func(context.Context, *structpb.Struct) error { notes.Add(1); return nil }}
+				opts := append([]rpc.ServerOption{rpc.WithoutQueueGroup()}, test.opts...)
+				a := serve(t, srv.Connect(), impl, opts...)
+				serve(t, srv.Connect(), impl, opts...)
+				must(t, a.SetHealth("", errIll))
+				time.Sleep(10 * time.Second)
+				must(t, testNote.Call(testContext(t), dial(t, srv.Connect()), new(structpb.Struct)))
+				time.Sleep(time.Second)
+				if notes.Load() != test.want || a.Health()[0].Serving || a.Health()[0].TakesCalls != (test.want == 2) {
+					t.Errorf("%d instances have got the note, and one says %+v", notes.Load(), a.Health()[0])
 				}
 			})
 		})

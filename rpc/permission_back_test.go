@@ -118,8 +118,8 @@ func TestLivenessMayAgain(t *testing.T) {
 	wantText(t, wantCode(t, <-ended, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun), "no replica works on the call any more")
 }
 
-// TestRefusedSubjectsAndHealth: an instance is serving while NATS refuses it subjects of tools only,
-// and takes no calls when NATS refuses it those of all methods.
+// TestRefusedSubjectsAndHealth: an instance is serving while NATS refuses it only subjects of
+// tools, and takes no calls when NATS refuses it those of all methods.
 func TestRefusedSubjectsAndHealth(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -69,7 +69,7 @@ func DetailJSON(detail proto.Message, types Types) json.RawMessage {
 // WriteText writes an error for people.
 func (e *Error) WriteText(w io.Writer, command string, types Types) {
 	var text strings.Builder
-	reason := strings.ReplaceAll(e.Reason, "\u00a0", " ") // package proto writes it for a blank, at times
+	reason := strings.ReplaceAll(e.Reason, "\u00a0", " ") // package proto writes it for a blank
 	fmt.Fprintf(&text, "%s: %s\n", command, output.Clean(reason))
 	if call := e.Call(); call != nil {
 		for _, detail := range call.Details() {
