@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -489,6 +490,27 @@ func TestOverlap(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLongReason: an instance stays in discovery also if its reason does not fit into a message.
+func TestLongReason(t *testing.T) {
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.MaxPayload = 5 << 10 }))
+	nc := srv.Connect()
+	s := serve(t, srv.Connect(), &funcs{})
+	must(t, s.SetHealth("", errors.New(strings.Repeat("<", 1000)))) // six bytes each in JSON
+	for verb, got := range map[string]micro.ServiceIdentity{
+		"PING":  discover[micro.Ping](t, nc, "$SRV.PING", 1)[0].ServiceIdentity,
+		"INFO":  discover[micro.Info](t, nc, "$SRV.INFO", 1)[0].ServiceIdentity,
+		"STATS": discover[micro.Stats](t, nc, "$SRV.STATS", 1)[0].ServiceIdentity,
+	} {
+		if got.ID != s.Instance(testDesc.Name) || got.Metadata["natscall.not_serving"] != "the reason is long: ask _health for it" {
+			t.Errorf("%s: %+v", verb, got)
+		}
+	}
+	must(t, s.SetHealth("", errIll))
+	if got := discover[micro.Info](t, nc, "$SRV.INFO", 1)[0].Metadata["natscall.not_serving"]; got != errIll.Error() {
+		t.Errorf("the reason is %q", got)
+	}
 }
 
 // badError is an error whose text cannot be had: that of a nil pointer panics.
