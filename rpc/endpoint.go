@@ -82,6 +82,22 @@ func (e *endpoint) run(ctx context.Context, call *Call) error {
 	return e.service.server.next(ctx, call)
 }
 
+// sizes returns the limits of messages.
+func (e *endpoint) sizes() sizeLimits {
+	if e.own {
+		return ownSizes
+	}
+	return e.service.server.options.sizes
+}
+
+// timeouts returns the timeout of calls that name none, and the longest there may be, or 0.
+func (e *endpoint) timeouts() (unnamed, longest time.Duration) {
+	if e.own {
+		return defaultTimeout, 0
+	}
+	return e.service.server.options.timeout, e.service.server.options.maxTimeout
+}
+
 func (e *endpoint) log() *slog.Logger {
 	return e.service.server.options.logger.With("method", e.method.FullName())
 }
