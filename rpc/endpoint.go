@@ -236,6 +236,8 @@ func (e *endpoint) overloadText(ticket *admission.Ticket, left time.Duration) st
 	o, own := &e.service.options, e.admission.Limits()
 	streams := e.method.kind > KindOneWay
 	switch reason := ticket.Refused(); {
+	case e.own:
+		return fmt.Sprintf("%s is busy: %d calls of tools run and %d wait, which is the limit", e.method.FullName(), ownLimits.Running, ownLimits.Waiting)
 	case reason == admission.QueueFull && streams:
 		return fmt.Sprintf("the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
 	case reason == admission.QueueFull:

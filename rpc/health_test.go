@@ -513,6 +513,29 @@ func TestLongReason(t *testing.T) {
 	}
 }
 
+// TestHealthFlood: all of very many questions are answered, some by the limit that they meet: no
+// option of the server's.
+func TestHealthFlood(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	nc := srv.Connect()
+	inbox := nats.NewInbox()
+	sub, err := nc.SubscribeSync(inbox)
+	must(t, err)
+	const questions = 20_000
+	for range questions {
+		must(t, nc.PublishRequest(testRoot+"._health", inbox, []byte("{}")))
+	}
+	const busy = "resource_exhausted: /test.v1.TestService/_health is busy: 4 calls of tools run and 256 wait, which is the limit"
+	for range questions {
+		m, err := sub.NextMsgWithContext(testContext(t))
+		must(t, err)
+		if text := m.Header.Get("Nats-Service-Error"); text != "" && text != busy {
+			t.Fatalf("got %q", text)
+		}
+	}
+}
+
 // badError is an error whose text cannot be had: that of a nil pointer panics.
 type badError struct{ text string }
 
