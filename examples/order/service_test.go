@@ -20,7 +20,13 @@ import (
 // plum.
 func openWorld(t *testing.T) *world {
 	t.Helper()
-	w := newWorld(t)
+	return open(newWorld(t))
+}
+
+// open starts the services of w, and gives them some stock.
+func open(w *world) *world {
+	t := w.t
+	t.Helper()
 	for range 2 {
 		w.runInventory()
 		w.runOrder()
@@ -87,12 +93,14 @@ func TestRejectedOrder(t *testing.T) {
 }
 
 func TestSameRequestAtOnce(t *testing.T) {
-	w := openWorld(t)
+	w := newWorld(t)
+	w.config.Lease = time.Minute // nobody takes over what takes long
+	open(w)
 	ids := make([]string, 64)
 	var all sync.WaitGroup
 	for i := range ids {
 		all.Go(func() {
-			res, err := w.orders.PlaceOrder(t.Context(), request("r", line("apple", 4)))
+			res, err := w.orders.PlaceOrder(t.Context(), request("r", line("apple", 4)), rpc.WithTimeout(time.Minute))
 			if err != nil {
 				t.Error(err)
 			}
