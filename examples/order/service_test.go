@@ -17,10 +17,13 @@ import (
 )
 
 // openWorld has two replicas of each service, which serve, and 10 apples and a
-// plum.
-func openWorld(t *testing.T) *world {
+// plum. configure changes what the replicas are started with.
+func openWorld(t *testing.T, configure ...func(*Config)) *world {
 	t.Helper()
 	w := newWorld(t)
+	for _, change := range configure {
+		change(&w.config)
+	}
 	for range 2 {
 		w.runInventory()
 		w.runOrder()
@@ -87,7 +90,8 @@ func TestRejectedOrder(t *testing.T) {
 }
 
 func TestSameRequestAtOnce(t *testing.T) {
-	w := openWorld(t)
+	// The first write has a quarter of the lease, for all 64 beside each other.
+	w := openWorld(t, func(c *Config) { c.Lease = 4 * testLease })
 	ids := make([]string, 64)
 	var all sync.WaitGroup
 	for i := range ids {
