@@ -498,7 +498,6 @@ func (s *service) drain(ctx context.Context) error {
 	s.steps.draining.Store(true)
 	if endErr := s.awaitCalls(ctx); endErr != nil {
 		err = fmt.Errorf("%w; still running: %s", endErr, s.running())
-		close(s.steps.abandoned)
 		s.abandon()
 	}
 	s.server.out.Flush() // answers that would wait for a goroutine that is waking
@@ -582,6 +581,7 @@ func (s *service) abandon() {
 			c.ctx.endWith(contextStopped)
 		}
 	}
+	close(s.steps.abandoned) // also after refuse
 }
 
 // unsubscribeAll undoes a start that failed.

