@@ -140,8 +140,9 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 var absence = backoff.Policy{First: 200 * time.Millisecond, Limit: 5 * time.Second}
 
 // AwaitNATS is Connect for a process that may start before NATS does, as pods do: while no server
-// answers it tries again, and says so in the log. It returns at once if a server has refused it, as
-// for its login. nats.RetryOnFailedConnect does not tell these two apart.
+// answers it tries again, and says so in the log. What waiting does not mend, such as a login that
+// is refused or a wrong file, is an error at once: with nats.RetryOnFailedConnect it would show
+// later, or never.
 func (s *Settings) AwaitNATS(ctx context.Context, name string) (*nats.Conn, error) {
 	for range absence.Attempts(ctx) {
 		nc, err := s.Connect(name)
