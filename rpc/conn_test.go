@@ -13,7 +13,7 @@ import (
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
-// TestConnectOrders: a service and a client work on a connection as docs/operations.md makes it, for
+// TestConnectOrders: a service and a client work on a connection as docs/operations.md makes it, of
 // a user that has inboxes of its own.
 func TestConnectOrders(t *testing.T) {
 	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {

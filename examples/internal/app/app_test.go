@@ -195,7 +195,7 @@ func executeWaiting(ctx context.Context, t *testing.T, run func(context.Context,
 
 func checkStatus(t *testing.T, url string, want int) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // leaves no goroutine
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Get(url)
 	if err != nil {
 		t.Error(err)
