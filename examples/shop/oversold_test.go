@@ -103,7 +103,7 @@ func (r *rush) run() {
 
 // place repeats the request until it has an answer, as a client should.
 func (r *rush) place(requestID string, quantity int32) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
 	defer cancel()
 	req := &orderv1.PlaceOrderRequest{RequestId: requestID, Lines: []*orderv1.Line{line("gift", 1), line("item", quantity)}}
 	var err error
@@ -156,7 +156,7 @@ func (r *rush) check() {
 
 // checkStock wants what was sold to be what was confirmed, and nothing lost.
 func (r *rush) checkStock(product string, sold, received int32) {
-	res, err := r.stock.GetStock(r.t.Context(), &inventoryv1.GetStockRequest{ProductId: product}, rpc.WithTimeout(10*time.Second))
+	res, err := r.stock.GetStock(r.t.Context(), &inventoryv1.GetStockRequest{ProductId: product}, rpc.WithTimeout(time.Minute))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func (r *rush) checkStock(product string, sold, received int32) {
 func (r *rush) list() (orders []*orderv1.Order) {
 	token := ""
 	for more := true; more; more = token != "" {
-		res, err := r.orders.ListOrders(r.t.Context(), &orderv1.ListOrdersRequest{PageToken: token}, rpc.WithTimeout(10*time.Second))
+		res, err := r.orders.ListOrders(r.t.Context(), &orderv1.ListOrdersRequest{PageToken: token}, rpc.WithTimeout(time.Minute))
 		if err != nil {
 			r.t.Fatal(err)
 		}
