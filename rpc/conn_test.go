@@ -6,11 +6,30 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
+
+// TestConnectOrders: a service and a client work on a connection as docs/operations.md makes it, of
+// a user that has inboxes of its own.
+func TestConnectOrders(t *testing.T) {
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) {
+		o.Users = []*server.User{{Username: "orders", Password: "x", Permissions: &server.Permissions{
+			Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}},
+		}}}
+	}))
+	nc, err := connectOrders(srv.URL(), nats.UserInfo("orders", "x"))
+	must(t, err)
+	defer nc.Close()
+	newTestServer(t, nc, &funcs{})
+	must(t, callOnce(t, dial(t, nc)))
+	if nc.Opts.Name == "" || !nc.Opts.RetryOnFailedConnect || nc.Opts.MaxReconnect >= 0 {
+		t.Errorf("name %q, waits for NATS: %v, reconnects %d times", nc.Opts.Name, nc.Opts.RetryOnFailedConnect, nc.Opts.MaxReconnect)
+	}
+}
 
 // TestErrorHandlerIsGivenBack: after the last client and server of a connection has gone its
 // error handler is the user's own, and however many come and go it is called directly.

@@ -91,3 +91,57 @@ func ExampleWithMethodInterceptors() {
 	// <nil>
 	// failed_precondition: /inventory.v1.InventoryService/Reserve is not for a read-only replica
 }
+
+// customer is who calls, as the interceptor of ExampleCall_SetValue finds out.
+type customer struct{ name string }
+
+// greeted is a service that wants to know who calls.
+type greeted struct {
+	inventoryv1nats.UnimplementedInventoryServiceServer
+}
+
+func (greeted) GetStock(ctx context.Context, req *inventoryv1.GetStockRequest) (*inventoryv1.GetStockResponse, error) {
+	who, ok := rpc.CallValue[*customer](rpc.CallFromContext(ctx))
+	if !ok {
+		return nil, rpc.NewError(rpc.CodeInternal, "the interceptor that finds out who calls is missing")
+	}
+	fmt.Println(who.name, "asks for", req.GetProductId())
+	return &inventoryv1.GetStockResponse{}, nil
+}
+
+func ExampleCall_SetValue() {
+	nc, stop := connect()
+	defer stop()
+	ctx := context.Background()
+	customers := map[string]*customer{"t0ken": {name: "Ada"}}
+
+	identify := func(ctx context.Context, call *rpc.Call, next rpc.Next) error {
+		who, ok := customers[call.Header().Get("token")]
+		if !ok {
+			return rpc.NewError(rpc.CodeUnauthenticated, "the token is missing or not valid")
+		}
+		call.SetValue(who) // for the handler: rpc.CallValue[*customer]
+		return next(ctx, call)
+	}
+	srv := rpc.NewServer(nc, rpc.WithInterceptors(identify))
+	client := rpc.NewClient(nc, rpc.WithHeader("token", "t0ken")) // with each of its calls
+
+	if err := inventoryv1nats.RegisterInventoryServiceServer(srv, greeted{}); err != nil {
+		log.Fatal(err)
+	}
+	if err := srv.Start(ctx); err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Shutdown(ctx)
+	defer client.Close()
+	stranger := rpc.NewClient(nc)
+	defer stranger.Close()
+	for _, c := range []*rpc.Client{client, stranger} {
+		_, err := inventoryv1nats.NewInventoryServiceClient(c).GetStock(ctx, &inventoryv1.GetStockRequest{ProductId: "apple"})
+		fmt.Println(err)
+	}
+	// Output:
+	// Ada asks for apple
+	// <nil>
+	// unauthenticated: the token is missing or not valid
+}

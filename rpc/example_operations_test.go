@@ -14,8 +14,18 @@ import (
 	"github.com/natscall/natscall/rpc"
 )
 
-// The code of docs/operations.md. The tests of lameduck_test.go, instance_test.go and
+// The code of docs/operations.md. The tests of conn_test.go, lameduck_test.go, instance_test.go and
 // gather_test.go run it.
+
+// connectOrders connects with a login, such as nats.UserCredentials("orders.creds").
+func connectOrders(urls string, login nats.Option) (*nats.Conn, error) {
+	return nats.Connect(urls, login,
+		nats.Name("orders"),                     // what operators see of the connection
+		nats.RetryOnFailedConnect(true),         // the program may start before NATS does
+		nats.MaxReconnects(-1),                  // otherwise nats.go gives up after 60 attempts
+		nats.CustomInboxPrefix("_INBOX_orders"), // if the user has inboxes of its own
+	)
+}
 
 // serveAndMove serves until ctx ends, and moves to another NATS node when its own is about to
 // leave.

@@ -612,7 +612,7 @@ func (s *Server) lastFlush(ctx context.Context) error {
 
 // asyncError notes what NATS does not let the server do, which nothing else reports.
 func (s *Server) asyncError(_ *nats.Subscription, err error) {
-	starting := s.async.refused.Add(err) // also what is not about a subscription: it may be the last
+	starting := s.async.refused.Add(err) // also of other things: it may be the last one
 	if subject, ok := connwatch.Violation(err, connwatch.ToSubscribe); ok {
 		if served := s.async.subscriptions.Refuse(subject, err); served && !starting {
 			s.options.logger.Error("natscall: the NATS user may not subscribe to a subject any more: it is not served until it may",

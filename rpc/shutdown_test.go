@@ -337,8 +337,8 @@ func TestRefusedToOthers(t *testing.T) {
 	}
 }
 
-// TestVirtualRefusedBesideOthers: a subscription that NATS refuses fails the start, and at once, also
-// where the connection is refused something else behind it.
+// TestVirtualRefusedBesideOthers: a subscription that NATS refuses fails the start, and at once,
+// also where the connection is refused something else behind it.
 func TestVirtualRefusedBesideOthers(t *testing.T) {
 	user := &server.User{Username: "service", Password: "x", Permissions: &server.Permissions{
 		Subscribe: &server.SubjectPermission{Deny: []string{testRoot + ".Do"}},

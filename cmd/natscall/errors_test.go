@@ -177,7 +177,7 @@ func TestErrorsOfPermissions(t *testing.T) {
 	const get = `{"productId": "apple"}`
 	check(t, s.srv.URL(), []mistake{
 		{"blind", as("blind", "ls"), "", 1, "NATS does not permit to ask for services", "natscall permissions --discover"},
-		{"deaf", as("deaf", "ls"), "", 1, "NATS does not permit to ask for services", "natscall permissions --discover"},
+		{"deaf", as("deaf", "ls"), "", 1, "NATS does not permit to ask for services", "--inbox-prefix"},
 		{"blind, with a full name", as("blind", "call", "inventory.v1.InventoryService/GetStock", get), "", status(rpc.CodeNotFound), "not_found: ", ""},
 		{"mute", as("mute", "call", "GetStock", get), "", status(rpc.CodePermissionDenied), "permission_denied: ", "natscall permissions --call"},
 		{"shy", as("shy", "call", "GetStock", get), "", status(rpc.CodePermissionDenied), "permission_denied: ", "--proto"},

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/natscall/natscall/examples/internal/app"
@@ -195,16 +197,23 @@ func isDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// TestPods starts the programs as the manifest says, but for the addresses: they become ready, and
-// end by SIGTERM.
+// TestPods starts the programs as the manifest says, but for the addresses, and before there is
+// NATS: they are alive, become ready when it has come, and end by SIGTERM.
 func TestPods(t *testing.T) {
-	srv := rpctest.NewServer(t, rpctest.WithJetStream())
 	for _, d := range readManifest(t) {
 		t.Run(d.Metadata.Name, func(t *testing.T) {
 			c := d.Spec.Template.Spec.Containers[0]
-			p := startPod(t, c, srv.URL())
+			port := freePort(t)
+			p := startPod(t, c, fmt.Sprintf("nats://127.0.0.1:%d", port))
 			p.await(t, c.Liveness.Get.Path)
+			if status, body := p.ask(t, c.Readiness.Get.Path); status != http.StatusServiceUnavailable {
+				t.Errorf("without NATS %s answers %d: %s", c.Readiness.Get.Path, status, body)
+			}
+			rpctest.NewServer(t, rpctest.WithJetStream(), rpctest.WithServerOptions(func(o *server.Options) { o.Port = port }))
 			p.await(t, c.Readiness.Get.Path)
+			if status, body := p.ask(t, c.Liveness.Get.Path); status != http.StatusOK {
+				t.Errorf("%s answers %d: %s", c.Liveness.Get.Path, status, body)
+			}
 			if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
@@ -213,6 +222,17 @@ func TestPods(t *testing.T) {
 			}
 		})
 	}
+}
+
+// freePort returns a port at which nothing listens.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // process is the program of a container.

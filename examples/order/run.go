@@ -25,17 +25,14 @@ func Run(ctx context.Context, nc *nats.Conn, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	// The feed has a server of its own, which listens before the first event is
-	// sent, and until the last one was.
-	stop, err := startFeed(ctx, nc, c, orders.lease)
+	feed, srv, err := newServers(ctx, nc, c, orders)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	srv := c.NewServer(nc)
-	if err := orderv1nats.RegisterOrderServiceServer(srv, orders, rpc.WithHealthCheck(orders.orders.Check)); err != nil {
+	if err := feed.Start(ctx); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, stopFeed(ctx, feed, orders.lease)) }()
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -45,20 +42,27 @@ func Run(ctx context.Context, nc *nats.Conn, c Config) (err error) {
 	return srv.Run(ctx)
 }
 
-// startFeed returns a function that stops the feed, for which it has a time of
-// its own, as NATS may be away.
-func startFeed(ctx context.Context, nc *nats.Conn, c Config, grace time.Duration) (stop func() error, err error) {
-	feed, err := NewFeed(ctx, nc, c)
+// newServers returns the server of the feed, which listens before the first event is sent and until
+// the last one was, and that of the orders. None is started before both are made: the process is
+// ready when all of its servers are.
+func newServers(ctx context.Context, nc *nats.Conn, c Config, orders *Service) (feed, srv *rpc.Server, err error) {
+	events, err := NewFeed(ctx, nc, c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	srv := c.NewServer(nc)
-	if err := orderv1nats.RegisterOrderFeedServiceServer(srv, feed, rpc.WithHealthCheck(feed.items.Check)); err != nil {
-		return nil, err
+	feed, srv = c.NewServer(nc), c.NewServer(nc)
+	if err := orderv1nats.RegisterOrderFeedServiceServer(feed, events, rpc.WithHealthCheck(events.items.Check)); err != nil {
+		return nil, nil, err
 	}
-	return func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-		defer cancel()
-		return srv.Shutdown(ctx)
-	}, srv.Start(ctx)
+	if err := orderv1nats.RegisterOrderServiceServer(srv, orders, rpc.WithHealthCheck(orders.orders.Check)); err != nil {
+		return nil, nil, err
+	}
+	return feed, srv, nil
+}
+
+// stopFeed has a time of its own, as NATS may be away.
+func stopFeed(ctx context.Context, feed *rpc.Server, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	return feed.Shutdown(ctx)
 }

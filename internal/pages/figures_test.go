@@ -84,7 +84,7 @@ func TestLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(names, "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md") {
+	for _, name := range append(names, "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md") {
 		for _, m := range link.FindAllStringSubmatch(withoutCode(readPage(t, name)), -1) {
 			if strings.Contains(m[1], "://") {
 				continue

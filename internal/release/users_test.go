@@ -37,6 +37,7 @@ func TestUsers(t *testing.T) {
 	t.Run("sums", r.testSums)
 	t.Run("modules", r.testModules)
 	t.Run("commands", r.testCommands)
+	t.Run("demo", r.testDemo)
 	t.Run("peers", r.testPeers)
 	t.Run("pages", r.testPages)
 }
@@ -179,6 +180,17 @@ func (r *testRelease) testCommands(t *testing.T) {
 				t.Errorf("%s %s prints %q, want %s", name, args, out, r.version)
 			}
 		})
+	}
+}
+
+// testDemo runs the demo as README.md says for readers without a clone.
+func (r *testRelease) testDemo(t *testing.T) {
+	path := modproxy.Root + "/examples/shop@latest"
+	if readme := read(t, r.clone, "README.md"); !strings.Contains(readme, "`go run "+path+"`") {
+		t.Errorf("README.md does not run %s", path)
+	}
+	if out := runIn(t, t.TempDir(), r.env, "go", "run", path); !strings.Contains(out, "Every line adds up") {
+		t.Errorf("the demo did not come to its end:\n%s", out)
 	}
 }
 

@@ -83,21 +83,25 @@ func (c Command) parse(s *Settings, args []string, stdout io.Writer) error {
 }
 
 func (c Command) serve(ctx context.Context, s Settings) error {
+	err := c.start(ctx, s)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // a signal came while it was starting
+	}
+	return err
+}
+
+func (c Command) start(ctx context.Context, s Settings) error {
 	end, err := s.show(ctx, c.Name)
 	if err != nil {
 		return err
 	}
 	defer end()
-	nc, err := s.Connect(c.Name)
+	nc, err := s.AwaitNATS(ctx, c.Name)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	s.Log.Info("connected to NATS", "name", c.Name, "server", redacted(nc.ConnectedUrl()))
 	defer s.Log.Info("stopped", "name", c.Name)
-	err = c.Run(ctx, nc, s)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // a signal came while it was starting
-	}
-	return err
+	return c.Run(ctx, nc, s)
 }

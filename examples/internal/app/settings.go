@@ -4,16 +4,20 @@ package app
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"regexp"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/examples/internal/backoff"
 	"github.com/natscall/natscall/examples/internal/telemetry"
 	"github.com/natscall/natscall/rpc"
 )
@@ -130,6 +134,31 @@ func (s *Settings) Connect(name string) (*nats.Conn, error) {
 		return nil, fmt.Errorf("cannot connect to %s: %w", redacted(s.Server), err)
 	}
 	return nc, nil
+}
+
+// absence spaces out what is tried until NATS is there.
+var absence = backoff.Policy{First: 200 * time.Millisecond, Limit: 5 * time.Second}
+
+// AwaitNATS is Connect for a process that may start before NATS does, as pods do: while no server
+// answers it tries again, and says so in the log. What waiting does not mend, such as a login that
+// is refused or a wrong file, is an error at once: with nats.RetryOnFailedConnect it would show
+// later, or never.
+func (s *Settings) AwaitNATS(ctx context.Context, name string) (*nats.Conn, error) {
+	for range absence.Attempts(ctx) {
+		nc, err := s.Connect(name)
+		if err == nil || !absent(err) {
+			return nc, err
+		}
+		s.Log.Warn("NATS is not there yet, waiting", "err", redacted(err.Error()))
+	}
+	return nil, ctx.Err()
+}
+
+// absent reports whether nothing that speaks NATS has answered: nobody listens, the name of the
+// host is not known (yet), or what listens has no server behind it (yet).
+func absent(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, io.EOF)
 }
 
 // NewServer returns a server on nc.

@@ -46,39 +46,44 @@ func (s *Settings) show(ctx context.Context, name string) (end func(), err error
 		return func() {}, nil
 	}
 	c := telemetry.Config{Service: name, Instance: nuid.Next(), Metrics: s.Show.Metrics, Batch: true}
+	// First, as what comes next waits for NATS: the process is alive meanwhile.
+	endHealth, err := s.showHealth()
+	if err != nil {
+		return nil, err
+	}
 	if s.Show.Traces != "" {
 		if c.Traces, err = openTraces(s.Show.Traces); err != nil {
+			endHealth()
 			return nil, err
 		}
 	}
 	endObserving, err := s.Observe(ctx, c, s.Show.Logs)
-	if err != nil || s.Show.Health == "" {
-		return endObserving, err
-	}
-	server, err := s.showHealth()
 	if err != nil {
-		endObserving()
+		endHealth()
 		return nil, err
 	}
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), ShowTimeout)
-		defer cancel()
-		if err := server.Close(ctx); err != nil {
-			s.Log.Warn("the health of the services was not served to the end", "err", err)
-		}
-		endObserving()
-	}, nil
+	return func() { endHealth(); endObserving() }, nil
 }
 
 // showHealth serves it before there are servers: the process is alive, and not ready.
-func (s *Settings) showHealth() (*httpd.Server, error) {
+func (s *Settings) showHealth() (end func(), err error) {
+	if s.Show.Health == "" {
+		return func() {}, nil
+	}
 	s.Health = new(Health)
 	server, err := httpd.Start(s.Show.Health, s.Health)
 	if err != nil {
 		return nil, fmt.Errorf("health: %w", err)
 	}
-	s.Log.Info("health is served", "url", server.URL)
-	return server, nil
+	local := s.Log // which must not depend on NATS
+	local.Info("health is served", "url", server.URL)
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), ShowTimeout)
+		defer cancel()
+		if err := server.Close(ctx); err != nil {
+			local.Warn("the health of the services was not served to the end", "err", err)
+		}
+	}, nil
 }
 
 // traces are spans in a file.
@@ -154,7 +159,7 @@ func (h logHandler) Close(ctx context.Context) error {
 // record about records would be one more.
 func (s *Settings) logToNATS(ctx context.Context, name, instance string) (*logHandler, error) {
 	apart := *s
-	nc, err := apart.Connect(name + "-log")
+	nc, err := apart.AwaitNATS(ctx, name+"-log")
 	if err != nil {
 		return nil, err
 	}

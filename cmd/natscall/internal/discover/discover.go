@@ -138,18 +138,20 @@ func (f *Finder) explain(err error) error {
 }
 
 // refusal returns what NATS has said against a question, or against the inbox of its answers.
-func (f *Finder) refusal(subjects ...string) error {
+func (f *Finder) refusal(question, inbox string) error {
 	err := f.NC.LastError()
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return nil
 	}
-	for _, subject := range subjects {
-		if strings.Contains(err.Error(), strconv.Quote(subject)) {
-			next := "`natscall permissions --discover` prints what the user of a tool has to be permitted"
-			return problem.Failure(next, "NATS does not permit to ask for services: %w", err)
-		}
+	next := "`natscall permissions --discover` prints what the user of a tool has to be permitted"
+	switch text := err.Error(); {
+	case strings.Contains(text, strconv.Quote(question)):
+	case strings.Contains(text, strconv.Quote(inbox)):
+		next = "if the user has inboxes of its own, --inbox-prefix names them; " + next
+	default:
+		return nil
 	}
-	return nil
+	return problem.Failure(next, "NATS does not permit to ask for services: %w", err)
 }
 
 func (f *Finder) trace(format string, args ...any) {
