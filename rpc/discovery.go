@@ -112,7 +112,7 @@ func (r responder) checkInfo() error {
 	info.ServiceIdentity = r.because(longReason) // as long as it gets
 	data, err := json.Marshal(info)
 	if limit := r.server.nc.MaxPayload(); err == nil && limit > 0 && int64(len(data)) > limit {
-		err = fmt.Errorf("discovery of %s needs %d bytes, the NATS server's max_payload is %d: the service has too much discovery metadata or too many methods", r.desc.Name, len(data), limit)
+		err = fmt.Errorf("discovery of %s needs %d bytes, the NATS server's max_payload is %d: too much discovery metadata, too long a description, or too many methods", r.desc.Name, len(data), limit)
 	}
 	return err
 }
