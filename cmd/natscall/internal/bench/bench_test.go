@@ -87,19 +87,23 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestStreams: when the time is up streams end, whose messages count, and other calls do not.
+// TestStreams: when the time is up streams end, whose messages count, and other calls do not. They
+// have no deadline, at which a service may end them with an error.
 func TestStreams(t *testing.T) {
 	for _, stream := range []bool{true, false} {
 		load := Load{Stream: stream, Call: func(ctx context.Context, _ int64, m Messages) error {
 			m.Received(1)
 			m.Received(2)
+			if _, has := ctx.Deadline(); has {
+				t.Error("a call has a deadline")
+			}
 			if stream {
 				<-ctx.Done()
 				return ctx.Err()
 			}
 			return nil
 		}}
-		r := Run(testContext(t), &Plan{Concurrency: 3, Duration: time.Millisecond}, load, nil)
+		r := Run(t.Context(), &Plan{Concurrency: 3, Duration: time.Millisecond}, load, nil)
 		if stream && (r.Calls != 0 || r.CutOff > 3 || r.Messages != 2*r.CutOff || r.Bytes != 3*r.CutOff || r.Interrupted) {
 			t.Errorf("streams: %+v", r)
 		}
@@ -126,6 +130,16 @@ func TestIntended(t *testing.T) {
 	r.work(t.Context(), t.Context())
 	if got := r.recorder.Result(r.plan, time.Second); calls.Load() != 3 || got.Latency.Min < float64(time.Hour/2/time.Millisecond)*0.99 {
 		t.Errorf("%d calls, the fastest took %v ms", calls.Load(), got.Latency.Min)
+	}
+}
+
+// TestSeldom: however seldom calls are to begin, one does not begin before another.
+func TestSeldom(t *testing.T) {
+	for _, rate := range []float64{1e-3, 1e-10, 1e-300} {
+		p := Plan{Rate: rate}
+		if first, second, third := p.intended(0), p.intended(1), p.intended(2); first != 0 || second <= first || third < second {
+			t.Errorf("%v calls a second begin after %v, %v and %v", rate, first, second, third)
+		}
 	}
 }
 

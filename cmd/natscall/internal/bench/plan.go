@@ -73,5 +73,6 @@ func (p *Plan) warmup() *Plan {
 
 // intended returns when the call of a number has to begin, after the start of all.
 func (p *Plan) intended(number int64) time.Duration {
-	return time.Duration(float64(number) * float64(time.Second) / p.Rate)
+	const century = 100 * 365 * 24 * time.Hour // more would not fit into a time
+	return time.Duration(min(float64(number)*float64(time.Second)/p.Rate, float64(century)))
 }

@@ -52,6 +52,7 @@ type run struct {
 	next     atomic.Int64 // number of the next call
 	begun    atomic.Int64
 	start    time.Time
+	end      time.Time // when no more calls begin, or zero
 }
 
 // do makes the calls and returns how long that took. New calls begin until the time is up; those
@@ -61,10 +62,13 @@ func (r *run) do(ctx context.Context) time.Duration {
 	defer cancel()
 	r.start = time.Now()
 	begin := ctx // until it ends calls begin
-	if r.plan.Duration > 0 {
-		timed, stop := context.WithDeadline(ctx, r.start.Add(r.plan.Duration))
+	if d := r.plan.Duration; d > 0 {
+		// It has no deadline, which streams would send to the service: that may end them at it before
+		// ctx has ended here, with an error.
+		timed, stop := context.WithCancel(ctx)
 		defer stop()
-		begin = timed
+		defer time.AfterFunc(d, stop).Stop()
+		begin, r.end = timed, r.start.Add(d)
 	}
 	var workers sync.WaitGroup
 	for range r.workers() {
@@ -106,7 +110,7 @@ func (r *run) wait(begin context.Context, number int64) (intended time.Time, ok 
 		return time.Now(), begin.Err() == nil
 	}
 	intended = r.start.Add(r.plan.intended(number))
-	if deadline, ok := begin.Deadline(); ok && !intended.Before(deadline) {
+	if !r.end.IsZero() && !intended.Before(r.end) {
 		return intended, false
 	}
 	early := time.Until(intended)
