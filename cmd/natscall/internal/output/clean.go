@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 )
 
 // Clean replaces what a terminal would take for a command, or for a line break, in text that comes
@@ -49,19 +50,22 @@ func SafeJSON(data []byte) []byte {
 	}
 	var out bytes.Buffer
 	for _, r := range string(data) {
-		if command(r) {
-			fmt.Fprintf(&out, `\u%04x`, r)
+		if !command(r) {
+			out.WriteRune(r)
 			continue
 		}
-		out.WriteRune(r)
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&out, `\u%04x`, unit)
+		}
 	}
 	return out.Bytes()
 }
 
 // command reports whether a terminal takes a character for a command though it need not be escaped
-// in JSON: those of C1, and those that change the direction of the text.
+// in JSON: those of C1, and those that change the direction of the text. Those that Clean would
+// write in a way that JSON does not have, as the tags in the flag of Scotland, count as such.
 func command(r rune) bool {
-	return r >= 0x7f && r <= 0x9f || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
+	return r >= 0x7f && r <= 0x9f || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' || r > 0xffff && unprintable(r)
 }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
