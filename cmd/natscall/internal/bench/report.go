@@ -106,7 +106,7 @@ func (r *Result) writeHistogram(w io.Writer, out *output.Writer) {
 		longest = int64(max(minBar, min(barWidth, width-numbersWidth)))
 	}
 	for _, bin := range r.Histogram {
-		line := fmt.Sprintf("  %8.4g to %-8.4g %8d  %s", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most, longest)))
+		line := fmt.Sprintf("  %8.7g to %-8.7g %8d  %s", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most, longest)))
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 }

@@ -63,8 +63,8 @@ func (r *run) do(ctx context.Context) time.Duration {
 	r.start = time.Now()
 	begin := ctx // until it ends calls begin
 	if d := r.plan.Duration; d > 0 {
-		// It has no deadline, which streams would send to the service: that may end them at it before
-		// ctx has ended here, with an error.
+		// It has no deadline, which streams would send to the service: that may end them at it
+		// before ctx has ended here, with an error.
 		timed, stop := context.WithCancel(ctx)
 		defer stop()
 		defer time.AfterFunc(d, stop).Stop()
