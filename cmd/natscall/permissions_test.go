@@ -181,10 +181,10 @@ func TestWrongInput(t *testing.T) {
 		exit       int
 	}{
 		{"", "no files are given", problem.StatusUsage},
-		{"DIR/no.proto", "no such file", problem.StatusFailure},
+		{"DIR/no.proto", "no such file", problem.StatusUsage},
 		{"DIR/one.proto", "is in none of the folders that -I names: .", problem.StatusFailure},
 		{"-I DIR DIR/syntax.proto", "DIR/syntax.proto:4:1: syntax error", problem.StatusFailure},
-		{"-I DIR DIR/import.proto", `DIR/import.proto:2:8: could not resolve path "no/such.proto": no folder that -I names has it`, problem.StatusFailure},
+		{"-I DIR DIR/import.proto", `DIR/import.proto:2:8: could not resolve path "no/such.proto": no folder that -I names has it`, problem.StatusUsage},
 		{"-I DIR DIR/messages.proto", "messages.proto defines no services", problem.StatusFailure},
 		{"-I DIR DIR/empty.proto", "empty.proto:4: service a.S has no methods", problem.StatusFailure},
 		{"-I DIR DIR/subject.proto", `subject.proto:6: rpc: method /a.S/Do: subject "a.*" has the wildcard`, problem.StatusFailure},

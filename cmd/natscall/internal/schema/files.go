@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/proto"
 )
 
@@ -48,12 +50,18 @@ func Services(files, folders []string) ([]protoreflect.ServiceDescriptor, error)
 	return all, nil
 }
 
-func readFile(file string, folders []string) ([]protoreflect.FileDescriptor, error) {
-	if filepath.Ext(file) != ".proto" {
-		return readSet(file)
+func readFile(file string, folders []string) (described []protoreflect.FileDescriptor, err error) {
+	if filepath.Ext(file) == ".proto" {
+		described = make([]protoreflect.FileDescriptor, 1)
+		described[0], err = sources{folders, make(map[string]string)}.compile(file)
+	} else {
+		described, err = readSet(file)
 	}
-	d, err := sources{folders, make(map[string]string)}.compile(file)
-	return []protoreflect.FileDescriptor{d}, err
+	if errors.Is(err, fs.ErrNotExist) {
+		next := "a schema is in .proto files or descriptor sets; -I names the folders with what .proto files import"
+		err = problem.UsageWithNext(next, "%w", err)
+	}
+	return described, err
 }
 
 // readSet reads what `protoc --descriptor_set_out` and `buf build` write. What it imports may be
