@@ -7,12 +7,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -168,6 +170,8 @@ func TestStoppedWhileWaiting(t *testing.T) {
 // calls then.
 func executeWaiting(ctx context.Context, t *testing.T, run func(context.Context, *nats.Conn, Settings) error, then func(), args ...string) (code int) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // which is an error, if it comes to that
+	defer cancel()
 	read, write := io.Pipe()
 	done := make(chan int, 1)
 	go func() {
@@ -207,15 +211,19 @@ func checkStatus(t *testing.T, url string, want int) {
 	}
 }
 
-// freePort returns a port at which nothing listens.
+// freePort returns a port at which nothing listens. It is none of those that systems give to whoever
+// asks for any, or a server of another test could get it before it is used.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 20000 + rand.IntN(10000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // TestServerOfTheEnvironment: NATS_URL is the server, unless a flag names another one.
