@@ -26,8 +26,8 @@ func (r responder) onVerb(m *nats.Msg) {
 		return // a verb that is not ADR-32's, or newer
 	}
 	err := r.publishJSON(m.Reply, answer)
-	if stats, ok := answer.(micro.Stats); ok && errors.Is(err, nats.ErrMaxPayload) {
-		err = r.publishJSON(m.Reply, bareStats(stats)) // the numbers at least
+	if errors.Is(err, nats.ErrMaxPayload) {
+		err = r.publishJSON(m.Reply, r.bare(answer))
 	}
 	if err != nil {
 		r.server.options.logger.Error("natscall: a discovery answer was not sent", "subject", m.Subject, "error", err)
@@ -42,12 +42,36 @@ func (r responder) publishJSON(reply string, v any) error {
 	return r.server.nc.Publish(reply, data)
 }
 
-// bareStats leaves out the fields that may be long.
-func bareStats(stats micro.Stats) micro.Stats {
-	for _, e := range stats.Endpoints {
-		e.LastError, e.Data = "", nil
+// bare leaves out what may be long: of statistics the numbers are left at least.
+func (r responder) bare(answer any) any {
+	switch answer := answer.(type) {
+	case micro.Ping:
+		answer.ServiceIdentity = r.briefly(answer.Metadata)
+		return answer
+	case micro.Info:
+		answer.ServiceIdentity = r.briefly(answer.Metadata)
+		return answer
+	case micro.Stats:
+		answer.ServiceIdentity = r.briefly(answer.Metadata)
+		for _, e := range answer.Endpoints {
+			e.LastError, e.Data = "", nil
+		}
+		return answer
 	}
-	return stats
+	return answer
+}
+
+const (
+	notServing = "natscall.not_serving" // metadata: why the service does not serve
+	longReason = "the reason is long: ask _health for it"
+)
+
+// briefly returns the identity that has metadata, with a short reason if it has one.
+func (r responder) briefly(metadata map[string]string) micro.ServiceIdentity {
+	if metadata[notServing] == "" {
+		return r.identity
+	}
+	return r.because(longReason)
 }
 
 func (r responder) answerVerb(verb string) any {
@@ -71,17 +95,24 @@ func (r responder) listed() micro.ServiceIdentity {
 	if reason == "" {
 		return r.identity
 	}
+	return r.because(reason)
+}
+
+// because returns the identity with the reason why the service does not serve.
+func (r responder) because(reason string) micro.ServiceIdentity {
 	out := r.identity
 	out.Metadata = maps.Clone(out.Metadata)
-	out.Metadata["natscall.not_serving"] = reason
+	out.Metadata[notServing] = reason
 	return out
 }
 
 // checkInfo refuses a service whose INFO does not fit into a message: no listing would show it.
 func (r responder) checkInfo() error {
-	data, err := json.Marshal(r.info())
+	info := r.info()
+	info.ServiceIdentity = r.because(longReason) // as long as it gets
+	data, err := json.Marshal(info)
 	if limit := r.server.nc.MaxPayload(); err == nil && limit > 0 && int64(len(data)) > limit {
-		err = fmt.Errorf("discovery of %s needs %d bytes, the NATS server's max_payload is %d: the service has too much discovery metadata or too many methods", r.desc.Name, len(data), limit)
+		err = fmt.Errorf("discovery of %s needs %d bytes, the NATS server's max_payload is %d: too much discovery metadata, too long a description, or too many methods", r.desc.Name, len(data), limit)
 	}
 	return err
 }

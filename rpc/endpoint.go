@@ -82,6 +82,22 @@ func (e *endpoint) run(ctx context.Context, call *Call) error {
 	return e.service.server.next(ctx, call)
 }
 
+// sizes returns the limits of messages.
+func (e *endpoint) sizes() sizeLimits {
+	if e.own {
+		return ownSizes
+	}
+	return e.service.server.options.sizes
+}
+
+// timeouts returns the timeout of calls that name none, and the longest there may be, or 0.
+func (e *endpoint) timeouts() (unnamed, longest time.Duration) {
+	if e.own {
+		return defaultTimeout, 0
+	}
+	return e.service.server.options.timeout, e.service.server.options.maxTimeout
+}
+
 func (e *endpoint) log() *slog.Logger {
 	return e.service.server.options.logger.With("method", e.method.FullName())
 }
@@ -184,8 +200,11 @@ func (e *endpoint) workers() *pool.Pool {
 // absence returns why a request that is for this instance in particular is not taken, or nil. Any
 // other request comes by a subscription of the method, which ends when the instance drains.
 func (e *endpoint) absence() *Error {
-	if e.unknown {
+	switch {
+	case e.unknown:
 		return noMethod("the instance", e.method.desc.Name, e.service.methods())
+	case e.own:
+		return nil // tools may ask until the end
 	}
 	select {
 	case <-e.service.steps.started:
@@ -217,6 +236,8 @@ func (e *endpoint) overloadText(ticket *admission.Ticket, left time.Duration) st
 	o, own := &e.service.options, e.admission.Limits()
 	streams := e.method.kind > KindOneWay
 	switch reason := ticket.Refused(); {
+	case e.own:
+		return fmt.Sprintf("%s is busy: %d calls of tools run and %d wait, which is the limit", e.method.FullName(), ownLimits.Running, ownLimits.Waiting)
 	case reason == admission.QueueFull && streams:
 		return fmt.Sprintf("the service is busy: %d streams are open (the server's rpc.WithMaxStreams)", o.streams)
 	case reason == admission.QueueFull:

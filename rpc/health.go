@@ -29,8 +29,9 @@ type Health struct {
 	Reason string
 	// Since is when it has become healthy or unhealthy by [WithHealthCheck] or [Server.SetHealth].
 	Since time.Time
-	// TakesCalls says that the instance is in its queue groups. One that is not serving stays in
-	// them while no other one serves ([WithFailClosed]).
+	// TakesCalls says that the instance is in its queue groups, or in some of them if NATS refuses
+	// the others. One that is not serving stays in them while no other one serves
+	// ([WithFailClosed]).
 	TakesCalls bool
 }
 
@@ -61,7 +62,8 @@ type healthOptions struct {
 // those that it has. It stays in discovery, and calls addressed to it are served. When it is
 // healthy again it comes back. It also stays in its groups, or comes back, while it hears no
 // healthy instance with the same methods in the same group: if all fail for one reason, they go on
-// serving. See docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
+// serving. Without a queue group ([WithoutQueueGroup]) it stays, since each instance is to get all
+// calls. See docs/health.md. [Server.SetHealth] is for what the program finds out by itself.
 func WithHealthCheck(check func(ctx context.Context) error) ServerServiceOption {
 	return forServices(func(o *serviceOptions) error {
 		if check == nil {
@@ -132,7 +134,8 @@ func (m membership) health() Health {
 	status := m.profile.health.Status()
 	err := m.obstacle()
 	h := Health{
-		Service: m.desc.Name, Instance: m.identity.ID, Since: status.Since, TakesCalls: err == nil && !status.Out,
+		Service: m.desc.Name, Instance: m.identity.ID, Since: status.Since,
+		TakesCalls: err == nil && !status.Out && m.subs.takeCalls(),
 	}
 	if err == nil {
 		err = cmp.Or(status.Err, m.subs.err())
@@ -225,14 +228,35 @@ func (m membership) deliver(msg *nats.Msg) {
 	}
 }
 
-// peerTime is how long to wait for a healthy instance.
-const peerTime = time.Second
+const (
+	// peerTime is how long to wait for a healthy instance.
+	peerTime = time.Second
+	// overlap is how long an instance that may leave stays. Nodes of a NATS cluster learn of a
+	// subscription one after the other: of an instance that has just come some may hear only after
+	// they have heard that this one has left, and say "no responders". It is longer than the way
+	// between nodes on two continents, and short beside the five seconds that a failing check has.
+	overlap = 300 * time.Millisecond
+)
 
 // Connected reports whether the other instances can be asked.
 func (m membership) Connected() bool { return m.server.nc.IsConnected() }
 
-// Covered asks the other instances whether one of them is healthy and serves the same.
+// Covered reports whether another instance is healthy and serves the same. One that is in its
+// groups asks again after a while, before it may leave. Without a queue group each instance is to
+// get every call, so no other one can stand in for it.
 func (m membership) Covered(ctx context.Context) bool {
+	if m.queueGroup() == "" {
+		return false
+	}
+	covered := m.ask(ctx)
+	if !covered || m.profile.health.Status().Out {
+		return covered
+	}
+	return wait.Pause(ctx, overlap) == nil && m.ask(ctx)
+}
+
+// ask asks the other instances whether one of them is healthy and serves the same.
+func (m membership) ask(ctx context.Context) bool {
 	q := &peerQuery{id: wire.NewID(), covered: make(chan struct{}, 1)}
 	m.profile.watched.query.Store(q)
 	defer m.profile.watched.query.Store(nil)

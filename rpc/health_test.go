@@ -12,12 +12,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpcschema"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
@@ -221,6 +224,34 @@ func TestNoSubstitute(t *testing.T) {
 	}
 }
 
+// TestHealthWithoutGroup: an instance without a queue group still gets every call, as the others
+// cannot have it in its stead, unless it is to fail closed.
+func TestHealthWithoutGroup(t *testing.T) {
+	for name, test := range map[string]struct {
+		opts []rpc.ServerOption
+		want int64
+	}{
+		"stays": {nil, 2}, "fail closed": {[]rpc.ServerOption{rpc.WithFailClosed()}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+				var notes atomic.Int64
+				impl := &funcs{note: func(context.Context, *structpb.Struct) error { notes.Add(1); return nil }}
+				opts := append([]rpc.ServerOption{rpc.WithoutQueueGroup()}, test.opts...)
+				a := serve(t, srv.Connect(), impl, opts...)
+				serve(t, srv.Connect(), impl, opts...)
+				must(t, a.SetHealth("", errIll))
+				time.Sleep(10 * time.Second)
+				must(t, testNote.Call(testContext(t), dial(t, srv.Connect()), new(structpb.Struct)))
+				time.Sleep(time.Second)
+				if notes.Load() != test.want || a.Health()[0].Serving || a.Health()[0].TakesCalls != (test.want == 2) {
+					t.Errorf("%d instances have got the note, and one says %+v", notes.Load(), a.Health()[0])
+				}
+			})
+		})
+	}
+}
+
 // TestHealthWhileOut: an instance that has left its groups can lose its connection, be shut down
 // and be unregistered like any other.
 func TestHealthWhileOut(t *testing.T) {
@@ -251,6 +282,44 @@ func TestHealthWhileOut(t *testing.T) {
 			t.Errorf("it says %+v", h)
 		}
 	})
+}
+
+// TestToolsWhileDraining: an instance that finishes its last calls answers tools until it is done,
+// whoever asks and how.
+func TestToolsWhileDraining(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	nc := srv.Connect()
+	began, proceed := make(chan struct{}), make(chan struct{})
+	s := newTestServer(t, srv.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
+		close(began)
+		<-proceed
+		return in, nil
+	}})
+	c := dial(t, nc, rpc.WithoutRetry())
+	ended, stopped := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- callOnce(t, c) }()
+	<-began
+	go func() { stopped <- s.Shutdown(testContext(t)) }()
+	until(t, "nobody takes calls any more", func() bool {
+		_, err := do(testContext(t), c, "x")
+		return rpc.CodeOf(err) == rpc.CodeUnavailable
+	})
+	to := rpc.WithInstance(s.Instance(testDesc.Name))
+	for name, opts := range map[string][]rpc.CallOption{
+		"group": nil, "instance": {to}, "plain": {rpc.WithPlainRequests()}, "plain to the instance": {rpc.WithPlainRequests(), to},
+	} {
+		h, err := rpc.HealthMethod(&testDesc).Call(testContext(t), c, new(natscallv1.GetHealthRequest), opts...)
+		if err != nil || h.GetStatus() != natscallv1.HealthStatus_HEALTH_STATUS_NOT_SERVING || h.GetTakesCalls() || h.GetReason() != "the instance is shutting down" {
+			t.Errorf("health, %s: %v, %v", name, h, err)
+		}
+		_, err = rpcschema.Fetch(testContext(t), c, &testDesc, opts...)
+		if err != nil {
+			t.Errorf("schema, %s: %v", name, err)
+		}
+	}
+	close(proceed)
+	must(t, <-ended)
+	must(t, <-stopped)
 }
 
 // TestCheckOutlivesShutdown: a check that ignores its context does not hold up a shutdown for
@@ -387,6 +456,83 @@ func TestNotBackYet(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestOverlap: an instance that has just come back takes calls for a while before another one
+// leaves because of it, as nodes of a NATS cluster learn of both one after the other.
+func TestOverlap(t *testing.T) {
+	rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+		a, b := newPatient(t, srv.Connect(), "a"), newPatient(t, srv.Connect(), "b")
+		must(t, a.SetHealth("", errIll))
+		time.Sleep(10 * time.Second)
+		must(t, a.SetHealth("", nil))
+		synctest.Wait()
+		must(t, b.SetHealth("", errIll))
+		both := 0
+		for a.health().TakesCalls && b.health().TakesCalls {
+			synctest.Wait()
+			time.Sleep(10 * time.Millisecond)
+			both++
+		}
+		if a, b := a.health(), b.health(); !a.TakesCalls || b.TakesCalls || both < 30 || both > 50 {
+			t.Errorf("after %d ms: %+v, %+v", both*10, a, b)
+		}
+		must(t, b.SetHealth("", nil))
+		time.Sleep(10 * time.Second)
+		must(t, b.SetHealth("", errIll))
+		time.Sleep(100 * time.Millisecond)
+		must(t, b.SetHealth("", nil)) // before it has left
+		for range 100 {
+			time.Sleep(10 * time.Millisecond)
+			if !b.health().TakesCalls {
+				t.Fatal("an instance leaves that is healthy")
+			}
+		}
+	})
+}
+
+// TestLongReason: an instance stays in discovery also if its reason does not fit into a message.
+func TestLongReason(t *testing.T) {
+	srv := rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.MaxPayload = 5 << 10 }))
+	nc := srv.Connect()
+	s := serve(t, srv.Connect(), &funcs{})
+	must(t, s.SetHealth("", errors.New(strings.Repeat("<", 1000)))) // six bytes each in JSON
+	for verb, got := range map[string]micro.ServiceIdentity{
+		"PING":  discover[micro.Ping](t, nc, "$SRV.PING", 1)[0].ServiceIdentity,
+		"INFO":  discover[micro.Info](t, nc, "$SRV.INFO", 1)[0].ServiceIdentity,
+		"STATS": discover[micro.Stats](t, nc, "$SRV.STATS", 1)[0].ServiceIdentity,
+	} {
+		if got.ID != s.Instance(testDesc.Name) || got.Metadata["natscall.not_serving"] != "the reason is long: ask _health for it" {
+			t.Errorf("%s: %+v", verb, got)
+		}
+	}
+	must(t, s.SetHealth("", errIll))
+	if got := discover[micro.Info](t, nc, "$SRV.INFO", 1)[0].Metadata["natscall.not_serving"]; got != errIll.Error() {
+		t.Errorf("the reason is %q", got)
+	}
+}
+
+// TestHealthFlood: all of very many questions are answered, some by the limit that they meet: no
+// option of the server's.
+func TestHealthFlood(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	serve(t, srv.Connect(), &funcs{})
+	nc := srv.Connect()
+	inbox := nats.NewInbox()
+	sub, err := nc.SubscribeSync(inbox)
+	must(t, err)
+	const questions = 20_000
+	for range questions {
+		must(t, nc.PublishRequest(testRoot+"._health", inbox, []byte("{}")))
+	}
+	const busy = "resource_exhausted: /test.v1.TestService/_health is busy: 4 calls of tools run and 256 wait, which is the limit"
+	for range questions {
+		m, err := sub.NextMsgWithContext(testContext(t))
+		must(t, err)
+		if text := m.Header.Get("Nats-Service-Error"); text != "" && text != busy {
+			t.Fatalf("got %q", text)
+		}
 	}
 }
 

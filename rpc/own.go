@@ -16,7 +16,8 @@ import (
 
 // Every service has two methods beside those of its .proto file, for tools. They are ordinary ones,
 // but for this: interceptors do not see them, discovery does not list them, they have a few
-// goroutines of their own, and they are served also while the instance takes no other calls.
+// goroutines and limits of their own, and they are served also while the instance takes no other
+// calls. What a server allows for its messages and calls may be too little for a schema.
 
 // SchemaMethod returns the method by which every instance of a service serves the service's .proto
 // files, one file or a part of one a call. Which instance of which queue group answers is not
@@ -46,6 +47,9 @@ const schemaGroup = "_schema"
 
 // ownLimits are those of the calls of the own methods.
 var ownLimits = admission.Limits{Running: 4, Waiting: 256}
+
+// ownSizes are those of their messages. A schema is asked for in parts.
+var ownSizes = sizeLimits{send: defaultMaxSize, receive: 1 << 20}
 
 // ownMethods are the methods that a service has beside those of its .proto file.
 type ownMethods struct{ *service }

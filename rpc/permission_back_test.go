@@ -117,3 +117,37 @@ func TestLivenessMayAgain(t *testing.T) {
 	service.Close()
 	wantText(t, wantCode(t, <-ended, rpc.CodeUnavailable, rpc.ExecutionMayHaveRun), "no replica works on the call any more")
 }
+
+// TestRefusedSubjectsAndHealth: an instance is serving while NATS refuses it only subjects of
+// tools, and takes no calls when NATS refuses it those of all methods.
+func TestRefusedSubjectsAndHealth(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		denied, logged     []string
+		serving, takeCalls bool
+	}{
+		"tools": {
+			denied: []string{testRoot + "._schema", testRoot + "._health", "$SRV.>"},
+			logged: []string{testRoot + "._schema", testRoot + "._health", "$SRV.*"}, serving: true, takeCalls: true,
+		},
+		"a method":    {denied: []string{testRoot + ".Do"}, logged: []string{testRoot + ".Do"}, takeCalls: true},
+		"all methods": {denied: []string{testRoot + ".*", "notes.new"}, logged: []string{testRoot + ".Do", "notes.new"}},
+		"control":     {denied: []string{testRoot + "._all.>"}, logged: []string{testRoot + "._all.>"}, takeCalls: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv, change := changingUsers(t, nil, nil)
+			var logged records
+			s := serve(t, srv.Connect(nats.UserInfo("service", "x"), quiet), &funcs{}, rpc.WithLogger(logged.logger()))
+			change(&server.Permissions{Subscribe: deny(test.denied...)}, nil)
+			for _, subject := range test.logged {
+				until(t, "the log says that it does not serve "+subject, func() bool { return strings.Contains(logged.String(), subject) })
+			}
+			until(t, "it says so", func() bool { // the others are refused in any order
+				h := s.Health()[0]
+				return h.Serving == test.serving && h.TakesCalls == test.takeCalls && (h.Reason == "") == test.serving
+			})
+			change(nil, nil)
+			until(t, "it is serving again", func() bool { h := s.Health()[0]; return h.Serving && h.TakesCalls })
+		})
+	}
+}

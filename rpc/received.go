@@ -156,7 +156,7 @@ func (r *received) coding() coding {
 
 // data returns the encoded request, decompressed.
 func (r *received) data() ([]byte, *Error) {
-	limit := r.endpoint.service.server.options.sizes.receive
+	limit := r.endpoint.sizes().receive
 	if len(r.body) > limit {
 		return nil, overReceiveLimit("request", len(r.body), limit, ExecutionNotRun)
 	}

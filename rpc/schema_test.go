@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -185,6 +186,35 @@ func TestSchemaErrors(t *testing.T) {
 			_, err := rpc.SchemaMethod(test.desc).Call(testContext(t), c, req)
 			if rpc.CodeOf(err) != test.code || !strings.Contains(err.Error(), test.text) || len(err.Error()) > 1000 {
 				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestToolsAndLimits: what a server allows for its own messages and calls does not keep schema and
+// health from tools.
+func TestToolsAndLimits(t *testing.T) {
+	for name, option := range map[string]rpc.ServerOption{
+		"size":          rpc.WithMaxMessageSize(1),
+		"timeout":       rpc.WithTimeout(time.Nanosecond),
+		"longest":       rpc.WithMaxTimeout(time.Nanosecond),
+		"concurrency":   rpc.WithMaxConcurrency(1),
+		"without queue": rpc.WithMaxQueue(0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := rpctest.NewServer(t)
+			s := rpc.NewServer(srv.Connect(), option)
+			must(t, orderv1nats.RegisterOrderServiceServer(s, orderv1nats.UnimplementedOrderServiceServer{}))
+			must(t, s.Start(testContext(t)))
+			defer shutdown(t, s)
+			c := dial(t, srv.Connect())
+			for form, opts := range map[string][]rpc.CallOption{"envelope": nil, "plain": {rpc.WithPlainRequests()}} {
+				if _, err := rpcschema.Fetch(testContext(t), c, orderDesc, opts...); err != nil {
+					t.Errorf("schema, %s: %v", form, err)
+				}
+				if _, err := rpc.HealthMethod(orderDesc).Call(testContext(t), c, new(natscallv1.GetHealthRequest), opts...); err != nil {
+					t.Errorf("health, %s: %v", form, err)
+				}
 			}
 		})
 	}

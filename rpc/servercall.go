@@ -179,6 +179,7 @@ func (c *serverCall) receive(m *nats.Msg, at time.Duration) *Error {
 // what the request says.
 func (c *serverCall) timeout(asked time.Duration) (timeout time.Duration, by DeadlineBy) {
 	options, method := &c.endpoint.service.server.options, c.endpoint.method
+	unnamed, longest := c.endpoint.timeouts()
 	bound := func(limit time.Duration) {
 		if timeout == 0 || timeout > limit {
 			timeout, by = limit, DeadlineByServer
@@ -191,13 +192,13 @@ func (c *serverCall) timeout(asked time.Duration) (timeout time.Duration, by Dea
 	case method.timeout > 0:
 		timeout, by = method.timeout, DeadlineByMethod
 	case c.plain || method.kind <= KindOneWay: // other streams may go on forever
-		timeout, by = options.timeout, DeadlineByServer
+		timeout, by = unnamed, DeadlineByServer
 	}
 	if c.plain && asked != 0 {
 		bound(maxPlainTimeout)
 	}
-	if method.kind <= KindOneWay && options.maxTimeout > 0 {
-		bound(options.maxTimeout)
+	if method.kind <= KindOneWay && longest > 0 {
+		bound(longest)
 	}
 	if method.kind == KindServerStream && c.plain && c.isRemote() {
 		bound(options.plainStreams.time)
@@ -480,7 +481,7 @@ func (c *serverCall) encodeBody(buf *buffer.Buffer) *Error {
 	if buf.B, err = c.coding().append(buf.B, c.call.response); err != nil {
 		return failf(CodeInternal, ExecutionDidRun, "the response does not encode: %v", err)
 	}
-	size, limit := len(buf.B)-before, c.endpoint.service.server.options.sizes.send
+	size, limit := len(buf.B)-before, c.endpoint.sizes().send
 	if c.call.hooks != nil {
 		c.call.hooks.response.size = size
 	}

@@ -20,11 +20,11 @@ type streamAnswer struct{ *serverCall }
 // newStream makes the server's side of a stream.
 func (a streamAnswer) newStream(open wire.Open) *messageStream {
 	server := a.endpoint.service.server
-	config := stream.Config{ID: a.id, Conn: server.nc, Table: server.streams, MaxMessage: server.options.sizes.receive}
+	config := stream.Config{ID: a.id, Conn: server.nc, Table: server.streams, MaxMessage: a.endpoint.sizes().receive}
 	s := stream.NewServer(&a.ctx, config, a, open)
 	return &messageStream{
 		Stream: &s.Stream, server: s, call: &a.call, coding: a.coding(),
-		compression: a.accepts, sizes: server.options.sizes,
+		compression: a.accepts, sizes: a.endpoint.sizes(),
 	}
 }
 

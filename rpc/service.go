@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,22 +95,30 @@ func (w *workers) all() []*pool.Pool { return []*pool.Pool{w.calls, w.streams, w
 // subscriptions are those of a service that has started.
 type subscriptions struct {
 	requests []*connwatch.Subscription // of the methods
-	control  []*connwatch.Subscription // cancel and alive, frames of streams, own methods
+	control  []*connwatch.Subscription // cancel and alive, frames of streams
+	own      []*connwatch.Subscription // of the own methods
 	verbs    []*connwatch.Subscription // discovery
 }
 
 func (s *subscriptions) all() []*connwatch.Subscription {
-	return slices.Concat(s.requests, s.verbs, s.control)
+	return slices.Concat(s.requests, s.verbs, s.control, s.own)
 }
 
-// err returns why one of the subscriptions does not serve, or nil.
+// err returns why calls are not served, or not as they should be, or nil. Subscriptions for tools
+// do not count: without them the instance can still do its work.
 func (s *subscriptions) err() error {
-	for _, sub := range s.all() {
+	for _, sub := range slices.Concat(s.requests, s.control) {
 		if err := sub.Err(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// takeCalls reports whether NATS has not refused all subscriptions of the methods.
+func (s *subscriptions) takeCalls() bool {
+	serves := func(sub *connwatch.Subscription) bool { return sub.Err() == nil }
+	return len(s.requests) == 0 || slices.ContainsFunc(s.requests, serves)
 }
 
 // listensTo reports whether subject is one of the service's own.
@@ -307,7 +316,7 @@ func (s *service) start() error {
 		if err != nil {
 			return err
 		}
-		s.subs.control = append(s.subs.control, sub)
+		s.subs.own = append(s.subs.own, sub)
 	}
 	for _, e := range s.endpoints {
 		sub, err := s.subscribe(e.subject, e.queueGroup, e.receive)
@@ -501,17 +510,15 @@ func (s *service) drain(ctx context.Context) error {
 		s.abandon()
 	}
 	s.server.out.Flush() // answers that would wait for a goroutine that is waking
-	s.unsubscribe(s.subs.control)
+	s.unsubscribe(slices.Concat(s.subs.control, s.subs.own))
 	membership{s}.awaitCheck()
 	return err
 }
 
+// awaitCalls waits for the calls. Tools may ask until the last one has ended.
 func (s *service) awaitCalls(ctx context.Context) error {
-	var all []<-chan struct{}
-	for _, p := range s.workers.all() {
-		all = append(all, p.Close())
-	}
-	return wait.All(ctx, all)
+	err := wait.All(ctx, []<-chan struct{}{s.workers.calls.Close(), s.workers.streams.Close()})
+	return cmp.Or(err, wait.All(ctx, []<-chan struct{}{s.workers.own.Close()}))
 }
 
 // running describes the calls that have not ended: how many of which method.

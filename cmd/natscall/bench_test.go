@@ -28,6 +28,7 @@ func benchShop(t *testing.T) *shop {
 type benchResult struct {
 	Method                                             string
 	Calls, Failed, Messages, Bytes, Cut_off, Not_begun int64
+	Messages_sent, Bytes_sent                          int64
 	Latency_ms                                         map[string]float64
 	Histogram                                          []struct{ Count int64 }
 	Errors                                             []struct {
@@ -152,17 +153,18 @@ func TestBenchErrors(t *testing.T) {
 		status int
 		stderr string
 	}{
-		"no method":      {nil, problem.StatusUsage, "natscall bench: an argument is missing"},
-		"unknown":        {[]string{"GetStok"}, problem.StatusFailure, "natscall bench: no service has a method \"GetStok\"\n  next: did you mean inventory.v1.InventoryService/GetStock?"},
-		"client streams": {[]string{"ImportStock"}, problem.StatusUsage, "natscall bench: inventory.v1.InventoryService/ImportStock is a client_stream method: only"},
-		"unknown field":  {[]string{"GetStock", `{"product":"apple"}`}, problem.StatusFailure, `natscall bench: unknown field "product"`},
-		"malformed":      {[]string{"GetStock", `{"productId":`}, problem.StatusFailure, "natscall bench: malformed JSON: "},
-		"no file":        {[]string{"GetStock", "@none.json"}, problem.StatusFailure, "natscall bench: requests: open none.json: "},
-		"empty stdin":    {[]string{"GetStock", "-"}, problem.StatusUsage, "natscall bench: there is no request in -"},
-		"nobody":         {[]string{"GetStock", "-c", "-1"}, problem.StatusUsage, "natscall bench: --concurrency -1"},
-		"no connection":  {[]string{"GetStock", "--connections", "0"}, problem.StatusUsage, "natscall bench: --connections 0"},
-		"header":         {[]string{"GetStock", "-H", "tenant"}, problem.StatusUsage, `natscall bench: --header "tenant"`},
-		"no folder":      {[]string{"GetStock", "--csv", "/nowhere/at/all.csv"}, problem.StatusFailure, "natscall bench: open /nowhere/at/all.csv: "},
+		"no method":     {nil, problem.StatusUsage, "natscall bench: an argument is missing"},
+		"unknown":       {[]string{"GetStok"}, problem.StatusFailure, "natscall bench: no service has a method \"GetStok\"\n  next: did you mean inventory.v1.InventoryService/GetStock?"},
+		"one request":   {[]string{"GetStock", "--messages", "3"}, problem.StatusUsage, "natscall bench: --messages is for methods that take a stream, and inventory.v1.InventoryService/GetStock is unary"},
+		"no messages":   {[]string{"ImportStock", "--messages", "-1"}, problem.StatusUsage, "natscall bench: --messages -1: "},
+		"unknown field": {[]string{"GetStock", `{"product":"apple"}`}, problem.StatusFailure, `natscall bench: unknown field "product"`},
+		"malformed":     {[]string{"GetStock", `{"productId":`}, problem.StatusFailure, "natscall bench: malformed JSON: "},
+		"no file":       {[]string{"GetStock", "@none.json"}, problem.StatusUsage, "natscall bench: requests: open none.json: "},
+		"empty stdin":   {[]string{"GetStock", "-"}, problem.StatusUsage, `natscall bench: request "-": malformed JSON: it is empty`},
+		"nobody":        {[]string{"GetStock", "-c", "-1"}, problem.StatusUsage, "natscall bench: --concurrency -1"},
+		"no connection": {[]string{"GetStock", "--connections", "0"}, problem.StatusUsage, "natscall bench: --connections 0"},
+		"header":        {[]string{"GetStock", "-H", "tenant"}, problem.StatusUsage, `natscall bench: --header "tenant"`},
+		"no folder":     {[]string{"GetStock", "--csv", "/nowhere/at/all.csv"}, problem.StatusFailure, "natscall bench: open /nowhere/at/all.csv: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bench := s.startCommand(t, append([]string{"bench"}, test.args...)...)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,8 @@ import (
 
 	"github.com/natscall/natscall/cmd/natscall/internal/connect"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
+	"github.com/natscall/natscall/rpc"
 )
 
 // complete returns what a shell is told that could stand at the end of a command line.
@@ -38,6 +41,13 @@ func completions(t *testing.T, args ...string) []string {
 func TestComplete(t *testing.T) {
 	t.Setenv("NATSCALL_COMPLETION_TIME", patience.String()) // the machine may be busy
 	c := newConsole(t)
+	blue := c.shop.newServer(c.shop.connect("inventory").nc, rpc.WithSubjectPrefix("blue"))
+	must(t, inventoryv1nats.RegisterInventoryServiceServer(blue, inventoryv1nats.UnimplementedInventoryServiceServer{}))
+	must(t, c.shop.start(blue))
+	var instances []struct{ Instance string }
+	c.read(&instances, "ping", "InventoryService", "--json")
+	both := []string{instances[0].Instance, blue.Instance(inventoryRoot)}
+	slices.Sort(both)
 	services := []string{"inventory.v1.InventoryService", "order.v1.OrderFeedService", "order.v1.OrderService"}
 	for _, test := range []struct {
 		line string
@@ -55,6 +65,14 @@ func TestComplete(t *testing.T) {
 		{"call order.v1.OrderService/PlaceOrder ", nil},
 		{"describe order.v1.OrderService", []string{"order.v1.OrderService", "order.v1.OrderService/GetOrder", "order.v1.OrderService/ListOrders", "order.v1.OrderService/PickOrder", "order.v1.OrderService/PlaceOrder"}},
 		{"ls nobody", nil},
+		{"tap order.v1.OrderService inv", services[:1]},
+		{"ls order.v1.OrderService inv", nil},
+		{"ps --prefix ", []string{"blue"}},
+		{"call GetStock --prefix b", []string{"blue"}},
+		{"call GetOrder --prefix ", nil},
+		{"call GetStock --instance ", both},
+		{"describe inventory.v1.InventoryService --instance " + both[0][:20], completed(both, both[0][:20])},
+		{"bench --instance nobody", nil},
 		{"--colors ", connect.Schemes},
 		{"ls --context ", nil},
 	} {
@@ -69,6 +87,11 @@ func TestComplete(t *testing.T) {
 	if !strings.HasPrefix(stdout.String(), "order.v1.OrderService/GetOrder\tGetOrder returns an order.") {
 		t.Errorf("with descriptions: %s", &stdout)
 	}
+}
+
+// completed returns the words that begin with another one.
+func completed(words []string, begin string) []string {
+	return slices.DeleteFunc(slices.Clone(words), func(word string) bool { return !strings.HasPrefix(word, begin) })
 }
 
 // TestCompleteNothing: where nothing can be found out, nothing is completed, and nobody waits.

@@ -31,9 +31,12 @@ func hostileServices(t *testing.T) *console {
 	t.Helper()
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()
+	shell := map[string]string{"natscall.service": "evil.v1.Shell", "natscall.root": "$(reboot).evil.v1.Shell"}
+	_, err := micro.AddService(nc, micro.Config{Name: "Shell", Version: "1.0.0", Metadata: shell})
+	must(t, err)
 	metadata := map[string]string{"natscall.service": "evil.v1.Evil", "natscall.root": "evil.v1.Evil", "natscall.schema": "sha256:" + attack, "natscall.not_serving": attack}
 	injection := map[string]string{"natscall.service": "evil.v1.$(reboot)", "natscall.root": "evil.v1.Injection"}
-	_, err := micro.AddService(nc, micro.Config{Name: "Injection", Version: "1.0.0", Metadata: injection})
+	_, err = micro.AddService(nc, micro.Config{Name: "Injection", Version: "1.0.0", Metadata: injection})
 	must(t, err)
 	evil, err := micro.AddService(nc, micro.Config{Name: "Evil", Version: "1.0.0", Description: attack, Metadata: metadata,
 		StatsHandler: func(*micro.Endpoint) any {
@@ -57,9 +60,11 @@ func hostileServices(t *testing.T) *console {
 	return &console{t, nil, srv.URL()}
 }
 
-func quoted(t *testing.T, text string) string {
+func quoted(t *testing.T, text string) string { return quotedJSON(t, text) }
+
+func quotedJSON(t *testing.T, v any) string {
 	t.Helper()
-	data, err := json.Marshal(text)
+	data, err := json.Marshal(v)
 	must(t, err)
 	return string(data)
 }
@@ -70,6 +75,13 @@ func TestHostileCompletion(t *testing.T) {
 	c := hostileServices(t)
 	var stdout bytes.Buffer
 	run(testContext(t), []string{cobra.ShellCompRequestCmd, "--server", c.url, "ls", "evil."}, nil, &stdout, io.Discard)
+	for _, flag := range []string{"--instance", "--prefix"} {
+		var words bytes.Buffer
+		run(testContext(t), []string{cobra.ShellCompNoDescRequestCmd, "--server", c.url, "call", flag, ""}, nil, &words, io.Discard)
+		if text := words.String(); strings.ContainsAny(text, "$(\x1b") {
+			t.Errorf("%s: it completes %q", flag, text)
+		}
+	}
 	if text := stdout.String(); !strings.HasPrefix(text, "evil.v1.Evil\tevil\\x1b[2J") || strings.Contains(text, "reboot") {
 		t.Errorf("it completes %q", text)
 	}
@@ -87,6 +99,62 @@ func TestOutputLost(t *testing.T) {
 	got := run(testContext(t), []string{"call", "loud.v1.Loud/Say", "--no-schema", "{}", "--server", c.url}, nil, fullDisk{}, &stderr)
 	if want := "natscall call: output: " + syscall.ENOSPC.Error() + "\n"; got != problem.StatusFailure || stderr.String() != want {
 		t.Errorf("exit status %d: %s, want %s", got, &stderr, want)
+	}
+}
+
+// TestHostileResponse: a response that is no JSON is cleaned on a terminal, and stays as it is
+// elsewhere.
+func TestHostileResponse(t *testing.T) {
+	srv := rpctest.NewServer(t)
+	nc := srv.Connect()
+	text, err := micro.AddService(nc, micro.Config{Name: "Text", Version: "1.0.0"})
+	must(t, err)
+	must(t, text.AddEndpoint("Say", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte(attack)) })))
+	must(t, nc.Flush())
+	c := &console{t, nil, srv.URL()}
+	args := []string{"call", "Text/Say", "--plain", "--no-schema"}
+	if got := c.ok(args...); got != attack+"\n" {
+		t.Errorf("in a pipe: %q", got)
+	}
+	out := terminal{newScreen(), 80, 24}
+	if status := run(testContext(t), append(args, "--server", c.url), nil, out, io.Discard); status != 0 || !strings.HasPrefix(out.String(), `evil\x1b[2J`) {
+		t.Errorf("exit status %d: %q", status, out)
+	}
+}
+
+// TestForeign: what a service of another kind cannot do has a next step.
+func TestForeign(t *testing.T) {
+	t.Parallel()
+	srv := rpctest.NewServer(t)
+	nc := srv.Connect()
+	foreign, err := micro.AddService(nc, micro.Config{Name: "clock", Version: "1.0.0"})
+	must(t, err)
+	must(t, foreign.AddEndpoint("now", micro.HandlerFunc(func(r micro.Request) { _ = r.Respond([]byte("noon")) }), micro.WithEndpointSubject("time.now")))
+	must(t, nc.Flush())
+	c := &console{t, nil, srv.URL()}
+	check(t, c.url, []mistake{
+		{"call", []string{"call", "clock/now"}, "", 2, "service clock is not built with natscall", "--plain --no-schema"},
+		{"call without a schema", []string{"call", "clock/now", "--no-schema"}, "", 2, "service clock is not built with natscall", "--plain --no-schema"},
+		{"plain call", []string{"call", "clock/now", "--plain"}, "", 1, "service clock is not built with natscall, so it has no schema", "`natscall call ENDPOINT --plain --no-schema` calls one"},
+		{"describe", []string{"describe", "clock"}, "", 1, "service clock is not built with natscall, so it has no schema", "`natscall ls clock` lists its endpoints"},
+		{"bench", []string{"bench", "now"}, "", 1, "service clock is not built with natscall, so it has no schema", "natscall ls clock"},
+		{"health", []string{"health", "clock"}, "", 1, "service clock is not built with natscall, so it does not say how it is", "`natscall ping clock`"},
+	})
+	for _, command := range []string{"ls", "ps", "ping", "stats"} {
+		if text := c.ok(command, "clock"); !strings.Contains(text, "1.0.0") && !strings.Contains(text, "clock/now") {
+			t.Errorf("%s prints\n%s", command, text)
+		}
+	}
+	ctx := testContext(t)
+	stdout, stderr := newScreen(), newScreen()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"tap", "clock", "--count", "2", "--server", c.url}, nil, stdout, stderr)
+	}()
+	stderr.await(ctx, t, "listening to time.now, _INBOX.>", 1)
+	c.ok("call", "clock/now", "--plain", "--no-schema")
+	if status := <-ended; status != 0 || !strings.Contains(stdout.String(), "clock/now") || !strings.Contains(stdout.String(), `: "noon"`) {
+		t.Errorf("tap: exit status %d:\n%s%s", status, stdout, stderr)
 	}
 }
 

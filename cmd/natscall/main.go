@@ -85,10 +85,10 @@ func newRoot(t *tool.Tool) *cobra.Command {
 		Args:          cobra.ArbitraryArgs, // RunE says more of a command that does not exist
 		RunE:          noCommand,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cmd.ValidateFlagGroups(); err != nil {
-				return apart(err)
+			if err := tool.CheckCommand(cmd); err != nil {
+				return err
 			}
-			return t.Connect.FromEnvironment(cmd.Flags())
+			return t.Connect.Check(cmd.Flags())
 		},
 	}
 	root.SetIn(t.In)
@@ -106,41 +106,57 @@ func newRoot(t *tool.Tool) *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: groupServices, Title: "Services:"}, &cobra.Group{ID: groupProject, Title: "Projects:"})
 	add(root, groupServices, show.List(t), show.Describe(t), call.Command(t), show.Instances(t), show.Health(t), show.Ping(t), show.Stats(t))
 	add(root, groupServices, tap.Command(t), bench.Command(t))
+	for _, c := range root.Commands() {
+		tool.CompleteFlags(t, c)
+	}
 	add(root, groupProject, unconnected(root, permissions.Command(), protoCommand(), versionCommand(t))...)
 	addCompletion(root)
 	return root
 }
 
-// apart is the error of flags that exclude each other, without cobra's groups.
-func apart(err error) error {
-	_, given, found := strings.Cut(err.Error(), "; [")
-	given, _, ended := strings.Cut(given, "] were all set")
-	if !found || !ended {
-		return problem.Usage("%w", err)
-	}
-	return problem.Usage("--%s cannot be given together", strings.Join(strings.Fields(given), " and --"))
-}
-
 // unconnected leaves the flags of the connection out of the help of commands that connect to
-// nothing.
+// nothing, and does not look at them.
 func unconnected(root *cobra.Command, commands ...*cobra.Command) []*cobra.Command {
 	for _, c := range commands {
+		c.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return tool.CheckCommand(cmd) }
 		c.SetUsageTemplate(strings.Replace(root.UsageTemplate(), ".HasAvailableInheritedFlags", ".HasSubCommands", 1))
 	}
 	return commands
 }
 
-// addCompletion adds cobra's commands for completion and help, beside the others.
+// addCompletion adds cobra's commands for completion and help, beside the others. Cobra's help
+// exits with 0 where there is no such command.
 func addCompletion(root *cobra.Command) {
 	root.SetCompletionCommandGroupID(groupProject)
 	root.SetHelpCommandGroupID(groupProject)
 	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
 	for _, c := range root.Commands() {
-		if c.Name() == "completion" {
+		switch c.Name() {
+		case "completion":
 			c.Args, c.RunE = cobra.ArbitraryArgs, noCommand
-			unconnected(root, c.Commands()...)
+			for _, shell := range c.Commands() {
+				shell.Args = tool.NoArgs // as cobra's own check is no usage error
+			}
+			unconnected(root, append(c.Commands(), c)...)
+		case "help":
+			c.Run, c.RunE = nil, help
+			unconnected(root, c)
 		}
 	}
+}
+
+// help prints the help of a command.
+func help(cmd *cobra.Command, args []string) error {
+	found, rest, err := cmd.Root().Find(args)
+	switch {
+	case err != nil:
+		return problem.Usage("%w", err)
+	case len(rest) > 0:
+		return noCommand(found, rest)
+	}
+	found.InitDefaultHelpFlag()
+	return found.Help()
 }
 
 // The groups of commands in the help.
@@ -163,6 +179,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 		_ = cmd.Help() // to stdout, as any help
 		return problem.Quiet(problem.StatusUsage)
 	}
+	cmd.SuggestionsMinimumDistance = 1 + len(args[0])/4 // letters that differ
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		return problem.Usage("unknown command %q; did you mean %s?", args[0], near[0])
 	}

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		log.Fatal(err)
 	}
 	_ = os.Setenv("XDG_CONFIG_HOME", config)
+	_ = os.Setenv("TERM", "xterm") // for what tests take for a terminal
 	status := m.Run()
 	_ = os.RemoveAll(config)
 	os.Exit(status)
@@ -53,6 +54,16 @@ func TestRun(t *testing.T) {
 		{"-h", problem.StatusOK, "natscall is the tool", ""},
 		{"--help", problem.StatusOK, "natscall is the tool", ""},
 		{"help", problem.StatusOK, "natscall is the tool", ""},
+		{"completion bash now", problem.StatusUsage, "", "natscall completion bash: unexpected argument \"now\""},
+		{"permissions --within 0s a.proto", problem.StatusUsage, "", "natscall permissions: --within 0s: it must be more than nothing"},
+		{"permissions --accounts --from S-1 -I ../../proto ../../proto/order/v1/order.proto", problem.StatusUsage, "", "natscall permissions: --from \"S-1\": must be letters, digits and underscores"},
+		{"permissions --prefix a..b a.proto", problem.StatusUsage, "", "natscall permissions: --prefix \"a..b\": prefix \"a..b\" has an empty token"},
+		{"help call", problem.StatusOK, "Call a method, such as", ""},
+		{"help completion bash", problem.StatusOK, "Generate the autocompletion", ""},
+		{"help nope", problem.StatusUsage, "", "natscall help: unknown command \"nope\"\n  next: `natscall help --help` explains it"},
+		{"help cal", problem.StatusUsage, "", `natscall help: unknown command "cal"; did you mean call?`},
+		{"help completion bush", problem.StatusUsage, "", `natscall help: unknown command "bush"; did you mean bash?`},
+		{"pz", problem.StatusUsage, "", `natscall: unknown command "pz"; did you mean ps?`},
 		{"version", problem.StatusOK, "natscall ", ""},
 		{"version now", problem.StatusUsage, "", "natscall version: unexpected argument \"now\"\n  next: `natscall version --help` explains it"},
 		{"prot", problem.StatusUsage, "", `natscall: unknown command "prot"; did you mean proto?`},

@@ -189,7 +189,7 @@ func TestWrongInput(t *testing.T) {
 		{"-I DIR DIR/empty.proto", "empty.proto:4: service a.S has no methods", problem.StatusFailure},
 		{"-I DIR DIR/subject.proto", `subject.proto:6: rpc: method /a.S/Do: subject "a.*" has the wildcard`, problem.StatusFailure},
 		{"-I DIR DIR/reserved.proto", `reserved.proto:5: rpc: method /a.S/_Do: subject "a.S._Do" has the token "_Do"`, problem.StatusFailure},
-		{"--prefix a..b -I DIR DIR/one.proto", `prefix "a..b" has an empty token`, problem.StatusFailure},
+		{"--prefix a..b -I DIR DIR/one.proto", `prefix "a..b" has an empty token`, problem.StatusUsage},
 		{"DIR/natscall.v1.txt", "is no descriptor set, and no source", problem.StatusFailure},
 		{"--call a.T -I DIR DIR/one.proto", `the files define no service "a.T", only a.S`, problem.StatusFailure},
 		{"--call a.S/Undo -I DIR DIR/one.proto", `service a.S has no method "Undo"`, problem.StatusFailure},
@@ -202,7 +202,7 @@ func TestWrongInput(t *testing.T) {
 		{"--allow-sub a* -I DIR DIR/one.proto", "only a part of a token", problem.StatusUsage},
 		{"--accounts --user x --call a.S -I DIR DIR/one.proto", "--accounts is about what is called", problem.StatusUsage},
 		{"--accounts --json -I DIR DIR/one.proto", "--from SVC: with --json it is the public key", problem.StatusUsage},
-		{"--accounts --from a.b -I DIR DIR/one.proto", "--from a.b", problem.StatusUsage},
+		{"--accounts --from a.b -I DIR DIR/one.proto", `--from "a.b": must be`, problem.StatusUsage},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			var stdout, stderr strings.Builder

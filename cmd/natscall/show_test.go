@@ -208,16 +208,19 @@ func TestNoServices(t *testing.T) {
 }
 
 // terminal is a screen with a size, as a terminal has.
-type terminal struct{ *screen }
+type terminal struct {
+	*screen
+	width, height int
+}
 
-func (terminal) Size() (width, height int) { return 200, 6 }
+func (t terminal) Size() (width, height int) { return t.width, t.height }
 
 // TestWatch: on a terminal ps --watch draws over what it has drawn, and leaves the terminal as it
 // was; it shows rates of the time between two looks.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	c := newConsole(t)
-	out := terminal{newScreen()}
+	out := terminal{newScreen(), 200, 6}
 	var stderr bytes.Buffer
 	stop := make(chan int, 1)
 	ctx := testContext(t)

@@ -454,6 +454,14 @@ func TestTapErrors(t *testing.T) {
 			t.Errorf("exit status %d", status)
 		}
 	})
+	t.Run("no such method", func(t *testing.T) {
+		tap := s.startCommand(t, as("shopper", "InventoryService", "-m", "GetStok", "-m", "GetStock")...)
+		tap.err.await(ctx, t, "no method is called GetStok yet; did you mean inventory.v1.InventoryService/GetStock?\nlistening to", 1)
+		tap.stop()
+		if status := tap.exit(ctx, t); status != problem.StatusOK {
+			t.Errorf("exit status %d", status)
+		}
+	})
 	t.Run("nothing there", func(t *testing.T) {
 		tap := s.startCommand(t, as("shopper", "payment.v1.PaymentService.>")...)
 		tap.err.await(ctx, t, "no service that answers has the subject payment.v1.PaymentService.>; `natscall ls` lists those that do\nlistening to", 1)

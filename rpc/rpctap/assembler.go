@@ -68,6 +68,7 @@ func (a *Assembler) lose(err error) {
 }
 
 func (a *Assembler) add(b []byte) (out []StreamMessage) {
+	room := newRoom()
 	for len(b) > 0 && a.err == nil {
 		if a.inMessage {
 			b = a.addMessage(b)
@@ -75,7 +76,7 @@ func (a *Assembler) add(b []byte) (out []StreamMessage) {
 			b = a.addPrefix(b)
 		}
 		if a.inMessage && a.need == 0 {
-			out = append(out, a.complete())
+			out = append(out, a.complete(room))
 		}
 	}
 	return out
@@ -109,14 +110,14 @@ func (a *Assembler) addMessage(b []byte) (rest []byte) {
 }
 
 // complete returns the message that is whole.
-func (a *Assembler) complete() StreamMessage {
+func (a *Assembler) complete(room *room) StreamMessage {
 	m := a.message
 	a.message, a.inMessage = StreamMessage{}, false
 	switch {
 	case m.Size > MaxMessage:
 		m.Err = fmt.Errorf("it has %d bytes, of which at most %d are kept", m.Size, MaxMessage)
 	case m.Compressed:
-		m.Data, m.Err = decompress(a.compression, m.Data)
+		m.Data, m.Err = room.decompress(a.compression, m.Data)
 	case m.Data == nil:
 		m.Data = []byte{}
 	}

@@ -14,8 +14,9 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wire"
 )
 
-// MaxMessage is how large a message may be, decompressed, for its bytes to be kept. That is as much
-// as a server sends to a plain client by default.
+// MaxMessage is how large a message may be, decompressed, for its bytes to be kept, and how large
+// all messages may be together that are decompressed from one NATS message. That is as much as a
+// server sends to a plain client by default.
 const MaxMessage = 64 << 20
 
 // NoTimeout is the timeout of a request whose caller wants none.
@@ -73,7 +74,7 @@ func Decode(m *nats.Msg) *Message {
 	case wire.IsBatch(m.Data):
 		out.decodeBatch(m.Data)
 	case wire.IsEnvelope(m.Data):
-		out.decode(m.Data)
+		out.decode(m.Data, newRoom())
 	default:
 		out.decodePlain(m.Data)
 	}
@@ -81,7 +82,7 @@ func Decode(m *nats.Msg) *Message {
 }
 
 // decode reads an envelope or a frame.
-func (m *Message) decode(data []byte) {
+func (m *Message) decode(data []byte, room *room) {
 	if wire.IsFrame(data) {
 		m.decodeFrame(data)
 		return
@@ -100,14 +101,14 @@ func (m *Message) decode(data []byte) {
 	case wire.KindOpen:
 		m.decodeOpen(&e)
 	case wire.KindRequest, wire.KindResponse:
-		m.decodeCall(e.Flags)
+		m.decodeCall(e.Flags, room)
 	case wire.KindCancel, wire.KindAliveQuery, wire.KindAliveAnswer:
 		m.decodeIDs(&e)
 	}
 }
 
 // decodeCall reads what the flags of a request or a response say.
-func (m *Message) decodeCall(flags wire.Flags) {
+func (m *Message) decodeCall(flags wire.Flags, room *room) {
 	m.BodySize = len(m.Body)
 	if m.Kind == KindResponse && flags&wire.FlagError != 0 {
 		m.Kind, m.Codec = KindError, rpc.CodecProto
@@ -115,7 +116,7 @@ func (m *Message) decodeCall(flags wire.Flags) {
 		return
 	}
 	if m.Compressed = flags&wire.FlagCompressed != 0; m.Compressed {
-		m.Body, m.Err = decompress(m.Compression, m.Body)
+		m.Body, m.Err = room.decompress(m.Compression, m.Body)
 	}
 }
 
@@ -177,13 +178,14 @@ func (m *Message) decodeAccept(f *wire.Frame) {
 func (m *Message) decodeBatch(data []byte) {
 	batch, err := wire.ParseBatch(data)
 	m.Kind, m.Err = KindBatch, err
+	room := newRoom()
 	for tag, data := range batch.Items() {
 		item := &Message{Subject: m.Subject, Reply: m.Reply, Header: m.Header, Size: len(data), Instance: m.Instance}
 		switch {
 		case wire.IsBatch(data):
 			item.Err = errors.New("a batch within a batch")
 		case wire.IsEnvelope(data):
-			item.decode(data)
+			item.decode(data, room)
 		default:
 			item.Err = errors.New("an item of a batch that is no envelope")
 		}
@@ -234,12 +236,25 @@ func guessCodec(body []byte) rpc.Codec {
 	return rpc.CodecProto
 }
 
+// room is how many bytes may still be decompressed from a NATS message. Without it one could have
+// many messages that become large each.
+type room int
+
+func newRoom() *room {
+	r := room(MaxMessage)
+	return &r
+}
+
 // decompress returns a message decompressed, or as it is with an error.
-func decompress(c rpc.Compression, data []byte) ([]byte, error) {
-	out, err := buffer.Decompress(wire.Compression(c), data, MaxMessage)
+func (r *room) decompress(c rpc.Compression, data []byte) ([]byte, error) {
+	out, err := buffer.Decompress(wire.Compression(c), data, int(*r))
+	if errors.Is(err, buffer.ErrTooLarge) {
+		*r = 0 // the others are not tried
+	}
 	if err != nil {
 		return data, fmt.Errorf("the message does not decompress (%v): %w", c, err)
 	}
+	*r -= room(len(out))
 	return out, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/internal/wire"
 	"github.com/natscall/natscall/rpc/rpctap"
 )
 
@@ -202,5 +203,40 @@ func TestInvalid(t *testing.T) {
 				t.Errorf("the id is %q", got.ID)
 			}
 		})
+	}
+}
+
+// TestBombs: a NATS message with many messages that become large each takes no more memory than one
+// of them may.
+func TestBombs(t *testing.T) {
+	bomb := zipped(t, strings.Repeat("\x00", rpctap.MaxMessage/3))
+	response := "\x00\x01\x02\x84" + strings.Repeat("a", 16) + bomb
+	const bombs = 5
+	batch, frame := wire.AppendBatch(nil), ""
+	for i := range uint64(bombs) {
+		batch = wire.AppendItem(batch, i, []byte(response))
+		frame += prefixed(1, bomb)
+	}
+	kept, failed := 0, 0
+	for _, item := range rpctap.Decode(&nats.Msg{Data: batch}).Items {
+		if item.Err != nil {
+			failed++
+		} else if len(item.Body) == rpctap.MaxMessage/3 {
+			kept++
+		}
+	}
+	if kept != 3 || failed != bombs-3 {
+		t.Errorf("of a batch %d are decompressed, and %d are not", kept, failed)
+	}
+	kept, failed = 0, 0
+	for _, m := range rpctap.NewAssembler(rpc.CompressionGzip).Data(0, []byte(frame)) {
+		if m.Err != nil {
+			failed++
+		} else if len(m.Data) == rpctap.MaxMessage/3 {
+			kept++
+		}
+	}
+	if kept != 3 || failed != bombs-3 {
+		t.Errorf("of a frame %d are decompressed, and %d are not", kept, failed)
 	}
 }

@@ -163,6 +163,9 @@ func (m *Monitor) place(ctx context.Context, groups Groups, missed *int) {
 }
 
 func (m *Monitor) leave(ctx context.Context, groups Groups) {
+	if m.Status().Err == nil {
+		return // it has become healthy while it looked for others
+	}
 	if groups.Leave(ctx) {
 		m.move(true)
 	}

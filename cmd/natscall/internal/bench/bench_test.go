@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/rpc"
@@ -37,13 +38,13 @@ func TestRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var running, most, sum atomic.Int64
-			load := Load{Call: func(_ context.Context, number int64, message func(int)) error {
+			load := Load{Call: func(_ context.Context, number int64, m Messages) error {
 				n := running.Add(1)
 				defer running.Add(-1)
 				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 				}
 				sum.Add(number)
-				message(10)
+				m.Received(10)
 				if number == 2 {
 					return rpc.NewError(rpc.CodeNotFound, "no such thing")
 				}
@@ -70,7 +71,7 @@ func TestRequests(t *testing.T) {
 // TestInterrupted: the end of the context ends the calls, which are no errors.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
-	load := Load{Call: func(ctx context.Context, number int64, _ func(int)) error {
+	load := Load{Call: func(ctx context.Context, number int64, _ Messages) error {
 		if number == 3 {
 			cancel()
 		}
@@ -89,9 +90,9 @@ func TestInterrupted(t *testing.T) {
 // TestStreams: when the time is up streams end, whose messages count, and other calls do not.
 func TestStreams(t *testing.T) {
 	for _, stream := range []bool{true, false} {
-		load := Load{Stream: stream, Call: func(ctx context.Context, _ int64, message func(int)) error {
-			message(1)
-			message(2)
+		load := Load{Stream: stream, Call: func(ctx context.Context, _ int64, m Messages) error {
+			m.Received(1)
+			m.Received(2)
 			if stream {
 				<-ctx.Done()
 				return ctx.Err()
@@ -112,7 +113,7 @@ func TestStreams(t *testing.T) {
 func TestIntended(t *testing.T) {
 	release := make(chan struct{})
 	var calls atomic.Int64
-	load := Load{Call: func(_ context.Context, number int64, _ func(int)) error {
+	load := Load{Call: func(_ context.Context, number int64, _ Messages) error {
 		calls.Add(1)
 		if number == 0 {
 			<-release // all others wait behind this one
@@ -154,7 +155,7 @@ func TestNotBegun(t *testing.T) {
 // TestWarmup: the calls before the measurement are made, and not counted.
 func TestWarmup(t *testing.T) {
 	warm, measured := false, false
-	load := Load{Call: func(context.Context, int64, func(int)) error {
+	load := Load{Call: func(context.Context, int64, Messages) error {
 		if warm = true; measured {
 			return nil
 		}
@@ -236,25 +237,66 @@ func TestCSV(t *testing.T) {
 
 // terminal is what a bar is drawn on.
 type terminal struct {
-	mu   sync.Mutex
-	text strings.Builder
+	columns int
+	drawn   chan struct{} // closed when the bar has moved; may be nil
+	mu      sync.Mutex
+	text    strings.Builder
 }
 
-func (*terminal) Size() (width, height int) { return 80, 24 }
+func (s *terminal) Size() (width, height int) { return s.columns, 24 }
 
 func (s *terminal) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.drawn != nil && strings.Contains(string(p), "90.00%") && !strings.Contains(s.text.String(), "90.00%") {
+		close(s.drawn)
+	}
 	return s.text.Write(p)
+}
+
+// TestWidth: neither the bar nor the histogram is wider than the terminal.
+func TestWidth(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	for _, columns := range []int{42, 60, 80, 100, 200} {
+		screen, plan := &terminal{columns: columns, drawn: make(chan struct{})}, &Plan{Concurrency: 1, Requests: 10}
+		out := output.New(screen)
+		m := newMeter(out, plan)
+		result := Run(testContext(t), plan, Load{Call: func(ctx context.Context, number int64, _ Messages) error {
+			if number == 9 { // the bar has to be drawn before
+				select {
+				case <-screen.drawn:
+				case <-ctx.Done():
+				}
+			}
+			return nil
+		}}, m.begin)
+		m.end()
+		if err := result.WriteText(out); err != nil {
+			t.Fatal(err)
+		}
+		checked := 0
+		for line := range strings.Lines(screen.text.String()) {
+			if line = strings.TrimRight(line, "\r\n"); !strings.Contains(line, "measuring") && !strings.Contains(line, "█") {
+				continue
+			}
+			if checked++; text.StringWidthWithoutEscSequences(line) > columns {
+				t.Errorf("a line is wider than %d columns: %q", columns, line)
+			}
+		}
+		if checked < 3 {
+			t.Errorf("%d columns: there are no bars in %q", columns, screen.text.String())
+		}
+	}
 }
 
 // TestMeter: the bar is drawn on a terminal only, and is done when the measurement is.
 func TestMeter(t *testing.T) {
+	t.Setenv("TERM", "xterm")
 	for name, plan := range map[string]*Plan{"calls": {Concurrency: 1, Requests: 3}, "time": {Concurrency: 1, Duration: time.Nanosecond}} {
-		screen, file := new(terminal), new(strings.Builder)
+		screen, file := &terminal{columns: 80}, new(strings.Builder)
 		for _, out := range []io.Writer{screen, file} {
 			m := newMeter(output.New(out), plan)
-			Run(testContext(t), plan, Load{Call: func(context.Context, int64, func(int)) error { return nil }}, m.begin)
+			Run(testContext(t), plan, Load{Call: func(context.Context, int64, Messages) error { return nil }}, m.begin)
 			m.end()
 		}
 		if !strings.Contains(screen.text.String(), "measuring") || file.Len() > 0 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +28,10 @@ type flags struct {
 
 const long = `Measure a method: how many calls a second, how long they take, and which errors they get. The
 method is named and the request given as in natscall call. Several requests, such as the lines of
-a file, are sent in turn. Only unary, one-way and server-streaming methods can be measured.
+a file, are sent in turn.
+
+Where the client streams, one call is a whole stream: it sends --messages messages, which are the
+requests in turn, ends the requests and reads what comes to the end.
 
 Without --rate so many calls run at a time as --concurrency says, and the next one begins when one
 ends (closed loop): that finds out how much a service can do. A service that stands still then is
@@ -40,9 +42,9 @@ for its turn, since --concurrency are running, its latency counts from when it s
 what is measured is what a user sees who comes at that moment. Calls that should have begun in the
 time and have not are counted ("not begun").
 
-Latencies are those of calls that have succeeded; of a stream it is the time to its first message.
-The end of the measurement cuts off streams that run, which is no error, and waits for other
-calls.
+Latencies are those of calls that have succeeded. Of a stream that only the server sends it is the
+time to its first message, of one that the client sends the time to its end. The end of the
+measurement cuts off streams that run, which is no error, and waits for other calls.
 
 The measurement does not hold back: a method that changes something does so with every call, also
 in the warm-up. The exit status is 0 if calls have succeeded, or Ctrl-C came before the first was
@@ -51,7 +53,8 @@ over, and none has failed; it is 1 otherwise.`
 const examples = `  natscall bench GetStock '{"productId": "apple"}'
   natscall bench GetStock @requests.jsonl --rate 500 --duration 30s
   natscall bench GetStock '{"productId": "apple"}' --requests 10000 --concurrency 64 --json
-  natscall bench WatchStock --duration 5s --csv latencies.csv`
+  natscall bench WatchStock --duration 5s --csv latencies.csv
+  natscall bench ImportStock @delivery.jsonl --messages 1000`
 
 // Command is the command that measures methods.
 func Command(t *tool.Tool) *cobra.Command {
@@ -73,9 +76,10 @@ func Command(t *tool.Tool) *cobra.Command {
 	set.Float64VarP(&f.Rate, "rate", "r", 0, "`calls` a second; 0 is as many as there can be")
 	set.DurationVarP(&f.Duration, "duration", "d", 0, "begin calls for this `time` (default 10s, without --requests)")
 	set.IntVarP(&f.Requests, "requests", "n", 0, "make so many `calls`")
+	set.IntVar(&f.Messages, "messages", 0, "`number` of messages that each stream sends, the requests in turn (default: each request once)")
 	set.DurationVar(&f.Warmup, "warmup", 0, "make calls for this `time` before the measurement (default 1s, without --requests)")
 	set.IntVar(&f.connections, "connections", 1, "`number` of connections to NATS that the calls are spread over")
-	set.StringArrayVarP(&f.headers, "header", "H", nil, "`KEY:VALUE` of a request header; may be repeated")
+	tool.HeaderFlag(set, &f.headers)
 	set.StringVar(&f.instance, "instance", "", "`ID` of the instance to call, as ps and ls show it")
 	set.BoolVar(&f.batch, "batch", false, "let calls that are made at the same time share NATS messages (rpc.WithBatching)")
 	set.StringVar(&f.csv, "csv", "", "write the latencies as a distribution to this `file`, too")
@@ -109,10 +113,6 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 	if f.connections < 1 || f.connections > 1024 {
 		return problem.Usage("--connections %d: between 1 and 1024", f.connections)
 	}
-	options, err := f.options(cmd, t)
-	if err != nil {
-		return err
-	}
 	csv, err := f.create()
 	if err != nil {
 		return err
@@ -124,34 +124,29 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 		return err
 	}
 	defer closeAll()
-	load, name, err := f.load(ctx, t, sessions, args, options)
+	caller, name, err := f.caller(ctx, t, sessions, args, f.options(cmd, t))
 	if err != nil {
 		return err
 	}
+	f.Messages = caller.messages
+	load := caller.load()
 	progress := newMeter(t.Err, &f.Plan)
 	result := Run(ctx, &f.Plan, load, progress.begin)
 	progress.end()
-	result.Method, result.Stream = name, load.Stream
+	result.Method, result.Stream, result.sends = name, load.Stream, load.Sends
 	return f.write(t, result, csv)
 }
 
 // options returns those of the calls.
-func (f *flags) options(cmd *cobra.Command, t *tool.Tool) ([]rpc.CallOption, error) {
-	var out []rpc.CallOption
-	for _, header := range f.headers {
-		key, value, found := strings.Cut(header, ":")
-		if !found {
-			return nil, problem.Usage("--header %q: there is no colon behind the key, as in KEY:VALUE", header)
-		}
-		out = append(out, rpc.WithHeader(strings.TrimSpace(key), strings.TrimSpace(value)))
-	}
+func (f *flags) options(cmd *cobra.Command, t *tool.Tool) []rpc.CallOption {
+	out := tool.Headers(f.headers)
 	if tool.GivenTimeout(cmd.Flags()) {
 		out = append(out, rpc.WithTimeout(t.Connect.Timeout))
 	}
 	if f.instance != "" {
 		out = append(out, rpc.WithInstance(f.instance))
 	}
-	return out, nil
+	return out
 }
 
 // create creates the file of --csv, before anything is called for nothing.

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,17 +25,8 @@ import (
 // docs/performance.md.
 const batchSize = 16 << 10
 
-// caller makes the calls of a load. Requests are encoded once, and responses are not decoded: what
-// is measured is the service, not the tool.
-type caller struct {
-	method   *rpc.Method
-	clients  []*rpc.Client
-	requests []*rpc.Raw
-	options  []rpc.CallOption
-}
-
-// load finds the method and returns what calls it, with its name.
-func (f *flags) load(ctx context.Context, t *tool.Tool, sessions []*tool.Session, args []string, options []rpc.CallOption) (Load, string, error) {
+// caller finds the method and returns what calls it, with its name.
+func (f *flags) caller(ctx context.Context, t *tool.Tool, sessions []*tool.Session, args []string, options []rpc.CallOption) (*caller, string, error) {
 	asked, cancel := sessions[0].Asking(ctx)
 	defer cancel()
 	target, err := sessions[0].FindMethod(asked, &f.source, args[0])
@@ -42,20 +34,21 @@ func (f *flags) load(ctx context.Context, t *tool.Tool, sessions []*tool.Session
 		err = sessions[0].Load(asked, target, f.instance)
 	}
 	if err != nil {
-		return Load{}, "", err
+		return nil, "", err
 	}
+	t.Warn(f.json, target.Notice)
 	method, prefix, err := target.Dynamic()
 	if err != nil {
-		return Load{}, "", err
+		return nil, "", err
 	}
 	name := target.Service.Name + "/" + target.Method.Name
-	if kind := method.Kind(); kind == rpc.KindClientStream || kind == rpc.KindBidi {
-		return Load{}, "", problem.Usage("%s is a %v method: only unary, one-way and server-streaming methods can be measured", name, kind)
-	}
 	c := &caller{method: method, options: options}
 	c.requests, err = requests(args[1:], t.In, method.Descriptor().Input(), target.Schema.Types())
+	if err == nil {
+		c.messages, err = f.messages(name, method.Kind(), len(c.requests))
+	}
 	if err != nil {
-		return Load{}, "", err
+		return nil, "", err
 	}
 	var client []rpc.ClientOption
 	if f.batch {
@@ -64,44 +57,19 @@ func (f *flags) load(ctx context.Context, t *tool.Tool, sessions []*tool.Session
 	for _, s := range sessions {
 		c.clients = append(c.clients, s.Client(prefix, client...))
 	}
-	if method.Kind() == rpc.KindServerStream {
-		return Load{Stream: true, Call: c.stream}, name, nil
-	}
-	return Load{Call: c.call}, name, nil
+	return c, name, nil
 }
 
-func (c *caller) of(number int64) (*rpc.Client, *rpc.Raw) {
-	return c.clients[number%int64(len(c.clients))], c.requests[number%int64(len(c.requests))]
-}
-
-// call makes a unary or one-way call.
-func (c *caller) call(ctx context.Context, number int64, message func(int)) error {
-	client, req := c.of(number)
-	res := new(rpc.Raw)
-	err := c.method.Call(ctx, client, req, res, c.options...)
-	if err == nil && c.method.Kind() == rpc.KindUnary {
-		message(len(res.Data))
+// messages returns how many messages a stream sends: if it is not said, as many as there are
+// requests. It is 0 for a method that takes one request.
+func (f *flags) messages(name string, kind rpc.Kind, requests int) (int, error) {
+	switch {
+	case kind == rpc.KindClientStream || kind == rpc.KindBidi:
+		return cmp.Or(f.Messages, requests), nil
+	case f.Messages > 0:
+		return 0, problem.Usage("--messages is for methods that take a stream, and %s is %v", name, kind)
 	}
-	return err
-}
-
-// stream receives the messages of a stream.
-func (c *caller) stream(ctx context.Context, number int64, message func(int)) error {
-	client, req := c.of(number)
-	s, err := c.method.Open(ctx, client, req, c.options...)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	for {
-		res := new(rpc.Raw)
-		if err := s.Recv(res); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		message(len(res.Data))
-	}
+	return 0, nil
 }
 
 // requests reads and encodes the requests that arguments name: JSON as it stands, @FILE, and - for
@@ -116,6 +84,7 @@ func requests(args []string, stdin io.Reader, md protoreflect.MessageDescriptor,
 		if err != nil {
 			return nil, err
 		}
+		before := len(out)
 		for d := json.NewDecoder(bytes.NewReader(data)); ; {
 			req, err := next(d, md, types)
 			if errors.Is(err, io.EOF) {
@@ -126,9 +95,9 @@ func requests(args []string, stdin io.Reader, md protoreflect.MessageDescriptor,
 			}
 			out = append(out, req)
 		}
-	}
-	if len(out) == 0 {
-		return nil, problem.Usage("there is no request in %s", strings.Join(args, " "))
+		if len(out) == before {
+			return nil, problem.At(fmt.Sprintf("request %q", arg), tool.NoRequest("malformed JSON"))
+		}
 	}
 	return out, nil
 }
@@ -160,7 +129,7 @@ func read(arg string, stdin io.Reader) ([]byte, error) {
 	case isFile:
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return nil, problem.Failure("@FILE reads requests from a file, - from stdin", "requests: %w", err)
+			return nil, tool.NoRequests(err)
 		}
 		return data, nil
 	}

@@ -16,6 +16,7 @@ type Plan struct {
 	Duration    time.Duration // 0 is no limit
 	Requests    int           // 0 is no limit
 	Warmup      time.Duration // calls before the measurement, which do not count
+	Messages    int           // that a stream sends; 0 where calls send one request
 }
 
 // maxConcurrency is far more than a client gains from.
@@ -34,6 +35,8 @@ func (p *Plan) Check() error {
 		return fmt.Errorf("--requests %d: it is negative", p.Requests)
 	case p.Warmup < 0:
 		return fmt.Errorf("--warmup %v: it is negative", p.Warmup)
+	case p.Messages < 0:
+		return fmt.Errorf("--messages %d: it is negative", p.Messages)
 	case p.Duration == 0 && p.Requests == 0:
 		return errors.New("--duration or --requests has to say when to end")
 	}
@@ -45,6 +48,9 @@ func (p *Plan) String() string {
 	text := fmt.Sprintf("%d at a time", p.Concurrency)
 	if p.Rate > 0 {
 		text = fmt.Sprintf("%g a second, at most %d at a time", p.Rate, p.Concurrency)
+	}
+	if p.Messages > 0 {
+		text += fmt.Sprintf(", each sending %d", p.Messages)
 	}
 	switch {
 	case p.Requests > 0 && p.Duration > 0:

@@ -27,7 +27,7 @@ func newMeter(out *output.Writer, p *Plan) *meter {
 
 // begin shows the bar, if it is seen by somebody.
 func (m *meter) begin(r *Recorder) {
-	if !m.out.IsTerminal() {
+	if !m.out.Moves() {
 		return
 	}
 	tracker := &progress.Tracker{Message: "measuring", Total: int64(m.plan.Requests)}
@@ -40,12 +40,27 @@ func (m *meter) begin(r *Recorder) {
 	m.writer = progress.NewWriter()
 	m.writer.SetOutputWriter(m.out)
 	m.writer.SetUpdateFrequency(refresh)
-	m.writer.SetTrackerLength(barWidth)
-	m.writer.Style().Visibility.ETA = true
+	m.fit(m.out.Width())
 	m.writer.AppendTracker(tracker)
 	m.running.Go(m.writer.Render)
 	m.running.Go(func() { m.follow(r, tracker) })
 }
+
+// fit makes the line fit into a terminal: one that goes on in the next would stay there.
+func (m *meter) fit(width int) {
+	const texts, fewTexts = 64, 24 // beside the bar, at most
+	style := m.writer.Style()
+	style.Options.TimeInProgressPrecision, style.Options.TimeDonePrecision = refresh, refresh
+	if style.Visibility.ETA = width >= texts+minBar; style.Visibility.ETA {
+		m.writer.SetTrackerLength(min(barWidth, width-texts))
+		return
+	}
+	style.Visibility.Time, style.Visibility.Value = false, false
+	m.writer.SetTrackerLength(max(minBar, min(barWidth, width-fewTexts)))
+}
+
+// minBar is how long a bar is at least, so that it is seen to move.
+const minBar = 8
 
 // follow moves the bar until the measurement ends.
 func (m *meter) follow(r *Recorder, tracker *progress.Tracker) {

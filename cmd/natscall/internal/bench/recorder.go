@@ -18,11 +18,20 @@ const (
 
 // Recorder counts calls. It may be used concurrently.
 type Recorder struct {
-	calls, messages, bytes, cut atomic.Int64
+	calls, cut     atomic.Int64
+	sent, received traffic
 
 	mu     sync.Mutex
 	times  *hdrhistogram.Histogram // in nanoseconds
 	errors map[rpc.Code]*ErrorCount
+}
+
+// traffic is what went in one direction.
+type traffic struct{ messages, bytes atomic.Int64 }
+
+func (t *traffic) add(size int) {
+	t.messages.Add(1)
+	t.bytes.Add(int64(size))
 }
 
 // ErrorCount is how many calls have ended with a code.
@@ -44,11 +53,11 @@ func (r *Recorder) Latency(d time.Duration) {
 	_ = r.times.RecordValue(int64(min(max(d, 1), maxLatency))) // fails beyond its bounds only
 }
 
-// Message counts a message of a server.
-func (r *Recorder) Message(size int) {
-	r.messages.Add(1)
-	r.bytes.Add(int64(size))
-}
+// Received counts a message of a server.
+func (r *Recorder) Received(size int) { r.received.add(size) }
+
+// Sent counts a message of a client's stream.
+func (r *Recorder) Sent(size int) { r.sent.add(size) }
 
 // Call counts a call that has ended, with its error or nil.
 func (r *Recorder) Call(err error) {

@@ -9,8 +9,10 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
-// barWidth is how long the bar of the bin with most calls is.
-const barWidth = 40
+const (
+	barWidth     = 40 // how long the bar of the bin with most calls is
+	numbersWidth = 33 // of what stands before a bar
+)
 
 // WriteText writes what was measured for people.
 func (r *Result) WriteText(w *output.Writer) error {
@@ -39,10 +41,18 @@ func (r *Result) writeCounts(w io.Writer) {
 	if r.NotBegun > 0 {
 		line("not begun", r.NotBegun, "   in time: the rate was not reached, as all calls at a time were taken")
 	}
-	if r.Stream {
+	switch {
+	case r.sends:
+		line("messages out", r.Sent, rate(r.Sent))
+		line("bytes out", r.SentBytes, rate(r.SentBytes))
+		line("messages in", r.Messages, rate(r.Messages))
+		line("bytes in", r.Bytes, rate(r.Bytes))
+	case r.Stream:
 		line("messages", r.Messages, rate(r.Messages))
+		fallthrough
+	default:
+		line("bytes", r.Bytes, rate(r.Bytes))
 	}
-	line("bytes", r.Bytes, rate(r.Bytes))
 	fmt.Fprintf(w, "  %-12s %12.3f", "seconds", time.Duration(r.Took).Seconds())
 	if r.Interrupted {
 		fmt.Fprint(w, "   interrupted")
@@ -63,7 +73,10 @@ func (r *Result) writeLatency(w io.Writer) {
 		return
 	}
 	of := "of the calls that succeeded"
-	if r.Stream {
+	switch {
+	case r.sends:
+		of = "of the streams that succeeded, to their end"
+	case r.Stream:
 		of = "until the first message"
 	}
 	fmt.Fprintf(w, "\nLatency %s, in milliseconds:\n\n", of)
@@ -88,15 +101,19 @@ func (r *Result) writeHistogram(w io.Writer, out *output.Writer) {
 		return
 	}
 	fmt.Fprint(w, "\nHow many took how long, in milliseconds:\n\n")
+	longest := int64(barWidth)
+	if width := out.Width(); width > 0 {
+		longest = int64(max(minBar, min(barWidth, width-numbersWidth)))
+	}
 	for _, bin := range r.Histogram {
-		line := fmt.Sprintf("  %8.4g to %-8.4g %8d  %s", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most)))
+		line := fmt.Sprintf("  %8.4g to %-8.4g %8d  %s", bin.From, bin.To, bin.Count, out.Good(bar(bin.Count, most, longest)))
 		fmt.Fprintln(w, strings.TrimRight(line, " "))
 	}
 }
 
 // bar draws a number: any above none is to be seen.
-func bar(count, most int64) string {
-	n := int(count * barWidth / most)
+func bar(count, most, longest int64) string {
+	n := int(count * longest / most)
 	if count > 0 {
 		n = max(n, 1)
 	}

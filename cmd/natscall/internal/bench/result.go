@@ -14,21 +14,29 @@ import (
 
 // Result is what was measured.
 type Result struct {
-	Method      string        `json:"method"`
-	Plan        string        `json:"plan"`
-	Stream      bool          `json:"stream,omitempty"`
-	Took        Seconds       `json:"seconds"`
-	Interrupted bool          `json:"interrupted,omitempty"`
-	Calls       int64         `json:"calls"`               // that have ended
-	Failed      int64         `json:"failed"`              // of these
-	CutOff      int64         `json:"cut_off,omitempty"`   // by the end of the measurement
-	NotBegun    int64         `json:"not_begun,omitempty"` // though the rate asked for them
-	Messages    int64         `json:"messages"`            // that came
-	Bytes       int64         `json:"bytes"`               // in them
-	Latency     Latencies     `json:"latency_ms"`
-	Histogram   []Bin         `json:"histogram"`
-	Errors      []*ErrorCount `json:"errors,omitempty"`
-	times       *hdrhistogram.Histogram
+	Method      string  `json:"method"`
+	Plan        string  `json:"plan"`
+	Stream      bool    `json:"stream,omitempty"`
+	sends       bool    // in streams
+	Took        Seconds `json:"seconds"`
+	Interrupted bool    `json:"interrupted,omitempty"`
+	Calls       int64   `json:"calls"`               // that have ended
+	Failed      int64   `json:"failed"`              // of these
+	CutOff      int64   `json:"cut_off,omitempty"`   // by the end of the measurement
+	NotBegun    int64   `json:"not_begun,omitempty"` // though the rate asked for them
+	Traffic
+	Latency   Latencies     `json:"latency_ms"`
+	Histogram []Bin         `json:"histogram"`
+	Errors    []*ErrorCount `json:"errors,omitempty"`
+	times     *hdrhistogram.Histogram
+}
+
+// Traffic are the messages. Those that are sent are counted for streams only: other calls send one.
+type Traffic struct {
+	Messages  int64 `json:"messages"` // that came
+	Bytes     int64 `json:"bytes"`    // in them
+	Sent      int64 `json:"messages_sent,omitempty"`
+	SentBytes int64 `json:"bytes_sent,omitempty"`
 }
 
 // Seconds is a duration that JSON has in seconds.
@@ -39,8 +47,8 @@ func (s Seconds) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, time.Duration(s).Seconds(), 'f', 6, 64), nil
 }
 
-// Latencies are how long the calls took that have succeeded, or until the first message of streams,
-// in milliseconds.
+// Latencies are how long the calls took that have succeeded, or until the first message of streams
+// that only receive, in milliseconds.
 type Latencies struct {
 	Min  float64 `json:"min"`
 	Mean float64 `json:"mean"`
@@ -66,7 +74,7 @@ func (r *Recorder) Result(p *Plan, took time.Duration) *Result {
 	defer r.mu.Unlock()
 	out := &Result{
 		Plan: p.String(), Took: Seconds(took), Calls: r.calls.Load(), CutOff: r.cut.Load(),
-		Messages: r.messages.Load(), Bytes: r.bytes.Load(), times: r.times,
+		Traffic: Traffic{r.received.messages.Load(), r.received.bytes.Load(), r.sent.messages.Load(), r.sent.bytes.Load()}, times: r.times,
 	}
 	out.Errors = slices.SortedFunc(maps.Values(r.errors), func(a, b *ErrorCount) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Code, b.Code))

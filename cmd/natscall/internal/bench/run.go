@@ -11,10 +11,18 @@ import (
 type Load struct {
 	// Stream says that a call receives any number of messages, and may never end by itself.
 	Stream bool
-	// Call makes the call of a number, counted from 0, and reports each message that it receives
-	// with its size. It ends when ctx does.
-	Call func(ctx context.Context, number int64, message func(size int)) error
+	// Sends says that a call of a stream sends messages, too: its latency is that of the whole
+	// stream, as its first message may come before or after those that it sends.
+	Sends bool
+	// Call makes the call of a number, counted from 0, and reports its messages. It ends when ctx
+	// does.
+	Call func(ctx context.Context, number int64, messages Messages) error
 }
+
+// Messages are the functions to which a call reports each message of a stream that it has sent, and
+// each message that it has received, with its size. Sent is for the goroutine that sends, and
+// Received for the one that receives.
+type Messages struct{ Sent, Received func(size int) }
 
 // Run makes the calls of a plan and returns what was measured. If ctx ends it returns what there is
 // by then. progress, which may be nil, is given what the measurement counts in before it begins.
@@ -115,25 +123,26 @@ func (r *run) wait(begin context.Context, number int64) (intended time.Time, ok 
 	}
 }
 
-// call makes a call and records it. The latency of a stream is that of its first message. What the
-// end of the measurement has cut off is no error.
+// call makes a call and records it. The latency of a stream that only receives is that of its first
+// message. What the end of the measurement has cut off is no error.
 func (r *run) call(ctx, begin context.Context, number int64, intended time.Time) {
 	if r.load.Stream {
 		ctx = begin
 	}
 	first := true
-	err := r.load.Call(ctx, number, func(size int) {
-		if first {
+	received := func(size int) {
+		if first && !r.load.Sends {
+			first = false
 			r.recorder.Latency(time.Since(intended))
 		}
-		first = false
-		r.recorder.Message(size)
-	})
+		r.recorder.Received(size)
+	}
+	err := r.load.Call(ctx, number, Messages{Sent: r.recorder.Sent, Received: received})
 	if ctx.Err() != nil && err != nil {
 		r.recorder.CutOff()
 		return
 	}
-	if first && err == nil { // it has no response, or no message
+	if first && err == nil { // it has no response, or counts until its end
 		r.recorder.Latency(time.Since(intended))
 	}
 	r.recorder.Call(err)

@@ -4,11 +4,12 @@ package call
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
@@ -67,7 +68,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	}
 	set := cmd.Flags()
 	set.SortFlags = false
-	set.StringArrayVarP(&f.headers, "header", "H", nil, "`KEY:VALUE` of a request header; may be repeated")
+	tool.HeaderFlag(set, &f.headers)
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "print headers, trailers and the instance to stderr")
 	set.StringVar(&f.instance, "instance", "", "`ID` of the instance to call, as ps and ls show it")
 	set.BoolVar(&f.all, "all", false, "call all instances, and print a line of each")
@@ -82,6 +83,7 @@ func Command(t *tool.Tool) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("all", "binary")
 	cmd.MarkFlagsMutuallyExclusive("all", "plain")
 	cmd.MarkFlagsMutuallyExclusive("no-schema", "binary", "template")
+	cmd.MarkFlagsMutuallyExclusive("no-schema", "proto", "descriptor-set")
 	return cmd
 }
 
@@ -102,12 +104,13 @@ func (f *flags) run(cmd *cobra.Command, t *tool.Tool, args []string) error {
 	if err != nil {
 		return err
 	}
-	if c.options, err = f.options(cmd, t); err != nil {
-		return err
-	}
+	c.options = f.options(cmd, t)
 	requests := args[1:]
 	if len(requests) == 0 && clientStreams(c.method) {
 		requests = []string{"-"}
+		if output.IsTerminal(t.In) {
+			fmt.Fprintln(t.Err, t.Err.Dim("requests come from the keyboard: JSON; Ctrl-D ends them"))
+		}
 	}
 	c.in = newInput(requests, t.In, c.form.split)
 	return c.make(ctx, f)
@@ -121,11 +124,15 @@ func (f *flags) prepare(ctx context.Context, t *tool.Tool, s *tool.Session, name
 	if err != nil {
 		return nil, err
 	}
+	if !f.source.FromFiles() && len(target.Service.Instances) > 0 && !target.Service.IsNatscall() && !f.plain {
+		return nil, problem.UsageWithNext("--plain --no-schema calls it with the JSON as it stands", "service %s is not built with natscall", target.Service.Name)
+	}
 	c := &call{out: t.Out, log: t.Err, name: target.Service.Name + "/" + target.Method.Name}
 	if f.noSchema || f.binary && !f.source.FromFiles() {
 		c.client = s.Bare()
 		c.method, err = target.Raw()
 	} else if err = s.Load(asked, target, f.instance); err == nil {
+		t.Warn(f.json, target.Notice)
 		var prefix string
 		c.method, prefix, err = target.Dynamic()
 		c.client = s.Client(prefix)
@@ -159,15 +166,8 @@ func clientStreams(m *rpc.Method) bool {
 }
 
 // options returns those of the call.
-func (f *flags) options(cmd *cobra.Command, t *tool.Tool) ([]rpc.CallOption, error) {
-	var out []rpc.CallOption
-	for _, header := range f.headers {
-		key, value, found := strings.Cut(header, ":")
-		if !found {
-			return nil, problem.Usage("--header %q: there is no colon behind the key, as in KEY:VALUE", header)
-		}
-		out = append(out, rpc.WithHeader(strings.TrimSpace(key), strings.TrimSpace(value)))
-	}
+func (f *flags) options(cmd *cobra.Command, t *tool.Tool) []rpc.CallOption {
+	out := tool.Headers(f.headers)
 	if tool.GivenTimeout(cmd.Flags()) {
 		out = append(out, rpc.WithTimeout(t.Connect.Timeout))
 	}
@@ -177,7 +177,7 @@ func (f *flags) options(cmd *cobra.Command, t *tool.Tool) ([]rpc.CallOption, err
 	if f.instance != "" {
 		out = append(out, rpc.WithInstance(f.instance))
 	}
-	return out, nil
+	return out
 }
 
 // printTemplate prints a request with all of its fields.
@@ -191,6 +191,7 @@ func (f *flags) printTemplate(ctx context.Context, t *tool.Tool, s *tool.Session
 	if err := s.Load(asked, target, f.instance); err != nil {
 		return err
 	}
+	t.Warn(f.json, target.Notice)
 	_, md, err := target.Descriptors()
 	if err != nil {
 		return err

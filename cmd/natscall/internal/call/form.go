@@ -116,6 +116,9 @@ func (p printer) print(response any) error {
 	if err != nil {
 		return err
 	}
+	if p.w.IsTerminal() { // which takes what is not JSON for commands
+		text = []byte(output.CleanLines(string(output.SafeJSON(text))))
+	}
 	_, err = p.w.Write(text)
 	if err == nil {
 		return nil

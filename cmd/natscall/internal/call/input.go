@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
+	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
 // input yields the encoded requests of a call, from arguments, files and stdin, one after the other
@@ -21,6 +22,7 @@ type input struct {
 
 	next   func() ([]byte, error) // of the source that is being read
 	name   string                 // of that source
+	text   bool                   // it is an argument
 	number int                    // of messages that it has yielded
 	close  func() error
 }
@@ -28,6 +30,7 @@ type input struct {
 // source is where requests come from.
 type source struct {
 	name string
+	text bool // it is an argument, which has a request
 	open func() (io.ReadCloser, error)
 }
 
@@ -44,11 +47,11 @@ func sourceOf(i int, arg string, stdin io.Reader) source {
 	file, isFile := strings.CutPrefix(arg, "@")
 	switch {
 	case arg == "-", isFile && file == "-":
-		return source{"stdin", func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil }}
+		return source{"stdin", false, func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil }}
 	case isFile:
-		return source{file, func() (io.ReadCloser, error) { return os.Open(file) }}
+		return source{file, false, func() (io.ReadCloser, error) { return os.Open(file) }}
 	}
-	return source{fmt.Sprintf("request %d", i+1), func() (io.ReadCloser, error) {
+	return source{fmt.Sprintf("request %d", i+1), true, func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(arg)), nil
 	}}
 }
@@ -68,6 +71,9 @@ func (in *input) Next() ([]byte, error) {
 		}
 		in.next = nil
 		_ = in.close() // it was only read
+		if errors.Is(err, io.EOF) && in.text && in.number == 0 {
+			err = tool.NoRequest("malformed JSON")
+		}
 		if !errors.Is(err, io.EOF) {
 			return nil, in.named(in.number+1, err)
 		}
@@ -83,9 +89,9 @@ func (in *input) open() error {
 	in.sources = in.sources[1:]
 	r, err := s.open()
 	if err != nil {
-		return problem.Failure("@FILE reads requests from a file, - from stdin", "requests: %w", err)
+		return tool.NoRequests(err)
 	}
-	in.name, in.number, in.close = s.name, 0, r.Close
+	in.name, in.text, in.number, in.close = s.name, s.text, 0, r.Close
 	in.next = in.split(bufio.NewReader(r))
 	return nil
 }
@@ -96,7 +102,7 @@ func (in *input) named(number int, err error) error {
 	if number > 1 {
 		where = fmt.Sprintf("%s, message %d", in.name, number)
 	}
-	return problem.Failure(problem.Of(err).Next, "%s: %w", where, err)
+	return problem.At(where, err)
 }
 
 // last adds to an error where the last request has come from.
@@ -109,7 +115,7 @@ func (in *input) Only() ([]byte, error) {
 	}
 	data, err := in.Next()
 	if errors.Is(err, io.EOF) {
-		return nil, nil
+		return nil, problem.At(in.name, tool.NoRequest("there is no request"))
 	}
 	if err != nil {
 		return nil, err

@@ -31,6 +31,8 @@ type call struct {
 func (c *call) make(ctx context.Context, f *flags) error {
 	c.verbose = f.verbose
 	switch kind := c.method.Kind(); {
+	case f.plain && kind != rpc.KindUnary && kind != rpc.KindOneWay:
+		return problem.Usage("--plain is for unary methods, and %s is %v", c.name, kind)
 	case f.all:
 		return gather(ctx, c)
 	case kind == rpc.KindUnary || kind == rpc.KindOneWay:

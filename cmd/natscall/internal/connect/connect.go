@@ -131,6 +131,9 @@ func explain(err error, loaded *natscontext.Context, waited time.Duration) error
 	case errors.Is(err, nats.ErrNoServers):
 		return problem.Failure("start the NATS server, or "+name, "nothing listens at %s", where)
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		if loaded.UserJWT() != "" && loaded.UserSeed() == "" {
+			return problem.Failure("a JWT that is no bearer token needs the --seed of its user", "%s refuses the JWT: %w", where, err)
+		}
 		return problem.Failure("log in with --creds, --user and --password, --nkey or --context", "%s refuses the login: %w", where, err)
 	case isTLS(err):
 		return problem.Failure("--tlsca names the authority of the server's certificate, --tlscert and --tlskey that of the client", "TLS with %s fails: %w", where, err)

@@ -99,6 +99,15 @@ func (f *Flags) FromEnvironment(set *pflag.FlagSet) error {
 	return wrong
 }
 
+// Check sets the flags that are not given and whose environment variables are, and refuses what no
+// connection can be made with.
+func (f *Flags) Check(set *pflag.FlagSet) error {
+	if err := f.FromEnvironment(set); err != nil {
+		return err
+	}
+	return f.check()
+}
+
 // Open connects. What NATS refuses later, and with --trace what happens to the connection, is
 // reported to log.
 func (f *Flags) Open(ctx context.Context, log io.Writer, opts ...nats.Option) (*Conn, error) {
@@ -107,6 +116,9 @@ func (f *Flags) Open(ctx context.Context, log io.Writer, opts ...nats.Option) (*
 	}
 	loaded, err := f.load(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := f.checkPairs(loaded); err != nil {
 		return nil, err
 	}
 	if err := checkServers(loaded.ServerURL()); err != nil {
@@ -161,6 +173,22 @@ func (f *Flags) check() error {
 	}
 	if f.Timeout <= 0 {
 		return problem.Usage("--timeout %v: it must be more than nothing, as in 5s", f.Timeout)
+	}
+	return nil
+}
+
+// checkPairs refuses flags that count only with another one, which may also stand in the context. A
+// JWT alone is a bearer token.
+func (f *Flags) checkPairs(loaded *natscontext.Context) error {
+	for _, pair := range []struct{ flag, value, other, has string }{
+		{"seed", f.login.seed, "jwt", loaded.UserJWT()},
+		{"password", f.login.password, "user", loaded.User() + loaded.Token() + loaded.Creds() + loaded.NKey() + loaded.UserJWT()},
+		{"tlscert", f.tls.cert, "tlskey", loaded.Key()},
+		{"tlskey", f.tls.key, "tlscert", loaded.Certificate()},
+	} {
+		if pair.value != "" && pair.has == "" {
+			return problem.Usage("--%s (%s) needs --%s (%s), too", pair.flag, environment[pair.flag], pair.other, environment[pair.other])
+		}
 	}
 	return nil
 }

@@ -125,10 +125,11 @@ func example(s *Service) string {
 	return s.Name + "/" + s.Methods[0].Name
 }
 
+// qualified names the methods of a service so that they can be told from those of others.
 func qualified(s *Service) []string {
 	out := s.MethodNames()
 	for i := range out {
-		out[i] = s.Name + "/" + out[i]
+		out[i] = strings.Replace(rootsOf([]*Service{s})[0], s.Name, s.Name+"/"+out[i], 1)
 	}
 	return out
 }

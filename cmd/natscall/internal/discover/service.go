@@ -147,7 +147,7 @@ func servicesOf(infos []Answer[micro.Info]) []*Service {
 		s.add(info.Endpoints)
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b *Service) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Root, b.Root))
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Prefix(), b.Prefix()), strings.Compare(a.Root, b.Root))
 	})
 }
 

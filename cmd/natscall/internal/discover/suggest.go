@@ -7,14 +7,23 @@ import (
 
 // Suggest says what somebody may have meant, or else what there is.
 func Suggest(name string, there []string, list string) string {
-	if near := nearest(name, there); len(near) > 0 {
-		return "did you mean " + strings.Join(near, " or ") + "?"
+	if near := Near(name, there); near != "" {
+		return near
 	}
 	const most = 20
 	if len(there) > most {
 		return list + strings.Join(there[:most], ", ") + " and more"
 	}
 	return list + strings.Join(there, ", ")
+}
+
+// Near says what somebody may have meant, or "".
+func Near(name string, there []string) string {
+	near := nearest(name, there)
+	if len(near) == 0 {
+		return ""
+	}
+	return "did you mean " + strings.Join(near, " or ") + "?"
 }
 
 // nearest returns at most three of what there is that a name is close to.

@@ -16,11 +16,14 @@ func Clean(text string) string {
 	}
 	var out strings.Builder
 	for _, r := range text {
-		if unprintable(r) {
+		switch {
+		case r == '\u00a0': // errors of Protobuf have such blanks
+			out.WriteByte(' ')
+		case unprintable(r):
 			out.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-			continue
+		default:
+			out.WriteRune(r)
 		}
-		out.WriteRune(r)
 	}
 	return out.String()
 }

@@ -16,7 +16,7 @@ import (
 type Writer struct {
 	Color  bool   // it is a terminal that shows colors
 	Scheme string // of tables
-	fit    int    // how wide the terminal is, in which all has to fit; 0 means that it need not
+	fit    int    // how wide the terminal is for which the writer collects; 0 for others
 
 	mu  sync.Mutex
 	out io.Writer
@@ -25,11 +25,20 @@ type Writer struct {
 // New returns a writer, which uses colors if w is a terminal and the environment does not forbid
 // them (no-color.org).
 func New(w io.Writer) *Writer {
-	return &Writer{out: w, Color: IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	out := &Writer{out: w}
+	out.Color = out.Moves() && os.Getenv("NO_COLOR") == ""
+	return out
 }
 
-// Width returns the width in which all has to fit, or 0 if it need not.
-func (w *Writer) Width() int { return w.fit }
+// Moves reports whether the writer stands on a terminal that takes commands, such as those that
+// move its cursor.
+func (w *Writer) Moves() bool { return IsTerminal(w.out) && os.Getenv("TERM") != "dumb" }
+
+// Width returns how wide the terminal is, or 0 if it is none.
+func (w *Writer) Width() int {
+	width, _, _ := w.size()
+	return width
+}
 
 // size returns the size of the terminal. ok is false if it is none.
 func (w *Writer) size() (width, height int, ok bool) {

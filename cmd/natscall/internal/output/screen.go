@@ -32,6 +32,7 @@ func NewScreen(w *Writer) *Screen { return &Screen{w: w} }
 func (s *Screen) Draw(draw func(w *Writer) error) error {
 	var out bytes.Buffer
 	width, height, terminal := size(s.w.out)
+	terminal = terminal && s.w.Moves()
 	part := &Writer{out: &out, Color: s.w.Color, Scheme: s.w.Scheme, fit: width}
 	if err := draw(part); err != nil {
 		return err
@@ -49,8 +50,13 @@ func (s *Screen) Draw(draw func(w *Writer) error) error {
 		text.WriteString(enterScreen)
 	}
 	text.WriteString(home)
-	lines := strings.SplitAfter(strings.TrimSuffix(out.String(), "\n"), "\n")
-	for _, line := range lines[:min(len(lines), max(height-1, 1))] {
+	// A line that goes on in the next one would move those below it.
+	lines := strings.SplitAfter(cutLines(strings.TrimSuffix(out.String(), "\n"), width), "\n")
+	if room := max(height-1, 1); len(lines) > room {
+		more := fmt.Sprintf("... %d more lines", len(lines)-room+1)
+		lines = append(lines[:room-1], string(s.w.Dim(more)))
+	}
+	for _, line := range lines {
 		text.WriteString(strings.TrimSuffix(line, "\n") + clearLine + "\r\n")
 	}
 	text.WriteString(clearBelow)
@@ -68,6 +74,12 @@ func (s *Screen) Close() {
 // Sized is a stream that is a terminal of a certain size; a test has one.
 type Sized interface{ Size() (width, height int) }
 
+// A terminal that does not say its size has the usual one.
+const (
+	usualWidth  = 80
+	usualHeight = 24
+)
+
 // size returns the size of a terminal. ok is false if w is none.
 func size(w io.Writer) (width, height int, ok bool) {
 	if sized, ok := w.(Sized); ok {
@@ -79,5 +91,8 @@ func size(w io.Writer) (width, height int, ok bool) {
 		return 0, 0, false
 	}
 	width, height, err := term.GetSize(int(f.Fd()))
+	if err == nil && (width <= 0 || height <= 0) {
+		width, height = usualWidth, usualHeight
+	}
 	return width, height, err == nil
 }

@@ -2,7 +2,6 @@
 package permissions
 
 import (
-	"errors"
 	"io"
 	"strings"
 	"time"
@@ -130,6 +129,9 @@ func (p *permissionFlags) print(files []string, w io.Writer) error {
 	if len(files) == 0 {
 		return problem.Usage("no files are given: .proto files or descriptor sets")
 	}
+	if p.setting.within <= 0 {
+		return problem.Usage("--within %v: it must be more than nothing, as in 2m", p.setting.within)
+	}
 	if len(p.folders) == 0 {
 		p.folders = []string{"."}
 	}
@@ -212,8 +214,10 @@ func (p *permissionFlags) printAccounts(services []service, w io.Writer) error {
 		}
 		return printAccountClaims(w, b, all)
 	}
-	if err := errors.Join(checkName(b.from), checkName(b.to)); err != nil {
-		return problem.Usage("--from %s --to %s: %w", b.from, b.to, err)
+	for flag, name := range map[string]string{"from": b.from, "to": b.to} {
+		if err := checkName(name); err != nil {
+			return problem.Usage("--%s %q: %w", flag, name, err)
+		}
 	}
 	return printBorders(w, b, all)
 }

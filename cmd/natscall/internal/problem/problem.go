@@ -51,9 +51,19 @@ func Because(cause error, next, format string, args ...any) error {
 }
 
 // Usage returns an error in how the tool was called.
-func Usage(format string, args ...any) error {
+func Usage(format string, args ...any) error { return UsageWithNext("", format, args...) }
+
+// UsageWithNext is Usage with something else to do next than to read the help.
+func UsageWithNext(next, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Reason: err.Error(), Status: StatusUsage, err: err}
+	return &Error{Reason: err.Error(), Next: next, Status: StatusUsage, err: err}
+}
+
+// At returns an error with where it has come from before its reason. The status and what to do next
+// stay as they are.
+func At(where string, err error) error {
+	e := Of(err)
+	return &Error{Reason: where + ": " + e.Reason, Next: e.Next, Status: e.Status, err: err}
 }
 
 // Quiet returns an error that sets the exit status and is not reported, for commands whose output

@@ -35,6 +35,11 @@ func TestReport(t *testing.T) {
 			errors.New("disk full"),
 		},
 		{
+			"blank", "natscall ls: proto: no field\\x1b\n",
+			`{"error":"proto: no field\u001b","exit_status":1}`,
+			errors.New("proto:\u00a0no field\x1b"),
+		},
+		{
 			"call", "natscall ls: not_found: no such thing\n  detail: {\"@type\":\"type.googleapis.com/google.protobuf.StringValue\",\"value\":\"x\"}\n  the call may have run\n",
 			`{"error":"not_found: no such thing","exit_status":69,"code":"not_found","message":"no such thing","details":[{"@type":"type.googleapis.com/google.protobuf.StringValue","value":"x"}],"execution":"may have run"}`,
 			rpc.NewError(rpc.CodeNotFound, "no such thing", wrapperspb.String("x")),

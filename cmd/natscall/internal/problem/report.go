@@ -69,7 +69,8 @@ func DetailJSON(detail proto.Message, types Types) json.RawMessage {
 // WriteText writes an error for people.
 func (e *Error) WriteText(w io.Writer, command string, types Types) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %s\n", command, output.Clean(e.Reason))
+	reason := strings.ReplaceAll(e.Reason, "\u00a0", " ") // package proto writes it for a blank
+	fmt.Fprintf(&text, "%s: %s\n", command, output.Clean(reason))
 	if call := e.Call(); call != nil {
 		for _, detail := range call.Details() {
 			fmt.Fprintf(&text, "  detail: %s\n", output.Clean(string(DetailJSON(detail, types))))

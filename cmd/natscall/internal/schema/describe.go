@@ -17,6 +17,7 @@ func Text(descriptors ...protoreflect.Descriptor) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", d.FullName(), err)
 		}
+		text = strings.ReplaceAll(text, "\r\n", "\n") // of comments in a file from Windows
 		out = append(out, strings.TrimRight(text, "\n")+"\n")
 	}
 	return strings.Join(out, "\n"), nil
@@ -25,7 +26,8 @@ func Text(descriptors ...protoreflect.Descriptor) (string, error) {
 // Comment returns the comment before a descriptor, or "".
 func Comment(d protoreflect.Descriptor) string {
 	at := d.ParentFile().SourceLocations().ByDescriptor(d)
-	lines := strings.Split(strings.TrimSpace(at.LeadingComments), "\n")
+	text := strings.ReplaceAll(at.LeadingComments, "\r\n", "\n")
+	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i := range lines {
 		lines[i] = strings.TrimPrefix(lines[i], " ")
 	}

@@ -130,6 +130,27 @@ func (s *Schema) Services() []protoreflect.ServiceDescriptor {
 	return out
 }
 
+// Names returns the full names of all that can be described, but for what Protobuf itself defines.
+func (s *Schema) Names() []string {
+	var out []string
+	for _, sd := range s.Services() {
+		out = append(out, string(sd.FullName()))
+		for i := range sd.Methods().Len() {
+			out = append(out, string(sd.FullName())+"/"+string(sd.Methods().Get(i).Name()))
+		}
+	}
+	s.Files.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+		for _, d := range typesIn(f) {
+			if f.Package() != "google.protobuf" {
+				out = append(out, string(d.FullName()))
+			}
+		}
+		return true
+	})
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // Set returns the files as a descriptor set, each after those that it imports.
 func (s *Schema) Set() *descriptorpb.FileDescriptorSet {
 	set, seen := new(descriptorpb.FileDescriptorSet), map[string]bool{}

@@ -1,12 +1,15 @@
 package schema
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -221,5 +224,63 @@ func TestFind(t *testing.T) {
 				t.Errorf("%s: %d descriptors have the name %s, want %d", from, len(found), name, want)
 			}
 		}
+	}
+}
+
+// TestTemplateOfTree: the template of types that all contain each other ends, and has the outer
+// ones with all of their fields.
+func TestTemplateOfTree(t *testing.T) {
+	const types = 15
+	file := &descriptorpb.FileDescriptorProto{Name: proto.String("tree.proto"), Syntax: proto.String("proto3")}
+	for i := range types {
+		m := &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprint("M", i))}
+		for j := range types {
+			m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
+				Name: proto.String(fmt.Sprint("f", j)), Number: proto.Int32(int32(j + 1)), TypeName: proto.String(fmt.Sprint(".M", j)),
+				Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(),
+			})
+		}
+		file.MessageType = append(file.MessageType, m)
+	}
+	f, err := protodesc.NewFile(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := Marshal(Template(f.Messages().Get(0)), nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string][]map[string][]any
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(data) > 1<<20 || len(got) != types || len(got["f3"]) != 1 || len(got["f3"][0]) != types {
+		t.Errorf("%d bytes, with %d fields, of which f3 is %v", len(data), len(got), got["f3"])
+	}
+}
+
+// TestTextOfWindows: a file whose lines end as on Windows has the same text, and comments.
+func TestTextOfWindows(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "zoo.proto")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(source, "\n", "\r\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := FromFiles([]string{file}, []string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	md := message(t, s, "Animal")
+	got, err := Text(md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := Text(message(t, zoo(t)["sent"], "Animal"))
+	if err != nil || got != want {
+		t.Errorf("%v, got\n%q, want\n%q", err, got, want)
+	}
+	note := s.Find("Note")[0]
+	if got := Comment(note); strings.Contains(got, "\r") {
+		t.Errorf("the comment is %q", got)
 	}
 }

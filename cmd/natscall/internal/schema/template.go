@@ -5,69 +5,87 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
+// maxParts is how many messages of a template have their fields set: more than anybody reads. There
+// would be millions where a dozen types contain each other, as those of a syntax tree do.
+const maxParts = 500
+
 // Template returns a message with all of its fields set, so that its JSON shows what it can have:
 // one element in each list and map, and the first field of each oneof. A message that contains
-// itself is left out the second time.
+// itself is left out the second time. If there are very many messages, the innermost are empty.
 func Template(md protoreflect.MessageDescriptor) *dynamicpb.Message {
 	m := dynamicpb.NewMessage(md)
-	fill(m, map[protoreflect.FullName]bool{})
+	parts := (*part)(nil).inner(m)
+	for n := 0; n < len(parts) && n < maxParts; n++ { // the outer ones first
+		parts = append(parts, parts[n].fill()...)
+	}
 	return m
 }
 
-func fill(m protoreflect.Message, outer map[protoreflect.FullName]bool) {
+// part is a message of a template whose fields are to be set.
+type part struct {
+	protoreflect.Message
+	outer *part // which contains it
+}
+
+// within reports whether the part is a message of a type, or is contained in one.
+func (p *part) within(name protoreflect.FullName) bool {
+	for ; p != nil; p = p.outer {
+		if p.Descriptor().FullName() == name {
+			return true
+		}
+	}
+	return false
+}
+
+// inner returns a message within the part as a part. What google.protobuf defines is none: its JSON
+// has a form of its own, and the zero value shows it.
+func (p *part) inner(m protoreflect.Message) []*part {
 	name := m.Descriptor().FullName()
 	if name == "google.protobuf.Value" {
 		// It has no JSON without a value.
 		m.Set(m.Descriptor().Fields().ByName("null_value"), protoreflect.ValueOfEnum(0))
 	}
-	if name.Parent() == "google.protobuf" && name.Name() != "Empty" {
-		return // its JSON has a form of its own, and the zero value shows it
+	if name.Parent() == "google.protobuf" {
+		return nil
 	}
-	outer[name] = true
-	defer delete(outer, name)
-	for i := range m.Descriptor().Fields().Len() {
-		fd := m.Descriptor().Fields().Get(i)
+	return []*part{{m, p}}
+}
+
+// fill sets the fields, and returns the parts within the part.
+func (p *part) fill() (inner []*part) {
+	for i := range p.Descriptor().Fields().Len() {
+		fd := p.Descriptor().Fields().Get(i)
 		if o := fd.ContainingOneof(); o != nil && o.Fields().Get(0) != fd {
 			continue
 		}
-		if value, ok := example(m, fd, outer); ok {
-			m.Set(fd, value)
-		}
+		inner = append(inner, p.set(fd)...)
 	}
+	return inner
 }
 
-// example returns a value for a field. ok is false for one that would not end.
-func example(m protoreflect.Message, fd protoreflect.FieldDescriptor, outer map[protoreflect.FullName]bool) (protoreflect.Value, bool) {
-	element := fd
+// set sets a field, unless its message would not end, and returns the part in it.
+func (p *part) set(fd protoreflect.FieldDescriptor) []*part {
+	md, value := fd.Message(), p.NewField(fd)
 	if fd.IsMap() {
-		element = fd.MapValue()
+		md = fd.MapValue().Message()
 	}
-	if md := element.Message(); md != nil && outer[md.FullName()] {
-		return protoreflect.Value{}, false
+	if md != nil && p.within(md.FullName()) {
+		return nil
 	}
+	one := value
 	switch {
 	case fd.IsMap():
-		value := m.NewField(fd)
-		one := value.Map().NewValue()
-		fillMessage(element, one, outer)
+		one = value.Map().NewValue()
 		value.Map().Set(fd.MapKey().Default().MapKey(), one)
-		return value, true
 	case fd.IsList():
-		value := m.NewField(fd)
-		one := value.List().NewElement()
-		fillMessage(element, one, outer)
+		one = value.List().NewElement()
 		value.List().Append(one)
-		return value, true
-	case fd.Message() != nil:
-		value := m.NewField(fd)
-		fillMessage(element, value, outer)
-		return value, true
+	case md == nil:
+		value = fd.Default()
 	}
-	return fd.Default(), true
-}
-
-func fillMessage(fd protoreflect.FieldDescriptor, value protoreflect.Value, outer map[protoreflect.FullName]bool) {
-	if fd.Message() != nil {
-		fill(value.Message(), outer)
+	p.Set(fd, value)
+	if md == nil {
+		return nil
 	}
+	return p.inner(one.Message())
 }

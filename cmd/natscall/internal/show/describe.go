@@ -1,6 +1,7 @@
 package show
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/natscall/natscall/cmd/natscall/internal/discover"
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
@@ -46,6 +48,8 @@ func Describe(t *tool.Tool) *cobra.Command {
 	cmd.Flags().StringVar(&d.set, "descriptor-set", "", "write the service's files as a descriptor set to this `file`, instead of printing them")
 	cmd.Flags().StringVar(&d.instance, "instance", "", "`ID` of the instance to ask")
 	d.source.Register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("json", "descriptor-set")
+	cmd.MarkFlagsMutuallyExclusive("instance", "proto") // files need nobody who is asked
 	return cmd
 }
 
@@ -72,6 +76,7 @@ func (d *describe) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	d.t.Warn(d.json, found.notice)
 	if d.set != "" {
 		return d.write(found)
 	}
@@ -89,6 +94,7 @@ func (d *describe) run(ctx context.Context, name string) error {
 // finding is what a name means.
 type finding struct {
 	schema      *schema.Schema
+	notice      string // as in tool.Target
 	descriptors []protoreflect.Descriptor
 }
 
@@ -115,9 +121,9 @@ func (d *describe) find(ctx context.Context, s *tool.Session, name string) (find
 		return finding{}, err
 	}
 	if md == nil {
-		return finding{target.Schema, []protoreflect.Descriptor{sd}}, nil
+		return finding{target.Schema, target.Notice, []protoreflect.Descriptor{sd}}, nil
 	}
-	return finding{target.Schema, append([]protoreflect.Descriptor{md}, schema.Messages(md.Input(), md.Output())...)}, nil
+	return finding{target.Schema, target.Notice, append([]protoreflect.Descriptor{md}, schema.Messages(md.Input(), md.Output())...)}, nil
 }
 
 // findMethod returns the method of a name, or the better of two errors.
@@ -134,21 +140,21 @@ func (d *describe) findMessage(ctx context.Context, s *tool.Session, name string
 	if strings.Contains(name, "/") {
 		return finding{}, missing
 	}
-	schemas, err := d.schemas(ctx, s)
+	targets, err := d.targets(ctx, s)
 	if err != nil {
 		return finding{}, err
 	}
 	var all []finding // each full name once: services share messages
 	var names []string
-	for _, known := range schemas {
-		for _, found := range known.Find(name) {
+	for _, known := range targets {
+		for _, found := range known.Schema.Find(name) {
 			full := string(found.FullName())
 			if full == name {
-				return finding{known, []protoreflect.Descriptor{found}}, nil
+				return finding{known.Schema, known.Notice, []protoreflect.Descriptor{found}}, nil
 			}
 			if !slices.Contains(names, full) {
 				names = append(names, full)
-				all = append(all, finding{known, []protoreflect.Descriptor{found}})
+				all = append(all, finding{known.Schema, known.Notice, []protoreflect.Descriptor{found}})
 			}
 		}
 	}
@@ -158,25 +164,37 @@ func (d *describe) findMessage(ctx context.Context, s *tool.Session, name string
 	if len(all) == 1 {
 		return all[0], nil
 	}
-	failed := problem.Of(missing)
-	return finding{}, problem.Failure(failed.Next, "there is no service, method or message %q", name)
+	for _, known := range targets {
+		names = append(names, known.Schema.Names()...)
+	}
+	next := cmp.Or(discover.Near(name, names), problem.Of(missing).Next)
+	return finding{}, problem.Failure(next, "there is no service, method or message %q", name)
 }
 
-// schemas returns those of all services.
-func (d *describe) schemas(ctx context.Context, s *tool.Session) ([]*schema.Schema, error) {
+// targets returns all services, with their schemas.
+func (d *describe) targets(ctx context.Context, s *tool.Session) ([]*tool.Target, error) {
 	if d.source.FromFiles() {
 		read, err := d.source.Read()
-		return []*schema.Schema{read}, err
+		return []*tool.Target{{Schema: read}}, err
 	}
 	services, err := s.All(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []*schema.Schema
-	for _, service := range natscallOnly(services) {
+	var out []*tool.Target
+	services = natscallOnly(services)
+	if d.instance != "" {
+		services = slices.DeleteFunc(services, func(s *discover.Service) bool {
+			return !slices.ContainsFunc(s.Instances, func(i discover.Instance) bool { return i.ID == d.instance })
+		})
+		if len(services) == 0 {
+			return nil, problem.Failure("`natscall ps` shows the instances that there are", "there is no instance %q", d.instance)
+		}
+	}
+	for _, service := range services {
 		target := &tool.Target{Service: service}
-		if s.Load(ctx, target, "") == nil { // one without a schema has no messages to describe
-			out = append(out, target.Schema)
+		if s.Load(ctx, target, d.instance) == nil { // one without a schema has no messages to describe
+			out = append(out, target)
 		}
 	}
 	return out, nil

@@ -14,6 +14,7 @@ import (
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 	"github.com/natscall/natscall/rpc"
@@ -55,6 +56,7 @@ type health struct {
 // condition is how an instance is.
 type condition struct {
 	Service    string     `json:"service"`
+	Prefix     string     `json:"prefix,omitempty"`
 	Instance   string     `json:"instance"`
 	Status     string     `json:"status"` // SERVING, NOT_SERVING or UNKNOWN
 	Reason     string     `json:"reason,omitempty"`
@@ -81,6 +83,10 @@ func (h *health) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(args) > 0 && !services[0].IsNatscall() {
+		name := services[0].Name
+		return problem.Failure("`natscall ping "+name+"` asks its instances whether they are there", "service %s is not built with natscall, so it does not say how it is", name)
+	}
 	if services = natscallOnly(services); len(services) == 0 {
 		return nobody("any natscall service")
 	}
@@ -88,7 +94,7 @@ func (h *health) run(cmd *cobra.Command, args []string) error {
 	for _, service := range services {
 		all = append(all, conditions(cmd.Context(), s, service)...)
 	}
-	if err := h.print(all); err != nil {
+	if err := h.print(all, anyPrefix(services)); err != nil {
 		return err
 	}
 	if !h.well(services, all) {
@@ -106,15 +112,15 @@ func conditions(ctx context.Context, s *tool.Session, service *discover.Service)
 	for i, instance := range service.Instances {
 		asked.Go(func() {
 			answer, err := method.Call(ctx, client, new(natscallv1.GetHealthRequest), rpc.WithInstance(instance.ID), rpc.WithTimeout(s.Services.Limit))
-			out[i] = conditionOf(service.Name, instance.ID, answer, err)
+			out[i] = conditionOf(service, instance.ID, answer, err)
 		})
 	}
 	asked.Wait()
 	return out
 }
 
-func conditionOf(service, instance string, answer *natscallv1.GetHealthResponse, err error) condition {
-	c := condition{Service: service, Instance: instance, Status: unknown}
+func conditionOf(service *discover.Service, instance string, answer *natscallv1.GetHealthResponse, err error) condition {
+	c := condition{Service: service.Name, Prefix: service.Prefix(), Instance: instance, Status: unknown}
 	if err != nil {
 		c.Reason = err.Error()
 		return c
@@ -136,7 +142,7 @@ func conditionOf(service, instance string, answer *natscallv1.GetHealthResponse,
 // well reports whether the services are as they should be.
 func (h *health) well(services []*discover.Service, all []condition) bool {
 	for _, s := range services {
-		mine := slices.DeleteFunc(slices.Clone(all), func(c condition) bool { return c.Service != s.Name })
+		mine := slices.DeleteFunc(slices.Clone(all), func(c condition) bool { return c.Service != s.Name || c.Prefix != s.Prefix() })
 		bad := slices.IndexFunc(mine, func(c condition) bool { return c.Status != serving })
 		good := slices.IndexFunc(mine, func(c condition) bool { return c.Status == serving })
 		if good < 0 || bad >= 0 && !h.any {
@@ -146,12 +152,15 @@ func (h *health) well(services []*discover.Service, all []condition) bool {
 	return true
 }
 
-func (h *health) print(all []condition) error {
+func (h *health) print(all []condition, prefixed bool) error {
 	out := h.t.Out
 	if h.json {
 		return out.JSON(all)
 	}
-	table := out.Table("SERVICE", "INSTANCE", "STATUS", "TAKES CALLS", ">SINCE", "REASON")
+	table := out.Table(withPrefix(prefixed, "SERVICE", "INSTANCE", "STATUS", "TAKES CALLS", ">SINCE", "REASON")...)
+	table.Shrink("REASON", leastText, output.Head)
+	shrinkNames(table)
+	table.Drop("TAKES CALLS", "SINCE", "REASON", "INSTANCE")
 	for _, c := range all {
 		status, takes, ago := out.Good("serving"), "yes", "-"
 		if c.Status != serving {
@@ -163,10 +172,15 @@ func (h *health) print(all []condition) error {
 		if c.Since != nil {
 			ago = since(time.Since(*c.Since))
 		}
-		table.Row(c.Service, c.Instance, status, takes, ago, cmp.Or(c.Reason, "-"))
+		table.Row(append(service(prefixed, c.Service, c.Prefix), c.Instance, status, takes, ago, cmp.Or(c.Reason, "-"))...)
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("output: %w", err)
+	}
+	for i, c := range all {
+		if c.Reason != "" && table.Lost("REASON", i) { // it is what one wants to know
+			fmt.Fprintf(out, "%s %s: %s\n", out.Plain(keyOf(c.Service, c.Prefix)), out.Plain(c.Instance), out.Bad(c.Reason))
+		}
 	}
 	return nil
 }

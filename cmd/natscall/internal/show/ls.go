@@ -93,6 +93,9 @@ func list(t *tool.Tool, services []*discover.Service, methods, asJSON bool) erro
 		return nil
 	}
 	table := t.Out.Table("SERVICE", ">INSTANCES", ">METHODS", "VERSION", "PREFIX", "DESCRIPTION")
+	table.Shrink("DESCRIPTION", leastText, output.Head)
+	table.Shrink("SERVICE", leastName, output.Tail)
+	table.Drop("METHODS", "DESCRIPTION", "VERSION")
 	for _, s := range services {
 		table.Row(s.Name, len(s.Instances), len(s.Methods), versions(t, s.Versions()), s.Prefix(), firstSentence(s.Description))
 	}
@@ -113,6 +116,11 @@ func versions(t *tool.Tool, all []string) output.Word {
 
 func listMethods(t *tool.Tool, s *discover.Service) error {
 	table := t.Out.Table("METHOD", "KIND", "REQUEST", "RESPONSE", "SUBJECT", "DESCRIPTION")
+	table.Shrink("DESCRIPTION", leastText, output.Head)
+	table.Shrink("REQUEST", leastName, output.Tail)
+	table.Shrink("RESPONSE", leastName, output.Tail)
+	table.Shrink("METHOD", leastName, output.Tail)
+	table.Drop("SUBJECT", "DESCRIPTION", "RESPONSE", "REQUEST")
 	for _, m := range s.Methods {
 		table.Row(m.Name, m.Kind, m.Request, m.Response, m.Subject, firstSentence(m.Description))
 	}
@@ -121,10 +129,20 @@ func listMethods(t *tool.Tool, s *discover.Service) error {
 	}
 	fmt.Fprintln(t.Out)
 	table = t.Out.Table("INSTANCE", "VERSION", "SCHEMA", "STATE")
+	table.Shrink("STATE", leastName, output.Head)
+	table.Shrink("INSTANCE", leastID, output.Middle)
 	for _, i := range s.Instances {
-		table.Row(i.ID, i.Version, shortHash(i.Schema), cmp.Or(i.NotServing, "serving"))
+		table.Row(i.ID, i.Version, discover.ShortHash(i.Schema), cmp.Or(i.NotServing, "serving"))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for number, i := range s.Instances {
+		if table.Lost("STATE", number) {
+			fmt.Fprintf(t.Out, "%s: %s\n", t.Out.Plain(i.ID), t.Out.Bad(i.NotServing))
+		}
+	}
+	return nil
 }
 
 // firstSentence returns what fits into a table.
@@ -138,12 +156,6 @@ func firstSentence(text string) string {
 		text = strings.TrimSpace(text[:strings.LastIndexByte(text[:most], ' ')+1]) + "..."
 	}
 	return text
-}
-
-// shortHash returns as much of a hash as tells schemas apart.
-func shortHash(hash string) string {
-	_, hex, _ := strings.Cut(hash, ":")
-	return hex[:min(8, len(hex))]
 }
 
 // nobody is the error of a question that no service has answered.

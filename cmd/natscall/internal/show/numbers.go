@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
-	"github.com/natscall/natscall/cmd/natscall/internal/output"
 )
 
 // data is what a natscall service adds to the statistics of a method; docs/protocol.md has it.
@@ -40,11 +39,13 @@ type process struct {
 	Schema   string    `json:"schema,omitempty"`
 	Health   string    `json:"health,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
-	Started  time.Time `json:"started"`
+	Started  time.Time `json:"started,omitzero"`
 	Load     float64   `json:"load"` // how many handlers were running, on average
 	Rate     float64   `json:"requests_per_second"`
 	Now      activity  `json:"now"`
 	Total    totals    `json:"total"`
+	Silent   bool      `json:"no_statistics,omitempty"` // it has not said what it does
+	Prefix   string    `json:"prefix,omitempty"`
 	root     string
 }
 
@@ -76,17 +77,22 @@ func (t totals) errorRate() float64 {
 	return 100 * float64(t.Errors) / float64(t.Requests)
 }
 
-// processOf adds up what an instance says of its methods.
-func processOf(stats micro.Stats, now time.Time) process {
-	p := process{
-		Service: stats.Metadata[discover.MetaService], Instance: stats.ID, Version: stats.Version,
-		Schema: stats.Metadata[discover.MetaSchema], Started: stats.Started, root: stats.Metadata[discover.MetaRoot],
+// processIn returns an instance without numbers.
+func processIn(s *discover.Service, i discover.Instance) process {
+	p := process{Service: s.Name, Prefix: s.Prefix(), root: s.Root, Instance: i.ID, Version: i.Version, Schema: i.Schema, Silent: true}
+	if i.NotServing != "" {
+		p.Health, p.Reason = notServing, i.NotServing
 	}
-	if p.Service == "" {
-		p.Service, p.root = stats.Name, ""
-	} else if p.root == "" {
-		p.root = p.Service
-	}
+	return p
+}
+
+// key tells the service from those of the same name under another prefix.
+func (p *process) key() string { return keyOf(p.Service, p.Prefix) }
+
+// add adds up what an instance says of its methods.
+func (p *process) add(stats micro.Stats, now time.Time) {
+	p.Silent, p.Started = false, stats.Started
+	said, why := p.Health, p.Reason
 	for _, e := range stats.Endpoints {
 		d := dataOf(e)
 		p.Now.InFlight += d.InFlight
@@ -95,22 +101,10 @@ func processOf(stats micro.Stats, now time.Time) process {
 		p.Total = totals{p.Total.Requests + int64(e.NumRequests), p.Total.Errors + int64(e.NumErrors), p.Total.Shed + d.Shed, p.Total.Busy + e.ProcessingTime}
 		p.Health, p.Reason = d.Health, d.Reason
 	}
-	if why := stats.Metadata[discover.MetaNotServing]; why != "" {
-		p.Health, p.Reason = "NOT_SERVING", why
+	if said != "" {
+		p.Health, p.Reason = said, why
 	}
 	p.rate(p.Total, now.Sub(stats.Started))
-	return p
-}
-
-// wide is how many columns a table of instances needs with their full names.
-const wide = 160
-
-// names returns the names of the service and the instance, shortened where the terminal is narrow.
-func (p *process) names(w *output.Writer) (service, instance string) {
-	if width := w.Width(); width == 0 || width >= wide || len(p.Instance) < 12 {
-		return p.Service, p.Instance
-	}
-	return p.Service[strings.LastIndexByte(p.Service, '.')+1:], p.Instance[:4] + ".." + p.Instance[len(p.Instance)-4:]
 }
 
 // rate computes what follows from the numbers of some time.

@@ -63,6 +63,7 @@ func pinged(cmd *cobra.Command, t *tool.Tool, args []string, prefix string) ([]*
 // pong is the answer of an instance.
 type pong struct {
 	Service  string  `json:"service"`
+	Prefix   string  `json:"prefix,omitempty"`
 	Instance string  `json:"instance"`
 	Version  string  `json:"version"`
 	Took     float64 `json:"took_ms"`
@@ -72,15 +73,18 @@ func printPings(t *tool.Tool, services []*discover.Service, asJSON bool) error {
 	var all []pong
 	for _, s := range services {
 		for _, i := range s.Instances {
-			all = append(all, pong{s.Name, i.ID, i.Version, float64(i.After) / float64(time.Millisecond)})
+			all = append(all, pong{s.Name, s.Prefix(), i.ID, i.Version, float64(i.After) / float64(time.Millisecond)})
 		}
 	}
 	if asJSON {
 		return t.Out.JSON(all)
 	}
-	table := t.Out.Table("SERVICE", "INSTANCE", "VERSION", ">TOOK")
+	prefixed := anyPrefix(services)
+	table := t.Out.Table(withPrefix(prefixed, "SERVICE", "INSTANCE", "VERSION", ">TOOK")...)
+	shrinkNames(table)
+	table.Drop("VERSION")
 	for _, p := range all {
-		table.Row(p.Service, p.Instance, p.Version, fmt.Sprintf("%.2fms", p.Took))
+		table.Row(append(service(prefixed, p.Service, p.Prefix), p.Instance, p.Version, fmt.Sprintf("%.2fms", p.Took))...)
 	}
 	return table.Flush()
 }

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/micro"
@@ -148,85 +150,134 @@ func (p *ps) look(ctx context.Context, s *tool.Session, args []string) ([]proces
 }
 
 func (p *ps) ask(ctx context.Context, s *tool.Session, args []string) ([]process, error) {
+	var there []*discover.Service
+	var asking sync.WaitGroup
+	// The numbers are what counts: without an answer here only an instance without them is missing.
+	asking.Go(func() { there, _ = s.Services.Services(ctx, "") })
 	answers, err := s.Services.Stats(ctx, "")
+	asking.Wait()
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	all := make([]process, 0, len(answers)) // never null in JSON
-	for _, answer := range answers {
-		one := processOf(answer.Value, now)
-		if last, ok := p.last[one.Instance]; ok {
-			one.rate(one.Total.minus(last.Total), now.Sub(p.looked))
-		}
-		all = append(all, one)
-	}
-	p.last, p.looked = map[string]process{}, now
-	for _, one := range all {
-		p.last[one.Instance] = one
-	}
-	slices.SortFunc(all, func(a, b process) int {
-		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Instance, b.Instance))
-	})
+	services := joined(discover.ServicesOf(answers, identity), there)
+	all := p.processes(services, answers, time.Now())
 	if len(args) == 0 {
 		return slices.DeleteFunc(all, func(one process) bool { return one.root == "" }), nil
 	}
-	return p.only(answers, all, args[0])
-}
-
-// only returns the instances of the service that a name means.
-func (p *ps) only(answers []discover.Answer[micro.Stats], all []process, name string) ([]process, error) {
-	service, err := discover.Find(discover.ServicesOf(answers, identity), name, p.prefix)
+	service, err := discover.Find(services, args[0], p.prefix)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(all, func(one process) bool {
-		return one.Service != service.Name || one.root != "" && one.root != service.Root
+		return one.Service != service.Name || one.root != service.Root
 	}), nil
+}
+
+// joined adds to services the instances of others that have not answered the same question.
+func joined(services, others []*discover.Service) []*discover.Service {
+	known := map[string]bool{} // instances
+	for _, s := range services {
+		for _, i := range s.Instances {
+			known[i.ID] = true
+		}
+	}
+	for _, other := range others {
+		other.Instances = slices.DeleteFunc(other.Instances, func(i discover.Instance) bool { return known[i.ID] })
+		same := slices.IndexFunc(services, func(s *discover.Service) bool { return s.Name == other.Name && s.Root == other.Root })
+		switch {
+		case len(other.Instances) == 0:
+		case same < 0:
+			services = append(services, other)
+		default:
+			services[same].Instances = append(services[same].Instances, other.Instances...)
+		}
+	}
+	return services
+}
+
+// processes returns the instances with what they say, and with rates since the last look.
+func (p *ps) processes(services []*discover.Service, answers []discover.Answer[micro.Stats], now time.Time) []process {
+	numbers := map[string]micro.Stats{} // by instance
+	for _, a := range answers {
+		numbers[a.Value.ID] = a.Value
+	}
+	all := []process{} // never null in JSON
+	looks := map[string]process{}
+	for _, s := range services {
+		for _, i := range s.Instances {
+			one := processIn(s, i)
+			if said, ok := numbers[i.ID]; ok {
+				one.add(said, now)
+				if last, ok := p.last[i.ID]; ok {
+					one.rate(one.Total.minus(last.Total), now.Sub(p.looked))
+				}
+				looks[i.ID] = one
+			}
+			all = append(all, one)
+		}
+	}
+	p.last, p.looked = looks, now
+	slices.SortFunc(all, func(a, b process) int {
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Prefix, b.Prefix), strings.Compare(a.Instance, b.Instance))
+	})
+	return all
 }
 
 // table writes the instances, and which of them differ.
 func (p *ps) table(w *output.Writer, all []process) error {
-	table := w.Table("SERVICE", "INSTANCE", "HEALTH", ">LOAD", ">IN FLIGHT", ">QUEUED", ">RATE", ">REQUESTS", ">ERRORS", ">SHED", ">P50", ">P99", ">UP", "VERSION", "SCHEMA")
+	prefixed := slices.ContainsFunc(all, func(one process) bool { return one.Prefix != "" })
+	table := w.Table(withPrefix(prefixed, "SERVICE", "INSTANCE", "HEALTH", ">LOAD", ">IN FLIGHT", ">QUEUED", ">RATE", ">REQUESTS", ">ERRORS", ">SHED", ">P50", ">P99", ">UP", "VERSION", "SCHEMA")...)
+	shrinkNames(table)
+	table.Drop("SCHEMA", "VERSION", "QUEUED", "SHED", "REQUESTS", "UP", "P50", "IN FLIGHT", "P99", "ERRORS", "RATE", "LOAD", "INSTANCE")
 	differ := differing(all)
 	for _, one := range all {
-		service, instance := one.names(w)
-		table.Row(service, instance, healthOf(w, one),
-			fmt.Sprintf("%.2f", one.Load), one.Now.InFlight, one.Now.Queued, fmt.Sprintf("%.1f/s", one.Rate),
-			one.Total.Requests, errorsOf(w, one.Total), shedOf(w, one.Total.Shed), milliseconds(one.Now.P50), milliseconds(one.Now.P99), since(time.Since(one.Started)), one.Version, schemaOf(w, one, differ))
+		table.Row(slices.Concat(service(prefixed, one.Service, one.Prefix), []any{one.Instance, healthOf(w, one)}, numbersOf(w, one), []any{one.Version, schemaOf(w, one, differ[one.key()])})...)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, one := range all {
 		if one.Reason != "" {
-			fmt.Fprintf(w, "%s %s: %s\n", w.Plain(one.Service), w.Plain(one.Instance), w.Bad(one.Reason))
+			fmt.Fprintf(w, "%s %s: %s\n", w.Plain(one.key()), w.Plain(one.Instance), w.Bad(one.Reason))
+		}
+		if one.Silent {
+			fmt.Fprintf(w, "%s %s: %s\n", w.Plain(one.key()), w.Plain(one.Instance), w.Note("does not say what it does (no answer to $SRV.STATS)"))
 		}
 	}
-	for _, service := range slices.Sorted(slices.Values(differ)) {
-		fmt.Fprintf(w, "%s: %s\n", w.Plain(service), w.Note("instances have different schemas"))
+	for _, key := range slices.Sorted(maps.Keys(differ)) {
+		fmt.Fprintf(w, "%s: %s\n", w.Plain(key), w.Note("instances have different schemas"))
 	}
 	return nil
 }
 
-// differing returns the services whose instances have different schemas.
-func differing(all []process) []string {
-	first := map[string]string{}
-	var out []string
+// numbersOf returns the numbers of an instance, as people read them.
+func numbersOf(w *output.Writer, one process) []any {
+	if one.Silent {
+		return []any{"-", "-", "-", "-", "-", "-", "-", "-", "-", "-"}
+	}
+	return []any{
+		fmt.Sprintf("%.2f", one.Load), one.Now.InFlight, one.Now.Queued, fmt.Sprintf("%.1f/s", one.Rate), one.Total.Requests, errorsOf(w, one.Total),
+		shedOf(w, one.Total.Shed), milliseconds(one.Now.P50), milliseconds(one.Now.P99), since(time.Since(one.Started)),
+	}
+}
+
+// differing returns the services whose instances have different schemas, by their keys.
+func differing(all []process) map[string]bool {
+	first, out := map[string]string{}, map[string]bool{}
 	for _, one := range all {
-		known, seen := first[one.root]
+		known, seen := first[one.key()]
 		if !seen {
-			first[one.root] = one.Schema
-		} else if known != one.Schema && !slices.Contains(out, one.Service) {
-			out = append(out, one.Service)
+			first[one.key()] = one.Schema
+		} else if known != one.Schema {
+			out[one.key()] = true
 		}
 	}
 	return out
 }
 
-func schemaOf(w *output.Writer, one process, differ []string) output.Word {
-	hash := shortHash(one.Schema)
-	if slices.Contains(differ, one.Service) {
+func schemaOf(w *output.Writer, one process, differs bool) output.Word {
+	hash := discover.ShortHash(one.Schema)
+	if differs {
 		return w.Note(hash + "!")
 	}
 	return w.Plain(hash)
@@ -234,7 +285,7 @@ func schemaOf(w *output.Writer, one process, differ []string) output.Word {
 
 func healthOf(w *output.Writer, one process) output.Word {
 	switch one.Health {
-	case "SERVING":
+	case serving:
 		return w.Good("serving")
 	case "":
 		return "-"

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/cmd/natscall/internal/tool"
 )
 
@@ -48,6 +49,7 @@ type stats struct {
 // count is what a method of an instance has done.
 type count struct {
 	Service  string          `json:"service"`
+	Prefix   string          `json:"prefix,omitempty"`
 	Instance string          `json:"instance"`
 	Method   string          `json:"method"`
 	Requests int             `json:"requests"`
@@ -100,13 +102,13 @@ func counts(services []*discover.Service, answers []discover.Answer[micro.Stats]
 		}
 		for _, e := range a.Value.Endpoints {
 			out = append(out, count{
-				Service: service.Name, Instance: a.Value.ID, Method: e.Name, Requests: e.NumRequests, Errors: e.NumErrors, Last: e.LastError,
+				Service: service.Name, Prefix: service.Prefix(), Instance: a.Value.ID, Method: e.Name, Requests: e.NumRequests, Errors: e.NumErrors, Last: e.LastError,
 				Mean: float64(e.AverageProcessingTime) / float64(time.Millisecond), Data: e.Data, data: dataOf(e),
 			})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b count) int {
-		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Method, b.Method), strings.Compare(a.Instance, b.Instance))
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Prefix, b.Prefix), strings.Compare(a.Method, b.Method), strings.Compare(a.Instance, b.Instance))
 	})
 	return out
 }
@@ -115,11 +117,16 @@ func (s *stats) print(all []count) error {
 	if s.json {
 		return s.t.Out.JSON(all)
 	}
-	table := s.t.Out.Table("METHOD", "INSTANCE", ">REQUESTS", ">ERRORS", ">IN FLIGHT", ">QUEUED", ">SHED", ">MEAN", ">P50", ">P99", "CODES")
+	prefixed := slices.ContainsFunc(all, func(c count) bool { return c.Prefix != "" })
+	table := s.t.Out.Table(withPrefix(prefixed, "METHOD", "INSTANCE", ">REQUESTS", ">ERRORS", ">IN FLIGHT", ">QUEUED", ">SHED", ">MEAN", ">P50", ">P99", "CODES")...)
+	table.Shrink("CODES", leastText, output.Head)
+	table.Shrink("METHOD", leastName, output.Tail)
+	shrinkNames(table)
+	table.Drop("QUEUED", "SHED", "MEAN", "IN FLIGHT", "CODES", "P50", "ERRORS", "P99")
 	for _, c := range all {
 		t := totals{Requests: int64(c.Requests), Errors: int64(c.Errors)}
-		table.Row(c.Service+"/"+c.Method, c.Instance, c.Requests, errorsOf(s.t.Out, t), c.data.InFlight, c.data.Queued, shedOf(s.t.Out, c.data.Shed),
-			milliseconds(c.Mean), milliseconds(c.data.P50), milliseconds(c.data.P99), codes(c.data.Codes))
+		table.Row(append(service(prefixed, c.Service+"/"+c.Method, c.Prefix), c.Instance, c.Requests, errorsOf(s.t.Out, t), c.data.InFlight, c.data.Queued,
+			shedOf(s.t.Out, c.data.Shed), milliseconds(c.Mean), milliseconds(c.data.P50), milliseconds(c.data.P99), codes(c.data.Codes))...)
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("output: %w", err)

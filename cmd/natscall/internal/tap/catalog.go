@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,7 +41,9 @@ func NewCatalog() *Catalog {
 // Add adds a service. Its schema may be nil.
 func (c *Catalog) Add(s *discover.Service, from *schema.Schema) {
 	added := &service{s.Name, ownMethods(s.Name)}
-	c.services[s.Root] = added
+	if s.Root != "" { // one that is not built with natscall has none
+		c.services[s.Root] = added
+	}
 	for _, m := range s.Methods {
 		method := &Method{Service: s.Name, Name: m.Name}
 		method.find(from)
@@ -102,6 +105,32 @@ func (c *Catalog) roots() map[string]bool {
 		out[root] = true
 	}
 	return out
+}
+
+// names returns the names of the methods that are known, with those of their services.
+func (c *Catalog) names() []string {
+	var out []string
+	for _, s := range c.services {
+		for _, m := range s.methods {
+			if !m.isOwn() {
+				out = append(out, m.String())
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// has reports whether a name means a method that is known.
+func (c *Catalog) has(name string) bool {
+	for _, s := range c.services {
+		for _, m := range s.methods {
+			if m.isNamed(name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // String returns the name with that of the service.

@@ -57,7 +57,7 @@ func Command(t *tool.Tool) *cobra.Command {
 		Long:              long,
 		Example:           examples,
 		Args:              tool.Args(0, -1),
-		ValidArgsFunction: tool.CompleteServices(t),
+		ValidArgsFunction: tool.CompleteAnyServices(t),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), t, args)
 		},
@@ -102,6 +102,11 @@ func (f *flags) run(ctx context.Context, t *tool.Tool, args []string) error {
 	subjects, err := finder.subjects(ctx, args)
 	if err != nil {
 		return err
+	}
+	for _, name := range f.methods {
+		if there := finder.catalog.names(); len(there) > 0 && !finder.catalog.has(name) {
+			finder.warn("no method is called %s yet; %s", name, discover.Suggest(name, there, "there are "))
+		}
 	}
 	if err := tap.listenAll(ctx, s, t, subjects, inboxes); err != nil {
 		return err
@@ -243,7 +248,9 @@ func (f *finder) argument(ctx context.Context, arg string) ([]string, error) {
 
 // add adds a service, with its schema if it can be had.
 func (f *finder) add(ctx context.Context, t *tool.Target) {
-	f.load(ctx, t)
+	if t.Service.IsNatscall() {
+		f.load(ctx, t)
+	}
 	f.catalog.Add(t.Service, t.Schema)
 }
 
@@ -258,6 +265,7 @@ func (f *finder) load(ctx context.Context, t *tool.Target) {
 		failed := problem.Of(err)
 		f.warn("messages are shown without the names of fields: %s; %s", failed.Reason, failed.Next)
 	}
+	f.tool.Warn(false, t.Notice)
 }
 
 // missing returns the services whose roots are not known. It is used while nothing else uses the
@@ -281,12 +289,15 @@ func (f *finder) missing(ctx context.Context, known map[string]bool) (out []*too
 
 func (f *finder) warn(format string, args ...any) { fmt.Fprintf(f.tool.Err, format+"\n", args...) }
 
-// subjectsOf returns the subjects of a service: all below its root, and those that methods have of
-// their own.
+// subjectsOf returns the subjects of a service: all below its root, if it has one, and those that
+// methods have of their own.
 func subjectsOf(s *discover.Service) []string {
-	out := []string{s.Root + ".>"}
+	var out []string
+	if s.Root != "" {
+		out = append(out, s.Root+".>")
+	}
 	for _, m := range s.Methods {
-		if m.Subject != "" && !covers(out[0], m.Subject) {
+		if m.Subject != "" && !slices.ContainsFunc(out, func(known string) bool { return covers(known, m.Subject) }) {
 			out = append(out, m.Subject)
 		}
 	}

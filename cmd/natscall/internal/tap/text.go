@@ -1,13 +1,17 @@
 package tap
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/output"
 	"github.com/natscall/natscall/rpc/rpctap"
@@ -157,6 +161,8 @@ func (m *Message) text(limit int) string {
 		notes = fmt.Sprintf(" (compressed to %s)", size(m.Size))
 	}
 	switch {
+	case m.Error != "" && isText(m.Bytes):
+		return fmt.Sprintf("%s: %s%s", m.Error, cut(strconv.Quote(string(m.Bytes)), limit), notes)
 	case m.Error != "" && len(m.Bytes) > 0:
 		return fmt.Sprintf("%s: %s%s", m.Error, cut(hex.EncodeToString(m.Bytes), limit), notes)
 	case m.Error != "":
@@ -165,6 +171,11 @@ func (m *Message) text(limit int) string {
 		return cut(string(m.JSON), limit) + notes
 	}
 	return cut("{"+m.Fields+"}", limit) + notes
+}
+
+// isText reports whether bytes are better read as text, as services of other kinds send it.
+func isText(data []byte) bool {
+	return len(data) > 0 && utf8.Valid(data) && bytes.IndexFunc(data, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) }) < 0
 }
 
 func (f *Failure) text() string {

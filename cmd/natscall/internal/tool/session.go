@@ -13,7 +13,6 @@ import (
 	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/rpc"
-	"github.com/natscall/natscall/rpc/rpcschema"
 )
 
 // Session is a connection to NATS and what stands on it.
@@ -157,16 +156,13 @@ func (s *Session) Load(ctx context.Context, t *Target, instance string) error {
 	}
 	name := t.Service.Name
 	if !t.Service.IsNatscall() {
-		return problem.Failure("--proto takes the schema from a file", "service %s is not built with natscall, so it has no schema", name)
+		return problem.Failure("`natscall ls "+name+"` lists its endpoints, `natscall call ENDPOINT --plain --no-schema` calls one", "service %s is not built with natscall, so it has no schema", name)
 	}
-	var opts []rpc.CallOption
-	if instance != "" {
-		opts = append(opts, rpc.WithInstance(instance))
-	}
-	set, err := rpcschema.Fetch(ctx, s.Bare(), t.Bare(), opts...)
+	set, notice, err := s.fetch(ctx, t, instance)
 	if err != nil {
 		return noSchema(name, err)
 	}
+	t.Notice = notice
 	if t.Schema, err = schema.FromSet(set); err != nil {
 		return problem.Failure("--proto takes the schema from a file", "the schema of %s cannot be read: %w", name, err)
 	}

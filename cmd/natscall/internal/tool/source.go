@@ -1,6 +1,8 @@
 package tool
 
 import (
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -8,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/natscall/natscall/cmd/natscall/internal/discover"
+	"github.com/natscall/natscall/cmd/natscall/internal/problem"
 	"github.com/natscall/natscall/cmd/natscall/internal/schema"
 	"github.com/natscall/natscall/rpc"
 )
@@ -43,7 +46,11 @@ func (s *Source) Read() (*schema.Schema, error) {
 	if len(folders) == 0 {
 		folders = []string{"."}
 	}
-	return schema.FromFiles(s.files, folders)
+	read, err := schema.FromFiles(s.files, folders)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, problem.UsageWithNext("--proto names files, and -I the folders with what they import", "--proto: %w", err)
+	}
+	return read, err
 }
 
 // services returns the services that the files define, as they would show themselves.

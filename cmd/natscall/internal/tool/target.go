@@ -17,6 +17,7 @@ type Target struct {
 	Service *discover.Service // as it was found, or as files describe it
 	Method  *discover.Method  // nil for a service
 	Schema  *schema.Schema    // nil where the service has not been asked for it
+	Notice  string            // that instances have different schemas, or ""
 }
 
 // noSchema explains why a service has not given its schema.
