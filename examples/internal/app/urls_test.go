@@ -81,7 +81,7 @@ func TestSecrets(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var out strings.Builder
-			said := &listener{text: "NATS is not there yet", then: cancel} // it would wait until it is told to end
+			said := &listener{text: "NATS is not there yet", then: cancel} // which would not end
 			code := Command{Name: "thing", Run: reconnect}.Execute(ctx, args, &out, said)
 			stderr, waited := said.String(), ctx.Err() != nil
 			if (code == ExitOK) != waited || out.Len() > 0 || stderr == "" || strings.Contains(stderr, secret) {
