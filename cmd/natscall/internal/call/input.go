@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -70,7 +71,10 @@ func (in *input) Next() ([]byte, error) {
 			return data, nil
 		}
 		in.next = nil
-		_ = in.close() // it was only read
+		_ = in.close()                                         // it was only read
+		if read, ok := errors.AsType[*fs.PathError](err); ok { // a folder, for instance
+			return nil, tool.NoRequests(read)
+		}
 		if errors.Is(err, io.EOF) && in.text && in.number == 0 {
 			err = tool.NoRequest("malformed JSON")
 		}

@@ -188,7 +188,7 @@ func TestUnmarshal(t *testing.T) {
 			{`{"age": "long"}`, "zoo.v1.Animal: (line 1:9): invalid google.protobuf.Duration value", "--template"},
 			{"{\n  \"name\": Bo\n}", "malformed JSON: line 2, column 11: invalid character 'B'", "--template"},
 			{`{"name": "Bo"`, "malformed JSON: it ends too early", "--template"},
-			{`[]`, "zoo.v1.Animal: ", "--template"},
+			{` []`, "zoo.v1.Animal: a message is an object of JSON", "--template"},
 		} {
 			t.Run(from+" "+test.json, func(t *testing.T) {
 				err := Unmarshal([]byte(test.json), dynamicpb.NewMessage(message(t, s, "Animal")), s.Types())

@@ -28,6 +28,9 @@ func Unmarshal(data []byte, m proto.Message, types *Types) error {
 	if syntax := checkSyntax(data); syntax != nil {
 		return problem.Failure(template, "malformed JSON: %w", syntax)
 	}
+	if !isSpecial(md) && !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return problem.Failure(template, "%s: a message is an object of JSON, as in {}, and this is none", md.FullName())
+	}
 	if unknown := findUnknown(data, md, string(md.Name())); unknown != nil {
 		return unknown
 	}

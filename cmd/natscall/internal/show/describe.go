@@ -193,7 +193,8 @@ func (d *describe) targets(ctx context.Context, s *tool.Session) ([]*tool.Target
 	}
 	for _, service := range services {
 		target := &tool.Target{Service: service}
-		if s.Load(ctx, target, d.instance) == nil { // without a schema it has no messages
+		// One without a schema has no messages to describe.
+		if s.Load(ctx, target, d.instance) == nil {
 			out = append(out, target)
 		}
 	}
