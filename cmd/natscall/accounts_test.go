@@ -232,6 +232,7 @@ func (o *operator) login(user string) []nats.Option {
 // TestClaims runs the shop on a NATS server in operator mode, where permissions, exports and
 // imports are the JWT claims that the command prints.
 func TestClaims(t *testing.T) {
+	t.Parallel()
 	acrossAccounts(t, func(t *testing.T) *shop {
 		o := &operator{T: t, resolver: new(server.MemAccResolver), accounts: map[string]nkeys.KeyPair{}}
 		decode(t, output(t, "--json "+shopUsers+" "+shopFiles), &o.users)

@@ -147,6 +147,7 @@ func TestBenchText(t *testing.T) {
 
 // TestBenchErrors: what goes wrong before the first call has a reason and an exit status.
 func TestBenchErrors(t *testing.T) {
+	t.Parallel()
 	s, ctx := benchShop(t), testContext(t)
 	for name, test := range map[string]struct {
 		args   []string

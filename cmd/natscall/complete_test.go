@@ -138,6 +138,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 // TestCompleteBash: bash completes by the script that the tool prints.
 func TestCompleteBash(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile(toolPage)
 	must(t, err)
 	if block := "```sh\n" + completionOn + "\n```\n"; !strings.Contains(string(page), block) {

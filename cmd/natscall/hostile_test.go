@@ -160,6 +160,7 @@ func TestForeign(t *testing.T) {
 
 // TestHostileText: what services say cannot take over the terminal, nor begin a line of its own.
 func TestHostileText(t *testing.T) {
+	t.Parallel()
 	c := hostileServices(t)
 	for _, test := range []struct {
 		args string

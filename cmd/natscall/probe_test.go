@@ -79,18 +79,40 @@ func (s *shop) probesOf(root string) map[string]probe {
 			})
 		},
 		"alive " + root: func(ctx context.Context, p *peer) error {
-			return s.whileHeld(ctx, p, call, func(_ func(), h *hold) error {
-				asked := make(chan struct{}, 64)
-				return s.listening(ctx, root+"._all.alive", func(m *nats.Msg) {
-					if bytes.Contains(m.Data, h.id) { // it is about this call
-						asked <- struct{}{}
-					}
-				}, func() error { return awaitRefusal(ctx, p, asked) })
+			queries := make(chan []byte, 64)
+			heard := func(m *nats.Msg) {
+				select {
+				case queries <- m.Data:
+				default:
+				}
+			}
+			// It listens before the call: when an instance has answered, all are not asked again.
+			return s.listening(ctx, root+"._all.alive", heard, func() error {
+				return s.whileHeld(ctx, p, call, func(_ func(), h *hold) error {
+					return awaitQuery(ctx, p, queries, h.id)
+				})
 			})
 		},
 		"large " + root: func(ctx context.Context, p *peer) error {
 			return served(call(ctx, p.client, large()))
 		},
+	}
+}
+
+// awaitQuery waits for a query about the call with an id, or for an error that NATS refuses p
+// something.
+func awaitQuery(ctx context.Context, p *peer, queries <-chan []byte, id []byte) error {
+	for {
+		select {
+		case query := <-queries:
+			if bytes.Contains(query, id) {
+				return nil
+			}
+		case refused := <-p.refused:
+			return errors.New(refused)
+		case <-ctx.Done():
+			return fmt.Errorf("nobody has asked: %w", ctx.Err())
+		}
 	}
 }
 

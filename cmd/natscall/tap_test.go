@@ -149,6 +149,7 @@ func (s *shop) publish(subject, data string) func() error {
 
 // TestTapForms shows calls of other shapes and forms, each up to a number of messages.
 func TestTapForms(t *testing.T) {
+	t.Parallel()
 	s, ctx := openShop(t), testContext(t)
 	client := s.connect("shopper", rpc.WithBatching(4<<10)).client
 	inventory := inventoryv1nats.NewInventoryServiceClient(client)
@@ -226,6 +227,7 @@ func importOne(ctx context.Context, c inventoryv1nats.InventoryServiceClient) fu
 
 // TestTapJSON: programs get the same, one object a line, and the bytes if they want them.
 func TestTapJSON(t *testing.T) {
+	t.Parallel()
 	s, ctx := openShop(t), testContext(t)
 	tap := s.startCommand(t, "tap", "orders.new", "InventoryService", "--json", "--raw", "-n", "3")
 	tap.err.await(ctx, t, "listening to", 1)
@@ -266,6 +268,7 @@ func TestTapJSON(t *testing.T) {
 
 // TestTapControl: what tools ask services is shown if that is wanted, and else counted.
 func TestTapControl(t *testing.T) {
+	t.Parallel()
 	s, ctx := openShop(t), testContext(t)
 	client := s.connect("shopper").client
 	const request, response = "-> request   inventory.v1.InventoryService/_health", "<- response  inventory.v1.InventoryService/_health"
@@ -325,6 +328,7 @@ func TestTapJetStream(t *testing.T) {
 
 // TestTapStealsNothing: every call is answered while several taps listen.
 func TestTapStealsNothing(t *testing.T) {
+	t.Parallel()
 	s, ctx := openShop(t), testContext(t)
 	var taps []*running
 	for range 3 {
@@ -420,6 +424,7 @@ func tapUsers(o *server.Options) {
 
 // TestTapErrors: what goes wrong has a reason, a next step and an exit status.
 func TestTapErrors(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, tapUsers)
 	must(t, s.serveInventory("inventory"))
 	ctx := testContext(t)

@@ -32,7 +32,7 @@ var _ inventoryv1nats.InventoryServiceServer = (*Service)(nil)
 // New opens the bucket "inventory", and makes it if it does not exist.
 func New(ctx context.Context, js jetstream.JetStream, s app.Settings) (*Service, error) {
 	products, err := kvtable.Open[product](ctx, js, kvtable.Config{
-		Prefix: s.Prefix, Name: "inventory", Description: "Stock of each product", Replicas: s.Replicas,
+		Prefix: s.Prefix, Name: "inventory", Description: "Stock of each product", Replicas: s.Replicas, Log: s.Log,
 	})
 	if err != nil {
 		return nil, err

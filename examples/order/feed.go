@@ -37,7 +37,7 @@ func NewFeed(ctx context.Context, nc *nats.Conn, c Config) (*Feed, error) {
 		return nil, err
 	}
 	items, err := kvtable.Open[item](ctx, js, kvtable.Config{
-		Prefix: c.Prefix, Name: "feed", Description: "What was sold in the last day", Replicas: c.Replicas, MaxAge: keepFeed,
+		Prefix: c.Prefix, Name: "feed", Description: "What was sold in the last day", Replicas: c.Replicas, MaxAge: keepFeed, Log: c.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -78,13 +78,13 @@ func New(ctx context.Context, nc *nats.Conn, client *rpc.Client, c Config) (*Ser
 		return nil, err
 	}
 	orders, err := kvtable.Open[record](ctx, js, kvtable.Config{
-		Prefix: c.Prefix, Name: "orders", Description: "Orders and how far they are", Replicas: c.Replicas,
+		Prefix: c.Prefix, Name: "orders", Description: "Orders and how far they are", Replicas: c.Replicas, Log: c.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	picks, err := kvtable.Open[picking](ctx, js, kvtable.Config{
-		Prefix: c.Prefix, Name: "picks", Description: "What was picked of each order", Replicas: c.Replicas,
+		Prefix: c.Prefix, Name: "picks", Description: "What was picked of each order", Replicas: c.Replicas, Log: c.Log,
 	})
 	if err != nil {
 		return nil, err

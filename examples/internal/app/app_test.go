@@ -166,6 +166,30 @@ func TestStoppedWhileWaiting(t *testing.T) {
 	}
 }
 
+// TestAbsent: only what may come is waited for.
+func TestAbsent(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"nobody listens":       {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, true},
+		"none of several":      {nats.ErrNoServers, true},
+		"unknown host":         {&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host"}}, true},
+		"no answer":            {nats.ErrTimeout, true},
+		"nothing behind it":    {io.EOF, true},
+		"reset":                {&net.OpError{Op: "read", Err: errors.New("connection reset")}, true},
+		"refused certificate":  {&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, false},
+		"refused login":        {nats.ErrAuthorization, false},
+		"TLS is required":      {nats.ErrSecureConnRequired, false},
+		"no file":              {os.ErrNotExist, false},
+		"wrapped, as it comes": {fmt.Errorf("cannot connect: %w", nats.ErrNoServers), true},
+	} {
+		if got := absent(tt.err); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 // executeWaiting runs a command with -health that finds no NATS server, looks at its health, and
 // calls then.
 func executeWaiting(ctx context.Context, t *testing.T, run func(context.Context, *nats.Conn, Settings) error, then func(), args ...string) (code int) {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -157,8 +158,11 @@ func (s *Settings) AwaitNATS(ctx context.Context, name string) (*nats.Conn, erro
 // absent reports whether nothing that speaks NATS has answered: nobody listens, the name of the
 // host is not known (yet), or what listens has no server behind it (yet).
 func absent(err error) bool {
-	var network net.Error
-	return errors.As(err, &network) || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, io.EOF)
+	var operation *net.OpError // also of TLS, with other names: what has come then is an answer
+	if errors.As(err, &operation) {
+		return slices.Contains([]string{"dial", "read", "write"}, operation.Op)
+	}
+	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, io.EOF)
 }
 
 // NewServer returns a server on nc.

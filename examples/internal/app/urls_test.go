@@ -28,21 +28,34 @@ func TestRedacted(t *testing.T) {
 	}
 }
 
+// listener keeps what is written, and calls then when a text is.
+type listener struct {
+	strings.Builder
+	text string
+	then func()
+}
+
+func (l *listener) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), l.text) {
+		l.then()
+	}
+	return l.Builder.Write(p)
+}
+
 // TestSecrets: whatever a command prints, the secret of a URL is not in it.
 func TestSecrets(t *testing.T) {
 	const secret = "hunter2"
 	withUser := rpctest.NewServer(t, rpctest.WithoutLeakCheck(), rpctest.WithServerOptions(func(o *server.Options) { o.Username, o.Password = "shop", secret }))
 	withToken := rpctest.NewServer(t, rpctest.WithoutLeakCheck(), rpctest.WithServerOptions(func(o *server.Options) { o.Authorization = secret }))
-	gone := rpctest.NewServer(t)
-	gone.Shutdown()
 	host := func(s *rpctest.Server) string { return strings.TrimPrefix(s.URL(), "nats://") }
+	gone := fmt.Sprint("127.0.0.1:", freePort(t))
 	for name, args := range map[string][]string{
 		"connected by password":   {"-server", "nats://shop:" + secret + "@" + host(withUser)},
 		"connected by token":      {"-server", "nats://" + secret + "@" + host(withToken)},
-		"the second of two":       {"-server", "nats://shop:" + secret + "@" + host(gone) + ",nats://shop:" + secret + "@" + host(withUser)},
+		"the second of two":       {"-server", "nats://shop:" + secret + "@" + gone + ",nats://shop:" + secret + "@" + host(withUser)},
 		"refused":                 {"-server", "nats://other:" + secret + "@" + host(withUser)},
-		"nobody there":            {"-server", "nats://shop:" + secret + "@" + host(gone)},
-		"nobody there, token":     {"-server", secret + "@" + host(gone)},
+		"nobody there":            {"-server", "nats://shop:" + secret + "@" + gone},
+		"nobody there, token":     {"-server", secret + "@" + gone},
 		"malformed escape":        {"-server", "nats://shop:%zz" + secret + "@h"},
 		"slash in the password":   {"-server", "nats://shop:" + secret + "/x@h"},
 		"comma in the password":   {"-server", "nats://shop:" + secret + ",x@h"},
@@ -65,9 +78,17 @@ func TestSecrets(t *testing.T) {
 				<-again
 				return fmt.Errorf("after %s", nc.Opts.Url)
 			}
-			code, stdout, stderr := execute(t.Context(), reconnect, args...)
-			if code == ExitOK || stdout != "" || stderr == "" || strings.Contains(stderr, secret) {
-				t.Errorf("exit code %d, stdout %q, stderr:\n%s", code, stdout, stderr)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var out strings.Builder
+			said := &listener{text: "NATS is not there yet", then: cancel} // which would not end
+			code := Command{Name: "thing", Run: reconnect}.Execute(ctx, args, &out, said)
+			stderr, waited := said.String(), ctx.Err() != nil
+			if (code == ExitOK) != waited || out.Len() > 0 || stderr == "" || strings.Contains(stderr, secret) {
+				t.Errorf("exit code %d, waited %v, stdout %q, stderr:\n%s", code, waited, &out, stderr)
+			}
+			if waited != strings.HasPrefix(name, "nobody there") {
+				t.Errorf("waited %v, stderr:\n%s", waited, stderr)
 			}
 			if strings.HasPrefix(name, "connected") && !strings.Contains(stderr, `msg="connected to NATS again" server=nats://127.0.0.1`) {
 				t.Errorf("stderr does not name the server:\n%s", stderr)

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ var (
 	// ErrConflict is returned by Put when the entry's revision is not the one
 	// that the write is based on. Nothing was written.
 	ErrConflict = errors.New("kvtable: changed meanwhile")
+
+	// errNoLeader is what a cluster answers while too few of its nodes are there.
+	errNoLeader = &jetstream.APIError{ErrorCode: 10008} // JSClusterNotAvailErr of nats-server
 )
 
 // contention is how Update goes on after a conflict: for some two seconds, in
@@ -45,10 +49,14 @@ var (
 	// reading is bounded by the deadline of the call.
 	reading = backoff.Policy{First: 10 * time.Millisecond, Limit: 200 * time.Millisecond}
 
-	// opening lasts for the election that follows when a bucket was made, and
-	// not much longer where there is no JetStream.
-	opening = backoff.Policy{First: 50 * time.Millisecond, Limit: 400 * time.Millisecond, Max: 8}
+	// opening goes on for as long as a cluster says that it has no leader yet.
+	opening = backoff.Policy{First: 50 * time.Millisecond, Limit: 400 * time.Millisecond}
 )
+
+// patience is how often Open may fail otherwise. It lasts for the election that follows when a
+// bucket was made, and for the time in which the first node of a cluster answers nothing (some ten
+// seconds), and half as often where there is no JetStream.
+const patience = 16
 
 // Config says which bucket.
 type Config struct {
@@ -57,6 +65,7 @@ type Config struct {
 	Description string        // for "nats kv ls"
 	Replicas    int           // how many servers of a cluster keep it; 0 is 1
 	MaxAge      time.Duration // after which an entry that nobody writes goes; 0 is never
+	Log         *slog.Logger  // is told that Open waits; may be nil
 }
 
 // Bucket is the bucket's full name. A name has no dots, a prefix may.
@@ -76,13 +85,22 @@ type Table[T any] struct {
 }
 
 // Open opens the bucket, and makes it if it does not exist. One that exists is
-// used as it is.
+// used as it is. It waits until ctx ends for a cluster that is about to start.
 func Open[T any](ctx context.Context, js jetstream.JetStream, c Config) (*Table[T], error) {
 	var err error
+	waits, failures := false, 0
 	for range opening.Attempts(ctx) {
 		var kv jetstream.KeyValue
 		if kv, err = c.open(ctx, js); err == nil {
 			return New[T](kv), nil
+		}
+		if !errors.Is(err, errNoLeader) {
+			if failures++; failures == patience || noJetStream(err) && failures >= patience/2 {
+				break
+			}
+		} else if !waits && c.Log != nil {
+			waits = true
+			c.Log.Warn("JetStream is not there yet, waiting", "bucket", c.Bucket(), "err", err)
 		}
 	}
 	if noJetStream(err) {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -295,4 +298,39 @@ func withoutAccountJetStream(o *server.Options) {
 	o.SystemAccount = "SYS"
 	o.Users = []*server.User{{Username: "u", Password: "p", Account: o.Accounts[0]}}
 	o.NoAuthUser = "u"
+}
+
+// starting is the JetStream of a cluster whose nodes are about to start.
+type starting struct {
+	jetstream.JetStream
+	answers int // so many say that there is no leader
+}
+
+func (s *starting) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
+	if s.answers--; s.answers >= 0 {
+		return nil, &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"}
+	}
+	return s.JetStream.KeyValue(ctx, bucket)
+}
+
+// TestOpenWaits: Open waits for a cluster that has no leader yet, says so once, and ends with ctx.
+func TestOpenWaits(t *testing.T) {
+	t.Parallel()
+	js, err := jetstream.New(rpctest.NewServer(t, rpctest.WithJetStream()).Connect())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	c := Config{Name: "counters", Log: slog.New(slog.NewTextHandler(&log, nil))}
+	if _, err := Open[counter](t.Context(), &starting{js, patience + 1}, c); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "JetStream is not there yet, waiting"); n != 1 {
+		t.Errorf("the log says it %d times:\n%s", n, &log)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Open[counter](ctx, &starting{js, math.MaxInt}, c); rpc.CodeOf(err) != rpc.CodeUnavailable || !strings.Contains(err.Error(), "cannot open counters") {
+		t.Errorf("error %v when there is no leader in time", err)
+	}
 }
