@@ -103,10 +103,15 @@ func Open[T any](ctx context.Context, js jetstream.JetStream, c Config) (*Table[
 			c.Log.Warn("JetStream is not there yet, waiting", "bucket", c.Bucket(), "err", err)
 		}
 	}
-	if noJetStream(err) {
+	switch ended := ctx.Err(); {
+	case ended != nil && err != nil && !errors.Is(err, ended):
+		err = fmt.Errorf("%w, after %w", ended, err) // a signal that ends a process is no failure
+	case ended != nil:
+		err = ended
+	case noJetStream(err):
 		return nil, rpc.Errorf(rpc.CodeUnavailable, "NATS has no JetStream, or none for this account: start it as nats-server -js (cannot open %s: %w)", c.Bucket(), err)
 	}
-	return nil, unavailable("open", c.Bucket(), cmp.Or(err, ctx.Err()))
+	return nil, unavailable("open", c.Bucket(), err)
 }
 
 // noJetStream reports whether nobody answers JetStream's requests, or a server says that it has it

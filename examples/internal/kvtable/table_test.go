@@ -330,7 +330,8 @@ func TestOpenWaits(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := Open[counter](ctx, &starting{js, math.MaxInt}, c); rpc.CodeOf(err) != rpc.CodeUnavailable || !strings.Contains(err.Error(), "cannot open counters") {
+	_, err = Open[counter](ctx, &starting{js, math.MaxInt}, c)
+	if rpc.CodeOf(err) != rpc.CodeUnavailable || !errors.Is(err, ctx.Err()) || !errors.Is(err, errNoLeader) || !strings.Contains(err.Error(), "cannot open counters") {
 		t.Errorf("error %v when there is no leader in time", err)
 	}
 }
