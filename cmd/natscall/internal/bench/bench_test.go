@@ -3,8 +3,11 @@ package bench
 import (
 	"context"
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -178,6 +181,35 @@ func TestWarmup(t *testing.T) {
 	r := Run(testContext(t), &Plan{Concurrency: 1, Requests: 5, Warmup: time.Millisecond}, load, func(*Recorder) { measured = true })
 	if !warm || r.Calls != 5 || r.Failed != 0 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestFieldsOfPage: docs/tool.md names what --json and --csv write, of which lists are never null.
+func TestFieldsOfPage(t *testing.T) {
+	page, err := os.ReadFile("../../../../docs/tool.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRecorder().Result(&Plan{}, 0)
+	data, err := json.Marshal(r)
+	if err != nil || !strings.Contains(string(data), `"histogram":[]`) {
+		t.Errorf("%s, %v", data, err)
+	}
+	var table strings.Builder
+	if err := r.WriteCSV(&table); err != nil {
+		t.Fatal(err)
+	}
+	names := strings.Split(strings.TrimSpace(table.String()), ",")
+	for _, of := range []reflect.Type{reflect.TypeFor[Result](), reflect.TypeFor[Traffic]()} {
+		for _, field := range reflect.VisibleFields(of) {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
+		if name != "" && !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("the page does not name %s", name)
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func (r *Recorder) Result(p *Plan, took time.Duration) *Result {
 	if r.times.TotalCount() > 0 {
 		out.Latency = latencies(r.times)
 	}
-	out.Histogram = bins(r.times)
+	out.Histogram = append([]Bin{}, bins(r.times)...) // never null in JSON
 	return out
 }
 
