@@ -44,18 +44,31 @@ func (g SchemaGroup) Newest() Instance { return g.Instances[0] }
 // Versions returns the versions of the instances, each once.
 func (g SchemaGroup) Versions() []string { return (&Service{Instances: g.Instances}).Versions() }
 
-// compareVersions compares versions as semver.org orders them, and what follows a dash or plus by
-// its letters.
+// compareVersions compares versions as semver.org orders them; of two builds of one version the one
+// with the greater name is newer, or the one that has a name.
 func compareVersions(a, b string) int {
 	numbersA, restA := splitVersion(a)
 	numbersB, restB := splitVersion(b)
+	earlyA, earlyB := strings.HasPrefix(restA, "-"), strings.HasPrefix(restB, "-")
 	switch order := slices.Compare(numbersA, numbersB); {
 	case order != 0:
 		return order
-	case restA == "" || restB == "": // what is released is newer than what came before it
-		return strings.Compare(restB, restA)
+	case earlyA && !earlyB: // what is released is newer than what came before it
+		return -1
+	case earlyB && !earlyA:
+		return 1
 	}
-	return strings.Compare(restA, restB)
+	return slices.CompareFunc(strings.Split(restA, "."), strings.Split(restB, "."), compareParts)
+}
+
+// compareParts compares numbers as such, and other words by their letters.
+func compareParts(a, b string) int {
+	numberA, errA := strconv.Atoi(a)
+	numberB, errB := strconv.Atoi(b)
+	if errA == nil && errB == nil {
+		return cmp.Compare(numberA, numberB)
+	}
+	return strings.Compare(a, b)
 }
 
 func splitVersion(version string) (numbers []int, rest string) {
