@@ -133,7 +133,7 @@ func TestErrors(t *testing.T) {
 // TestErrorsOfConnection: there is no connection, for various reasons.
 func TestErrorsOfConnection(t *testing.T) {
 	t.Parallel()
-	const dead = "nats://127.0.0.1:1" // a port that has just been closed could be another test's soon
+	const dead = "nats://127.0.0.1:1" // a port that was just closed could be another test's soon
 	check(t, dead, []mistake{
 		{"dead server", []string{"ls"}, "", 1, "nothing listens at " + dead, "start the NATS server"},
 		{"dead server of a call", []string{"call", "GetStock"}, "", 1, "nothing listens at " + dead, "--server"},

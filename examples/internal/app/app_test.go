@@ -235,8 +235,8 @@ func checkStatus(t *testing.T, url string, want int) {
 	}
 }
 
-// freePort returns a port at which nothing listens. It is none of those that systems give to whoever
-// asks for any, or a server of another test could get it before it is used.
+// freePort returns a port at which nothing listens. It is none of those that systems give to
+// whoever asks for any, or a server of another test could get it before it is used.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
