@@ -161,7 +161,7 @@ func TestBenchErrors(t *testing.T) {
 		"unknown field": {[]string{"GetStock", `{"product":"apple"}`}, problem.StatusFailure, `natscall bench: unknown field "product"`},
 		"malformed":     {[]string{"GetStock", `{"productId":`}, problem.StatusFailure, "natscall bench: malformed JSON: "},
 		"no file":       {[]string{"GetStock", "@none.json"}, problem.StatusUsage, "natscall bench: requests: open none.json: "},
-		"empty stdin":   {[]string{"GetStock", "-"}, problem.StatusUsage, `natscall bench: request "-": malformed JSON: it is empty`},
+		"empty stdin":   {[]string{"GetStock", "-"}, problem.StatusUsage, `natscall bench: stdin: there is no request: it is empty`},
 		"nobody":        {[]string{"GetStock", "-c", "-1"}, problem.StatusUsage, "natscall bench: --concurrency -1"},
 		"no connection": {[]string{"GetStock", "--connections", "0"}, problem.StatusUsage, "natscall bench: --connections 0"},
 		"header":        {[]string{"GetStock", "-H", "tenant"}, problem.StatusUsage, `natscall bench: --header "tenant"`},

@@ -28,7 +28,7 @@ type flags struct {
 
 const long = `Measure a method: how many calls a second, how long they take, and which errors they get. The
 method is named and the request given as in natscall call. Several requests, such as the lines of
-a file, are sent in turn.
+a file, are sent in turn; without any, empty messages are sent.
 
 Where the client streams, one call is a whole stream: it sends --messages messages, which are the
 requests in turn, ends the requests and reads what comes to the end.

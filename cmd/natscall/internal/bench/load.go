@@ -96,10 +96,23 @@ func requests(args []string, stdin io.Reader, md protoreflect.MessageDescriptor,
 			out = append(out, req)
 		}
 		if len(out) == before {
-			return nil, problem.At(fmt.Sprintf("request %q", arg), tool.NoRequest("malformed JSON"))
+			return nil, noRequest(arg)
 		}
 	}
 	return out, nil
+}
+
+// noRequest is the error of an argument that has no request, or names none.
+func noRequest(arg string) error {
+	const what = "there is no request"
+	file, isFile := strings.CutPrefix(arg, "@")
+	switch {
+	case arg == "-" || arg == "@-":
+		return problem.At("stdin", tool.NoRequest(what))
+	case isFile:
+		return problem.At(file, tool.NoRequest(what))
+	}
+	return problem.At(fmt.Sprintf("request %q", arg), tool.NoRequest("malformed JSON"))
 }
 
 // next reads and encodes a request, or returns io.EOF.
