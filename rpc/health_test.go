@@ -20,6 +20,7 @@ import (
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/rpcschema"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
@@ -289,9 +290,9 @@ func TestHealthWhileOut(t *testing.T) {
 func TestToolsWhileDraining(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()
-	began, proceed := make(chan struct{}), make(chan struct{})
+	began, proceed := make(chan struct{}, 1), make(chan struct{})
 	s := newTestServer(t, srv.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
-		close(began)
+		wait.Signal(began) // another call may come before it drains
 		<-proceed
 		return in, nil
 	}})

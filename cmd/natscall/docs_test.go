@@ -76,6 +76,8 @@ func TestFlagsOfPages(t *testing.T) {
 			args := strings.Fields(m[1])
 			commands := root.Commands()
 			switch {
+			case len(args) == 0:
+				continue
 			case args[0] == "natscall":
 				cmd, _, err := root.Find(args[1:])
 				if err != nil {

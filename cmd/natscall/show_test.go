@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/proto"
@@ -20,6 +21,7 @@ import (
 	"github.com/natscall/natscall/gen/inventory/v1/inventoryv1nats"
 	orderv1 "github.com/natscall/natscall/gen/order/v1"
 	"github.com/natscall/natscall/rpc"
+	"github.com/natscall/natscall/rpc/rpctest"
 )
 
 // TestDescribe: the text that a service gives of itself is that of its .proto file: compiled again
@@ -325,6 +327,45 @@ func TestContextFile(t *testing.T) {
 			}
 			if test.name == "unknown" && !strings.Contains(out.String(), "the contexts are moon, shop") {
 				t.Errorf("it does not say what there is: %s", &out)
+			}
+		})
+	}
+}
+
+// TestVariables: the variables of the nats command stand for flags. One that means nothing without
+// another one is left alone, as by nats.
+func TestVariables(t *testing.T) {
+	login := func(o *server.Options) { o.Username, o.Password = "me", "x" }
+	token := func(o *server.Options) { o.Authorization = "secret" }
+	for name, test := range map[string]struct {
+		server    func(*server.Options)
+		variables map[string]string
+		want      int
+		text      string
+	}{
+		"login":            {login, map[string]string{"NATS_USER": "me", "NATS_PASSWORD": "x"}, 0, "[]"},
+		"wrong login":      {login, map[string]string{"NATS_USER": "me", "NATS_PASSWORD": "y"}, 1, "refuses the login"},
+		"token":            {token, map[string]string{"NATS_TOKEN": "secret"}, 0, "[]"},
+		"token as user":    {token, map[string]string{"NATS_USER": "secret"}, 0, "[]"},
+		"password alone":   {nil, map[string]string{"NATS_PASSWORD": "x"}, 0, "[]"},
+		"seed alone":       {nil, map[string]string{"NATS_SEED": "x"}, 0, "[]"},
+		"certificate only": {nil, map[string]string{"NATS_CERT": "main.go"}, 0, "[]"},
+		"no duration":      {nil, map[string]string{"NATS_TIMEOUT": "soon"}, 2, "environment variable NATS_TIMEOUT: "},
+		"no such file":     {nil, map[string]string{"NATS_CREDS": "no/such.creds"}, 1, "no/such.creds"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var opts []rpctest.Option
+			if test.server != nil {
+				opts = append(opts, rpctest.WithServerOptions(test.server))
+			}
+			t.Setenv("NATS_URL", rpctest.NewServer(t, opts...).URL())
+			for variable, value := range test.variables {
+				t.Setenv(variable, value)
+			}
+			var out bytes.Buffer
+			status := run(testContext(t), []string{"ls", "--json"}, nil, &out, &out)
+			if status != test.want || !strings.Contains(out.String(), test.text) {
+				t.Errorf("exit status %d: %s", status, &out)
 			}
 		})
 	}

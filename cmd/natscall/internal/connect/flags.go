@@ -32,6 +32,7 @@ type Flags struct {
 	context       string
 	noContext     bool
 	hurry         time.Duration
+	variables     []string // the flags that the environment has set
 }
 
 // login is who connects.
@@ -95,6 +96,7 @@ func (f *Flags) FromEnvironment(set *pflag.FlagSet) error {
 		if err := set.Set(flag.Name, value); err != nil {
 			wrong = problem.Usage("environment variable %s: %w", name, err)
 		}
+		f.variables = append(f.variables, flag.Name)
 	})
 	return wrong
 }
@@ -178,7 +180,8 @@ func (f *Flags) check() error {
 }
 
 // checkPairs refuses flags that count only with another one, which may also stand in the context. A
-// JWT alone is a bearer token.
+// JWT alone is a bearer token. A variable of the environment may be there for other programs: alone
+// it does not count, as for the `nats` command.
 func (f *Flags) checkPairs(loaded *natscontext.Context) error {
 	for _, pair := range []struct{ flag, value, other, has string }{
 		{"seed", f.login.seed, "jwt", loaded.UserJWT()},
@@ -186,7 +189,7 @@ func (f *Flags) checkPairs(loaded *natscontext.Context) error {
 		{"tlscert", f.tls.cert, "tlskey", loaded.Key()},
 		{"tlskey", f.tls.key, "tlscert", loaded.Certificate()},
 	} {
-		if pair.value != "" && pair.has == "" {
+		if pair.value != "" && pair.has == "" && !slices.Contains(f.variables, pair.flag) {
 			return problem.Usage("--%s (%s) needs --%s (%s), too", pair.flag, environment[pair.flag], pair.other, environment[pair.other])
 		}
 	}
