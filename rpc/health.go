@@ -171,6 +171,7 @@ type watched struct {
 	ended   chan struct{}   // closed when it has ended
 	checked <-chan struct{} // then closed when the user's function has returned too
 	query   atomic.Pointer[peerQuery]
+	relied  atomic.Int64 // when an unhealthy instance was last told that this one is healthy
 }
 
 // peerQuery asks the other instances of a service whether one of them covers for this one.
@@ -304,6 +305,31 @@ func (m membership) Leave(ctx context.Context) bool {
 	}
 	_ = wait.All(ctx, draining) // if ctx ends, the drains go on
 	return true
+}
+
+// reliance is for how long an instance may rely on what another one has said: one that has left its
+// groups asks every second, and is back when it has waited for two answers in vain.
+const reliance = health.Interval + health.Silences*peerTime + 500*time.Millisecond
+
+// rely notes that an instance that is not healthy is about to hear that this one is.
+func (m membership) rely() { m.profile.watched.relied.Store(int64(m.server.clock.now())) }
+
+// handOver lets instances that rely on this one come back before it takes no more calls. It says
+// that it drains already, and the watch has ended.
+func (m membership) handOver(ctx context.Context) {
+	at := time.Duration(m.profile.watched.relied.Load())
+	if at == 0 || m.server.clock.now()-at > reliance || !m.Connected() {
+		return
+	}
+	back := time.Now().Add(reliance)
+	if by, ok := ctx.Deadline(); ok {
+		if half := time.Now().Add(time.Until(by) / 2); half.Before(back) {
+			back = half // the rest is for the calls
+		}
+	}
+	if !m.ask(ctx) {
+		_ = wait.Pause(ctx, time.Until(back))
+	}
 }
 
 // Join joins them again. It fails only where the connection is closing.

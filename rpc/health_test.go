@@ -537,6 +537,65 @@ func TestHealthFlood(t *testing.T) {
 	}
 }
 
+// TestHandOver: the only healthy instance can be shut down or unregistered without a lost call: it
+// goes when those that have left their groups are back. Nobody waits for anything else.
+func TestHandOver(t *testing.T) {
+	shut := func(ctx context.Context, p *patient) error { return p.Shutdown(ctx) }
+	for name, test := range map[string]struct {
+		ill, well int // instances beside the one that goes
+		end       func(context.Context, *patient) error
+		time      time.Duration // that the caller has
+		took      time.Duration
+	}{
+		"shut down":        {1, 0, shut, time.Minute, 3500 * time.Millisecond},
+		"unregistered":     {1, 0, func(ctx context.Context, p *patient) error { return p.Unregister(ctx, testDesc.Name) }, time.Minute, 3500 * time.Millisecond},
+		"two rely on it":   {2, 0, shut, time.Minute, 3500 * time.Millisecond},
+		"little time":      {1, 0, shut, 4 * time.Second, 2 * time.Second},
+		"another one":      {1, 1, shut, time.Minute, 0},
+		"nobody relies":    {0, 1, shut, time.Minute, 0},
+		"the last of all":  {0, 0, shut, time.Minute, 0},
+		"the ill one goes": {0, 1, func(ctx context.Context, p *patient) error { return errors.Join(p.SetHealth("", errIll), shut(ctx, p)) }, time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rpctest.Bubble(t, func(t *testing.T, srv *rpctest.Server) {
+				goes := newPatient(t, srv.Connect(), "goes")
+				var ill []*patient
+				for range test.ill {
+					p := newPatient(t, srv.Connect(), "ill")
+					p.ill.Store(true)
+					ill = append(ill, p)
+				}
+				for range test.well {
+					newPatient(t, srv.Connect(), "well")
+				}
+				time.Sleep(10 * time.Second)
+				var stop func()
+				if lost := test.time < time.Minute || test.ill+test.well == 0; !lost {
+					stop = callers(t, dial(t, srv.Connect(), rpc.WithoutRetry()))
+				}
+				for _, p := range ill {
+					if h := p.health(); h.TakesCalls {
+						t.Errorf("before: %+v", h)
+					}
+				}
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), test.time)
+				defer cancel()
+				must(t, test.end(ctx, goes))
+				within(t, "the end", time.Since(began), test.took, test.took+100*time.Millisecond)
+				if stop != nil {
+					stop()
+				}
+				for _, p := range ill {
+					if h := p.health(); test.time == time.Minute && h.TakesCalls != (test.well == 0) {
+						t.Errorf("afterwards: %+v", h)
+					}
+				}
+			})
+		})
+	}
+}
+
 // badError is an error whose text cannot be had: that of a nil pointer panics.
 type badError struct{ text string }
 

@@ -390,13 +390,17 @@ func (s *service) onControl(m *nats.Msg) {
 	}
 }
 
-// answerInstance tells a client what the instance is.
+// answerInstance tells a client, or another instance, what this one is.
 func (s *service) answerInstance(query *wire.Envelope, reply string) {
 	if reply == "" {
 		return
 	}
+	state := s.state()
+	if state == natscallv1.State_STATE_SERVING && strings.HasSuffix(reply, "."+wire.PeersToken) {
+		membership{s}.rely()
+	}
 	body, err := appendProto(wire.AppendInstanceAnswer(nil, query.ID), &natscallv1.Instance{
-		Instance: s.identity.ID, State: s.state(), QueueGroup: s.queueGroup(),
+		Instance: s.identity.ID, State: state, QueueGroup: s.queueGroup(),
 		Methods: append(s.methods(), wire.SchemaMethod, wire.HealthMethod),
 	})
 	if err == nil {
@@ -503,6 +507,7 @@ func (s *service) drain(ctx context.Context) error {
 	close(s.steps.started)
 	s.profile.watched.stop()
 	s.unsubscribe(s.subs.verbs)
+	membership{s}.handOver(ctx)
 	err := s.drainRequests(ctx)
 	s.steps.draining.Store(true)
 	if endErr := s.awaitCalls(ctx); endErr != nil {

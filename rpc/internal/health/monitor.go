@@ -10,9 +10,9 @@ import (
 	"github.com/natscall/natscall/rpc/internal/wait"
 )
 
-// silences is how many looks in a row have to find no healthy instance until one that has left its
+// Silences is how many looks in a row have to find no healthy instance until one that has left its
 // groups joins them again: one answer may be lost or late.
-const silences = 2
+const Silences = 2
 
 // Groups are the queue groups of an instance. Only Run calls the methods, one at a time.
 type Groups interface {
@@ -156,7 +156,7 @@ func (m *Monitor) place(ctx context.Context, groups Groups, missed *int) {
 			m.leave(ctx, groups)
 		}
 	case status.Out && ctx.Err() == nil:
-		if *missed++; *missed >= silences {
+		if *missed++; *missed >= Silences {
 			m.join(groups)
 		}
 	}

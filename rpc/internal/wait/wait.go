@@ -35,19 +35,28 @@ func (j *Joint) Ended() <-chan struct{} { return j.ended }
 func (j *Joint) Err() error { return j.err }
 
 // Do returns the error of the work when it has ended. context.Cause of the context that
-// the work runs under says why the ctx that ended first has.
+// the work runs under says why the ctx that ended first has; its deadline is that of the ctx which
+// came first.
 func (j *Joint) Do(ctx context.Context, work func(context.Context) error) error {
 	stop := context.AfterFunc(ctx, func() { j.force(EndOf(ctx)) })
 	defer stop()
 	j.start.Do(func() {
 		go func() { // ends with the work, for which every caller waits
 			defer close(j.ended)
-			j.err = work(j.ctx)
+			j.err = work(expected{j.ctx, ctx})
 		}()
 	})
 	<-j.ended
 	return j.err
 }
+
+// expected is a context with the deadline of another one, which ends it.
+type expected struct {
+	context.Context
+	by context.Context
+}
+
+func (e expected) Deadline() (time.Time, bool) { return e.by.Deadline() }
 
 // EndOf is the error of a context that has ended, with its cause if it has another one.
 func EndOf(ctx context.Context) error {

@@ -42,6 +42,29 @@ func TestJoint(t *testing.T) {
 	})
 }
 
+// TestJointDeadline: the work knows how long the first caller is going to wait.
+func TestJointDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, timeout := range []time.Duration{time.Second, 0} {
+			ctx := context.Background()
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+			err := NewJoint().Do(ctx, func(ctx context.Context) error {
+				if by, ok := ctx.Deadline(); ok != (timeout > 0) || ok && time.Until(by) != timeout {
+					t.Errorf("the deadline is %v, %v", by, ok)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // TestEndOf: a context's error, with a cause that is not one of package context's.
 func TestEndOf(t *testing.T) {
 	reason := errors.New("enough")
