@@ -20,7 +20,6 @@ import (
 
 	natscallv1 "github.com/natscall/natscall/gen/natscall/v1"
 	"github.com/natscall/natscall/rpc"
-	"github.com/natscall/natscall/rpc/internal/wait"
 	"github.com/natscall/natscall/rpc/rpcschema"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
@@ -290,10 +289,13 @@ func TestHealthWhileOut(t *testing.T) {
 func TestToolsWhileDraining(t *testing.T) {
 	srv := rpctest.NewServer(t)
 	nc := srv.Connect()
-	began, proceed := make(chan struct{}, 1), make(chan struct{})
+	began, proceed := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int64
 	s := newTestServer(t, srv.Connect(), &funcs{do: func(_ context.Context, in string) (string, error) {
-		wait.Signal(began) // another call may come before it drains
-		<-proceed
+		if calls.Add(1) == 1 { // others may come before it drains
+			close(began)
+			<-proceed
+		}
 		return in, nil
 	}})
 	c := dial(t, nc, rpc.WithoutRetry())
