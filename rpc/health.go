@@ -321,12 +321,11 @@ func (m membership) handOver(ctx context.Context) {
 	if at == 0 || m.server.clock.now()-at > reliance || !m.Connected() {
 		return
 	}
-	back := time.Now().Add(reliance)
+	patience := reliance
 	if by, ok := ctx.Deadline(); ok {
-		if half := time.Now().Add(time.Until(by) / 2); half.Before(back) {
-			back = half // the rest is for the calls
-		}
+		patience = min(patience, time.Until(by)/2) // the rest is for the calls
 	}
+	back := time.Now().Add(patience)
 	if !m.ask(ctx) {
 		_ = wait.Pause(ctx, time.Until(back))
 	}
