@@ -9,8 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/natscall/natscall/examples/internal/app"
+	"github.com/natscall/natscall/examples/internal/ports"
 	"github.com/natscall/natscall/examples/order"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
@@ -204,7 +203,7 @@ func TestPods(t *testing.T) {
 	for _, d := range readManifest(t) {
 		t.Run(d.Metadata.Name, func(t *testing.T) {
 			c := d.Spec.Template.Spec.Containers[0]
-			port := freePort(t)
+			port := ports.Free(t, 1)[0]
 			p := startPod(t, c, fmt.Sprintf("nats://127.0.0.1:%d", port))
 			p.await(t, c.Liveness.Get.Path)
 			if status, body := p.ask(t, c.Readiness.Get.Path); status != http.StatusServiceUnavailable {
@@ -223,21 +222,6 @@ func TestPods(t *testing.T) {
 			}
 		})
 	}
-}
-
-// freePort returns a port at which nothing listens. It is none of those that systems give to
-// whoever asks for any, or a server of another test could get it before it is used.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(10000)
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // process is the program of a container.

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/examples/internal/ports"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
@@ -139,7 +139,7 @@ func TestFailures(t *testing.T) {
 // TestWaitsForNATS: a process that starts before NATS is alive and not ready, and serves when NATS
 // has come.
 func TestWaitsForNATS(t *testing.T) {
-	port := freePort(t)
+	port := ports.Free(t, 1)[0]
 	start := func() {
 		rpctest.NewServer(t, rpctest.WithServerOptions(func(o *server.Options) { o.Port = port }))
 	}
@@ -233,21 +233,6 @@ func checkStatus(t *testing.T, url string, want int) {
 	if res.StatusCode != want {
 		t.Errorf("%s answers %s, want %d", url, res.Status, want)
 	}
-}
-
-// freePort returns a port at which nothing listens. It is none of those that systems give to
-// whoever asks for any, or a server of another test could get it before it is used.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(10000)
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // TestServerOfTheEnvironment: NATS_URL is the server, unless a flag names another one.

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"github.com/natscall/natscall/examples/internal/ports"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
@@ -48,7 +49,7 @@ func TestSecrets(t *testing.T) {
 	withUser := rpctest.NewServer(t, rpctest.WithoutLeakCheck(), rpctest.WithServerOptions(func(o *server.Options) { o.Username, o.Password = "shop", secret }))
 	withToken := rpctest.NewServer(t, rpctest.WithoutLeakCheck(), rpctest.WithServerOptions(func(o *server.Options) { o.Authorization = secret }))
 	host := func(s *rpctest.Server) string { return strings.TrimPrefix(s.URL(), "nats://") }
-	gone := fmt.Sprint("127.0.0.1:", freePort(t))
+	gone := fmt.Sprint("127.0.0.1:", ports.Free(t, 1)[0])
 	for name, args := range map[string][]string{
 		"connected by password":   {"-server", "nats://shop:" + secret + "@" + host(withUser)},
 		"connected by token":      {"-server", "nats://" + secret + "@" + host(withToken)},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/natscall/natscall/examples/internal/backoff"
+	"github.com/natscall/natscall/examples/internal/ports"
 	"github.com/natscall/natscall/rpc/rpctest"
 )
 
@@ -24,13 +24,13 @@ var polling = backoff.Policy{First: 10 * time.Millisecond, Limit: 50 * time.Mill
 // cluster starts three NATS servers that keep streams together.
 func cluster(t *testing.T) []*rpctest.Server {
 	t.Helper()
-	ports := freePorts(t, 3)
+	addresses := ports.Free(t, 3) // each must know the others' before it starts
 	var routes []string
-	for _, port := range ports {
+	for _, port := range addresses {
 		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
 	}
 	var nodes []*rpctest.Server
-	for i, port := range ports {
+	for i, port := range addresses {
 		nodes = append(nodes, rpctest.NewServer(t, rpctest.WithJetStream(), rpctest.WithServerOptions(func(o *server.Options) {
 			o.ServerName = fmt.Sprint("n", i)
 			o.Cluster = server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}
@@ -48,21 +48,6 @@ func cluster(t *testing.T) []*rpctest.Server {
 	}
 	t.Fatal("the cluster has no leader")
 	return nil
-}
-
-// freePorts are free now. The servers of a cluster must know each other's
-// before they start, so none can choose its own.
-func freePorts(t *testing.T, n int) (ports []int) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
 }
 
 // Three servers keep the bucket, and the one that leads it stops while writers
